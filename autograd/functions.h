@@ -1,0 +1,105 @@
+// Differentiable ops: the names and semantics of tensor/ops (and PyTorch) on Variables. Each family
+// has its forward and backward side by side in functions/<family>.cpp. Arguments that are Tensors
+// (labels, masks, running statistics, random offsets) are constants.
+#pragma once
+
+#include <vector>
+
+#include "autograd/variable.h"
+#include "tensor/ops/conv.h"
+#include "tensor/ops/norm.h"
+#include "tensor/ops/pool.h"
+
+namespace mtcki {
+
+// functions/elementwise.cpp ------------------------------------------------- broadcasting as NumPy
+Variable add(const Variable& a, const Variable& b);
+Variable sub(const Variable& a, const Variable& b);
+Variable mul(const Variable& a, const Variable& b);
+Variable div(const Variable& a, const Variable& b);
+Variable add(const Variable& a, double s);
+Variable mul(const Variable& a, double s);
+Variable neg(const Variable& x);
+Variable exp(const Variable& x);
+Variable log(const Variable& x);
+Variable sqrt(const Variable& x);
+Variable square(const Variable& x);
+Variable abs(const Variable& x);
+Variable relu(const Variable& x);
+Variable leaky_relu(const Variable& x, double negative_slope = 0.01);
+Variable sigmoid(const Variable& x);
+Variable tanh(const Variable& x);
+inline Variable operator+(const Variable& a, const Variable& b) { return add(a, b); }
+inline Variable operator-(const Variable& a, const Variable& b) { return sub(a, b); }
+inline Variable operator*(const Variable& a, const Variable& b) { return mul(a, b); }
+inline Variable operator*(const Variable& a, double s) { return mul(a, s); }
+inline Variable operator*(double s, const Variable& a) { return mul(a, s); }
+inline Variable operator/(const Variable& a, const Variable& b) { return div(a, b); }
+inline Variable operator-(const Variable& a) { return neg(a); }
+
+// functions/reduce.cpp
+Variable sum(const Variable& x, const std::vector<int>& dims = {}, bool keepdim = false);
+Variable mean(const Variable& x, const std::vector<int>& dims = {}, bool keepdim = false);
+Variable norm(const Variable& x);  // ||x||_2, gradient 0 at 0
+
+// functions/shape.cpp
+Variable reshape(const Variable& x, const Shape& shape);
+Variable flatten(const Variable& x);  // [N, rest]
+Variable cat(const std::vector<Variable>& parts, int dim = 0);
+Variable narrow(const Variable& x, int dim, int64_t begin, int64_t end);
+Variable index_select(const Variable& x, const Tensor& index);
+Variable transpose(const Variable& x);
+Variable subsample_pad_channels(const Variable& x, int64_t stride, int64_t before, int64_t after);
+Variable cast(const Variable& x, DType dtype);
+
+// functions/matmul.cpp
+Variable matmul(const Variable& a, const Variable& b);
+Variable linear(const Variable& x, const Variable& w, const Variable& bias);
+
+// functions/conv.cpp
+Variable conv2d(const Variable& x, const Variable& w, const Variable& bias,
+                const Conv2dOptions& o = {});
+Variable conv_transpose2d(const Variable& x, const Variable& w, const Variable& bias,
+                          const ConvTranspose2dOptions& o = {});
+
+// functions/norm.cpp ---------------------------------------- act(bn(x) + residual); see ops/norm.h
+Variable batch_norm_train(const Variable& x, const Variable& weight, const Variable& bias,
+                          const Tensor& running_mean, const Tensor& running_var, double momentum,
+                          double eps, Activation act = {}, const Variable& residual = {});
+Variable batch_norm_eval(const Variable& x, const Variable& weight, const Variable& bias,
+                         const Tensor& running_mean, const Tensor& running_var, double eps,
+                         Activation act = {}, const Variable& residual = {});
+// The BN-statistics loss of one layer (ops/bn_statistics.h). batch_mean/batch_var, if not null,
+// receive the statistics of this batch.
+Variable bn_statistics(const Variable& x, const Tensor& running_mean, const Tensor& running_var,
+                       double momentum = 0.0, const Tensor& ema_mean = {},
+                       const Tensor& ema_var = {}, Tensor* batch_mean = nullptr,
+                       Tensor* batch_var = nullptr);
+
+// functions/pool.cpp
+Variable max_pool2d(const Variable& x, const Pool2dOptions& o);
+Variable avg_pool2d(const Variable& x, const Pool2dOptions& o);
+Variable adaptive_avg_pool2d(const Variable& x, int64_t oh, int64_t ow);
+Variable global_avg_pool(const Variable& x);
+Variable upsample_nearest2d(const Variable& x, int64_t oh, int64_t ow);
+
+// functions/augment.cpp
+Variable pad_crop_flip(const Variable& x, int64_t pad, const Tensor& offset, const Tensor& flip);
+Variable resized_crop_flip(const Variable& x, const Tensor& box, const Tensor& flip, int64_t oh,
+                           int64_t ow);
+Variable normalize_channels(const Variable& x, const Tensor& mean, const Tensor& std);
+
+// functions/softmax.cpp ------------------------------------------- losses return the batch mean
+Variable softmax(const Variable& x);
+Variable log_softmax(const Variable& x);
+Variable cross_entropy(const Variable& logits, const Tensor& labels, double label_smoothing = 0);
+// mean_i w_i * rows_i; weights [N] or undefined (all 1). Rows as in ops/softmax.h.
+Variable kl_div(const Variable& p_logits, const Variable& q_logits, double temperature = 1.0,
+                const Tensor& row_weights = {});
+Variable js_div(const Variable& p_logits, const Variable& q_logits, double temperature);
+Variable normalize(const Variable& x, double eps = 1e-12);
+// mean over rows with weights c_i: sum_i c_i l_i; row_weights [A] (e.g. 1/B). v may be a constant.
+Variable info_nce(const Variable& u, const Variable& v, const Tensor& positive, double tau,
+                  const Tensor& row_weights);
+
+}  // namespace mtcki

@@ -1,0 +1,51 @@
+// Node: one recorded op, or the place where a leaf's gradient is collected. Internal to autograd.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "autograd/recorder.h"
+#include "autograd/variable.h"
+
+namespace mtcki {
+
+struct Variable::Impl {
+  Tensor data;
+  Tensor grad;
+  bool requires_grad = false;
+  bool retain_grad = false;
+  std::shared_ptr<Node> node;  // the op that made it, or a leaf's collector (made on first use)
+};
+
+struct Node {
+  struct Closure {
+    std::vector<int> inputs;  // indices into next
+    JointGradFn fn;
+  };
+
+  Node();
+  ~Node();  // iterative: a chain of a million nodes must not overflow the stack
+  Node(const Node&) = delete;
+  Node& operator=(const Node&) = delete;
+
+  std::string op;
+  std::string module;     // module path of the forward
+  uint64_t sequence = 0;  // order of creation: larger runs first in backward
+  Shape shape;            // of the output
+  DType dtype = DType::f32;
+  std::vector<std::shared_ptr<Node>> next;  // per input; null where no gradient is wanted
+  std::vector<Closure> closures;
+  std::vector<std::shared_ptr<SavedTensor::Slot>> saved;
+  std::weak_ptr<Variable::Impl> variable;  // leaf to add to, or output that retains its gradient
+  bool is_leaf = false;
+  bool released = false;
+
+  Tensor pending;  // gradient gathered during one backward
+
+  void release();  // drops closures and saved tensors
+};
+
+int64_t live_nodes();
+
+}  // namespace mtcki

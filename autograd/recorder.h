@@ -1,0 +1,72 @@
+// Recorder: how an op becomes differentiable. Its backward stands directly under its forward, one
+// closure per input that needs a gradient, and every tensor a closure keeps is declared by save():
+//
+//   Variable mul(const Variable& a, const Variable& b) {
+//     Recorder r("mul", {a, b});
+//     Tensor y = mul(a.data(), b.data());
+//     if (r.needs(0)) r.grad(0, [b = r.save(b.data())](const Tensor& gy) { return mul(gy, b.get()); });
+//     if (r.needs(1)) r.grad(1, [a = r.save(a.data())](const Tensor& gy) { return mul(gy, a.get()); });
+//     return r.finish(y);
+//   }
+//
+// So a frozen input costs neither its gradient nor the activation for one. Closures must not capture
+// Variables (a captured output would be a reference cycle); save() takes Tensors only.
+#pragma once
+
+#include <functional>
+#include <initializer_list>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "autograd/variable.h"
+
+namespace mtcki {
+
+// A tensor kept for the backward, with the version it had. get() throws GradientError, naming op and
+// versions, when the tensor was written in place since, or when the graph was already released.
+class SavedTensor {
+ public:
+  SavedTensor() = default;
+  const Tensor& get() const;
+
+ private:
+  friend class Recorder;
+  friend struct Node;
+  struct Slot {
+    Tensor tensor;
+    uint32_t version = 0;
+    std::string op;
+    bool released = false;
+  };
+  std::shared_ptr<Slot> slot_;
+};
+
+using GradFn = std::function<Tensor(const Tensor& gy)>;
+using JointGradFn = std::function<std::vector<Tensor>(const Tensor& gy)>;
+
+class Recorder {
+ public:
+  Recorder(const char* op, std::initializer_list<Variable> inputs);
+  Recorder(const char* op, const std::vector<Variable>& inputs);
+
+  // Whether input i takes part in differentiation (defined, requires a gradient, grad enabled).
+  bool needs(int i) const;
+  bool needs_any() const;
+  SavedTensor save(const Tensor& tensor);
+
+  void grad(int input, GradFn fn);
+  // One closure for several inputs (batch norm, conv with bias): it returns as many tensors as
+  // `inputs`, undefined for those that do not need one.
+  void grad(std::vector<int> inputs, JointGradFn fn);
+
+  // Wraps the output. Call once, last.
+  Variable finish(const Tensor& y);
+
+ private:
+  std::string op_;
+  std::vector<Variable> inputs_;
+  std::shared_ptr<Node> node_;
+};
+
+}  // namespace mtcki

@@ -1,0 +1,51 @@
+// Labelled image sets in memory, as bytes: what the field's files hold and what pools store.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "tensor/tensor.h"
+
+namespace mtcki::data {
+
+// Per-channel mean and standard deviation of images in [0,1].
+struct Normalization {
+  std::vector<double> mean, std;
+  Tensor mean_tensor() const;  // f32 [C]
+  Tensor std_tensor() const;
+};
+
+struct ImageSet {
+  std::string name, split;             // "cifar10", "test"
+  Tensor images;                       // u8 [N,C,H,W], plain
+  Tensor labels;                       // i64 [N]
+  std::vector<std::string> class_names;
+  Normalization normalization;         // the field's default for this set
+  int64_t size() const { return images.defined() ? images.size(0) : 0; }
+  int64_t num_classes() const { return static_cast<int64_t>(class_names.size()); }
+};
+
+struct DatasetSpec {
+  std::string name;   // see dataset_names()
+  std::string dir;    // folder of the files; empty: the default place (dataset_default_dir)
+  std::string split;  // "train" | "test"
+  int64_t limit = 0;  // first n images only; 0: all
+  uint64_t seed = 0;  // synth10
+};
+// cifar10 cifar100 mnist fashion-mnist tiny-imagenet imagefolder synth10. DataError (exit 3): which
+// file, expected, found, what to do. UsageError for an unknown name, with the nearest.
+ImageSet load_dataset(const DatasetSpec& spec);
+std::vector<std::string> dataset_names();
+// MTCKI_DATA_DIR/<name> when set, else data/<name> beside the sources or the working directory.
+std::string dataset_default_dir(const std::string& name);
+// What a set looks like without reading it: for checks before the data.
+struct DatasetInfo {
+  std::string name, description, source;  // source: where the files come from, in clear text
+  int64_t channels = 3, image_size = 32, num_classes = 10;  // 0: depends on the files
+  Normalization normalization;
+};
+DatasetInfo dataset_info(const std::string& name);
+
+}  // namespace mtcki::data

@@ -1,0 +1,112 @@
+// Layers with PyTorch's parameter names, shapes and default initialisation (kaiming_uniform, a=sqrt 5,
+// bias uniform +-1/sqrt(fan_in); batch norm 1 and 0). Initial values are drawn from `Init`.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "autograd/functions.h"
+#include "nn/module.h"
+#include "tensor/rng.h"
+
+namespace mtcki::nn {
+
+// Hands every parameter its own random step, in order of construction.
+struct Init {
+  Rng rng{0, rng_stream("init"), 0};
+  DType dtype = DType::f32;
+  Init() = default;
+  explicit Init(uint64_t seed) { rng.seed = seed; }
+  Rng next() { return rng.at(rng.step++); }
+};
+
+class Conv2d : public Module {
+ public:
+  Conv2d(int64_t in, int64_t out, int64_t kernel, const Conv2dOptions& o, bool bias, Init& init);
+  std::string kind() const override { return "Conv2d"; }
+  double macs(const Shape& input, const Shape& output) const override;
+  Variable& weight;  // [out, in/groups, k, k]
+  Variable* bias;    // [out] or null
+
+ protected:
+  Variable forward(const Variable& x) override;
+
+ private:
+  Conv2dOptions options_;
+};
+
+class ConvTranspose2d : public Module {
+ public:
+  ConvTranspose2d(int64_t in, int64_t out, int64_t kernel, const ConvTranspose2dOptions& o,
+                  bool bias, Init& init);
+  std::string kind() const override { return "ConvTranspose2d"; }
+  double macs(const Shape& input, const Shape& output) const override;
+  Variable& weight;  // [in, out/groups, k, k]
+  Variable* bias;
+
+ protected:
+  Variable forward(const Variable& x) override;
+
+ private:
+  ConvTranspose2dOptions options_;
+};
+
+class Linear : public Module {
+ public:
+  Linear(int64_t in, int64_t out, bool bias, Init& init);
+  std::string kind() const override { return "Linear"; }
+  double macs(const Shape& input, const Shape& output) const override;
+  Variable& weight;  // [out, in]
+  Variable* bias;
+
+ protected:
+  Variable forward(const Variable& x) override;
+};
+
+// Also batch norm over [N,C]. In train mode batch statistics are used and the running ones moved; in
+// eval mode the running ones are used.
+class BatchNorm2d : public Module {
+ public:
+  explicit BatchNorm2d(int64_t channels, double eps = 1e-5, double momentum = 0.1,
+                       DType dtype = DType::f32);
+  std::string kind() const override { return "BatchNorm2d"; }
+  using Module::operator();
+  // Fused form: act(bn(x) + residual).
+  Variable operator()(const Variable& x, Activation act, const Variable& residual = {}) {
+    return call(x, [&] { return fused(x, act, residual); });
+  }
+  double eps() const { return eps_; }
+  Variable& weight;
+  Variable& bias;
+  Tensor& running_mean;
+  Tensor& running_var;
+  Tensor& num_batches_tracked;  // i64 scalar
+
+ protected:
+  Variable forward(const Variable& x) override { return fused(x, {}, {}); }
+
+ private:
+  Variable fused(const Variable& x, Activation act, const Variable& residual);
+  double eps_, momentum_;
+};
+
+// A list of modules applied in order; children may be named freely (checkpoint names have gaps).
+class Sequential : public Module {
+ public:
+  std::string kind() const override { return "Sequential"; }
+  template <class M>
+  M& add(const std::string& name, std::unique_ptr<M> child) {
+    M& ref = Module::add(name, std::move(child));
+    order_.push_back(&ref);
+    return ref;
+  }
+
+ protected:
+  Variable forward(const Variable& x) override;
+
+ private:
+  std::vector<Module*> order_;
+};
+
+}  // namespace mtcki::nn

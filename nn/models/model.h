@@ -1,0 +1,64 @@
+// The model registry: names, what they need, how to build them.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "nn/layers.h"
+
+namespace mtcki::nn {
+
+// A classifier: logits, and the penultimate (globally pooled) feature that contrast and FID use.
+class Classifier : public Module {
+ public:
+  struct Output {
+    Variable logits;   // [N, classes]
+    Variable feature;  // [N, feature_dim()]
+  };
+  // One pass that gives both; operator() gives the logits only.
+  Output features(const Variable& x);
+  virtual int64_t feature_dim() const = 0;
+  int64_t num_classes() const { return num_classes_; }
+  // Modules whose *inputs* CMI contrasts when not all BN inputs are wanted ("stage features").
+  virtual std::vector<Module*> stages() = 0;
+  // All BatchNorm2d layers in forward order.
+  std::vector<BatchNorm2d*> batch_norms();
+
+ protected:
+  explicit Classifier(int64_t num_classes) : num_classes_(num_classes) {}
+  virtual Variable trunk(const Variable& x) = 0;       // [N,C,H,W] -> [N, feature_dim]
+  virtual Variable head(const Variable& feature) = 0;  // -> logits
+  Variable forward(const Variable& x) override { return head(trunk(x)); }
+
+ private:
+  int64_t num_classes_;
+};
+
+struct ModelSpec {
+  std::string name;          // registry name
+  int64_t in_channels = 3;   // 1 or 3
+  int64_t image_size = 32;   // 28, 32 or 64
+  int64_t num_classes = 10;
+};
+
+// Names: resnet18 resnet34; resnet{8,14,20,32,44,56,110} (option B) and resnetN_a (option A: akamaster
+// names `linear`); resnet8x4 resnet32x4; wrn<d>_<k> for any d = 6n+4; vgg8 vgg11 vgg13 vgg16, with an
+// optional width multiplier as vgg8_w0.5. Throws UsageError with the nearest name.
+std::unique_ptr<Classifier> make_classifier(const ModelSpec& spec, Init& init);
+std::vector<std::string> classifier_names();  // for help texts; wrn as wrn40_2 etc.
+
+// Generators: latents [N, nz] -> images [N, channels, size, size] in [0,1].
+class Generator : public Module {
+ public:
+  virtual int64_t nz() const = 0;
+  // Re-draws every weight: conv, linear ~ N(0, 0.02), biases 0, BN weight ~ N(1, 0.02), bias 0.
+  void reset(const Rng& rng);
+};
+struct GeneratorSpec {
+  std::string name = "cmi";  // cmi | large | dcgan
+  int64_t nz = 256, ngf = 64, channels = 3, image_size = 32;
+};
+std::unique_ptr<Generator> make_generator(const GeneratorSpec& spec, Init& init);
+
+}  // namespace mtcki::nn

@@ -1,0 +1,124 @@
+// Module: named parameters, buffers and children, with the names of the field's checkpoints.
+//
+// operator() is not virtual: it is the one place that runs hooks, puts the module's name into the
+// path that errors and the profiler show, and calls the virtual forward(). train()/eval() and
+// requires_grad are separate switches.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "autograd/variable.h"
+
+namespace mtcki::nn {
+
+// Insertion-ordered (registration order = PyTorch's state_dict order).
+template <class T>
+using NamedList = std::vector<std::pair<std::string, T>>;
+using StateDict = NamedList<Tensor>;  // always plain NCHW/OIHW tensors on the CPU
+
+class Module;
+
+// Removes its hook when destroyed.
+class HookHandle {
+ public:
+  HookHandle() = default;
+  HookHandle(Module* module, int id) : module_(module), id_(id) {}
+  HookHandle(HookHandle&& o) noexcept : module_(std::exchange(o.module_, nullptr)), id_(o.id_) {}
+  HookHandle& operator=(HookHandle&& o) noexcept;
+  ~HookHandle() { remove(); }
+  void remove();
+
+ private:
+  Module* module_ = nullptr;
+  int id_ = 0;
+};
+
+class Module {
+ public:
+  // before: sees the input; after: sees input and output. Hooks must not replace values.
+  using BeforeHook = std::function<void(const Module&, const Variable& input)>;
+  using AfterHook = std::function<void(const Module&, const Variable& input, const Variable& output)>;
+
+  Module() = default;
+  virtual ~Module() = default;
+  Module(const Module&) = delete;  // identity matters: parents, hooks and optimisers hold it
+  Module& operator=(const Module&) = delete;
+
+  Variable operator()(const Variable& x) {
+    return call(x, [&] { return forward(x); });
+  }
+
+  // Depth-first in registration order; names joined with '.'.
+  NamedList<Variable*> named_parameters();
+  NamedList<Tensor*> named_buffers();
+  NamedList<Module*> named_modules();  // itself first, under ""
+  std::vector<Variable> parameters();  // handles: share data and grad with the module's
+
+  void train(bool on = true);
+  void eval() { train(false); }
+  bool training() const { return training_; }
+  void set_requires_grad(bool on);
+  void zero_grad();
+  int64_t parameter_count();
+
+  // Parameters and buffers in PyTorch's order: own parameters, own buffers, then children.
+  StateDict state_dict();
+  // Strict: one DataError lists all missing, unexpected and mis-shaped names, each with the nearest
+  // name. Accepted with a note to `notes` (may be null): f16/bf16/f64 values, absent
+  // num_batches_tracked, a "module." prefix (at the front or inside, as "features.module.").
+  void load_state_dict(const StateDict& state, std::vector<std::string>* notes = nullptr);
+
+  [[nodiscard]] HookHandle add_before_hook(BeforeHook hook);
+  [[nodiscard]] HookHandle add_after_hook(AfterHook hook);
+
+  const std::string& name() const { return name_; }  // as registered in the parent
+  virtual std::string kind() const = 0;               // "Conv2d"
+  // Multiply-accumulates of one forward on an input of this shape, for leaves that have any.
+  virtual double macs(const Shape& input, const Shape& output) const;
+
+ protected:
+  virtual Variable forward(const Variable& x) = 0;
+  // Runs `body` as the forward of this module: hooks, path. For forwards with more arguments.
+  template <class Body>
+  Variable call(const Variable& x, const Body& body) {
+    enter(x);
+    struct Leave { Module* m; ~Leave() { m->leave(); } } guard{this};
+    Variable y = body();
+    notify(x, y);
+    return y;
+  }
+
+  Variable& register_parameter(const std::string& name, const Tensor& value);
+  Tensor& register_buffer(const std::string& name, const Tensor& value);
+  // Takes ownership and returns a reference: auto& conv1_ = add("conv1", make<Conv2d>(...));
+  template <class M>
+  M& add(const std::string& name, std::unique_ptr<M> child) {
+    M& ref = *child;
+    register_child(name, std::move(child));
+    return ref;
+  }
+
+ private:
+  friend class HookHandle;
+  void register_child(const std::string& name, std::unique_ptr<Module> child);
+  void enter(const Variable& x);
+  void leave();
+  void notify(const Variable& x, const Variable& y);
+
+  std::string name_;
+  bool training_ = true;
+  // Stable addresses: references returned by register_* stay valid.
+  NamedList<std::unique_ptr<Variable>> parameters_;
+  NamedList<std::unique_ptr<Tensor>> buffers_;
+  NamedList<std::unique_ptr<Module>> children_;
+  std::map<int, BeforeHook> before_;
+  std::map<int, AfterHook> after_;
+  int next_hook_ = 0;
+};
+
+}  // namespace mtcki::nn

@@ -1,0 +1,82 @@
+// SGD, Adam, AdamW over parameter handles; state dicts that resume exactly.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "autograd/variable.h"
+#include "nn/module.h"
+#include "tensor/ops/update.h"
+
+namespace mtcki::optim {
+
+// Parameters that share hyper-parameters. Names key the state dict: "<name>.momentum".
+struct ParameterGroup {
+  nn::NamedList<Variable> parameters;
+  double lr_scale = 1.0;           // multiplies the optimiser's lr for this group
+  double weight_decay_scale = 1.0;
+};
+
+class Optimizer {
+ public:
+  virtual ~Optimizer() = default;
+  // One update from the .grad() of every parameter (those without one are skipped, as in PyTorch).
+  // grad_scale multiplies every gradient (clipping).
+  virtual void step(double grad_scale = 1.0) = 0;
+  void zero_grad();
+  double lr() const { return lr_; }
+  void set_lr(double lr) { lr_ = lr; }
+  int64_t steps() const { return steps_; }
+  // Global L2 norm of all gradients; for logging and clipping.
+  double grad_norm() const;
+  // Scale for step() so that the norm is at most max_norm (1 when it already is).
+  static double clip_scale(double norm, double max_norm);
+
+  // "<param>.momentum" / "<param>.exp_avg", "<param>.exp_avg_sq", and i64 "step".
+  nn::StateDict state_dict() const;
+  void load_state_dict(const nn::StateDict& state);  // DataError listing what does not fit
+
+ protected:
+  Optimizer(std::vector<ParameterGroup> groups, double lr);
+  virtual std::vector<std::string> slot_names() const = 0;
+
+  std::vector<ParameterGroup> groups_;
+  double lr_;
+  int64_t steps_ = 0;
+  // slots_[slot][flat parameter index]; undefined until the first step of that parameter.
+  std::vector<std::vector<Tensor>> slots_;
+};
+
+// All parameters of a module as one group.
+ParameterGroup group_of(nn::Module& module, double lr_scale = 1.0);
+
+struct SgdOptions {
+  double lr = 0.1, momentum = 0.0, dampening = 0.0, weight_decay = 0.0;
+  bool nesterov = false;
+  bool decoupled = false;  // weight decay applied to the weight, not through the momentum
+};
+std::unique_ptr<Optimizer> make_sgd(std::vector<ParameterGroup> groups, const SgdOptions& o);
+
+struct AdamOptions {
+  double lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.0;
+  bool decoupled = false;  // AdamW
+};
+std::unique_ptr<Optimizer> make_adam(std::vector<ParameterGroup> groups, const AdamOptions& o);
+
+// Exponential moving average of a module's parameters; buffers are copied.
+class ModuleEma {
+ public:
+  ModuleEma(nn::Module& source, double decay);
+  void update();                       // after every optimiser step
+  void copy_to(nn::Module& target) const;
+  nn::StateDict state_dict() const;    // "ema.<param>"
+  void load_state_dict(const nn::StateDict& state);
+
+ private:
+  nn::Module& source_;
+  double decay_;
+  nn::StateDict average_;
+};
+
+}  // namespace mtcki::optim

@@ -1,0 +1,60 @@
+// 2-d convolution (cross-correlation, as everywhere in deep learning) and its adjoint.
+//
+//   y[n,k,p,q] = bias[k] + sum_{c,i,j} x[n, c, p*s - pad + i*dil, q*s - pad + j*dil] w[k,c,i,j]
+//
+// x [N,C,H,W], w [K,C/groups,R,S], y [N,K,P,Q] with P = (H + 2 pad - dil(R-1) - 1)/s + 1.
+// f32: y comes in preferred_layout (blocked where K allows); plain inputs with few channels (images)
+// are taken as they are. f64 and grouped or dilated convolutions: built-in kernels, plain.
+// Errors: ShapeError on rank, channel or group mismatch, kernel larger than the padded input.
+#pragma once
+
+#include <array>
+#include <string>
+
+#include "tensor/tensor.h"
+
+namespace mtcki {
+
+struct Conv2dOptions {
+  std::array<int64_t, 2> stride{1, 1};
+  std::array<int64_t, 2> padding{0, 0};
+  std::array<int64_t, 2> dilation{1, 1};
+  int64_t groups = 1;
+
+  Conv2dOptions() = default;
+  Conv2dOptions(int64_t s, int64_t p) : stride{s, s}, padding{p, p} {}
+};
+
+Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2dOptions& o = {});
+Tensor conv2d_grad_input(const Tensor& gy, const Tensor& w, const Shape& x_shape,
+                         const Conv2dOptions& o = {});
+Tensor conv2d_grad_weight(const Tensor& gy, const Tensor& x, const Shape& w_shape,
+                          const Conv2dOptions& o = {});
+Tensor conv2d_grad_bias(const Tensor& gy);  // sum over N, H, W -> [K]
+
+// Transposed convolution: the adjoint of conv2d with the same weight. w [C, K/groups, R, S] (IOHW),
+// output size (H-1)*s - 2 pad + dil(R-1) + output_padding + 1.
+struct ConvTranspose2dOptions : Conv2dOptions {
+  std::array<int64_t, 2> output_padding{0, 0};
+  ConvTranspose2dOptions() = default;
+  ConvTranspose2dOptions(int64_t s, int64_t p) : Conv2dOptions(s, p) {}
+};
+Tensor conv_transpose2d(const Tensor& x, const Tensor& w, const Tensor& bias,
+                        const ConvTranspose2dOptions& o = {});
+// Gradients of conv_transpose2d: its input gradient is conv2d(gy, w), its weight gradient
+// conv2d_grad_weight with the roles of x and gy exchanged.
+Tensor conv_transpose2d_grad_input(const Tensor& gy, const Tensor& w,
+                                   const ConvTranspose2dOptions& o = {});
+Tensor conv_transpose2d_grad_weight(const Tensor& gy, const Tensor& x, const Shape& w_shape,
+                                    const ConvTranspose2dOptions& o = {});
+
+// Which f32 kernels convolution, matmul and linear use on the CPU. `automatic`: the built-in Winograd
+// F(4x4,3x3) for 3x3 stride-1 where it wins, else oneDNN where it was found, else built-in. Also by
+// the environment: MTCKI_CPU_KERNELS=auto|onednn|builtin.
+enum class CpuKernels { automatic, onednn, builtin };
+void set_cpu_kernels(CpuKernels kernels);  // throws UsageError for onednn when it was not built in
+CpuKernels cpu_kernels();
+bool onednn_available();
+std::string onednn_version();  // "2.6.3", empty without oneDNN
+
+}  // namespace mtcki

@@ -1,0 +1,29 @@
+// Copying index ops: concatenation, row gathers, transposition, channel padding.
+#pragma once
+
+#include <vector>
+
+#include "tensor/tensor.h"
+
+namespace mtcki {
+
+// Along `dim`; equal other dimensions. Rank-4 inputs are joined in plain layout unless dim is 0.
+Tensor cat(const std::vector<Tensor>& parts, int dim = 0);
+// The part [begin, end) of dimension `dim`, copied (dim 0 of a plain tensor: use Tensor::slice).
+Tensor narrow(const Tensor& x, int dim, int64_t begin, int64_t end);
+Tensor narrow_grad(const Tensor& gy, const Shape& x_shape, int dim, int64_t begin);
+// rows x[index[i]] of the first dimension; index i64 [n]. Any dtype; layout of x is kept.
+Tensor index_select(const Tensor& x, const Tensor& index);
+// dst[index[i]] = rows[i], in place.
+void index_copy_(const Tensor& dst, const Tensor& index, const Tensor& rows);
+Tensor transpose(const Tensor& x);  // rank 2
+Tensor permute(const Tensor& x, const std::vector<int>& order);  // any rank, plain result
+Tensor one_hot(const Tensor& labels, int64_t classes, DType dtype = DType::f32);
+
+// Option-A shortcut (He et al. 2016, CIFAR form): y[n,c,h,w] = x[n, c-before, h*stride, w*stride],
+// zero for channels outside x. x [N,C,H,W] -> [N, before+C+after, ceil(H/stride), ceil(W/stride)].
+Tensor subsample_pad_channels(const Tensor& x, int64_t stride, int64_t before, int64_t after);
+Tensor subsample_pad_channels_grad(const Tensor& gy, const Shape& x_shape, int64_t stride,
+                                   int64_t before);
+
+}  // namespace mtcki

@@ -1,0 +1,61 @@
+// Batch normalisation (Ioffe & Szegedy 2015), fused with a residual addition and an activation:
+//
+//   y = act( (x - mean)/sqrt(var + eps) * weight + bias + residual )
+//
+// x [N,C,H,W] or [N,C]; weight, bias, running_mean, running_var [C]; any layout. act none | relu |
+// leaky_relu(slope). residual has x's shape or is undefined. Statistics accumulate in f64 per chunk.
+#pragma once
+
+#include "tensor/tensor.h"
+
+namespace mtcki {
+
+struct Activation {
+  enum class Kind { none, relu, leaky_relu };
+  Kind kind = Kind::none;
+  double slope = 0.0;
+  static Activation none() { return {}; }
+  static Activation relu() { return {Kind::relu, 0.0}; }
+  static Activation leaky_relu(double slope) { return {Kind::leaky_relu, slope}; }
+};
+
+struct BatchNormTrain {
+  Tensor y;
+  Tensor mean, invstd;  // [C], batch mean and 1/sqrt(biased var + eps)
+};
+// Uses batch statistics (biased variance) and moves the running ones, in place:
+// running = (1-momentum)*running + momentum*batch, with the *unbiased* variance, as PyTorch.
+// running_mean, running_var may be undefined. ShapeError when a channel has one value only.
+BatchNormTrain batch_norm_train(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                                const Tensor& running_mean, const Tensor& running_var,
+                                double momentum, double eps, Activation act = {},
+                                const Tensor& residual = {});
+struct BatchNormGrads {
+  Tensor x, weight, bias;
+  Tensor residual;  // gy * act'(y): equals the gradient that entered the normalisation
+};
+// y: the forward's output, needed (defined) when act is not none and a residual was added; without
+// a residual the mask is recomputed from x. want_*: gradients not wanted stay undefined.
+BatchNormGrads batch_norm_train_grad(const Tensor& gy, const Tensor& x, const Tensor& weight,
+                                     const Tensor& bias, const Tensor& mean, const Tensor& invstd,
+                                     Activation act, const Tensor& y, bool want_x,
+                                     bool want_params, bool want_residual);
+
+Tensor batch_norm_eval(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                       const Tensor& running_mean, const Tensor& running_var, double eps,
+                       Activation act = {}, const Tensor& residual = {});
+// With frozen weight and bias only gy, the running statistics and the mask are needed: pass x
+// undefined when act is none (want_params false), else x (or y when a residual was added).
+BatchNormGrads batch_norm_eval_grad(const Tensor& gy, const Tensor& x, const Tensor& weight,
+                                    const Tensor& bias, const Tensor& running_mean,
+                                    const Tensor& running_var, double eps, Activation act,
+                                    const Tensor& y, bool want_x, bool want_params,
+                                    bool want_residual);
+
+// Per-channel mean and *biased* variance over N, H, W: f32 (f64 for f64 input) tensors [C].
+struct ChannelMoments {
+  Tensor mean, var;
+};
+ChannelMoments channel_moments(const Tensor& x);
+
+}  // namespace mtcki

@@ -1,0 +1,32 @@
+// OpenMP loops with a minimum grain. Static schedule: the split depends only on the range and the
+// number of threads, so results repeat for a given thread count.
+#pragma once
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cstdint>
+
+namespace mtcki {
+
+void set_num_threads(int threads);  // 0: all cores that this process may use
+int num_threads();
+
+// f(begin, end) on disjoint chunks that cover [0, n); chunks are no smaller than `grain`.
+template <class F>
+void parallel_for(int64_t n, int64_t grain, const F& f) {
+  if (n <= 0) return;
+  const int64_t most = std::min<int64_t>(num_threads(), (n + grain - 1) / std::max<int64_t>(1, grain));
+  if (most <= 1 || omp_in_parallel()) {
+    f(int64_t{0}, n);
+    return;
+  }
+#pragma omp parallel num_threads(static_cast<int>(most))
+  {
+    const int64_t t = omp_get_thread_num(), count = omp_get_num_threads();
+    const int64_t begin = n * t / count, end = n * (t + 1) / count;
+    if (begin < end) f(begin, end);
+  }
+}
+
+}  // namespace mtcki

@@ -1,0 +1,42 @@
+// Randomness: Philox4x32-10 (Salmon et al., SC 2011), stateless. A draw is a pure function of
+// (seed, stream, step, index), equal on every device, independent of the thread count, free to
+// resume: nothing but the position is ever saved.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "tensor/tensor.h"
+
+namespace mtcki {
+
+std::array<uint32_t, 4> philox4x32(std::array<uint32_t, 4> counter, std::array<uint32_t, 2> key);
+
+// The name of a stream, hashed (FNV-1a): rng_stream("synthesis/latents").
+constexpr uint32_t rng_stream(const char* name) {
+  uint32_t h = 2166136261u;
+  for (; *name; ++name) h = (h ^ static_cast<uint8_t>(*name)) * 16777619u;
+  return h;
+}
+
+// One family of draws. counter = (index lo, index hi, step lo, step hi), key = (seed lo ^ stream,
+// seed hi). Index i of a tensor draw is element i in plain C order.
+struct Rng {
+  uint64_t seed = 0;
+  uint32_t stream = 0;
+  uint64_t step = 0;
+
+  Rng at(uint64_t new_step) const { return {seed, stream, new_step}; }
+  std::array<uint32_t, 4> bits(uint64_t index) const;
+  double uniform(uint64_t index) const;        // [0, 1), 53 bits
+  uint64_t below(uint64_t n, uint64_t index) const;  // 0..n-1
+};
+
+Tensor rand(const Shape& shape, const Rng& rng, DType dtype = DType::f32);   // U[0, 1)
+Tensor randn(const Shape& shape, const Rng& rng, DType dtype = DType::f32);  // N(0, 1), Box-Muller
+Tensor randint(int64_t low, int64_t high, const Shape& shape, const Rng& rng);  // i64, [low, high)
+Tensor randperm(int64_t n, const Rng& rng);                                     // i64
+// k distinct values of 0..n-1 in random order (k <= n), in O(k) memory.
+Tensor sample_without_replacement(int64_t n, int64_t k, const Rng& rng);
+
+}  // namespace mtcki
