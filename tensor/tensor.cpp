@@ -1,0 +1,160 @@
+#include "tensor/tensor.h"
+
+#include <cstring>
+
+#include "tensor/allocator.h"
+#include "tensor/op_error.h"
+#include "tensor/ops/cast.h"
+#include "tensor/parallel.h"
+
+namespace mtcki {
+
+Storage::Storage(size_t bytes, Device device)
+    : data_(allocate(bytes, device)), bytes_(bytes), device_(device) {}
+
+Storage::~Storage() { deallocate(data_, bytes_, device_); }
+
+Tensor Tensor::empty(const Shape& shape, DType dtype, Device device, Layout layout) {
+  uint64_t elements = 1;
+  for (int64_t d : shape) {
+    if (d < 0) throw ShapeError(str("Tensor::empty: negative size in ", shape));
+    if (__builtin_mul_overflow(elements, static_cast<uint64_t>(d), &elements) ||
+        elements > (uint64_t{1} << 60))
+      throw ShapeError(str("Tensor::empty: ", shape, " has more elements than memory can address"));
+  }
+  if (layout != Layout::plain && shape.rank() != 4)
+    throw ShapeError(str("Tensor::empty: layout ", name_of(layout), " needs rank 4, got ", shape));
+  if (layout == Layout::blocked && shape[1] % kChannelBlock != 0)
+    throw ShapeError(str("Tensor::empty: layout blocked needs channels divisible by ",
+                         kChannelBlock, ", got ", shape));
+  Tensor t;
+  t.storage_ = std::make_shared<Storage>(static_cast<size_t>(elements) * size_of(dtype), device);
+  t.shape_ = shape;
+  t.dtype_ = dtype;
+  t.layout_ = layout;
+  return t;
+}
+
+Tensor Tensor::zeros(const Shape& shape, DType dtype, Device device, Layout layout) {
+  return full(shape, 0.0, dtype, device, layout);
+}
+
+Tensor Tensor::full(const Shape& shape, double value, DType dtype, Device device, Layout layout) {
+  Tensor t = empty(shape, dtype, device, layout);
+  t.fill_(value);
+  return t;
+}
+
+Tensor Tensor::empty_like(const Tensor& x) {
+  return empty(x.shape(), x.dtype(), x.device(), x.layout());
+}
+
+Tensor Tensor::zeros_like(const Tensor& x) {
+  return zeros(x.shape(), x.dtype(), x.device(), x.layout());
+}
+
+void Tensor::check_dtype(DType wanted) const {
+  if (!defined()) throw DTypeError("Tensor::data: the tensor is undefined");
+  if (dtype_ != wanted)
+    throw DTypeError(str("Tensor::data: asked for ", name_of(wanted), ", the tensor is ", describe()));
+}
+
+double Tensor::item() const {
+  if (!defined() || numel() != 1)
+    throw ShapeError(str("Tensor::item: needs exactly one element, got ", describe()));
+  const Tensor host = to(Device::cpu());
+  double value = 0;
+  MTCKI_DISPATCH_ALL(dtype_, T, { value = static_cast<double>(*host.data<T>()); });
+  return value;
+}
+
+Tensor Tensor::reshape(const Shape& shape) const {
+  Shape target = shape;
+  int64_t known = 1;
+  int unknown = -1;
+  for (int i = 0; i < shape.rank(); ++i) {
+    if (shape[i] == -1 && unknown < 0) {
+      unknown = i;
+    } else {
+      known *= shape[i];
+    }
+  }
+  if (unknown >= 0 && known != 0) target.set(unknown, numel() / known);
+  if (target.numel() != numel())
+    throw ShapeError(str("reshape: ", describe(), " does not fit ", shape));
+  Tensor t = plain();
+  t.shape_ = target;
+  return t;
+}
+
+Tensor Tensor::slice(int64_t begin, int64_t end) const {
+  if (rank() == 0 || begin < 0 || begin > end || end > shape_[0])
+    throw ShapeError(str("slice: rows [", begin, ", ", end, ") of ", describe()));
+  Tensor t = *this;
+  const int64_t row = shape_[0] ? numel() / shape_[0] : 0;
+  t.shape_.set(0, end - begin);
+  t.offset_ += static_cast<size_t>(begin * row) * size_of(dtype_);
+  return t;
+}
+
+Tensor Tensor::to(DType dtype) const { return dtype == dtype_ ? *this : cast(*this, dtype); }
+
+Tensor Tensor::to(Layout layout) const {
+  return layout == layout_ ? *this : to_layout(*this, layout);
+}
+
+Tensor Tensor::to(Device device) const {
+  if (!defined() || device == this->device()) return *this;
+  no_cuda("Tensor::to");
+}
+
+Tensor Tensor::clone() const {
+  Tensor t = empty_like(*this);
+  if (nbytes()) std::memcpy(t.raw(), raw(), nbytes());
+  return t;
+}
+
+void Tensor::fill_(double value) {
+  if (!defined()) throw ShapeError("fill_: the tensor is undefined");
+  if (!device().is_cpu()) no_cuda("fill_");
+  bump_version();
+  const int64_t n = numel();
+  if (value == 0.0) {
+    char* p = static_cast<char*>(raw());
+    parallel_for(static_cast<int64_t>(nbytes()), 1 << 20,
+                 [&](int64_t begin, int64_t end) {
+                   std::memset(p + begin, 0, static_cast<size_t>(end - begin));
+                 });
+    return;
+  }
+  MTCKI_DISPATCH_ALL(dtype_, T, {
+    T* p = data<T>();
+    const T v = static_cast<T>(value);
+    parallel_for(n, 1 << 16, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) p[i] = v;
+    });
+  });
+}
+
+void Tensor::copy_(const Tensor& src) {
+  if (shape() != src.shape())
+    OpError("copy_").operand("destination", *this).operand("source", src).shape(
+        "shapes need to be equal");
+  const Tensor s = src.to(dtype_).to(layout_).to(device());
+  bump_version();
+  if (nbytes() && raw() != s.raw()) std::memmove(raw(), s.raw(), nbytes());
+}
+
+std::string Tensor::describe() const {
+  if (!defined()) return "undefined";
+  std::string text = shape_.to_string() + " " + name_of(dtype_) + " " + device().to_string();
+  if (layout_ != Layout::plain) text += std::string(" ") + name_of(layout_);
+  return text;
+}
+
+Layout preferred_layout(Device device, DType dtype, int64_t channels) {
+  if (device.is_cuda()) return Layout::channels_last;
+  return dtype == DType::f32 && channels % kChannelBlock == 0 ? Layout::blocked : Layout::plain;
+}
+
+}  // namespace mtcki
