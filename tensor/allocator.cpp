@@ -105,8 +105,7 @@ class HostPool {
   }
 
  private:
-  // Best fit among cached blocks of exactly this class; a larger class is taken only up to 1/8 more,
-  // so that put() (which knows the requested size only) stays consistent: classes are exact.
+  // Only blocks of exactly this class: put() knows the requested size, hence the class, and no more.
   void* reuse(size_t size) {
     const auto it = free_.find(size);
     if (it == free_.end() || it->second.empty()) return nullptr;

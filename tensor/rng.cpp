@@ -62,7 +62,8 @@ double Rng::uniform(uint64_t index) const {
 uint64_t Rng::below(uint64_t n, uint64_t index) const {
   const auto b = bits(index);
   const uint64_t x = (static_cast<uint64_t>(b[0]) << 32) | b[1];
-  return static_cast<uint64_t>((static_cast<unsigned __int128>(x) * n) >> 64);
+  __extension__ using Wide = unsigned __int128;  // high half of a 64x64-bit product
+  return static_cast<uint64_t>((static_cast<Wide>(x) * n) >> 64);
 }
 
 Tensor rand(const Shape& shape, const Rng& rng, DType dtype) {
