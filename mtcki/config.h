@@ -131,6 +131,8 @@ void validate(const RunConfig& config);
 // Complete TOML text; loading it gives the same config and the same hash.
 std::string to_toml(const RunConfig& config);
 std::string config_sha256(const RunConfig& config);  // of what affects results (not out, device, threads...)
+// The same over some sections or keys only, for the marker of a stage: {"seed", "data", "teachers"}.
+std::string config_sha256(const RunConfig& config, const std::vector<std::string>& sections);
 // Markdown table of every key: default, range, meaning.
 std::string config_reference();
 
