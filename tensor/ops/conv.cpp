@@ -1,0 +1,319 @@
+#include "tensor/ops/conv.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+#include "tensor/op_error.h"
+#include "tensor/ops/conv_kernels.h"
+#include "tensor/ops/conv_select.h"
+#include "tensor/parallel.h"
+#include "tensor/profiler.h"
+
+namespace mtcki {
+
+namespace {
+
+// Which operands an error text shows.
+struct Operands {
+  const char* op;
+  std::vector<std::pair<const char*, const Tensor*>> list;
+  OpError error() const {
+    OpError e(op);
+    for (const auto& [name, t] : list) e.operand(name, *t);
+    return e;
+  }
+};
+
+// Sizes of y = conv2d(x, w), or the reason why there are none.
+ConvProblem problem(const Operands& ops, const Shape& x, const Shape& w, const Conv2dOptions& o) {
+  const auto fail = [&](const auto&... text) { ops.error().shape(text...); };
+  if (x.rank() != 4) fail("input needs rank 4 [N,C,H,W], got ", x);
+  if (w.rank() != 4) fail("weight needs rank 4 [K,C/groups,R,S], got ", w);
+  for (int i = 0; i < 2; ++i) {
+    const size_t u = static_cast<size_t>(i);
+    if (o.stride[u] < 1) fail("stride needs to be at least 1, got ", o.stride[u]);
+    if (o.padding[u] < 0) fail("padding needs to be at least 0, got ", o.padding[u]);
+    if (o.dilation[u] < 1) fail("dilation needs to be at least 1, got ", o.dilation[u]);
+  }
+  ConvProblem d;
+  d.n = x[0], d.c = x[1], d.h = x[2], d.w = x[3];
+  d.k = w[0], d.r = w[2], d.s = w[3];
+  d.stride_h = o.stride[0], d.stride_w = o.stride[1];
+  d.pad_h = o.padding[0], d.pad_w = o.padding[1];
+  d.dil_h = o.dilation[0], d.dil_w = o.dilation[1];
+  d.groups = o.groups;
+  if (o.groups < 1 || d.c % o.groups != 0 || d.k % o.groups != 0)
+    fail("groups = ", o.groups, " needs to divide ", d.c, " input and ", d.k, " output channels");
+  if (w[1] * o.groups != d.c)
+    fail("weight expects ", w[1] * o.groups, " input channels, input has ", d.c);
+  const int64_t span_h = d.dil_h * (d.r - 1) + 1, span_w = d.dil_w * (d.s - 1) + 1;
+  if (d.r < 1 || d.s < 1 || d.h + 2 * d.pad_h < span_h || d.w + 2 * d.pad_w < span_w)
+    fail("kernel ", span_h, "x", span_w, " is larger than the padded input ", d.h + 2 * d.pad_h,
+         "x", d.w + 2 * d.pad_w);
+  d.p = (d.h + 2 * d.pad_h - span_h) / d.stride_h + 1;
+  d.q = (d.w + 2 * d.pad_w - span_w) / d.stride_w + 1;
+  return d;
+}
+
+void check_types(const Operands& ops) {
+  const Tensor* first = nullptr;
+  for (const auto& [name, t] : ops.list) {
+    if (!t->defined()) {
+      if (std::strcmp(name, "bias") != 0) ops.error().shape(name, " is undefined");
+      continue;
+    }
+    if (!is_floating(t->dtype()))
+      ops.error().dtype(name, " needs a floating dtype (f32, f64, bf16)");
+    if (!first) first = t;
+    if (t->dtype() != first->dtype())
+      ops.error().dtype(name, " is ", name_of(t->dtype()), ", ", ops.list[0].first, " is ",
+                        name_of(first->dtype()));
+    if (!(t->device() == first->device()))
+      ops.error().device(name, " and ", ops.list[0].first, " are on different devices");
+  }
+  if (!first->device().is_cpu()) no_cuda(ops.op);
+}
+
+void check_bias(const Operands& ops, const Tensor& bias, int64_t channels) {
+  if (bias.defined() && (bias.rank() != 1 || bias.size(0) != channels))
+    ops.error().shape("bias needs shape [", channels, "], got ", bias.shape());
+}
+
+void check_output(const Operands& ops, const Tensor& gy, const ConvProblem& d) {
+  const Shape want{d.n, d.k, d.p, d.q};
+  if (gy.shape() != want) ops.error().shape("grad_output needs shape ", want, ", got ", gy.shape());
+}
+
+double cost_bytes(const ConvProblem& d, DType dtype) {
+  return static_cast<double>(d.x_size() + d.w_size() + d.y_size()) *
+         static_cast<double>(size_of(dtype));
+}
+
+std::string shape_note(const ConvProblem& d, const char* kernel) {
+  return str(kernel, " n", d.n, " ", d.c, "->", d.k, " ", d.h, "x", d.w, " k", d.r, "x", d.s, " s",
+             d.stride_h, " p", d.pad_h, d.groups > 1 ? str(" g", d.groups) : std::string());
+}
+
+Tensor widen(const Tensor& t) {
+  return t.defined() && t.dtype() == DType::bf16 ? t.to(DType::f32) : t;
+}
+
+Tensor in_form(const Tensor& t) {
+  return t.to(is_blocked(t.size(1)) ? Layout::blocked : Layout::plain);
+}
+
+// True when the f32 kernels take it; else the plain loops.
+bool fast(const ConvProblem& d, DType dtype) { return dtype == DType::f32 && d.groups == 1; }
+
+Tensor run_forward(ProfileScope& scope, const ConvProblem& d, const Tensor& x, const Tensor& w,
+                   const Tensor& bias) {
+  const Shape shape{d.n, d.k, d.p, d.q};
+  if (fast(d, x.dtype())) {
+    Tensor y = Tensor::empty(shape, DType::f32, x.device(),
+                             is_blocked(d.k) ? Layout::blocked : Layout::plain);
+    if (y.numel() == 0) return y;
+    const ConvKernel& kernel = select_conv(d, ConvPass::forward);
+    if (scope.active()) scope.note(shape_note(d, kernel.name));
+    kernel.forward(d, in_form(x).data<float>(), w.data<float>(),
+                   bias.defined() ? bias.data<float>() : nullptr, y.data<float>());
+    return y;
+  }
+  if (scope.active()) scope.note(shape_note(d, "reference"));
+  Tensor y = Tensor::empty(shape, x.dtype(), x.device());
+  const Tensor in = x.plain();
+  MTCKI_DISPATCH_FLOAT(x.dtype(), "conv2d", T, {
+    conv_ref::forward<T>(d, in.data<T>(), w.data<T>(), bias.defined() ? bias.data<T>() : nullptr,
+                         y.data<T>());
+  });
+  return y;
+}
+
+Tensor run_grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor& gy,
+                      const Tensor& w) {
+  const Shape shape{d.n, d.c, d.h, d.w};
+  if (fast(d, gy.dtype())) {
+    Tensor gx = Tensor::empty(shape, DType::f32, gy.device(),
+                              is_blocked(d.c) ? Layout::blocked : Layout::plain);
+    if (gx.numel() == 0) return gx;
+    const ConvKernel& kernel = select_conv(d, ConvPass::grad_input);
+    if (scope.active()) scope.note(shape_note(d, kernel.name));
+    kernel.grad_input(d, in_form(gy).data<float>(), w.data<float>(), gx.data<float>());
+    return gx;
+  }
+  if (scope.active()) scope.note(shape_note(d, "reference"));
+  Tensor gx = Tensor::empty(shape, gy.dtype(), gy.device());
+  const Tensor in = gy.plain();
+  MTCKI_DISPATCH_FLOAT(gy.dtype(), "conv2d_grad_input", T,
+                       { conv_ref::grad_input<T>(d, in.data<T>(), w.data<T>(), gx.data<T>()); });
+  return gx;
+}
+
+Tensor run_grad_weight(ProfileScope& scope, const ConvProblem& d, const Tensor& gy,
+                       const Tensor& x) {
+  const Shape shape{d.k, d.c / d.groups, d.r, d.s};
+  if (d.n == 0) return Tensor::zeros(shape, gy.dtype(), gy.device());
+  Tensor gw = Tensor::empty(shape, gy.dtype(), gy.device());
+  if (fast(d, gy.dtype())) {
+    const ConvKernel& kernel = select_conv(d, ConvPass::grad_weight);
+    if (scope.active()) scope.note(shape_note(d, kernel.name));
+    kernel.grad_weight(d, in_form(gy).data<float>(), in_form(x).data<float>(), gw.data<float>());
+    return gw;
+  }
+  if (scope.active()) scope.note(shape_note(d, "reference"));
+  const Tensor g = gy.plain(), in = x.plain();
+  MTCKI_DISPATCH_FLOAT(gy.dtype(), "conv2d_grad_weight", T,
+                       { conv_ref::grad_weight<T>(d, g.data<T>(), in.data<T>(), gw.data<T>()); });
+  return gw;
+}
+
+// The convolution whose adjoint conv_transpose2d(x, w) is: x plays grad_output, y plays input.
+ConvProblem transposed_problem(const Operands& ops, const Shape& x, const Shape& w,
+                               const ConvTranspose2dOptions& o) {
+  if (x.rank() != 4) ops.error().shape("input needs rank 4 [N,C,H,W], got ", x);
+  if (w.rank() != 4) ops.error().shape("weight needs rank 4 [C,K/groups,R,S], got ", w);
+  if (w[0] != x[1]) ops.error().shape("weight expects ", w[0], " input channels, input has ", x[1]);
+  Shape y{x[0], w[1] * o.groups, 0, 0};
+  for (int i = 0; i < 2; ++i) {
+    const size_t u = static_cast<size_t>(i);
+    if (o.output_padding[u] < 0 || o.output_padding[u] >= std::max<int64_t>(1, o.stride[u]))
+      ops.error().shape("output_padding needs to be at least 0 and below the stride ", o.stride[u],
+                        ", got ", o.output_padding[u]);
+    const int64_t size = (x[2 + i] - 1) * o.stride[u] - 2 * o.padding[u] +
+                         o.dilation[u] * (w[2 + i] - 1) + o.output_padding[u] + 1;
+    if (size < 1) ops.error().shape("the output would have size ", size, " in dimension ", 2 + i);
+    y.set(2 + i, size);
+  }
+  const ConvProblem d = problem(ops, y, w, o);
+  if (d.p != x[2] || d.q != x[3]) ops.error().shape("input is empty");
+  return d;
+}
+
+// Sums over everything but the channel. Short runs are summed in T, the runs in double.
+template <class T>
+void channel_sums(const ChannelView& v, const T* g, T* out) {
+  constexpr int64_t kRun = 64;
+  const auto run_sum = [&](const T* p, int64_t count, T* sums) {
+    if (v.block == 1) {
+      T sum = 0;
+#pragma omp simd reduction(+ : sum)
+      for (int64_t j = 0; j < count; ++j) sum += p[j];
+      sums[0] = sum;
+      return;
+    }
+    std::fill(sums, sums + v.block, T(0));
+    for (int64_t j = 0; j < count; ++j)
+      for (int64_t c = 0; c < v.block; ++c) sums[c] += p[j * v.block + c];
+  };
+  parallel_for(v.blocks, 1, [&](int64_t begin, int64_t end) {
+    std::vector<double> total(static_cast<size_t>(v.block));
+    std::vector<T> sums(static_cast<size_t>(v.block));
+    for (int64_t k = begin; k < end; ++k) {
+      std::fill(total.begin(), total.end(), 0.0);
+      for (int64_t o = 0; o < v.outer; ++o) {
+        const T* p = g + (o * v.blocks + k) * v.inner * v.block;
+        for (int64_t i = 0; i < v.inner; i += kRun) {
+          run_sum(p + i * v.block, std::min(kRun, v.inner - i), sums.data());
+          for (size_t c = 0; c < sums.size(); ++c) total[c] += static_cast<double>(sums[c]);
+        }
+      }
+      for (int64_t c = 0; c < v.block; ++c)
+        out[k * v.block + c] = static_cast<T>(total[static_cast<size_t>(c)]);
+    }
+  });
+}
+
+void add_channel_bias(const Tensor& y, const Tensor& bias) {
+  const ChannelView v = channel_view(y.shape(), y.layout());
+  MTCKI_DISPATCH_FLOAT(y.dtype(), "conv_transpose2d", T, {
+    T* out = y.data<T>();
+    const T* b = bias.data<T>();
+    parallel_for(v.outer * v.blocks, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t ok = begin; ok < end; ++ok) {
+        const T* add = b + ok % v.blocks * v.block;
+        T* row = out + ok * v.inner * v.block;
+        for (int64_t i = 0; i < v.inner; ++i)
+          for (int64_t c = 0; c < v.block; ++c) row[i * v.block + c] += add[c];
+      }
+    });
+  });
+}
+
+}  // namespace
+
+Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2dOptions& o) {
+  const Operands ops{"conv2d", {{"input", &x}, {"weight", &w}, {"bias", &bias}}};
+  check_types(ops);
+  const ConvProblem d = problem(ops, x.shape(), w.shape(), o);
+  check_bias(ops, bias, d.k);
+  ProfileScope scope("conv2d", d.flops(), cost_bytes(d, x.dtype()));
+  return run_forward(scope, d, widen(x), widen(w), widen(bias)).to(x.dtype());
+}
+
+Tensor conv2d_grad_input(const Tensor& gy, const Tensor& w, const Shape& x_shape,
+                         const Conv2dOptions& o) {
+  const Operands ops{"conv2d_grad_input", {{"grad_output", &gy}, {"weight", &w}}};
+  check_types(ops);
+  const ConvProblem d = problem(ops, x_shape, w.shape(), o);
+  check_output(ops, gy, d);
+  ProfileScope scope("conv2d_grad_input", d.flops(), cost_bytes(d, gy.dtype()));
+  return run_grad_input(scope, d, widen(gy), widen(w)).to(gy.dtype());
+}
+
+Tensor conv2d_grad_weight(const Tensor& gy, const Tensor& x, const Shape& w_shape,
+                          const Conv2dOptions& o) {
+  const Operands ops{"conv2d_grad_weight", {{"grad_output", &gy}, {"input", &x}}};
+  check_types(ops);
+  const ConvProblem d = problem(ops, x.shape(), w_shape, o);
+  check_output(ops, gy, d);
+  ProfileScope scope("conv2d_grad_weight", d.flops(), cost_bytes(d, gy.dtype()));
+  return run_grad_weight(scope, d, widen(gy), widen(x)).to(gy.dtype());
+}
+
+Tensor conv2d_grad_bias(const Tensor& gy) {
+  const Operands ops{"conv2d_grad_bias", {{"grad_output", &gy}}};
+  check_types(ops);
+  if (gy.rank() != 4) ops.error().shape("grad_output needs rank 4 [N,K,P,Q], got ", gy.shape());
+  ProfileScope scope("conv2d_grad_bias", static_cast<double>(gy.numel()),
+                     static_cast<double>(gy.nbytes()));
+  if (gy.dtype() == DType::bf16) return conv2d_grad_bias(gy.to(DType::f32)).to(DType::bf16);
+  const ChannelView v = channel_view(gy.shape(), gy.layout());
+  Tensor gb = Tensor::empty({v.channels()}, gy.dtype(), gy.device());
+  MTCKI_DISPATCH_FLOAT(gy.dtype(), "conv2d_grad_bias", T,
+                       { channel_sums(v, gy.data<T>(), gb.data<T>()); });
+  return gb;
+}
+
+Tensor conv_transpose2d(const Tensor& x, const Tensor& w, const Tensor& bias,
+                        const ConvTranspose2dOptions& o) {
+  const Operands ops{"conv_transpose2d", {{"input", &x}, {"weight", &w}, {"bias", &bias}}};
+  check_types(ops);
+  const ConvProblem d = transposed_problem(ops, x.shape(), w.shape(), o);
+  check_bias(ops, bias, d.c);
+  ProfileScope scope("conv_transpose2d", d.flops(), cost_bytes(d, x.dtype()));
+  Tensor y = run_grad_input(scope, d, widen(x), widen(w));
+  if (bias.defined()) add_channel_bias(y, widen(bias));
+  return y.to(x.dtype());
+}
+
+Tensor conv_transpose2d_grad_input(const Tensor& gy, const Tensor& w,
+                                   const ConvTranspose2dOptions& o) {
+  const Operands ops{"conv_transpose2d_grad_input", {{"grad_output", &gy}, {"weight", &w}}};
+  check_types(ops);
+  const ConvProblem d = problem(ops, gy.shape(), w.shape(), o);
+  ProfileScope scope("conv_transpose2d_grad_input", d.flops(), cost_bytes(d, gy.dtype()));
+  return run_forward(scope, d, widen(gy), widen(w), Tensor()).to(gy.dtype());
+}
+
+Tensor conv_transpose2d_grad_weight(const Tensor& gy, const Tensor& x, const Shape& w_shape,
+                                    const ConvTranspose2dOptions& o) {
+  const Operands ops{"conv_transpose2d_grad_weight", {{"grad_output", &gy}, {"input", &x}}};
+  check_types(ops);
+  const ConvProblem d = problem(ops, gy.shape(), w_shape, o);
+  if (x.shape() != Shape{d.n, d.k, d.p, d.q})
+    ops.error().shape("input needs shape ", Shape{d.n, d.k, d.p, d.q}, ", got ", x.shape());
+  ProfileScope scope("conv_transpose2d_grad_weight", d.flops(), cost_bytes(d, gy.dtype()));
+  return run_grad_weight(scope, d, widen(x), widen(gy)).to(gy.dtype());
+}
+
+}  // namespace mtcki

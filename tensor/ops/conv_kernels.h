@@ -1,0 +1,91 @@
+// Internal: what conv.cpp, matmul.cpp and the kernel files share. Kernels receive checked arguments
+// and allocated outputs.
+#pragma once
+
+#include <cstdint>
+
+#include "tensor/allocator.h"
+#include "tensor/layout.h"
+
+namespace mtcki {
+
+// Sizes of one convolution y = conv2d(x, w): x [n,c,h,w], w [k,c/groups,r,s], y [n,k,p,q].
+struct ConvProblem {
+  int64_t n = 0, c = 0, h = 0, w = 0, k = 0, r = 0, s = 0, p = 0, q = 0;
+  int64_t stride_h = 1, stride_w = 1, pad_h = 0, pad_w = 0, dil_h = 1, dil_w = 1, groups = 1;
+
+  double flops() const {  // 2 MAC, taps that fall on padding included
+    return 2.0 * static_cast<double>(n * k * p * q) * static_cast<double>(c / groups * r * s);
+  }
+  int64_t x_size() const { return n * c * h * w; }
+  int64_t w_size() const { return k * (c / groups) * r * s; }
+  int64_t y_size() const { return n * k * p * q; }
+};
+
+enum class ConvPass { forward, grad_input, grad_weight };
+
+// f32 activations reach the kernels in one of two forms: blocked when the channel count allows,
+// else plain. The form follows from the channel count alone.
+inline bool is_blocked(int64_t channels) { return channels % kChannelBlock == 0; }
+
+// A piece of memory from the caching allocator for the time of one call.
+class Scratch {
+ public:
+  explicit Scratch(size_t bytes) : data_(allocate(bytes, Device{})), bytes_(bytes) {}
+  ~Scratch() { deallocate(data_, bytes_, Device{}); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  template <class T = float>
+  T* as() const {
+    return static_cast<T*>(data_);
+  }
+
+ private:
+  void* data_;
+  size_t bytes_;
+};
+
+// Plain loops over plain memory: the definition, and the path of f64 and of groups. T: float,
+// double.
+namespace conv_ref {
+template <class T>
+void forward(const ConvProblem& d, const T* x, const T* w, const T* bias, T* y);
+template <class T>
+void grad_input(const ConvProblem& d, const T* gy, const T* w, T* gx);
+template <class T>
+void grad_weight(const ConvProblem& d, const T* gy, const T* x, T* gw);
+}  // namespace conv_ref
+
+// oneDNN, f32, groups == 1. Activations in the form of is_blocked(), weights plain OIHW.
+namespace conv_onednn {
+void forward(const ConvProblem& d, const float* x, const float* w, const float* bias, float* y);
+void grad_input(const ConvProblem& d, const float* gy, const float* w, float* gx);
+void grad_weight(const ConvProblem& d, const float* gy, const float* x, float* gw);
+// Row-major C[M,N] = op(A) op(B).
+void gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda,
+          const float* b, int64_t ldb, float* c, int64_t ldc);
+}  // namespace conv_onednn
+
+// Built-in, same contract as conv_onednn; any kernel, stride, padding and dilation.
+namespace conv_direct {
+void forward(const ConvProblem& d, const float* x, const float* w, const float* bias, float* y);
+void grad_input(const ConvProblem& d, const float* gy, const float* w, float* gx);
+void grad_weight(const ConvProblem& d, const float* gy, const float* x, float* gw);
+}  // namespace conv_direct
+
+// Built-in Winograd F(4x4,3x3). applies(): 3x3, stride 1, padding 0..2, both channel counts
+// blocked.
+namespace conv_winograd {
+bool applies(const ConvProblem& d);
+void forward(const ConvProblem& d, const float* x, const float* w, const float* bias, float* y);
+void grad_input(const ConvProblem& d, const float* gy, const float* w, float* gx);
+void grad_weight(const ConvProblem& d, const float* gy, const float* x, float* gw);
+}  // namespace conv_winograd
+
+// Built-in register-blocked GEMM over packed panels, row-major C[M,N] = op(A) op(B).
+// T: float, double.
+template <class T>
+void builtin_gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, const T* a,
+                  int64_t lda, const T* b, int64_t ldb, T* c, int64_t ldc);
+
+}  // namespace mtcki

@@ -1,0 +1,246 @@
+// oneDNN behind the kernels' contract. The only file that knows oneDNN, and its 2.x and 3.x APIs.
+// Primitives are made once per problem, direction and thread count; scratch comes from our
+// allocator.
+#include "tensor/error.h"
+#include "tensor/ops/conv.h"
+#include "tensor/ops/conv_kernels.h"
+
+#ifdef MTCKI_WITH_ONEDNN
+
+#include <array>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <oneapi/dnnl/dnnl.hpp>
+#include <unordered_map>
+
+#include "tensor/parallel.h"
+
+namespace mtcki {
+
+namespace {
+
+using dnnl::memory;
+
+dnnl::engine& engine() {
+  static dnnl::engine e(dnnl::engine::kind::cpu, 0);
+  return e;
+}
+dnnl::stream& stream() {
+  thread_local dnnl::stream s(engine());
+  return s;
+}
+
+memory::desc activation(int64_t n, int64_t c, int64_t h, int64_t w) {
+  const auto tag = !is_blocked(c)        ? memory::format_tag::nchw
+                   : kChannelBlock == 16 ? memory::format_tag::nChw16c
+                                         : memory::format_tag::nChw8c;
+  return {{n, c, h, w}, memory::data_type::f32, tag};
+}
+memory::desc any(const memory::dims& dims) {
+  return {dims, memory::data_type::f32, memory::format_tag::any};
+}
+
+// A tensor in our memory form, and the form in which the primitive wants it.
+struct Operand {
+  memory::desc ours, theirs;
+  dnnl::reorder reorder;  // undefined when both are equal
+  bool output = false;
+
+  void prepare(bool is_output) {
+    output = is_output;
+    if (ours == theirs) return;
+    const auto& from = output ? theirs : ours;
+    const auto& to = output ? ours : theirs;
+    reorder = dnnl::reorder(dnnl::reorder::primitive_desc(engine(), from, engine(), to));
+  }
+  bool same() const { return ours == theirs; }
+};
+
+struct Convolution {
+  dnnl::primitive primitive;
+  memory::desc scratch;
+  Operand x, w, y;
+  memory::desc bias;
+
+  void run(ConvPass pass, float* x_data, float* w_data, const float* bias_data, float* y_data) {
+    const bool forward = pass == ConvPass::forward, weight = pass == ConvPass::grad_weight;
+    std::unordered_map<int, memory> arguments;
+    std::vector<std::unique_ptr<Scratch>> buffers;
+    const auto bind = [&](int argument, const Operand& o, float* data) {
+      memory mine(o.ours, engine(), data);
+      if (o.same()) {
+        arguments.emplace(argument, mine);
+        return;
+      }
+      buffers.push_back(std::make_unique<Scratch>(o.theirs.get_size()));
+      memory theirs(o.theirs, engine(), buffers.back()->as<void>());
+      if (!o.output) o.reorder.execute(stream(), mine, theirs);
+      arguments.emplace(argument, theirs);
+    };
+    const int x_arg = forward || weight ? DNNL_ARG_SRC : DNNL_ARG_DIFF_SRC;
+    const int w_arg = weight ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS;
+    const int y_arg = forward ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST;
+    bind(x_arg, x, x_data);
+    bind(w_arg, w, w_data);
+    bind(y_arg, y, y_data);
+    if (bias_data)
+      arguments.emplace(DNNL_ARG_BIAS, memory(bias, engine(), const_cast<float*>(bias_data)));
+    Scratch work(scratch.get_size());
+    arguments.emplace(DNNL_ARG_SCRATCHPAD, memory(scratch, engine(), work.as<void>()));
+    primitive.execute(stream(), arguments);
+    const auto finish = [&](int argument, const Operand& o, float* data) {
+      if (o.same() || !o.output) return;
+      memory mine(o.ours, engine(), data);
+      o.reorder.execute(stream(), arguments.at(argument), mine);
+    };
+    finish(x_arg, x, x_data);
+    finish(w_arg, w, w_data);
+    finish(y_arg, y, y_data);
+    stream().wait();
+  }
+};
+
+std::unique_ptr<Convolution> make(const ConvProblem& d, ConvPass pass, bool has_bias) {
+  auto out = std::make_unique<Convolution>();
+  out->x.ours = activation(d.n, d.c, d.h, d.w);
+  out->y.ours = activation(d.n, d.k, d.p, d.q);
+  out->w.ours = {{d.k, d.c, d.r, d.s}, memory::data_type::f32, memory::format_tag::oihw};
+  out->bias = has_bias ? memory::desc({d.k}, memory::data_type::f32, memory::format_tag::a)
+                       : memory::desc();
+  // Images (few channels) have kernels of their own; other plain tensors are better reordered.
+  const memory::desc x = is_blocked(d.c) || (d.c <= 3 && pass != ConvPass::grad_input)
+                             ? out->x.ours
+                             : any({d.n, d.c, d.h, d.w});
+  const memory::desc y = is_blocked(d.k) ? out->y.ours : any({d.n, d.k, d.p, d.q});
+  const memory::desc w = any({d.k, d.c, d.r, d.s});
+  const memory::dims stride{d.stride_h, d.stride_w}, dilation{d.dil_h - 1, d.dil_w - 1};
+  const memory::dims pad{d.pad_h, d.pad_w};
+  // What the last output reads beyond the image, which may be less than the padding.
+  const memory::dims pad_end{(d.p - 1) * d.stride_h + d.dil_h * (d.r - 1) + 1 - d.h - d.pad_h,
+                             (d.q - 1) * d.stride_w + d.dil_w * (d.s - 1) + 1 - d.w - d.pad_w};
+  const auto algorithm = dnnl::algorithm::convolution_direct;
+  dnnl::primitive_attr attr;
+  attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+
+#if DNNL_VERSION_MAJOR >= 3
+  const dnnl::convolution_forward::primitive_desc forward(
+      engine(), dnnl::prop_kind::forward_training, algorithm, x, w, out->bias, y, stride, dilation,
+      pad, pad_end, attr);
+#else
+  const dnnl::convolution_forward::primitive_desc forward(
+      {dnnl::prop_kind::forward_training, algorithm, x, w, out->bias, y, stride, dilation, pad,
+       pad_end},
+      attr, engine());
+#endif
+  if (pass == ConvPass::forward) {
+    out->primitive = dnnl::convolution_forward(forward);
+    out->x.theirs = forward.src_desc();
+    out->w.theirs = forward.weights_desc();
+    out->y.theirs = forward.dst_desc();
+    out->scratch = forward.scratchpad_desc();
+  } else if (pass == ConvPass::grad_input) {
+#if DNNL_VERSION_MAJOR >= 3
+    const dnnl::convolution_backward_data::primitive_desc backward(
+        engine(), algorithm, x, w, y, stride, dilation, pad, pad_end, forward, attr);
+#else
+    const dnnl::convolution_backward_data::primitive_desc backward(
+        {algorithm, x, w, y, stride, dilation, pad, pad_end}, attr, engine(), forward);
+#endif
+    out->primitive = dnnl::convolution_backward_data(backward);
+    out->x.theirs = backward.diff_src_desc();
+    out->w.theirs = backward.weights_desc();
+    out->y.theirs = backward.diff_dst_desc();
+    out->scratch = backward.scratchpad_desc();
+  } else {
+#if DNNL_VERSION_MAJOR >= 3
+    const dnnl::convolution_backward_weights::primitive_desc backward(
+        engine(), algorithm, x, w, y, stride, dilation, pad, pad_end, forward, attr);
+#else
+    const dnnl::convolution_backward_weights::primitive_desc backward(
+        {algorithm, x, w, y, stride, dilation, pad, pad_end}, attr, engine(), forward);
+#endif
+    out->primitive = dnnl::convolution_backward_weights(backward);
+    out->x.theirs = backward.src_desc();
+    out->w.theirs = backward.diff_weights_desc();
+    out->y.theirs = backward.diff_dst_desc();
+    out->scratch = backward.scratchpad_desc();
+  }
+  out->x.prepare(pass == ConvPass::grad_input);
+  out->w.prepare(pass == ConvPass::grad_weight);
+  out->y.prepare(pass == ConvPass::forward);
+  return out;
+}
+
+Convolution& cached(const ConvProblem& d, ConvPass pass, bool bias) {
+  using Key = std::array<int64_t, 18>;
+  static std::mutex mutex;
+  static std::map<Key, std::unique_ptr<Convolution>> cache;
+  const Key key{d.n,     d.c,          d.h,        d.w,
+                d.k,     d.r,          d.s,        d.p,
+                d.q,     d.stride_h,   d.stride_w, d.pad_h,
+                d.pad_w, d.dil_h,      d.dil_w,    static_cast<int64_t>(pass),
+                bias,    num_threads()};
+  const std::lock_guard<std::mutex> lock(mutex);
+  auto& entry = cache[key];
+  if (!entry) entry = make(d, pass, bias);
+  return *entry;
+}
+
+}  // namespace
+
+bool onednn_available() { return true; }
+
+std::string onednn_version() {
+  const dnnl_version_t* v = dnnl_version();
+  return str(v->major, ".", v->minor, ".", v->patch);
+}
+
+namespace conv_onednn {
+
+// oneDNN's C++ API takes void* for inputs as well; it does not write to them.
+void forward(const ConvProblem& d, const float* x, const float* w, const float* bias, float* y) {
+  cached(d, ConvPass::forward, bias != nullptr)
+      .run(ConvPass::forward, const_cast<float*>(x), const_cast<float*>(w), bias, y);
+}
+void grad_input(const ConvProblem& d, const float* gy, const float* w, float* gx) {
+  cached(d, ConvPass::grad_input, false)
+      .run(ConvPass::grad_input, gx, const_cast<float*>(w), nullptr, const_cast<float*>(gy));
+}
+void grad_weight(const ConvProblem& d, const float* gy, const float* x, float* gw) {
+  cached(d, ConvPass::grad_weight, false)
+      .run(ConvPass::grad_weight, const_cast<float*>(x), gw, nullptr, const_cast<float*>(gy));
+}
+
+void gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda,
+          const float* b, int64_t ldb, float* c, int64_t ldc) {
+  dnnl_sgemm(trans_a ? 'T' : 'N', trans_b ? 'T' : 'N', m, n, k, 1.0f, a, lda, b, ldb, 0.0f, c, ldc);
+}
+
+}  // namespace conv_onednn
+}  // namespace mtcki
+
+#else  // no oneDNN: select_conv never picks these
+
+namespace mtcki {
+
+bool onednn_available() { return false; }
+std::string onednn_version() { return ""; }
+
+namespace conv_onednn {
+namespace {
+[[noreturn]] void missing() {
+  throw UsageError("oneDNN kernels were asked for, but this build has none");
+}
+}  // namespace
+void forward(const ConvProblem&, const float*, const float*, const float*, float*) { missing(); }
+void grad_input(const ConvProblem&, const float*, const float*, float*) { missing(); }
+void grad_weight(const ConvProblem&, const float*, const float*, float*) { missing(); }
+void gemm(bool, bool, int64_t, int64_t, int64_t, const float*, int64_t, const float*, int64_t,
+          float*, int64_t) {
+  missing();
+}
+}  // namespace conv_onednn
+}  // namespace mtcki
+
+#endif

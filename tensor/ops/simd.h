@@ -1,0 +1,43 @@
+// Internal: one register of floats or doubles as a GCC/Clang vector type, so that one source makes
+// AVX2 and AVX-512 code. a * b + c contracts to a fused multiply-add (-ffp-contract=fast).
+#pragma once
+
+#include <cstring>
+
+#if defined(__clang__)
+#define MTCKI_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define MTCKI_UNROLL _Pragma("GCC unroll 32")
+#endif
+
+namespace mtcki {
+
+#if defined(__AVX512F__)
+inline constexpr int kSimdBytes = 64, kSimdRegisters = 32;
+#else
+inline constexpr int kSimdBytes = 32, kSimdRegisters = 16;
+#endif
+
+template <class T>
+struct Simd {
+  typedef T Vector __attribute__((vector_size(kSimdBytes)));
+  static constexpr int width = kSimdBytes / static_cast<int>(sizeof(T));
+};
+using FloatVector = Simd<float>::Vector;
+
+template <class T>
+inline __attribute__((always_inline)) typename Simd<T>::Vector load(const T* p) {
+  typename Simd<T>::Vector v;
+  std::memcpy(&v, p, sizeof v);  // one unaligned load
+  return v;
+}
+template <class T>
+inline __attribute__((always_inline)) void store(T* p, typename Simd<T>::Vector v) {
+  std::memcpy(p, &v, sizeof v);
+}
+template <class T>
+inline __attribute__((always_inline)) typename Simd<T>::Vector broadcast(T x) {
+  return x - typename Simd<T>::Vector{};
+}
+
+}  // namespace mtcki
