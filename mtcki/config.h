@@ -1,6 +1,6 @@
 // The configuration of a run: plain structs, and one `visit` per struct that names every key once,
-// with its range and help. Reading TOML, overrides, printing the resolved file, suggestions for typos
-// and the documentation all walk the same visit.
+// with its range and help. Reading TOML, overrides, printing the resolved file, suggestions for
+// typos and the documentation all walk the same visit.
 #pragma once
 
 #include <cstdint>
@@ -14,29 +14,30 @@ struct TrainConfig {
   int64_t epochs = 200, batch_size = 128;
   double lr = 0.1, momentum = 0.9, weight_decay = 5e-4, label_smoothing = 0.0, clip_norm = 0.0;
   bool nesterov = true;
-  std::string schedule = "cosine";           // constant | cosine | multistep | onecycle
-  std::vector<int64_t> milestones;           // epochs, multistep
+  std::string schedule = "cosine";  // constant | cosine | multistep | onecycle
+  std::vector<int64_t> milestones;  // epochs, multistep
   double gamma = 0.1, min_lr = 0.0, warmup_epochs = 0.0;
-  double ema = 0.0;                          // weight EMA decay; 0: off
+  double ema = 0.0;  // weight EMA decay; 0: off
   int64_t pad = 4;
   bool flip = true;
-  int64_t eval_every = 1;                    // epochs
-  int64_t checkpoint_every = 0;              // steps; 0: each epoch
+  int64_t eval_every = 1;        // epochs
+  int64_t checkpoint_every = 0;  // steps; 0: each epoch
 };
 
 struct DataConfig {
   std::string name = "cifar10", dir;
-  int64_t train_limit = 0, test_limit = 0;   // 0: all
+  int64_t train_limit = 0, test_limit = 0;  // 0: all
   int64_t loader_threads = 1;
 };
 
 struct TeacherConfig {
-  std::string name;        // unique; default: the model's name
-  std::string model;       // registry name
-  std::string weights;     // file to import; empty: train it here
-  std::string name_map;    // "" | torchvision | datafree | kuangliu | FILE
-  std::vector<double> mean, std;   // its own input normalisation; empty: file's metadata, else the set's
-  double weight = 1.0;     // w_m before normalisation
+  std::string name;      // unique; default: the model's name
+  std::string model;     // registry name
+  std::string weights;   // file to import; empty: train it here
+  std::string name_map;  // "" | torchvision | datafree | kuangliu | FILE
+  std::vector<double> mean,
+      std;              // its own input normalisation; empty: file's metadata, else the set's
+  double weight = 1.0;  // w_m before normalisation
 };
 
 struct StudentConfig {
@@ -46,31 +47,31 @@ struct StudentConfig {
 // method.md section 2.2, 2.4, 2.5.
 struct SynthesisConfig {
   int64_t batches = 196, batch_size = 256, g_steps = 200;
-  std::string generator = "cmi";             // cmi | large | dcgan
+  std::string generator = "cmi";  // cmi | large | dcgan
   int64_t nz = 256, ngf = 64;
-  double lr_g = 1e-3, lr_z = 0.0;            // 0: lr_g
-  int64_t g_life = 1;                        // batches before the generator is re-initialised; 0: never
-  double bn = 1.0, cls = 1.0, adv = 0.0, cr = 0.8;   // alpha, beta, gamma, lambda
+  double lr_g = 1e-3, lr_z = 0.0;  // 0: lr_g
+  int64_t g_life = 1;              // batches before the generator is re-initialised; 0: never
+  double bn = 1.0, cls = 1.0, adv = 0.0, cr = 0.8;  // alpha, beta, gamma, lambda
   double consensus = 0.0, tv = 0.0, l2 = 0.0, activation = 0.0, balance = 0.0;
-  double bn_mmt = 0.0;                       // kappa
-  std::string bn_reduce = "layer";           // sum | layer | init
-  std::string cls_mode = "each";             // each | ens
-  std::string adv_mode = "kl-agree";         // kl-agree | js
+  double bn_mmt = 0.0;                // kappa
+  std::string bn_reduce = "layer";    // sum | layer | init
+  std::string cls_mode = "each";      // each | ens
+  std::string adv_mode = "kl-agree";  // kl-agree | js
   bool adv_each = false;
-  std::string targets = "balanced";          // balanced | uniform
-  std::string cr_mode = "cat";               // cat | each | first
-  std::string cr_features = "stage";         // stage | bn
+  std::string targets = "balanced";   // balanced | uniform
+  std::string cr_mode = "cat";        // cat | each | first
+  std::string cr_features = "stage";  // stage | bn
   double cr_tau = 0.1;
   int64_t bank_size = 40960, bank_draw = 4096, head_dim = 256;
-  std::string bank_dtype = "f32";            // f32 | bf16
-  std::string best = "select";               // select (without the adversarial part) | total
-  std::string quant = "round";               // round | trunc
-  double min_crop = 0.25;                    // local view area
+  std::string bank_dtype = "f32";  // f32 | bf16
+  std::string best = "select";     // select (without the adversarial part) | total
+  std::string quant = "round";     // round | trunc
+  double min_crop = 0.25;          // local view area
   int64_t pad = 4;
   bool flip = true;
-  int64_t teachers_per_step = 0;             // 0: all
+  int64_t teachers_per_step = 0;  // 0: all
   bool save_logits = false;
-  int64_t checkpoint_every = 1;              // batches
+  int64_t checkpoint_every = 1;  // batches
 };
 
 // method.md section 2.3.
@@ -80,10 +81,10 @@ struct DistillConfig {
   bool nesterov = false;
   std::string schedule = "cosine";
   double temperature = 20.0;
-  std::string fuse = "mean";                 // mean | prob | conf | entropy
-  double ts = 0.5, ts_tau = 0.1;             // eta, tau_s
+  std::string fuse = "mean";      // mean | prob | conf | entropy
+  double ts = 0.5, ts_tau = 0.1;  // eta, tau_s
   int64_t ts_dim = 128, ts_queue = 4096;
-  std::string ts_head = "mlp";               // linear | mlp
+  std::string ts_head = "mlp";  // linear | mlp
   bool ts_sym = false, ts_supcon = false;
   double ts_ramp = 0.1;
   double ema = 0.0;
@@ -108,7 +109,7 @@ struct RunConfig {
   std::string name = "run", out = "runs";
   uint64_t seed = 0;
   std::string device = "auto";
-  int64_t threads = 0;             // 0: all cores
+  int64_t threads = 0;  // 0: all cores
   int64_t keep_checkpoints = 2;
   std::string on_nan = "abort";
   bool tensorboard = true;
@@ -122,16 +123,18 @@ struct RunConfig {
   MetricsConfig metrics;
 };
 
-// Reads TOML files in order, then key=value overrides ("synthesis.g_steps=50", "teachers.0.model=vgg8").
-// UsageError with file:line and the nearest key for unknown keys, wrong types, values out of range and
-// impossible combinations; nothing is read or written before.
+// Reads TOML files in order, then key=value overrides ("synthesis.g_steps=50",
+// "teachers.0.model=vgg8"). UsageError with file:line and the nearest key for unknown keys, wrong
+// types, values out of range and impossible combinations; nothing is read or written before.
 RunConfig load_config(const std::vector<std::string>& files,
                       const std::vector<std::string>& overrides);
 void validate(const RunConfig& config);
 // Complete TOML text; loading it gives the same config and the same hash.
 std::string to_toml(const RunConfig& config);
-std::string config_sha256(const RunConfig& config);  // of what affects results (not out, device, threads...)
-// The same over some sections or keys only, for the marker of a stage: {"seed", "data", "teachers"}.
+std::string config_sha256(
+    const RunConfig& config);  // of what affects results (not out, device, threads...)
+// The same over some sections or keys only, for the marker of a stage: {"seed", "data",
+// "teachers"}.
 std::string config_sha256(const RunConfig& config, const std::vector<std::string>& sections);
 // Markdown table of every key: default, range, meaning.
 std::string config_reference();
