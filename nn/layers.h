@@ -1,5 +1,5 @@
-// Layers with PyTorch's parameter names, shapes and default initialisation (kaiming_uniform, a=sqrt 5,
-// bias uniform +-1/sqrt(fan_in); batch norm 1 and 0). Initial values are drawn from `Init`.
+// Layers with PyTorch's parameter names, shapes and default initialisation (kaiming_uniform, a=sqrt
+// 5, bias uniform +-1/sqrt(fan_in); batch norm 1 and 0). Initial values are drawn from `Init`.
 #pragma once
 
 #include <memory>
@@ -64,8 +64,8 @@ class Linear : public Module {
   Variable forward(const Variable& x) override;
 };
 
-// Also batch norm over [N,C]. In train mode batch statistics are used and the running ones moved; in
-// eval mode the running ones are used.
+// Also batch norm over [N,C]. In train mode batch statistics are used and the running ones moved;
+// in eval mode the running ones are used.
 class BatchNorm2d : public Module {
  public:
   explicit BatchNorm2d(int64_t channels, double eps = 1e-5, double momentum = 0.1,

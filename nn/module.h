@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "autograd/variable.h"
+#include "tensor/context.h"
 
 namespace mtcki::nn {
 
@@ -22,19 +23,20 @@ using NamedList = std::vector<std::pair<std::string, T>>;
 using StateDict = NamedList<Tensor>;  // always plain NCHW/OIHW tensors on the CPU
 
 class Module;
+struct HookTable;
 
-// Removes its hook when destroyed.
-class HookHandle {
+// Removes its hook when destroyed; harmless when the module went first.
+class [[nodiscard]] HookHandle {
  public:
   HookHandle() = default;
-  HookHandle(Module* module, int id) : module_(module), id_(id) {}
-  HookHandle(HookHandle&& o) noexcept : module_(std::exchange(o.module_, nullptr)), id_(o.id_) {}
+  HookHandle(std::weak_ptr<HookTable> table, int id) : table_(std::move(table)), id_(id) {}
+  HookHandle(HookHandle&& o) noexcept : table_(std::move(o.table_)), id_(o.id_) {}
   HookHandle& operator=(HookHandle&& o) noexcept;
   ~HookHandle() { remove(); }
   void remove();
 
  private:
-  Module* module_ = nullptr;
+  std::weak_ptr<HookTable> table_;
   int id_ = 0;
 };
 
@@ -42,10 +44,11 @@ class Module {
  public:
   // before: sees the input; after: sees input and output. Hooks must not replace values.
   using BeforeHook = std::function<void(const Module&, const Variable& input)>;
-  using AfterHook = std::function<void(const Module&, const Variable& input, const Variable& output)>;
+  using AfterHook =
+      std::function<void(const Module&, const Variable& input, const Variable& output)>;
 
-  Module() = default;
-  virtual ~Module() = default;
+  Module();
+  virtual ~Module();
   Module(const Module&) = delete;  // identity matters: parents, hooks and optimisers hold it
   Module& operator=(const Module&) = delete;
 
@@ -66,18 +69,20 @@ class Module {
   void zero_grad();
   int64_t parameter_count();
 
-  // Parameters and buffers in PyTorch's order: own parameters, own buffers, then children.
+  // Parameters and buffers in PyTorch's order: own parameters, own buffers, then children. The
+  // tensors are copies: a snapshot, which later training does not change.
   StateDict state_dict();
   // Strict: one DataError lists all missing, unexpected and mis-shaped names, each with the nearest
-  // name. Accepted with a note to `notes` (may be null): f16/bf16/f64 values, absent
-  // num_batches_tracked, a "module." prefix (at the front or inside, as "features.module.").
+  // name, and nothing is changed. Accepted with a note to `notes` (may be null): f16/bf16/f64
+  // values, absent num_batches_tracked, a "module." prefix (at the front or inside, as
+  // "features.module.").
   void load_state_dict(const StateDict& state, std::vector<std::string>* notes = nullptr);
 
   [[nodiscard]] HookHandle add_before_hook(BeforeHook hook);
   [[nodiscard]] HookHandle add_after_hook(AfterHook hook);
 
   const std::string& name() const { return name_; }  // as registered in the parent
-  virtual std::string kind() const = 0;               // "Conv2d"
+  virtual std::string kind() const = 0;              // "Conv2d"
   // Multiply-accumulates of one forward on an input of this shape, for leaves that have any.
   virtual double macs(const Shape& input, const Shape& output) const;
 
@@ -86,10 +91,10 @@ class Module {
   // Runs `body` as the forward of this module: hooks, path. For forwards with more arguments.
   template <class Body>
   Variable call(const Variable& x, const Body& body) {
-    enter(x);
-    struct Leave { Module* m; ~Leave() { m->leave(); } } guard{this};
+    const ContextScope scope(ContextScope::Kind::module, name_);
+    if (has_hooks()) run_before_hooks(x);
     Variable y = body();
-    notify(x, y);
+    if (has_hooks()) run_after_hooks(x, y);
     return y;
   }
 
@@ -104,11 +109,11 @@ class Module {
   }
 
  private:
-  friend class HookHandle;
   void register_child(const std::string& name, std::unique_ptr<Module> child);
-  void enter(const Variable& x);
-  void leave();
-  void notify(const Variable& x, const Variable& y);
+  void check_new_name(const std::string& name) const;
+  bool has_hooks() const;
+  void run_before_hooks(const Variable& x) const;
+  void run_after_hooks(const Variable& x, const Variable& y) const;
 
   std::string name_;
   bool training_ = true;
@@ -116,9 +121,13 @@ class Module {
   NamedList<std::unique_ptr<Variable>> parameters_;
   NamedList<std::unique_ptr<Tensor>> buffers_;
   NamedList<std::unique_ptr<Module>> children_;
-  std::map<int, BeforeHook> before_;
-  std::map<int, AfterHook> after_;
-  int next_hook_ = 0;
+  std::shared_ptr<HookTable> hooks_;  // handles hold it weakly
+};
+
+struct HookTable {
+  std::map<int, Module::BeforeHook> before;
+  std::map<int, Module::AfterHook> after;
+  int next = 1;
 };
 
 }  // namespace mtcki::nn

@@ -36,15 +36,15 @@ class Classifier : public Module {
 };
 
 struct ModelSpec {
-  std::string name;          // registry name
-  int64_t in_channels = 3;   // 1 or 3
-  int64_t image_size = 32;   // 28, 32 or 64
+  std::string name;         // registry name
+  int64_t in_channels = 3;  // 1 or 3
+  int64_t image_size = 32;  // 28, 32 or 64
   int64_t num_classes = 10;
 };
 
-// Names: resnet18 resnet34; resnet{8,14,20,32,44,56,110} (option B) and resnetN_a (option A: akamaster
-// names `linear`); resnet8x4 resnet32x4; wrn<d>_<k> for any d = 6n+4; vgg8 vgg11 vgg13 vgg16, with an
-// optional width multiplier as vgg8_w0.5. Throws UsageError with the nearest name.
+// Names: resnet18 resnet34; resnet{8,14,20,32,44,56,110} (option B) and resnetN_a (option A:
+// akamaster names `linear`); resnet8x4 resnet32x4; wrn<d>_<k> for any d = 6n+4; vgg8 vgg11 vgg13
+// vgg16, with an optional width multiplier as vgg8_w0.5. Throws UsageError with the nearest name.
 std::unique_ptr<Classifier> make_classifier(const ModelSpec& spec, Init& init);
 std::vector<std::string> classifier_names();  // for help texts; wrn as wrn40_2 etc.
 

@@ -1,0 +1,103 @@
+#include "nn/layers.h"
+
+#include <cmath>
+
+#include "nn/init.h"
+#include "tensor/op_error.h"
+
+namespace mtcki::nn {
+
+namespace {
+
+// PyTorch's default: weight kaiming_uniform(a = sqrt 5), bias U(+-1/sqrt(fan_in)). Both bounds are
+// 1/sqrt(fan_in). For a transposed convolution PyTorch takes size(1) * field of [in, out, k, k].
+void default_init(Variable& weight, Variable* bias, Init& init) {
+  kaiming_uniform_(weight, std::sqrt(5.0), init.next());
+  if (bias == nullptr) return;
+  const double bound = 1.0 / std::sqrt(static_cast<double>(fan_in(weight.shape())));
+  uniform_(*bias, -bound, bound, init.next());
+}
+
+Variable optional(const Variable* v) { return v == nullptr ? Variable() : *v; }
+
+}  // namespace
+
+Conv2d::Conv2d(int64_t in, int64_t out, int64_t kernel, const Conv2dOptions& o, bool with_bias,
+               Init& init)
+    : weight(register_parameter("weight",
+                                Tensor::empty({out, in / o.groups, kernel, kernel}, init.dtype))),
+      bias(with_bias ? &register_parameter("bias", Tensor::empty({out}, init.dtype)) : nullptr),
+      options_(o) {
+  if (in % o.groups != 0 || out % o.groups != 0)
+    throw ShapeError(
+        str("Conv2d: ", o.groups, " groups must divide ", in, " and ", out, " channels"));
+  default_init(weight, bias, init);
+}
+
+Variable Conv2d::forward(const Variable& x) { return conv2d(x, weight, optional(bias), options_); }
+
+double Conv2d::macs(const Shape&, const Shape& output) const {
+  const Shape& w = weight.shape();
+  return static_cast<double>(output.numel()) * static_cast<double>(w[1] * w[2] * w[3]);
+}
+
+ConvTranspose2d::ConvTranspose2d(int64_t in, int64_t out, int64_t kernel,
+                                 const ConvTranspose2dOptions& o, bool with_bias, Init& init)
+    : weight(register_parameter("weight",
+                                Tensor::empty({in, out / o.groups, kernel, kernel}, init.dtype))),
+      bias(with_bias ? &register_parameter("bias", Tensor::empty({out}, init.dtype)) : nullptr),
+      options_(o) {
+  if (in % o.groups != 0 || out % o.groups != 0)
+    throw ShapeError(
+        str("ConvTranspose2d: ", o.groups, " groups must divide ", in, " and ", out, " channels"));
+  default_init(weight, bias, init);
+}
+
+Variable ConvTranspose2d::forward(const Variable& x) {
+  return conv_transpose2d(x, weight, optional(bias), options_);
+}
+
+// Every input element meets every weight of its channel once.
+double ConvTranspose2d::macs(const Shape& input, const Shape&) const {
+  const Shape& w = weight.shape();
+  return static_cast<double>(input.numel()) * static_cast<double>(w[1] * w[2] * w[3]);
+}
+
+Linear::Linear(int64_t in, int64_t out, bool with_bias, Init& init)
+    : weight(register_parameter("weight", Tensor::empty({out, in}, init.dtype))),
+      bias(with_bias ? &register_parameter("bias", Tensor::empty({out}, init.dtype)) : nullptr) {
+  default_init(weight, bias, init);
+}
+
+Variable Linear::forward(const Variable& x) { return linear(x, weight, optional(bias)); }
+
+double Linear::macs(const Shape&, const Shape& output) const {
+  return static_cast<double>(output.numel()) * static_cast<double>(weight.size(1));
+}
+
+BatchNorm2d::BatchNorm2d(int64_t channels, double eps, double momentum, DType dtype)
+    : weight(register_parameter("weight", Tensor::full({channels}, 1.0, dtype))),
+      bias(register_parameter("bias", Tensor::zeros({channels}, dtype))),
+      running_mean(register_buffer("running_mean", Tensor::zeros({channels}, dtype))),
+      running_var(register_buffer("running_var", Tensor::full({channels}, 1.0, dtype))),
+      num_batches_tracked(register_buffer("num_batches_tracked", Tensor::zeros({}, DType::i64))),
+      eps_(eps),
+      momentum_(momentum) {}
+
+Variable BatchNorm2d::fused(const Variable& x, Activation act, const Variable& residual) {
+  if (!training())
+    return batch_norm_eval(x, weight, bias, running_mean, running_var, eps_, act, residual);
+  Variable y =
+      batch_norm_train(x, weight, bias, running_mean, running_var, momentum_, eps_, act, residual);
+  ++*num_batches_tracked.data<int64_t>();
+  num_batches_tracked.bump_version();
+  return y;
+}
+
+Variable Sequential::forward(const Variable& x) {
+  Variable y = x;
+  for (Module* module : order_) y = (*module)(y);
+  return y;
+}
+
+}  // namespace mtcki::nn

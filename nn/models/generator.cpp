@@ -1,0 +1,191 @@
+#include "nn/init.h"
+#include "nn/models/model.h"
+#include "nn/nearest_name.h"
+#include "tensor/op_error.h"
+
+namespace mtcki::nn {
+
+namespace {
+
+std::unique_ptr<Conv2d> conv3x3(int64_t in, int64_t out, bool bias, Init& init) {
+  return std::make_unique<Conv2d>(in, out, 3, Conv2dOptions(1, 1), bias, init);
+}
+
+std::unique_ptr<BatchNorm2d> batch_norm(int64_t channels, const Init& init) {
+  return std::make_unique<BatchNorm2d>(channels, 1e-5, 0.1, init.dtype);
+}
+
+const Activation kLeaky = Activation::leaky_relu(0.2);
+
+// z -> Linear -> [C0, s, s], BN, nearest x2, conv BN leaky, nearest x2, conv BN leaky, conv
+// sigmoid, with s = size/4. The checkpoints count activations and upsamplings in the indices.
+class UpsamplingBody : public Module {
+ public:
+  UpsamplingBody(int64_t start, int64_t ngf, int64_t channels, Init& init)
+      : bn0_(add("0", batch_norm(start, init))),
+        conv2_(add("2", conv3x3(start, 2 * ngf, false, init))),
+        bn3_(add("3", batch_norm(2 * ngf, init))),
+        conv6_(add("6", conv3x3(2 * ngf, ngf, false, init))),
+        bn7_(add("7", batch_norm(ngf, init))),
+        conv9_(add("9", conv3x3(ngf, channels, true, init))) {}
+  std::string kind() const override { return "UpsamplingBody"; }
+
+ protected:
+  Variable forward(const Variable& x) override {
+    const Variable a = bn3_(conv2_(twice(bn0_(x))), kLeaky);
+    return sigmoid(conv9_(bn7_(conv6_(twice(a)), kLeaky)));
+  }
+
+ private:
+  static Variable twice(const Variable& x) {
+    return upsample_nearest2d(x, 2 * x.size(2), 2 * x.size(3));
+  }
+
+  BatchNorm2d& bn0_;
+  Conv2d& conv2_;
+  BatchNorm2d& bn3_;
+  Conv2d& conv6_;
+  BatchNorm2d& bn7_;
+  Conv2d& conv9_;
+};
+
+class UpsamplingGenerator : public Generator {
+ public:
+  // start: channels of the first map (2 ngf in CMI's generator, 4 ngf in the large one).
+  UpsamplingGenerator(const GeneratorSpec& spec, int64_t start, Init& init)
+      : nz_(spec.nz),
+        start_(start),
+        size_(spec.image_size / 4),
+        l1_(add("l1", std::make_unique<Sequential>())),
+        body_(add("conv_blocks",
+                  std::make_unique<UpsamplingBody>(start, spec.ngf, spec.channels, init))) {
+    l1_.add("0", std::make_unique<Linear>(spec.nz, start * size_ * size_, true, init));
+  }
+  std::string kind() const override { return "Generator"; }
+  int64_t nz() const override { return nz_; }
+
+ protected:
+  Variable forward(const Variable& z) override {
+    return body_(reshape(l1_(z), {z.size(0), start_, size_, size_}));
+  }
+
+ private:
+  int64_t nz_, start_, size_;
+  Sequential& l1_;
+  UpsamplingBody& body_;
+};
+
+// z -> Linear -> [8 ngf, s, s], BN, then (ConvTranspose 4x4 stride 2 - BN - leaky) per doubling,
+// conv3x3, sigmoid. Four doublings from s = size/16 with widths 8, 4, 2, 1, 1 (times ngf); sizes
+// that 16 does not divide (28) take two from s = size/4 with widths 8, 2, 1.
+class DcganBody : public Module {
+ public:
+  DcganBody(const std::vector<int64_t>& widths, int64_t channels, Init& init)
+      : bn0_(add("0", batch_norm(widths.front(), init))) {
+    size_t index = 1;
+    for (size_t i = 1; i < widths.size(); ++i, index += 3) {
+      Stage stage;
+      stage.conv = &add(std::to_string(index), std::make_unique<ConvTranspose2d>(
+                                                   widths[i - 1], widths[i], 4,
+                                                   ConvTranspose2dOptions(2, 1), false, init));
+      stage.bn = &add(std::to_string(index + 1), batch_norm(widths[i], init));
+      stages_.push_back(stage);
+    }
+    last_ = &add(std::to_string(index), conv3x3(widths.back(), channels, true, init));
+  }
+  std::string kind() const override { return "DcganBody"; }
+
+ protected:
+  Variable forward(const Variable& x) override {
+    Variable h = bn0_(x);
+    for (const Stage& stage : stages_) h = (*stage.bn)((*stage.conv)(h), kLeaky);
+    return sigmoid((*last_)(h));
+  }
+
+ private:
+  struct Stage {
+    ConvTranspose2d* conv = nullptr;
+    BatchNorm2d* bn = nullptr;
+  };
+  BatchNorm2d& bn0_;
+  std::vector<Stage> stages_;
+  Conv2d* last_ = nullptr;
+};
+
+class DcganGenerator : public Generator {
+ public:
+  DcganGenerator(const GeneratorSpec& spec, Init& init)
+      : nz_(spec.nz),
+        size_(spec.image_size / (deep(spec) ? 16 : 4)),
+        width_(8 * spec.ngf),
+        project_(add("project", std::make_unique<Sequential>())),
+        body_(add("main", std::make_unique<DcganBody>(widths(spec), spec.channels, init))) {
+    // Index 0 of the checkpoints is a Flatten.
+    project_.add("1", std::make_unique<Linear>(spec.nz, width_ * size_ * size_, true, init));
+  }
+  std::string kind() const override { return "DcganGenerator"; }
+  int64_t nz() const override { return nz_; }
+
+ protected:
+  Variable forward(const Variable& z) override {
+    return body_(reshape(project_(z), {z.size(0), width_, size_, size_}));
+  }
+
+ private:
+  static bool deep(const GeneratorSpec& spec) { return spec.image_size % 16 == 0; }
+  static std::vector<int64_t> widths(const GeneratorSpec& spec) {
+    const int64_t n = spec.ngf;
+    if (deep(spec)) return {8 * n, 4 * n, 2 * n, n, n};
+    return {8 * n, 2 * n, n};
+  }
+
+  int64_t nz_, size_, width_;
+  Sequential& project_;
+  DcganBody& body_;
+};
+
+}  // namespace
+
+// Running statistics return to their start as well, so that a reset generator depends on `rng`
+// only.
+void Generator::reset(const Rng& rng) {
+  uint64_t draw = 0;
+  // Every tensor has its own position; 4096 of them fit between two steps of the caller.
+  const auto next = [&] { return rng.at((rng.step << 12) + draw++); };
+  for (auto& [path, module] : named_modules()) {
+    if (auto* c = dynamic_cast<Conv2d*>(module)) {
+      normal_(c->weight, 0.0, 0.02, next());
+      if (c->bias != nullptr) constant_(*c->bias, 0.0);
+    } else if (auto* t = dynamic_cast<ConvTranspose2d*>(module)) {
+      normal_(t->weight, 0.0, 0.02, next());
+      if (t->bias != nullptr) constant_(*t->bias, 0.0);
+    } else if (auto* l = dynamic_cast<Linear*>(module)) {
+      normal_(l->weight, 0.0, 0.02, next());
+      if (l->bias != nullptr) constant_(*l->bias, 0.0);
+    } else if (auto* bn = dynamic_cast<BatchNorm2d*>(module)) {
+      normal_(bn->weight, 1.0, 0.02, next());
+      constant_(bn->bias, 0.0);
+      bn->running_mean.fill_(0.0);
+      bn->running_var.fill_(1.0);
+      bn->num_batches_tracked.fill_(0.0);
+    }
+  }
+}
+
+std::unique_ptr<Generator> make_generator(const GeneratorSpec& spec, Init& init) {
+  if (spec.nz < 1 || spec.ngf < 1 || spec.channels < 1 || spec.image_size < 8 ||
+      spec.image_size % 4 != 0)
+    throw UsageError(str("generator ", spec.name,
+                         ": needs nz, ngf and channels of at least 1 and "
+                         "an image size that 4 divides; got nz ",
+                         spec.nz, ", ngf ", spec.ngf, ", channels ", spec.channels, ", size ",
+                         spec.image_size));
+  if (spec.name == "cmi") return std::make_unique<UpsamplingGenerator>(spec, 2 * spec.ngf, init);
+  if (spec.name == "large") return std::make_unique<UpsamplingGenerator>(spec, 4 * spec.ngf, init);
+  if (spec.name == "dcgan") return std::make_unique<DcganGenerator>(spec, init);
+  throw UsageError(str("unknown generator '", spec.name,
+                       "'; nearest: ", nearest_name(spec.name, {"cmi", "large", "dcgan"}),
+                       ". Known: cmi large dcgan"));
+}
+
+}  // namespace mtcki::nn

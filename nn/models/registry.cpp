@@ -1,0 +1,125 @@
+// Model names -> networks.
+#include <cmath>
+#include <cstdio>
+#include <map>
+#include <optional>
+
+#include "nn/models/families.h"
+#include "nn/nearest_name.h"
+#include "tensor/op_error.h"
+
+namespace mtcki::nn {
+
+namespace {
+
+// RepDistiller's small ResNets of depth 6n+2: three stages of n blocks.
+ResNetConfig small_resnet(int64_t depth, int64_t stem, std::vector<int64_t> widths) {
+  ResNetConfig c;
+  c.stem = stem;
+  c.widths = std::move(widths);
+  c.blocks.assign(3, (depth - 2) / 6);
+  c.shortcut_name = "downsample";
+  c.head_name = "fc";
+  c.weights = ResNetConfig::Weights::kaiming_normal_fan_out;
+  return c;
+}
+
+std::map<std::string, ResNetConfig> make_resnets() {
+  std::map<std::string, ResNetConfig> out;
+  ResNetConfig large;
+  large.widths = {64, 128, 256, 512};
+  large.blocks = {2, 2, 2, 2};
+  out["resnet18"] = large;
+  large.blocks = {3, 4, 6, 3};
+  out["resnet34"] = large;
+  for (int64_t depth : {8, 14, 20, 32, 44, 56, 110}) {
+    const std::string name = "resnet" + std::to_string(depth);
+    out[name] = small_resnet(depth, 16, {16, 32, 64});
+    ResNetConfig a = out[name];
+    a.shortcut = ResNetConfig::Shortcut::padded;
+    a.head_name = "linear";
+    a.weights = ResNetConfig::Weights::kaiming_normal_fan_in;
+    out[name + "_a"] = a;
+  }
+  out["resnet8x4"] = small_resnet(8, 32, {64, 128, 256});
+  out["resnet32x4"] = small_resnet(32, 32, {64, 128, 256});
+  return out;
+}
+
+const std::map<std::string, ResNetConfig>& resnets() {
+  static const std::map<std::string, ResNetConfig> table = make_resnets();
+  return table;
+}
+
+const std::map<std::string, VggConfig>& vggs() {
+  static const std::map<std::string, VggConfig> table = {
+      {"vgg8", {{{64}, {128}, {256}, {512}, {512}}}},
+      {"vgg11", {{{64}, {128}, {256, 256}, {512, 512}, {512, 512}}}},
+      {"vgg13", {{{64, 64}, {128, 128}, {256, 256}, {512, 512}, {512, 512}}}},
+      {"vgg16", {{{64, 64}, {128, 128}, {256, 256, 256}, {512, 512, 512}, {512, 512, 512}}}},
+  };
+  return table;
+}
+
+struct WideName {
+  int64_t depth = 0, k = 0;
+};
+// "wrn40_2"; any depth 6n+4 from 10 on and any widening factor.
+std::optional<WideName> parse_wide(const std::string& name) {
+  int depth = 0, k = 0, used = 0;
+  if (std::sscanf(name.c_str(), "wrn%4d_%3d%n", &depth, &k, &used) != 2) return {};
+  if (static_cast<size_t>(used) != name.size()) return {};
+  if (depth < 10 || depth % 6 != 4 || k < 1) return {};
+  return WideName{depth, k};
+}
+
+// "vgg8_w0.5" -> vgg8 with every width halved (rounded).
+std::optional<VggConfig> parse_vgg(const std::string& name) {
+  const size_t at = name.find("_w");
+  const auto it = vggs().find(name.substr(0, at));
+  if (it == vggs().end()) return {};
+  if (at == std::string::npos) return it->second;
+  double factor = 0.0;
+  int used = 0;
+  const std::string text = name.substr(at + 2);
+  if (std::sscanf(text.c_str(), "%8lf%n", &factor, &used) != 1) return {};
+  if (static_cast<size_t>(used) != text.size() || !(factor > 0.0) || factor > 16.0) return {};
+  VggConfig config = it->second;
+  for (auto& block : config)
+    for (int64_t& width : block)
+      width = std::max<int64_t>(1, std::llround(static_cast<double>(width) * factor));
+  return config;
+}
+
+}  // namespace
+
+std::vector<std::string> classifier_names() {
+  std::vector<std::string> names = {"resnet18", "resnet34"};
+  for (const char* suffix : {"", "_a"})
+    for (int depth : {8, 14, 20, 32, 44, 56, 110})
+      names.push_back("resnet" + std::to_string(depth) + suffix);
+  for (const char* name : {"resnet8x4", "resnet32x4", "wrn10_1", "wrn16_1", "wrn16_2", "wrn28_10",
+                           "wrn40_1", "wrn40_2", "vgg8", "vgg11", "vgg13", "vgg16", "vgg8_w0.5"})
+    names.push_back(name);
+  return names;
+}
+
+std::unique_ptr<Classifier> make_classifier(const ModelSpec& spec, Init& init) {
+  if (spec.in_channels < 1 || spec.num_classes < 1 || spec.image_size < 8)
+    throw UsageError(str("model ", spec.name,
+                         ": needs at least 1 input channel, 1 class and 8 "
+                         "pixels; got ",
+                         spec.in_channels, ", ", spec.num_classes, ", ", spec.image_size));
+  if (const auto it = resnets().find(spec.name); it != resnets().end())
+    return make_resnet(it->second, spec, init);
+  if (const auto wide = parse_wide(spec.name))
+    return make_wide_resnet(wide->depth, wide->k, spec, init);
+  if (const auto vgg = parse_vgg(spec.name)) return make_vgg(*vgg, spec, init);
+  std::string all;
+  for (const std::string& name : classifier_names()) all += (all.empty() ? "" : " ") + name;
+  throw UsageError(
+      str("unknown model '", spec.name, "'; nearest: ", nearest_name(spec.name, classifier_names()),
+          ". Known: ", all, "; wrn<d>_<k> for any d = 6n+4; vgg<8|11|13|16>_w<factor>"));
+}
+
+}  // namespace mtcki::nn
