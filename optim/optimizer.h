@@ -14,7 +14,7 @@ namespace mtcki::optim {
 // Parameters that share hyper-parameters. Names key the state dict: "<name>.momentum".
 struct ParameterGroup {
   nn::NamedList<Variable> parameters;
-  double lr_scale = 1.0;           // multiplies the optimiser's lr for this group
+  double lr_scale = 1.0;  // multiplies the optimiser's lr for this group
   double weight_decay_scale = 1.0;
 };
 
@@ -33,19 +33,42 @@ class Optimizer {
   // Scale for step() so that the norm is at most max_norm (1 when it already is).
   static double clip_scale(double norm, double max_norm);
 
-  // "<param>.momentum" / "<param>.exp_avg", "<param>.exp_avg_sq", and i64 "step".
+  // "<param>.momentum" / "<param>.exp_avg", "<param>.exp_avg_sq", and i64 "step"; zeros for a
+  // parameter without an update yet. A parameter that was skipped in some steps has its own
+  // "<param>.step". Empty slots: momentum 0. Tensors are copies.
   nn::StateDict state_dict() const;
-  void load_state_dict(const nn::StateDict& state);  // DataError listing what does not fit
+  // DataError listing all that does not fit; nothing is changed then.
+  void load_state_dict(const nn::StateDict& state);
 
  protected:
-  Optimizer(std::vector<ParameterGroup> groups, double lr);
-  virtual std::vector<std::string> slot_names() const = 0;
+  // Throws Error when a name appears twice (the state dict could not tell them apart).
+  Optimizer(std::vector<ParameterGroup> groups, double lr, std::vector<std::string> slot_names);
 
-  std::vector<ParameterGroup> groups_;
+  // Parameters of one group that have a gradient and had the same number of updates before.
+  struct Batch {
+    double lr = 0, weight_decay_scale = 1;
+    int64_t step = 1;  // of these parameters, 1-based
+    std::vector<Tensor> params, grads;
+    std::vector<std::vector<Tensor>> slots;  // [slot][parameter]
+  };
+  // What this step updates. Allocates slots at a parameter's first update and counts the step.
+  std::vector<Batch> begin_step();
+
+ private:
+  struct Entry {
+    std::string name;
+    Variable parameter;
+    int64_t steps = 0;
+    std::vector<Tensor> slots;  // undefined until the first update
+  };
+  struct Group {
+    double lr_scale, weight_decay_scale;
+    std::vector<Entry> entries;
+  };
+  std::vector<Group> groups_;
+  std::vector<std::string> slot_names_;
   double lr_;
   int64_t steps_ = 0;
-  // slots_[slot][flat parameter index]; undefined until the first step of that parameter.
-  std::vector<std::vector<Tensor>> slots_;
 };
 
 // All parameters of a module as one group.
@@ -64,13 +87,14 @@ struct AdamOptions {
 };
 std::unique_ptr<Optimizer> make_adam(std::vector<ParameterGroup> groups, const AdamOptions& o);
 
-// Exponential moving average of a module's parameters; buffers are copied.
+// Exponential moving average of a module's parameters: avg = decay*avg + (1-decay)*value. Buffers
+// (running statistics) are copied.
 class ModuleEma {
  public:
   ModuleEma(nn::Module& source, double decay);
-  void update();                       // after every optimiser step
+  void update();  // after every optimiser step
   void copy_to(nn::Module& target) const;
-  nn::StateDict state_dict() const;    // "ema.<param>"
+  nn::StateDict state_dict() const;  // "ema.<param>"
   void load_state_dict(const nn::StateDict& state);
 
  private:
