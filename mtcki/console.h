@@ -1,0 +1,29 @@
+// The terminal: lines on stderr that do not collide with the progress bar, and their copy in
+// log.txt.
+#pragma once
+
+#include <string>
+
+namespace mtcki::console {
+
+enum class Level { info, warning, error };
+
+// One line (newlines in `text` become continuation lines). Thread-safe.
+void line(Level level, const std::string& text);
+inline void info(const std::string& text) { line(Level::info, text); }
+inline void warn(const std::string& text) { line(Level::warning, text); }
+
+// No info lines on the terminal (log.txt still gets them).
+void set_quiet(bool quiet);
+bool quiet();
+// Appends every line to this file as well; "" ends that.
+void set_log_file(const std::string& path);
+
+// True when stderr is a terminal that can redraw a line; colour also needs NO_COLOR to be unset.
+bool is_terminal();
+bool has_color();
+int width();
+// Shows `text` as the last, redrawn line of a terminal; "" removes it.
+void status(const std::string& text);
+
+}  // namespace mtcki::console
