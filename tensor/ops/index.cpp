@@ -1,0 +1,240 @@
+#include "tensor/ops/index.h"
+
+#include "tensor/ops/index_kernels.h"
+#include "tensor/ops/op_util.h"
+
+namespace mtcki {
+
+namespace {
+
+int check_dim(const char* op, const Tensor& x, int dim) {
+  const int rank = x.rank();
+  if (dim < -rank || dim >= rank)
+    OpError(op).operand("input", x).shape("dimension ", dim, " is outside rank ", rank);
+  return dim < 0 ? dim + rank : dim;
+}
+
+void check_defined(const char* op, const Tensor& x) {
+  if (!x.defined()) OpError(op).operand("input", x).argument("the input is undefined");
+}
+
+// Bytes of everything after dimension `dim`, and the number of steps before it.
+int64_t bytes_after(const Tensor& x, int dim) {
+  int64_t n = static_cast<int64_t>(size_of(x.dtype()));
+  for (int i = dim + 1; i < x.rank(); ++i) n *= x.size(i);
+  return n;
+}
+int64_t count_before(const Tensor& x, int dim) {
+  int64_t n = 1;
+  for (int i = 0; i < dim; ++i) n *= x.size(i);
+  return n;
+}
+char* bytes(const Tensor& x) { return static_cast<char*>(x.raw()); }
+
+void check_index(const char* op, const Tensor& index, const Tensor& x) {
+  if (!index.defined() || index.dtype() != DType::i64 || index.rank() != 1)
+    OpError(op).operand("input", x).operand("index", index).dtype("index needs dtype i64, rank 1");
+  if (x.rank() == 0) OpError(op).operand("input", x).shape("a scalar has no rows");
+  const int64_t* p = index.data<int64_t>();
+  for (int64_t i = 0; i < index.numel(); ++i)
+    if (p[i] < 0 || p[i] >= x.size(0))
+      OpError(op)
+          .operand("input", x)
+          .operand("index", index)
+          .argument("index ", p[i], " at position ", i, " is outside 0..", x.size(0) - 1);
+}
+
+}  // namespace
+
+Tensor cat(const std::vector<Tensor>& parts, int dim) {
+  if (parts.empty()) throw ShapeError("cat: needs at least one tensor");
+  const Tensor& first = parts[0];
+  check_defined("cat", first);
+  const int d = check_dim("cat", first, dim);
+  cpu_only("cat", first);
+  const Layout layout = d == 0 ? first.layout() : Layout::plain;
+  Shape shape = first.shape();
+  int64_t total = 0;
+  for (const Tensor& part : parts) {
+    check_same_dtype_device("cat", "first", first, "part", part);
+    bool fits = part.rank() == first.rank();
+    for (int i = 0; fits && i < shape.rank(); ++i) fits = i == d || part.size(i) == first.size(i);
+    if (!fits)
+      OpError("cat")
+          .operand("first", first)
+          .operand("part", part)
+          .shape("parts need equal sizes except in dimension ", d);
+    total += part.size(d);
+  }
+  shape.set(d, total);
+  Tensor y = Tensor::empty(shape, first.dtype(), first.device(), layout);
+  ProfileScope scope("cat", 0, 2 * bytes_of(y));
+  const int64_t pitch = bytes_after(y, d) * total, rows = count_before(y, d);
+  int64_t at = 0;
+  for (const Tensor& part : parts) {
+    const Tensor in = part.to(layout);
+    const int64_t row = bytes_after(in, d) * in.size(d);
+    copy_rows_cpu(bytes(in), row, bytes(y) + at, pitch, row, rows);
+    at += row;
+  }
+  return y;
+}
+
+Tensor narrow(const Tensor& x, int dim, int64_t begin, int64_t end) {
+  check_defined("narrow", x);
+  const int d = check_dim("narrow", x, dim);
+  if (begin < 0 || begin > end || end > x.size(d))
+    OpError("narrow")
+        .operand("input", x)
+        .shape("[", begin, ", ", end, ") is outside dimension ", d);
+  cpu_only("narrow", x);
+  const Tensor in = d == 0 ? x : x.plain();
+  Shape shape = x.shape();
+  shape.set(d, end - begin);
+  Tensor y = Tensor::empty(shape, x.dtype(), x.device(), in.layout());
+  ProfileScope scope("narrow", 0, 2 * bytes_of(y));
+  const int64_t step = bytes_after(in, d);
+  copy_rows_cpu(bytes(in) + begin * step, step * x.size(d), bytes(y), step * (end - begin),
+                step * (end - begin), count_before(in, d));
+  return y;
+}
+
+Tensor narrow_grad(const Tensor& gy, const Shape& x_shape, int dim, int64_t begin) {
+  check_defined("narrow_grad", gy);
+  const int d = check_dim("narrow_grad", gy, dim);
+  bool fits = gy.rank() == x_shape.rank();
+  for (int i = 0; fits && i < gy.rank(); ++i)
+    fits = i == d ? begin >= 0 && begin + gy.size(d) <= x_shape[d] : gy.size(i) == x_shape[i];
+  if (!fits)
+    OpError("narrow_grad")
+        .operand("gy", gy)
+        .shape("gy is no part of ", x_shape, " from ", begin, " in dimension ", d);
+  cpu_only("narrow_grad", gy);
+  const Tensor in = d == 0 ? gy : gy.plain();
+  Tensor gx = Tensor::zeros(x_shape, gy.dtype(), gy.device(), in.layout());
+  ProfileScope scope("narrow_grad", 0, bytes_of(gy, gx));
+  const int64_t step = bytes_after(in, d);
+  copy_rows_cpu(bytes(in), step * gy.size(d), bytes(gx) + begin * step, step * x_shape[d],
+                step * gy.size(d), count_before(in, d));
+  return gx;
+}
+
+Tensor index_select(const Tensor& x, const Tensor& index) {
+  check_defined("index_select", x);
+  check_index("index_select", index, x);
+  cpu_only("index_select", x);
+  Shape shape = x.shape();
+  shape.set(0, index.numel());
+  Tensor y = Tensor::empty(shape, x.dtype(), x.device(), x.layout());
+  ProfileScope scope("index_select", 0, 2 * bytes_of(y));
+  gather_rows_cpu(bytes(x), bytes(y), index.data<int64_t>(), bytes_after(x, 0), index.numel(),
+                  false);
+  return y;
+}
+
+void index_copy_(const Tensor& dst, const Tensor& index, const Tensor& rows) {
+  check_defined("index_copy_", dst);
+  check_index("index_copy_", index, dst);
+  check_same_dtype_device("index_copy_", "dst", dst, "rows", rows);
+  Shape wanted = dst.shape();
+  wanted.set(0, index.numel());
+  if (rows.shape() != wanted)
+    OpError("index_copy_")
+        .operand("dst", dst)
+        .operand("index", index)
+        .operand("rows", rows)
+        .shape("rows need shape ", wanted);
+  cpu_only("index_copy_", dst);
+  const Tensor in = rows.to(dst.layout());
+  ProfileScope scope("index_copy_", 0, 2 * bytes_of(rows));
+  gather_rows_cpu(bytes(in), bytes(dst), index.data<int64_t>(), bytes_after(dst, 0), index.numel(),
+                  true);
+  dst.bump_version();
+}
+
+Tensor transpose(const Tensor& x) {
+  check_rank("transpose", "input", x, 2);
+  return permute(x, {1, 0});
+}
+
+Tensor permute(const Tensor& x, const std::vector<int>& order) {
+  check_defined("permute", x);
+  const int rank = x.rank();
+  bool valid = static_cast<int>(order.size()) == rank;
+  unsigned seen = 0;
+  Shape shape;
+  for (size_t i = 0; valid && i < order.size(); ++i) {
+    valid = order[i] >= 0 && order[i] < rank && !(seen >> order[i] & 1u);
+    if (!valid) break;
+    seen |= 1u << order[i];
+    shape.push_back(x.size(order[i]));
+  }
+  if (!valid)
+    OpError("permute")
+        .operand("input", x)
+        .argument("order needs every dimension 0..", rank - 1, " exactly once");
+  cpu_only("permute", x);
+  Tensor y = Tensor::empty(shape, x.dtype(), x.device());
+  ProfileScope scope("permute", 0, 2 * bytes_of(y));
+  if (y.numel() > 0) permute_cpu(x.plain(), y, order);
+  return y;
+}
+
+Tensor one_hot(const Tensor& labels, int64_t classes, DType dtype) {
+  if (!labels.defined() || labels.dtype() != DType::i64 || labels.rank() != 1)
+    OpError("one_hot").operand("labels", labels).dtype("labels need dtype i64, rank 1");
+  const int64_t* p = labels.data<int64_t>();
+  for (int64_t i = 0; i < labels.numel(); ++i)
+    if (p[i] < 0 || p[i] >= classes)
+      OpError("one_hot")
+          .operand("labels", labels)
+          .argument("label ", p[i], " at position ", i, " is outside 0..", classes - 1);
+  cpu_only("one_hot", labels);
+  Tensor y = Tensor::zeros({labels.numel(), classes}, dtype, labels.device());
+  ProfileScope scope("one_hot", 0, bytes_of(labels, y));
+  one_hot_cpu(labels, y);
+  return y;
+}
+
+Tensor subsample_pad_channels(const Tensor& x, int64_t stride, int64_t before, int64_t after) {
+  const char* op = "subsample_pad_channels";
+  check_floating(op, "input", x);
+  check_rank(op, "input", x, 4);
+  if (stride < 1 || before < 0 || after < 0)
+    OpError(op)
+        .operand("input", x)
+        .argument("needs stride >= 1 and paddings >= 0, got ", stride, ", ", before, ", ", after);
+  cpu_only(op, x);
+  const Tensor in = widen(x).plain();
+  const Shape shape{x.size(0), before + x.size(1) + after, (x.size(2) + stride - 1) / stride,
+                    (x.size(3) + stride - 1) / stride};
+  Tensor y = Tensor::empty(shape, in.dtype(), x.device());
+  ProfileScope scope(op, 0, bytes_of(in, y));
+  subsample_pad_cpu(in, y, stride, before);
+  const Layout layout =
+      x.layout() == Layout::blocked && shape[1] % kChannelBlock != 0 ? Layout::plain : x.layout();
+  return y.to(layout).to(x.dtype());
+}
+
+Tensor subsample_pad_channels_grad(const Tensor& gy, const Shape& x_shape, int64_t stride,
+                                   int64_t before) {
+  const char* op = "subsample_pad_channels_grad";
+  check_floating(op, "gy", gy);
+  check_rank(op, "gy", gy, 4);
+  if (x_shape.rank() != 4 || stride < 1 || before < 0 || gy.size(0) != x_shape[0] ||
+      gy.size(1) < before + x_shape[1] || gy.size(2) != (x_shape[2] + stride - 1) / stride ||
+      gy.size(3) != (x_shape[3] + stride - 1) / stride)
+    OpError(op).operand("gy", gy).shape("gy does not belong to an input ", x_shape, ", stride ",
+                                        stride, ", ", before, " channels before");
+  cpu_only(op, gy);
+  const Tensor in = widen(gy).plain();
+  Tensor gx = Tensor::zeros(x_shape, in.dtype(), gy.device());
+  ProfileScope scope(op, 0, bytes_of(in, gx));
+  subsample_pad_grad_cpu(in, gx, stride, before);
+  const Layout layout = gy.layout() == Layout::blocked && x_shape[1] % kChannelBlock != 0
+                            ? Layout::plain
+                            : gy.layout();
+  return gx.to(layout).to(gy.dtype());
+}
+
+}  // namespace mtcki

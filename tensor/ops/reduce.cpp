@@ -1,0 +1,184 @@
+#include "tensor/ops/reduce.h"
+
+#include <cmath>
+
+#include "tensor/ops/elementwise.h"
+#include "tensor/ops/op_util.h"
+#include "tensor/ops/reduce_kernels.h"
+
+namespace mtcki {
+
+namespace {
+
+int check_dim(const char* op, const Tensor& x, int dim) {
+  const int rank = x.rank();
+  if (dim < -rank || dim >= rank)
+    OpError(op).operand("input", x).shape("dimension ", dim, " is outside rank ", rank);
+  return dim < 0 ? dim + rank : dim;
+}
+
+struct Axis {
+  int64_t outer = 1, count = 1, inner = 1;
+};
+Axis axis_of(const Shape& shape, int first, int last) {  // dimensions [first, last)
+  Axis a;
+  for (int i = 0; i < shape.rank(); ++i)
+    (i < first ? a.outer : i < last ? a.count : a.inner) *= shape[i];
+  return a;
+}
+
+// Sums in f64 (integers: i64) over the marked dimensions, which stay as 1.
+Tensor sum_marked(const Tensor& x, const std::vector<bool>& reduced) {
+  const bool floating = is_floating(x.dtype());
+  const DType wide = floating ? DType::f64 : DType::i64;
+  const int rank = x.rank();
+  if (floating && rank == 4 && reduced[0] && !reduced[1] && reduced[2] && reduced[3]) {
+    Tensor y = Tensor::empty({1, x.size(1), 1, 1}, DType::f64, x.device());
+    sum_channels_cpu(widen(x), y);
+    return y;
+  }
+  bool all = true;
+  for (int i = 0; i < rank; ++i) all = all && (reduced[i] || x.size(i) == 1);
+  Tensor y = all ? x : x.plain();  // the order does not matter when nothing is kept
+  Shape shape = x.shape();
+  for (int last = rank; last > 0; --last) {
+    if (!all && !reduced[last - 1]) continue;
+    int first = all ? 0 : last - 1;
+    while (first > 0 && reduced[first - 1]) --first;
+    const Axis a = axis_of(shape, first, last);
+    for (int i = first; i < last; ++i) shape.set(i, 1);
+    Tensor next = Tensor::empty(shape, wide, x.device());
+    sum_axis_cpu(y, next, a.outer, a.count, a.inner);
+    y = next;
+    last = first + 1;
+  }
+  return y.dtype() == wide ? y : y.to(wide);
+}
+
+Tensor sum_scaled(const char* op, const Tensor& x, const std::vector<int>& dims, bool keepdim,
+                  bool average) {
+  if (!x.defined()) OpError(op).operand("input", x).argument("the input is undefined");
+  cpu_only(op, x);
+  std::vector<bool> reduced(static_cast<size_t>(x.rank()), dims.empty());
+  for (int d : dims) reduced[static_cast<size_t>(check_dim(op, x, d))] = true;
+  Shape kept;
+  int64_t count = 1;
+  for (int i = 0; i < x.rank(); ++i) {
+    if (reduced[static_cast<size_t>(i)]) count *= x.size(i);
+    if (!reduced[static_cast<size_t>(i)] || keepdim)
+      kept.push_back(reduced[static_cast<size_t>(i)] ? 1 : x.size(i));
+  }
+  ProfileScope scope(op, static_cast<double>(x.numel()), bytes_of(x));
+  Tensor y = sum_marked(x, reduced);
+  if (average && count != 1) mul_(y, 1.0 / static_cast<double>(count));
+  return y.reshape(kept).to(is_floating(x.dtype()) ? x.dtype() : DType::i64);
+}
+
+}  // namespace
+
+Tensor sum(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
+  return sum_scaled("sum", x, dims, keepdim, false);
+}
+
+Tensor mean(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
+  check_floating("mean", "input", x);
+  return sum_scaled("mean", x, dims, keepdim, true);
+}
+
+namespace {
+void max_into(const char* op, const Tensor& x, int dim, Tensor* value, Tensor* index) {
+  if (!x.defined()) OpError(op).operand("input", x).argument("the input is undefined");
+  cpu_only(op, x);
+  const int d = check_dim(op, x, dim);
+  if (x.size(d) == 0)
+    OpError(op).operand("input", x).shape("dimension ", dim, " is empty, it has no maximum");
+  Shape shape = x.shape();
+  shape.set(d, 1);
+  const Axis a = axis_of(x.shape(), d, d + 1);
+  const Tensor in = x.plain();
+  if (value) *value = Tensor::empty(shape, x.dtype(), x.device());
+  if (index) *index = Tensor::empty(shape, DType::i64, x.device());
+  ProfileScope scope(op, static_cast<double>(x.numel()), bytes_of(x));
+  max_axis_cpu(in, value ? *value : Tensor(), index ? *index : Tensor(), a.outer, a.count, a.inner);
+}
+
+Shape without(const Shape& shape, int dim) {
+  Shape out;
+  for (int i = 0; i < shape.rank(); ++i)
+    if (i != (dim < 0 ? dim + shape.rank() : dim)) out.push_back(shape[i]);
+  return out;
+}
+}  // namespace
+
+Tensor max(const Tensor& x, int dim, bool keepdim) {
+  Tensor value;
+  max_into("max", x, dim, &value, nullptr);
+  return keepdim ? value : value.reshape(without(x.shape(), dim));
+}
+
+Tensor argmax(const Tensor& x, int dim) {
+  Tensor index;
+  max_into("argmax", x, dim, nullptr, &index);
+  return index.reshape(without(x.shape(), dim));
+}
+
+Tensor norm(const Tensor& x) {
+  check_floating("norm", "input", x);
+  cpu_only("norm", x);
+  ProfileScope scope("norm", 2.0 * static_cast<double>(x.numel()), bytes_of(x));
+  return Tensor::scalar(std::sqrt(sum_of_squares_cpu(widen(x))), x.dtype());
+}
+
+Tensor broadcast_to(const Tensor& x, const Shape& shape) {
+  if (!x.defined()) OpError("broadcast_to").operand("input", x).argument("the input is undefined");
+  if (x.shape() == shape) return x;
+  cpu_only("broadcast_to", x);
+  const int lead = shape.rank() - x.rank();
+  for (int i = 0; i < x.rank(); ++i)
+    if (lead < 0 || (x.size(i) != 1 && x.size(i) != shape[lead + i]))
+      OpError("broadcast_to").operand("input", x).shape("the input does not broadcast to ", shape);
+  Tensor y = Tensor::empty(shape, x.dtype(), x.device());
+  ProfileScope scope("broadcast_to", 0, bytes_of(x, y));
+  if (y.numel() > 0) broadcast_cpu(x.plain(), y);
+  return y;
+}
+
+Tensor sum_to(const Tensor& x, const Shape& shape) {
+  if (!x.defined()) OpError("sum_to").operand("input", x).argument("the input is undefined");
+  if (x.shape() == shape) return x;
+  const int lead = x.rank() - shape.rank();
+  std::vector<int> dims;
+  for (int i = 0; i < x.rank(); ++i) {
+    if (lead >= 0 && i >= lead && x.size(i) == shape[i - lead]) continue;
+    if (lead < 0 || (i >= lead && shape[i - lead] != 1))
+      OpError("sum_to").operand("input", x).shape("the input is no broadcast of ", shape);
+    dims.push_back(i);
+  }
+  return dims.empty() ? x.reshape(shape) : sum(x, dims, true).reshape(shape);
+}
+
+int64_t count_topk_correct(const Tensor& logits, const Tensor& labels, int k) {
+  const char* op = "count_topk_correct";
+  check_floating(op, "logits", logits);
+  check_rank(op, "logits", logits, 2);
+  if (!labels.defined() || labels.dtype() != DType::i64)
+    OpError(op).operand("logits", logits).operand("labels", labels).dtype("labels need dtype i64");
+  if (labels.rank() != 1 || labels.size(0) != logits.size(0))
+    OpError(op)
+        .operand("logits", logits)
+        .operand("labels", labels)
+        .shape("labels need one entry per row of logits");
+  if (k < 1) OpError(op).operand("logits", logits).argument("k needs to be at least 1, got ", k);
+  cpu_only(op, logits);
+  const int64_t* label = labels.data<int64_t>();
+  for (int64_t i = 0; i < labels.numel(); ++i)
+    if (label[i] < 0 || label[i] >= logits.size(1))
+      OpError(op)
+          .operand("logits", logits)
+          .operand("labels", labels)
+          .argument("label ", label[i], " of row ", i, " is outside 0..", logits.size(1) - 1);
+  ProfileScope scope(op, static_cast<double>(logits.numel()), bytes_of(logits, labels));
+  return count_topk_correct_cpu(logits.to(DType::f64), labels, k);
+}
+
+}  // namespace mtcki
