@@ -1,0 +1,186 @@
+"""Independent PyTorch definitions of the networks, with the names of the field's checkpoints.
+
+They serve to make golden data only: key lists, gradients, losses. The project does not use them.
+"""
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+
+class BasicBlock(nn.Module):
+    def __init__(self, cin, cout, stride, form):
+        super().__init__()
+        self.conv1 = nn.Conv2d(cin, cout, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(cout)
+        self.conv2 = nn.Conv2d(cout, cout, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(cout)
+        self.stride, self.pad = stride, None
+        self.side = None
+        if stride != 1 or cin != cout:
+            if form == "padded":
+                self.pad = cout // 4
+            else:
+                side = nn.Sequential(nn.Conv2d(cin, cout, 1, stride, bias=False), nn.BatchNorm2d(cout))
+                setattr(self, form, side)
+                self.side = form
+
+    def forward(self, x):
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        if self.pad is not None:
+            x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.pad, self.pad))
+        elif self.side:
+            x = getattr(self, self.side)(x)
+        return F.relu(y + x)
+
+
+class ResNet(nn.Module):
+    def __init__(self, stem, widths, blocks, form, head, channels, classes):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, stem, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(stem)
+        cin, self.stages, self.head = stem, len(widths), head
+        for s, (w, n) in enumerate(zip(widths, blocks)):
+            layer = []
+            for b in range(n):
+                layer.append(BasicBlock(cin, w, 2 if s > 0 and b == 0 else 1, form))
+                cin = w
+            setattr(self, f"layer{s + 1}", nn.Sequential(*layer))
+        setattr(self, head, nn.Linear(cin, classes))
+
+    def forward(self, x):
+        x = F.relu(self.bn1(self.conv1(x)))
+        for s in range(self.stages):
+            x = getattr(self, f"layer{s + 1}")(x)
+        return getattr(self, self.head)(x.mean((2, 3)))
+
+
+class WideBlock(nn.Module):
+    def __init__(self, cin, cout, stride):
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(cin)
+        self.conv1 = nn.Conv2d(cin, cout, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(cout)
+        self.conv2 = nn.Conv2d(cout, cout, 3, 1, 1, bias=False)
+        if cin != cout:
+            self.convShortcut = nn.Conv2d(cin, cout, 1, stride, bias=False)
+
+    def forward(self, x):
+        a = F.relu(self.bn1(x))
+        y = self.conv2(F.relu(self.bn2(self.conv1(a))))
+        return y + (self.convShortcut(a) if hasattr(self, "convShortcut") else x)
+
+
+class Level(nn.Module):
+    def __init__(self, *blocks):
+        super().__init__()
+        self.layer = nn.Sequential(*blocks)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+class WideResNet(nn.Module):
+    def __init__(self, depth, k, channels, classes):
+        super().__init__()
+        n = (depth - 4) // 6
+        self.conv1 = nn.Conv2d(channels, 16, 3, 1, 1, bias=False)
+        cin = 16
+        for s, w in enumerate((16 * k, 32 * k, 64 * k)):
+            blocks = [WideBlock(cin if b == 0 else w, w, 2 if s and b == 0 else 1) for b in range(n)]
+            setattr(self, f"block{s + 1}", Level(*blocks))
+            cin = w
+        self.bn1 = nn.BatchNorm2d(cin)
+        self.fc = nn.Linear(cin, classes)
+
+    def forward(self, x):
+        x = self.block3(self.block2(self.block1(self.conv1(x))))
+        return self.fc(F.relu(self.bn1(x)).mean((2, 3)))
+
+
+class VGG(nn.Module):
+    def __init__(self, config, channels, classes):
+        super().__init__()
+        cin = channels
+        for i, widths in enumerate(config):
+            layers = []
+            for w in widths:
+                layers += [nn.Conv2d(cin, w, 3, 1, 1), nn.BatchNorm2d(w), nn.ReLU()]
+                cin = w
+            setattr(self, f"block{i}", nn.Sequential(*layers[:-1]))
+        self.classifier = nn.Linear(cin, classes)
+
+    def forward(self, x):
+        size = x.shape[2]
+        for i in range(5):
+            x = F.relu(getattr(self, f"block{i}")(x))
+            if i < 3 or (i == 3 and size == 64):
+                x = F.max_pool2d(x, 2)
+        return self.classifier(x.mean((2, 3)))
+
+
+VGGS = {
+    "vgg8": [[64], [128], [256], [512], [512]],
+    "vgg11": [[64], [128], [256, 256], [512, 512], [512, 512]],
+    "vgg13": [[64, 64], [128, 128], [256, 256], [512, 512], [512, 512]],
+    "vgg16": [[64, 64], [128, 128], [256] * 3, [512] * 3, [512] * 3],
+}
+
+
+def classifier(name, channels=3, classes=10):
+    if name.startswith("wrn"):
+        depth, k = name[3:].split("_")
+        return WideResNet(int(depth), int(k), channels, classes)
+    if name.startswith("vgg"):
+        base, _, factor = name.partition("_w")
+        config = [[round(w * float(factor or 1)) for w in block] for block in VGGS[base]]
+        return VGG(config, channels, classes)
+    if name in ("resnet18", "resnet34"):
+        blocks = [2, 2, 2, 2] if name == "resnet18" else [3, 4, 6, 3]
+        return ResNet(64, [64, 128, 256, 512], blocks, "shortcut", "linear", channels, classes)
+    if name.endswith("x4"):
+        n = (int(name[6:-2]) - 2) // 6
+        return ResNet(32, [64, 128, 256], [n] * 3, "downsample", "fc", channels, classes)
+    plain = name.endswith("_a")
+    n = (int(name[6:].removesuffix("_a")) - 2) // 6
+    form, head = ("padded", "linear") if plain else ("downsample", "fc")
+    return ResNet(16, [16, 32, 64], [n] * 3, form, head, channels, classes)
+
+
+class Generator(nn.Module):
+    def __init__(self, start, nz, ngf, channels, size):
+        super().__init__()
+        self.start, self.side = start, size // 4
+        self.l1 = nn.Sequential(nn.Linear(nz, start * self.side**2))
+        self.conv_blocks = nn.Sequential(
+            nn.BatchNorm2d(start), nn.Upsample(scale_factor=2),
+            nn.Conv2d(start, 2 * ngf, 3, 1, 1, bias=False), nn.BatchNorm2d(2 * ngf), nn.LeakyReLU(0.2),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(2 * ngf, ngf, 3, 1, 1, bias=False), nn.BatchNorm2d(ngf), nn.LeakyReLU(0.2),
+            nn.Conv2d(ngf, channels, 3, 1, 1), nn.Sigmoid())
+
+    def forward(self, z):
+        return self.conv_blocks(self.l1(z).view(-1, self.start, self.side, self.side))
+
+
+class DCGAN(nn.Module):
+    def __init__(self, nz, ngf, channels, size):
+        super().__init__()
+        deep = size % 16 == 0
+        widths = [8 * ngf, 4 * ngf, 2 * ngf, ngf, ngf] if deep else [8 * ngf, 2 * ngf, ngf]
+        self.start, self.side = widths[0], size // (16 if deep else 4)
+        self.project = nn.Sequential(nn.Flatten(), nn.Linear(nz, self.start * self.side**2))
+        layers = [nn.BatchNorm2d(self.start)]
+        for a, b in zip(widths, widths[1:]):
+            layers += [nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), nn.LeakyReLU(0.2)]
+        layers += [nn.Conv2d(ngf, channels, 3, 1, 1), nn.Sigmoid()]
+        self.main = nn.Sequential(*layers)
+
+    def forward(self, z):
+        return self.main(self.project(z).view(-1, self.start, self.side, self.side))
+
+
+def generator(name, nz=256, ngf=64, channels=3, size=32):
+    if name == "dcgan":
+        return DCGAN(nz, ngf, channels, size)
+    return Generator((2 if name == "cmi" else 4) * ngf, nz, ngf, channels, size)
