@@ -2,8 +2,6 @@
 
 #include <fcntl.h>
 #include <signal.h>
-#include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -16,9 +14,10 @@
 #include <sstream>
 #include <utility>
 
+#include "data/atomic_file.h"
+#include "data/checksum.h"
 #include "data/state_file.h"
 #include "mtcki/console.h"
-#include "mtcki/digest.h"
 #include "tensor/allocator.h"
 #include "tensor/error.h"
 
@@ -36,16 +35,6 @@ const char kJsonFile[] = "state.json";
 CheckpointHook crash_hook = nullptr;
 void operation(const char* name) {
   if (crash_hook) crash_hook(name);
-}
-
-[[noreturn]] void disk_error(const std::string& what, const std::string& path) {
-  const int error = errno;
-  std::string text = str(what, " \"", path, "\": ", std::strerror(error));
-  struct statvfs space {};
-  if ((error == ENOSPC || error == EDQUOT) &&
-      statvfs(fs::path(path).parent_path().c_str(), &space) == 0)
-    text += str("; free: ", human_bytes(space.f_bavail * space.f_frsize));
-  throw DiskError(text);
 }
 
 // Name of a checkpoint folder; the step of such a name, or -1.
@@ -72,35 +61,6 @@ std::vector<int64_t> list_steps(const std::string& dir) {
   return steps;
 }
 
-void sync_path(const std::string& path, int flags) {
-  const int fd = open(path.c_str(), flags | O_CLOEXEC);
-  if (fd < 0) disk_error("cannot open", path);
-  const int rc = fsync(fd);
-  const int error = errno;
-  close(fd);
-  errno = error;
-  if (rc != 0 && error != EINVAL && error != EROFS) disk_error("cannot sync", path);
-}
-void sync_folder(const std::string& path) { sync_path(path, O_RDONLY | O_DIRECTORY); }
-
-void write_file(const std::string& path, const std::string& text) {
-  const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd < 0) disk_error("cannot create", path);
-  for (size_t done = 0; done < text.size();) {
-    const ssize_t n = write(fd, text.data() + done, text.size() - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) {
-      const int error = errno;
-      close(fd);
-      errno = error;
-      disk_error("cannot write", path);
-    }
-    done += static_cast<size_t>(n);
-  }
-  const bool synced = fsync(fd) == 0;
-  if (close(fd) != 0 || !synced) disk_error("cannot write", path);
-}
-
 std::string read_file(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   std::ostringstream text;
@@ -109,17 +69,11 @@ std::string read_file(const std::string& path) {
   return std::move(text).str();
 }
 
-std::pair<uint64_t, uint32_t> size_and_crc(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in) throw DataError(fs::path(path).filename().string() + " is missing");
-  std::vector<char> buffer(1 << 20);
-  uint64_t bytes = 0;
-  uint32_t crc = 0;
-  while (in.read(buffer.data(), static_cast<std::streamsize>(buffer.size())) || in.gcount() > 0) {
-    crc = crc32c(buffer.data(), static_cast<size_t>(in.gcount()), crc);
-    bytes += static_cast<uint64_t>(in.gcount());
-  }
-  return {bytes, crc};
+uint64_t size_of_file(const std::string& path) {
+  std::error_code ec;
+  const auto bytes = fs::file_size(path, ec);
+  if (ec) throw DataError(fs::path(path).filename().string() + " is missing");
+  return bytes;
 }
 
 // Folders of processes that died while saving. A pid that is alive again by chance only delays it.
@@ -185,20 +139,16 @@ void CheckpointStore::save(const StageState& state) {
   uint64_t need = 65536;
   for (const auto& t : state.tensors) need += t.second.nbytes() + 256;
   need += need / 10;
-  const auto free_bytes = [this]() -> uint64_t {
-    struct statvfs space {};
-    if (statvfs(dir_.c_str(), &space) != 0) return UINT64_MAX;
-    return static_cast<uint64_t>(space.f_bavail) * space.f_frsize;
-  };
-  if (free_bytes() < need) {
+  if (data::free_bytes(dir_) < need) {
     const std::vector<int64_t> steps = list_steps(dir_);
-    for (size_t i = steps.size(); i > 1 && free_bytes() < need; --i) {
+    for (size_t i = steps.size(); i > 1 && data::free_bytes(dir_) < need; --i) {
       operation("remove");
       fs::remove_all(dir_ + "/" + folder_name(steps[i - 1]), ec);
     }
-    if (free_bytes() < need)
+    if (data::free_bytes(dir_) < need)
       throw DiskError(str("checkpoint \"", dir_, "\": needs ", human_bytes(need), ", free are ",
-                          human_bytes(free_bytes()), "; what was saved before is intact"));
+                          human_bytes(data::free_bytes(dir_)),
+                          "; what was saved before is intact"));
     warn("the disk is nearly full: older checkpoints in \"" + dir_ + "\" were given up");
   }
 
@@ -211,7 +161,8 @@ void CheckpointStore::save(const StageState& state) {
     operation("write tensors");
     data::NamedTensors named(state.tensors.begin(), state.tensors.end());
     data::write_safetensors(tmp + "/" + kTensorsFile, named, {{"format", "pt"}});
-    const auto [bytes, crc] = size_and_crc(tmp + "/" + kTensorsFile);
+    const uint64_t bytes = size_of_file(tmp + "/" + kTensorsFile);
+    const uint32_t crc = data::crc32c_file(tmp + "/" + kTensorsFile);
     const json content = {
         {"format_version", kFormatVersion},
         {"config_sha256", sha_},
@@ -220,11 +171,12 @@ void CheckpointStore::save(const StageState& state) {
         {"files", json::array({{{"name", kTensorsFile}, {"bytes", bytes}, {"crc32c", crc}}})}};
     const std::string text = content.dump();
     operation("write json");
-    write_file(
+    data::write_file_atomic(
         tmp + "/" + kJsonFile,
-        json{{"content", content}, {"crc32c", crc32c(text.data(), text.size())}}.dump(1) + "\n");
+        json{{"content", content}, {"crc32c", data::crc32c(text.data(), text.size())}}.dump(1) +
+            "\n");
     operation("sync tmp");
-    sync_folder(tmp);
+    data::sync_directory(tmp);
     // A folder of that step is there when it was damaged and rolled back, or saved twice.
     operation("rename");
     if (renameat2(AT_FDCWD, tmp.c_str(), AT_FDCWD, final.c_str(), RENAME_EXCHANGE) != 0) {
@@ -232,10 +184,11 @@ void CheckpointStore::save(const StageState& state) {
         fs::remove_all(final, ec);
         operation("rename again");
       }
-      if (rename(tmp.c_str(), final.c_str()) != 0) disk_error("cannot rename to", final);
+      if (rename(tmp.c_str(), final.c_str()) != 0)
+        data::throw_disk_error("rename", final, errno, bytes);
     }
     operation("sync folder");
-    sync_folder(dir_);
+    data::sync_directory(dir_);
     const std::string link = str(dir_, "/.tmp-", getpid(), "-latest");
     operation("symlink");
     unlink(link.c_str());
@@ -263,7 +216,7 @@ StageState CheckpointStore::read(const std::string& folder) const {
     const json file = json::parse(read_file(folder + "/" + kJsonFile));
     content = file.at("content");
     const std::string text = content.dump();
-    if (file.at("crc32c").get<uint64_t>() != crc32c(text.data(), text.size()))
+    if (file.at("crc32c").get<uint64_t>() != data::crc32c(text.data(), text.size()))
       throw DataError("state.json does not match its checksum");
     if (content.at("format_version").get<int64_t>() > kFormatVersion)
       throw UsageError(str("\"", folder, "\" was written by a newer version (format ",
@@ -272,10 +225,10 @@ StageState CheckpointStore::read(const std::string& folder) const {
     for (const json& f : content.at("files")) {
       const std::string name = f.at("name");
       if (name.find('/') != std::string::npos) throw DataError("state.json names a file elsewhere");
-      const auto [bytes, crc] = size_and_crc(folder + "/" + name);
+      const uint64_t bytes = size_of_file(folder + "/" + name);
       if (bytes != f.at("bytes").get<uint64_t>())
         throw DataError(str(name, " has ", bytes, " bytes, expected ", f.at("bytes").dump()));
-      if (crc != f.at("crc32c").get<uint64_t>())
+      if (data::crc32c_file(folder + "/" + name) != f.at("crc32c").get<uint64_t>())
         throw DataError(name + " does not match its checksum");
     }
     StageState state;

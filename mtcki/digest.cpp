@@ -106,39 +106,4 @@ std::string sha256_file(const std::string& path) {
   return sha.hex();
 }
 
-namespace {
-
-// Eight tables: eight bytes per step.
-struct CrcTables {
-  uint32_t t[8][256];
-  constexpr CrcTables() : t{} {
-    for (uint32_t i = 0; i < 256; ++i) {
-      uint32_t c = i;
-      for (int k = 0; k < 8; ++k) c = (c >> 1) ^ (c & 1 ? 0x82f63b78u : 0);
-      t[0][i] = c;
-    }
-    for (int k = 1; k < 8; ++k)
-      for (int i = 0; i < 256; ++i) t[k][i] = (t[k - 1][i] >> 8) ^ t[0][t[k - 1][i] & 255];
-  }
-};
-constexpr CrcTables kCrc;
-
-}  // namespace
-
-uint32_t crc32c(const void* data, size_t bytes, uint32_t crc) {
-  const auto* p = static_cast<const uint8_t*>(data);
-  uint32_t c = ~crc;
-  for (; bytes >= 8; bytes -= 8, p += 8) {
-    uint32_t low = 0, high = 0;
-    std::memcpy(&low, p, 4);
-    std::memcpy(&high, p + 4, 4);
-    low ^= c;
-    c = kCrc.t[7][low & 255] ^ kCrc.t[6][low >> 8 & 255] ^ kCrc.t[5][low >> 16 & 255] ^
-        kCrc.t[4][low >> 24] ^ kCrc.t[3][high & 255] ^ kCrc.t[2][high >> 8 & 255] ^
-        kCrc.t[1][high >> 16 & 255] ^ kCrc.t[0][high >> 24];
-  }
-  for (; bytes > 0; --bytes, ++p) c = (c >> 8) ^ kCrc.t[0][(c ^ *p) & 255];
-  return ~c;
-}
-
 }  // namespace mtcki

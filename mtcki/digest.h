@@ -1,4 +1,4 @@
-// SHA-256 (FIPS 180-4): identifies configurations and weight files. CRC-32C: catches damage.
+// SHA-256 (FIPS 180-4): identifies configurations and weight files.
 #pragma once
 
 #include <array>
@@ -26,8 +26,5 @@ class Sha256 {
 std::string sha256_hex(std::string_view text);
 // Of a file's content, read in pieces. DataError when it cannot be read.
 std::string sha256_file(const std::string& path);
-
-// Reflected polynomial 0x82F63B78; pass the result back as `crc` to continue.
-uint32_t crc32c(const void* data, size_t bytes, uint32_t crc = 0);
 
 }  // namespace mtcki

@@ -1,5 +1,9 @@
-// What a run tells: metrics.jsonl (the source of truth), TensorBoard events, images, the progress line,
-// warnings. And the stop flag that SIGINT/SIGTERM set.
+// What a run tells: metrics.jsonl (the source of truth), TensorBoard events, images, the progress
+// line, warnings. And the stop flag that SIGINT/SIGTERM set.
+//
+//   metrics.jsonl:
+//   {"t":UNIX,"stage":"student/vgg8","step":40,"epoch":1.5,"kind":"train","values":{"loss":0.3}}
+// one write per line, so that a kill tears at most the last line; NaN and infinities are strings.
 #pragma once
 
 #include <cstdint>
@@ -17,21 +21,28 @@ using Values = std::vector<std::pair<std::string, double>>;
 class RunLog {
  public:
   RunLog();  // silent: for tests and library use
-  // folder: where metrics.jsonl, events and samples/ go. tensorboard: write event files.
+  // folder: where metrics.jsonl, events/<stage>/ and samples/ go; created when missing. A torn last
+  // line of an earlier process is cut off. tensorboard: write event files.
   RunLog(const std::string& folder, bool tensorboard);
   ~RunLog();
+  RunLog(const RunLog&) = delete;
+  RunLog& operator=(const RunLog&) = delete;
 
   // One line of metrics.jsonl and one TensorBoard scalar per value. kind: train | eval | event.
+  // DiskError when it cannot be written.
   void metrics(const std::string& stage, int64_t step, double epoch, const std::string& kind,
                const Values& values);
-  // PNG grid of u8 or [0,1] f32 images in samples/<stage>-<step>.png, and into the events.
+  // PNG grid of u8 or [0,1] f32 images [N,C,H,W] (C 1 or 3) in samples/<stage>-<step>.png, and into
+  // the events. columns 0: nearly square.
   void images(const std::string& stage, int64_t step, const Tensor& images, int64_t columns = 0);
-  // Progress: a bar with ETA on a terminal, a plain line every few seconds elsewhere.
+  // Progress: a bar with ETA on a terminal, a plain line every few seconds elsewhere. Values named
+  // "top1"/"acc" are percent.
   void progress(const std::string& stage, int64_t done, int64_t total, double images_per_second,
                 const Values& values);
   void end_progress();
   void info(const std::string& text);
   void warn(const std::string& text);
+  const std::vector<std::string>& warnings() const;
 
   // After a kill: forget metrics lines of `stage` with step > `step` (they will be written again).
   void rewind(const std::string& stage, int64_t step);
@@ -41,10 +52,14 @@ class RunLog {
   std::unique_ptr<Impl> impl_;
 };
 
-// Set by SIGINT/SIGTERM (second SIGINT leaves at once). Stages poll it after every step, save, and
-// throw Stopped.
+// Images [N,C,H,W] -> one picture u8 [C, rows*(H+gap)+gap, columns*(W+gap)+gap] on a dark ground.
+Tensor image_grid(const Tensor& images, int64_t columns = 0, int64_t gap = 2);
+
+// Set by SIGINT/SIGTERM/SIGUSR1 (a second SIGINT leaves at once with 130). Stages poll it after
+// every step, save, and throw Stopped.
 void install_signal_handlers();
-int stop_signal();  // 0, or the signal number
+int stop_signal();  // 0, or SIGINT / SIGTERM (SIGUSR1 counts as SIGTERM)
+void clear_stop_signal();
 struct Stopped {
   int signal;  // exit code 128 + signal
 };

@@ -1,0 +1,35 @@
+// The progress line: a bar that is redrawn on a terminal, a plain line every few seconds elsewhere.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace mtcki {
+
+std::string duration_text(double seconds);  // "7s", "3:07", "2:03:07", "3d 4h"
+
+class Progress {
+ public:
+  using Values = std::vector<std::pair<std::string, double>>;
+  ~Progress() { end(); }
+  void update(const std::string& stage, int64_t done, int64_t total, double images_per_second,
+              const Values& values);
+  void end();
+
+  // The text itself; width 0: the plain form.
+  static std::string text(const std::string& stage, int64_t done, int64_t total,
+                          double images_per_second, double eta_seconds, const Values& values,
+                          int width);
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  std::string stage_;
+  int64_t last_done_ = 0;
+  double seconds_per_unit_ = 0;  // smoothed
+  Clock::time_point last_time_, last_shown_;
+};
+
+}  // namespace mtcki
