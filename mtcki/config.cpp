@@ -30,8 +30,13 @@ struct Source {
   }
 };
 
+std::string one_line(std::string s) {
+  std::replace(s.begin(), s.end(), '\n', ' ');
+  return s;
+}
+
 [[noreturn]] void fail(const std::string& where, const std::string& what) {
-  throw UsageError(where + ": " + what);
+  throw UsageError(one_line(where + ": " + what));
 }
 
 std::string index_free(const std::string& path) {  // "teachers.0.model" -> "teachers.model"
@@ -223,11 +228,6 @@ void apply(RunConfig* config, const toml::table& root, const Source& source) {
   }
 }
 
-std::string one_line(std::string s) {
-  std::replace(s.begin(), s.end(), '\n', ' ');
-  return s;
-}
-
 void apply_file(RunConfig* config, const std::string& path) {
   std::error_code ec;
   if (!std::filesystem::is_regular_file(path, ec))
@@ -242,7 +242,7 @@ void apply_file(RunConfig* config, const std::string& path) {
     root = toml::parse(text.str(), path);
   } catch (const toml::parse_error& e) {
     fail(fmt::format("{}:{}:{}", path, e.source().begin.line, e.source().begin.column),
-         one_line(std::string(e.description())));
+         std::string(e.description()));
   }
   apply(config, root, {path});
 }
@@ -274,7 +274,7 @@ void apply_override(RunConfig* config, const std::string& text) {
     try {
       apply(config, toml::parse(text), {});
     } catch (const toml::parse_error& e) {
-      fail("command line", text + ": " + one_line(std::string(e.description())));
+      fail("command line", text + ": " + std::string(e.description()));
     }
     return;
   }
@@ -311,6 +311,7 @@ bool file_name_safe(const std::string& s) {
 template <class T>
 void name_elements(std::vector<T>* list, const char* section) {
   std::set<std::string> used;
+  for (const T& e : *list) used.insert(e.name);
   for (size_t i = 0; i < list->size(); ++i) {
     T& e = (*list)[i];
     if (e.model.empty())
