@@ -165,6 +165,27 @@ struct LessFn {
   MTCKI_HD bool operator()(T a, T b) const { return a < b; }
 };
 
+// Activations fused into batch normalisation. V: a scalar, or a SIMD vector on the CPU.
+enum class Act { none, relu, leaky_relu };
+template <Act A, class V>
+MTCKI_HD inline V activate(V y, V slope) {
+  if constexpr (A == Act::none) return y;
+  if constexpr (A == Act::relu) return y < V{} ? V{} : y;
+  if constexpr (A == Act::leaky_relu) return y < V{} ? slope * y : y;
+}
+// gy * act'(y); y is the activation's input or output, whose signs agree for slopes > 0.
+template <Act A, class V>
+MTCKI_HD inline V activate_grad(V gy, V y, V slope) {
+  if constexpr (A == Act::none) return gy;
+  if constexpr (A == Act::relu) return y <= V{} ? V{} : gy;
+  if constexpr (A == Act::leaky_relu) return y <= V{} ? slope * gy : gy;
+}
+// (x - mean) first: the form x*scale + shift loses all digits when the mean is large.
+template <class V>
+MTCKI_HD inline V bn_affine(V x, V mean, V scale, V bias) {
+  return (x - mean) * scale + bias;
+}
+
 // exp for float, within 2 ulp, without branches or calls, so that loops over it vectorise.
 // Arguments below -87 give 0 within the smallest normal number, above 88.7 they saturate.
 struct FastExpFn {

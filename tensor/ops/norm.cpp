@@ -1,0 +1,190 @@
+#include "tensor/ops/norm.h"
+
+#include "tensor/ops/norm_kernels.h"
+#include "tensor/ops/op_util.h"
+
+namespace mtcki {
+
+namespace {
+
+// x and everything of its shape in x's layout and in a computable dtype; [C] operands likewise.
+class Checks {
+ public:
+  Checks(const char* op, const char* lead_name, const Tensor& lead) : op_(op), lead_(lead) {
+    check_floating(op, lead_name, lead);
+    if (lead.rank() != 4 && lead.rank() != 2)
+      OpError(op).operand(lead_name, lead).shape(lead_name, " needs shape [N,C,H,W] or [N,C]");
+    cpu_only(op, lead);
+    wide_ = widen(lead);
+  }
+  const Tensor& lead() const { return wide_; }
+
+  Tensor like(const char* name, const Tensor& t) const {
+    if (!t.defined()) return t;
+    if (t.shape() != lead_.shape())
+      OpError(op_).operand("input", lead_).operand(name, t).shape(name, " needs the input's shape");
+    check_same_dtype_device(op_, "input", lead_, name, t);
+    return widen(t.to(lead_.layout()));
+  }
+  Tensor channels(const char* name, const Tensor& t, bool needed) const {
+    if (!t.defined() && !needed) return t;
+    if (!t.defined() || t.shape() != Shape{lead_.size(1)})
+      OpError(op_)
+          .operand("input", lead_)
+          .operand(name, t)
+          .shape(name, " needs shape [", lead_.size(1), "], one value per channel");
+    const Tensor w = widen(t);
+    if (w.dtype() != wide_.dtype())
+      OpError(op_)
+          .operand("input", lead_)
+          .operand(name, t)
+          .dtype(name, " needs dtype ", name_of(wide_.dtype()));
+    return w;
+  }
+  void needs(const char* name, const Tensor& t, const char* why) const {
+    if (!t.defined()) OpError(op_).operand("input", lead_).operand(name, t).argument(name, why);
+  }
+
+ private:
+  const char* op_;
+  Tensor lead_, wide_;
+};
+
+double count_of(const Tensor& x) { return static_cast<double>(x.numel()); }
+
+// Running statistics of bf16 are kept through a wide copy.
+void write_back(const Tensor& stored, const Tensor& wide) {
+  if (!stored.defined()) return;
+  if (stored.shares_memory(wide)) {
+    stored.bump_version();
+  } else {
+    Tensor(stored).copy_(wide);
+  }
+}
+
+BatchNormGrads batch_norm_grad(const char* op, bool train, const Tensor& gy, const Tensor& x,
+                               const Tensor& weight, const Tensor& bias, const Tensor& mean,
+                               const Tensor& spread, double eps, Activation act, const Tensor& y,
+                               bool want_x, bool want_params, bool want_residual) {
+  // Everything follows the layout of x; where x is not needed, of gy.
+  const Tensor& lead = x.defined() ? x : y.defined() ? y : gy;
+  const Checks checks(op, "input", lead);
+  BatchNormArgs a;
+  const Tensor g = checks.like("gy", gy);
+  checks.needs("gy", gy, " is undefined");
+  a.x = checks.like("x", x);
+  a.weight = checks.channels("weight", weight, false);
+  a.bias = checks.channels("bias", bias, false);
+  a.mean = checks.channels(train ? "mean" : "running_mean", mean, true);
+  a.var_or_invstd = checks.channels(train ? "invstd" : "running_var", spread, true);
+  a.eps = eps;
+  a.act = act;
+  const bool masked = act.kind != Activation::Kind::none;
+  const Tensor mask = masked ? checks.like("y", y) : Tensor();
+  if ((train && want_x) || want_params) checks.needs("x", x, " is needed for these gradients");
+  if (masked && !y.defined()) checks.needs("x", x, " or y is needed for the activation's mask");
+
+  BatchNormGrads out;
+  const Tensor& like = checks.lead();
+  if (want_x) out.x = Tensor::empty_like(like);
+  if (want_params) {
+    out.weight = Tensor::empty(a.mean.shape(), like.dtype(), like.device());
+    out.bias = Tensor::empty(a.mean.shape(), like.dtype(), like.device());
+  }
+  if (want_residual) out.residual = masked ? Tensor::empty_like(like) : g;
+  const bool reduces = want_params || (train && want_x);
+  const double reads = bytes_of(g, a.x, mask);
+  ProfileScope scope(
+      op, (reduces ? 10.0 : 4.0) * count_of(like),
+      (reduces && (want_x || want_residual) ? 2 : 1) * reads + bytes_of(out.x, out.residual));
+  batch_norm_grad_cpu(g, a, mask, train, out.x, out.weight, out.bias,
+                      masked ? out.residual : Tensor());
+  out.x = narrow_to(out.x, lead.dtype());
+  out.residual = narrow_to(out.residual, lead.dtype());
+  if (weight.defined()) out.weight = narrow_to(out.weight, weight.dtype());
+  if (bias.defined()) out.bias = narrow_to(out.bias, bias.dtype());
+  return out;
+}
+
+}  // namespace
+
+BatchNormTrain batch_norm_train(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                                const Tensor& running_mean, const Tensor& running_var,
+                                double momentum, double eps, Activation act,
+                                const Tensor& residual) {
+  const char* op = "batch_norm_train";
+  const Checks checks(op, "input", x);
+  if (x.size(1) > 0 && x.numel() / x.size(1) < 2)
+    OpError(op)
+        .operand("input", x)
+        .hint("use a batch of at least two, or eval mode")
+        .shape("needs more than one value per channel to train");
+  BatchNormArgs a;
+  a.x = checks.lead();
+  a.weight = checks.channels("weight", weight, false);
+  a.bias = checks.channels("bias", bias, false);
+  a.eps = eps;
+  a.act = act;
+  a.residual = checks.like("residual", residual);
+  const Tensor rm = checks.channels("running_mean", running_mean, false);
+  const Tensor rv = checks.channels("running_var", running_var, false);
+  BatchNormTrain out;
+  out.y = Tensor::empty_like(a.x);
+  out.mean = Tensor::empty({x.size(1)}, a.x.dtype(), x.device());
+  out.invstd = Tensor::empty({x.size(1)}, a.x.dtype(), x.device());
+  ProfileScope scope(op, 8.0 * count_of(x), 2 * bytes_of(a.x) + bytes_of(a.residual, out.y));
+  batch_norm_train_cpu(a, out.y, out.mean, out.invstd, rm, rv, momentum);
+  write_back(running_mean, rm);
+  write_back(running_var, rv);
+  out.y = out.y.to(x.dtype());
+  return out;
+}
+
+BatchNormGrads batch_norm_train_grad(const Tensor& gy, const Tensor& x, const Tensor& weight,
+                                     const Tensor& bias, const Tensor& mean, const Tensor& invstd,
+                                     Activation act, const Tensor& y, bool want_x, bool want_params,
+                                     bool want_residual) {
+  return batch_norm_grad("batch_norm_train_grad", true, gy, x, weight, bias, mean, invstd, 0, act,
+                         y, want_x, want_params, want_residual);
+}
+
+Tensor batch_norm_eval(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                       const Tensor& running_mean, const Tensor& running_var, double eps,
+                       Activation act, const Tensor& residual) {
+  const char* op = "batch_norm_eval";
+  const Checks checks(op, "input", x);
+  BatchNormArgs a;
+  a.x = checks.lead();
+  a.weight = checks.channels("weight", weight, false);
+  a.bias = checks.channels("bias", bias, false);
+  a.mean = checks.channels("running_mean", running_mean, true);
+  a.var_or_invstd = checks.channels("running_var", running_var, true);
+  a.eps = eps;
+  a.act = act;
+  a.residual = checks.like("residual", residual);
+  Tensor y = Tensor::empty_like(a.x);
+  ProfileScope scope(op, 4.0 * count_of(x), bytes_of(a.x, a.residual, y));
+  batch_norm_eval_cpu(a, y);
+  return y.to(x.dtype());
+}
+
+BatchNormGrads batch_norm_eval_grad(const Tensor& gy, const Tensor& x, const Tensor& weight,
+                                    const Tensor& bias, const Tensor& running_mean,
+                                    const Tensor& running_var, double eps, Activation act,
+                                    const Tensor& y, bool want_x, bool want_params,
+                                    bool want_residual) {
+  return batch_norm_grad("batch_norm_eval_grad", false, gy, x, weight, bias, running_mean,
+                         running_var, eps, act, y, want_x, want_params, want_residual);
+}
+
+ChannelMoments channel_moments(const Tensor& x) {
+  const char* op = "channel_moments";
+  const Checks checks(op, "input", x);
+  const Tensor& in = checks.lead();
+  ProfileScope scope(op, 4.0 * count_of(x), bytes_of(in));
+  const Moments m = moments_cpu(in);
+  const Shape shape{x.size(1)};
+  return {Tensor::from(m.mean, shape).to(in.dtype()), Tensor::from(m.var, shape).to(in.dtype())};
+}
+
+}  // namespace mtcki

@@ -1,0 +1,264 @@
+#include <algorithm>
+#include <cmath>
+#include <type_traits>
+#include <vector>
+
+#include "tensor/ops/channel_walk.h"
+#include "tensor/ops/functors.h"
+#include "tensor/ops/norm_kernels.h"
+
+namespace mtcki {
+
+namespace {
+
+template <class T>
+const T* ptr(const Tensor& t) {
+  return t.defined() ? t.data<T>() : nullptr;
+}
+
+template <class T>
+ChannelParams<T, 3> params(const std::vector<T>& a, const std::vector<T>& b,
+                           const std::vector<T>& c) {
+  return {{a.data(), b.data(), c.data()}};
+}
+
+ChannelView view_of(const Tensor& x) { return channel_view(x.shape(), x.layout()); }
+
+// Sums of x-K and (x-K)^2 with K near the mean, so that the variance of data with a large mean
+// keeps its digits. K: the channel's mean over the first image (or the first rows).
+template <class T>
+Moments moments(const Tensor& x) {
+  const T* p = x.data<T>();
+  const ChannelView v = view_of(x);
+  const size_t channels = static_cast<size_t>(v.channels());
+  ChannelView head = v;
+  head.outer = std::min<int64_t>(v.outer, v.inner >= 64 ? 1 : 64 / std::max<int64_t>(1, v.inner));
+  const auto first = reduce_channels<T, 0, 1>(
+      head, ChannelParams<T, 0>{},
+      [p](auto z, int64_t at, const auto&, auto& acc) { acc[0] += load<decltype(z)>(p + at); });
+  std::vector<T> shift(channels);
+  const double head_count = static_cast<double>(std::max<int64_t>(1, head.per_channel()));
+  for (size_t c = 0; c < channels; ++c) shift[c] = static_cast<T>(first[c] / head_count);
+  const auto sums = reduce_channels<T, 1, 2>(v, ChannelParams<T, 1>{{shift.data()}},
+                                             [p](auto z, int64_t at, const auto& q, auto& acc) {
+                                               const auto d = load<decltype(z)>(p + at) - q[0];
+                                               acc[0] += d;
+                                               acc[1] += d * d;
+                                             });
+  Moments m{std::vector<double>(channels), std::vector<double>(channels)};
+  const double n = static_cast<double>(v.per_channel());
+  for (size_t c = 0; c < channels; ++c) {
+    const double d = sums[c] / n;
+    m.mean[c] = static_cast<double>(shift[c]) + d;
+    const double var = sums[channels + c] / n - d * d;
+    m.var[c] = var < 0 ? 0 : var;  // a NaN stays
+  }
+  return m;
+}
+
+// f(std::integral_constant<Act, A>) for the run-time activation.
+template <class F>
+void with_act(Activation::Kind kind, const F& f) {
+  switch (kind) {
+    case Activation::Kind::none:
+      f(std::integral_constant<Act, Act::none>());
+      break;
+    case Activation::Kind::relu:
+      f(std::integral_constant<Act, Act::relu>());
+      break;
+    case Activation::Kind::leaky_relu:
+      f(std::integral_constant<Act, Act::leaky_relu>());
+      break;
+  }
+}
+template <class F>
+void with_bool(bool value, const F& f) {
+  value ? f(std::true_type()) : f(std::false_type());
+}
+
+// y = act((x - mean)*scale + bias + residual)
+template <class T>
+void apply(const Tensor& tx, const ChannelParams<T, 3>& p, Activation act, const Tensor& residual,
+           const Tensor& ty) {
+  const T *x = tx.data<T>(), *r = ptr<T>(residual);
+  T* y = ty.data<T>();
+  const T slope = static_cast<T>(act.slope);
+  with_act(act.kind, [&](auto kind) {
+    with_bool(r != nullptr, [&](auto has_residual) {
+      for_channels(view_of(tx), p, [=](auto z, int64_t at, const auto& q) {
+        using V = decltype(z);
+        V out = bn_affine(load<V>(x + at), q[0], q[1], q[2]);
+        if constexpr (has_residual()) out += load<V>(r + at);
+        store(y + at, activate<kind()>(out, splat<V>(slope)));
+      });
+    });
+  });
+}
+
+template <class T>
+struct Affine {
+  std::vector<T> mean, scale, bias, invstd;
+};
+// mean and invstd are double or T arrays.
+template <class T, class M, class S>
+Affine<T> affine_of(const BatchNormArgs& a, size_t channels, const M& mean, const S& invstd) {
+  Affine<T> out{std::vector<T>(channels), std::vector<T>(channels), std::vector<T>(channels),
+                std::vector<T>(channels)};
+  const T *w = ptr<T>(a.weight), *b = ptr<T>(a.bias);
+  for (size_t c = 0; c < channels; ++c) {
+    out.mean[c] = static_cast<T>(mean[c]);
+    out.invstd[c] = static_cast<T>(invstd[c]);
+    out.scale[c] = (w ? w[c] : T(1)) * out.invstd[c];
+    out.bias[c] = b ? b[c] : T(0);
+  }
+  return out;
+}
+
+template <class T>
+std::vector<double> invstd_of(const T* var, size_t channels, double eps) {
+  std::vector<double> out(channels);
+  for (size_t c = 0; c < channels; ++c) out[c] = 1.0 / std::sqrt(static_cast<double>(var[c]) + eps);
+  return out;
+}
+
+template <class T>
+void train_forward(const BatchNormArgs& a, const Tensor& y, const Tensor& mean,
+                   const Tensor& invstd, const Tensor& running_mean, const Tensor& running_var,
+                   double momentum) {
+  const Moments m = moments<T>(a.x);
+  const size_t channels = m.mean.size();
+  const auto inv = invstd_of(m.var.data(), channels, a.eps);
+  const Affine<T> f = affine_of<T>(a, channels, m.mean, inv);
+  std::copy(f.mean.begin(), f.mean.end(), mean.data<T>());
+  std::copy(f.invstd.begin(), f.invstd.end(), invstd.data<T>());
+  T* rm = ptr<T>(running_mean) ? running_mean.data<T>() : nullptr;
+  T* rv = ptr<T>(running_var) ? running_var.data<T>() : nullptr;
+  const double n = static_cast<double>(view_of(a.x).per_channel());
+  for (size_t c = 0; c < channels; ++c) {
+    const auto move = [&](T& r, double value) {
+      r = static_cast<T>((1 - momentum) * static_cast<double>(r) + momentum * value);
+    };
+    if (rm) move(rm[c], m.mean[c]);
+    if (rv) move(rv[c], m.var[c] * n / (n - 1));
+  }
+  apply(a.x, params(f.mean, f.scale, f.bias), a.act, a.residual, y);
+}
+
+// The gradient at the normalisation's output, gy*act'(.), for V elements at offset `at`.
+template <Act A, bool FromY, class V, class T, class Q>
+[[gnu::always_inline]] inline V masked(const T* gy, const T* x, const T* y, int64_t at, const Q& q,
+                                       T slope) {
+  const V g = load<V>(gy + at);
+  if constexpr (A == Act::none) return g;
+  const V s = splat<V>(slope);
+  if constexpr (FromY) return activate_grad<A>(g, load<V>(y + at), s);
+  return activate_grad<A>(g, bn_affine(load<V>(x + at), q[0], q[1], q[2]), s);
+}
+
+template <class T, Act A, bool FromY>
+void grad(const Tensor& tgy, const BatchNormArgs& a, const Tensor& ty, bool train,
+          const Tensor& tgx, const Tensor& gweight, const Tensor& gbias, const Tensor& tgr) {
+  const ChannelView v = view_of(tgy);
+  const size_t channels = static_cast<size_t>(v.channels());
+  const T *gy = tgy.data<T>(), *x = ptr<T>(a.x), *y = ptr<T>(ty);
+  const T slope = static_cast<T>(a.act.slope);
+  const T* mean = a.mean.data<T>();
+  const T* spread = a.var_or_invstd.data<T>();
+  const Affine<T> f = train ? affine_of<T>(a, channels, mean, spread)
+                            : affine_of<T>(a, channels, mean, invstd_of(spread, channels, a.eps));
+  // gx = gscale*g + xscale*(x - mean) + shift
+  std::vector<T> gscale(f.scale), xscale(channels, T(0)), shift(channels, T(0));
+  if (gweight.defined() || (train && tgx.defined())) {
+    const auto sums = reduce_channels<T, 3, 2>(
+        v, params(f.mean, f.scale, f.bias), [=](auto z, int64_t at, const auto& q, auto& acc) {
+          using V = decltype(z);
+          const V g = masked<A, FromY, V>(gy, x, y, at, q, slope);
+          acc[0] += g;
+          acc[1] += g * (load<V>(x + at) - q[0]);
+        });
+    const double n = static_cast<double>(v.per_channel());
+    for (size_t c = 0; c < channels; ++c) {
+      const double inv = static_cast<double>(f.invstd[c]), scale = static_cast<double>(f.scale[c]);
+      const double sum_g = sums[c], sum_gx = sums[channels + c];
+      if (gweight.defined()) gweight.data<T>()[c] = static_cast<T>(sum_gx * inv);
+      if (gbias.defined()) gbias.data<T>()[c] = static_cast<T>(sum_g);
+      if (train) {
+        xscale[c] = static_cast<T>(-scale * inv * inv * sum_gx / n);
+        shift[c] = static_cast<T>(-scale * sum_g / n);
+      }
+    }
+  }
+  T* gx = tgx.defined() ? tgx.data<T>() : nullptr;
+  T* gr = tgr.defined() ? tgr.data<T>() : nullptr;
+  if (!gx && !gr) return;
+  const ChannelParams<T, 6> p{
+      {f.mean.data(), f.scale.data(), f.bias.data(), gscale.data(), xscale.data(), shift.data()}};
+  with_bool(train && gx, [&](auto centred) {
+    with_bool(gr != nullptr, [&](auto has_residual) {
+      for_channels(v, p, [=](auto z, int64_t at, const auto& q) {
+        using V = decltype(z);
+        const V g = masked<A, FromY, V>(gy, x, y, at, q, slope);
+        if constexpr (has_residual()) store(gr + at, g);
+        if constexpr (centred()) {
+          store(gx + at, q[3] * g + (q[4] * (load<V>(x + at) - q[0]) + q[5]));
+        } else {
+          if (gx) store(gx + at, q[3] * g);
+        }
+      });
+    });
+  });
+}
+
+template <class T>
+void affine_kernel(const Tensor& tx, const std::vector<double>& a, const std::vector<double>& b,
+                   const Tensor& out) {
+  const std::vector<T> ta(a.begin(), a.end()), tb(b.begin(), b.end());
+  const T* x = tx.data<T>();
+  T* y = out.data<T>();
+  for_channels(view_of(tx), ChannelParams<T, 2>{{ta.data(), tb.data()}},
+               [=](auto z, int64_t at, const auto& q) {
+                 store(y + at, q[0] * load<decltype(z)>(x + at) + q[1]);
+               });
+}
+
+}  // namespace
+
+Moments moments_cpu(const Tensor& x) {
+  MTCKI_DISPATCH_FLOAT(x.dtype(), "channel_moments", T, { return moments<T>(x); });
+}
+
+void batch_norm_eval_cpu(const BatchNormArgs& a, const Tensor& y) {
+  MTCKI_DISPATCH_FLOAT(a.x.dtype(), "batch_norm_eval", T, {
+    const size_t channels = static_cast<size_t>(a.x.size(1));
+    const auto inv = invstd_of(a.var_or_invstd.data<T>(), channels, a.eps);
+    const Affine<T> f = affine_of<T>(a, channels, a.mean.data<T>(), inv);
+    apply(a.x, params(f.mean, f.scale, f.bias), a.act, a.residual, y);
+  });
+}
+
+void batch_norm_train_cpu(const BatchNormArgs& a, const Tensor& y, const Tensor& mean,
+                          const Tensor& invstd, const Tensor& running_mean,
+                          const Tensor& running_var, double momentum) {
+  MTCKI_DISPATCH_FLOAT(a.x.dtype(), "batch_norm_train", T, {
+    train_forward<T>(a, y, mean, invstd, running_mean, running_var, momentum);
+  });
+}
+
+void batch_norm_grad_cpu(const Tensor& gy, const BatchNormArgs& a, const Tensor& y, bool train,
+                         const Tensor& gx, const Tensor& gweight, const Tensor& gbias,
+                         const Tensor& gresidual) {
+  MTCKI_DISPATCH_FLOAT(gy.dtype(), "batch_norm_grad", T, {
+    with_act(a.act.kind, [&](auto kind) {
+      with_bool(y.defined(), [&](auto from_y) {
+        grad<T, kind(), from_y()>(gy, a, y, train, gx, gweight, gbias, gresidual);
+      });
+    });
+  });
+}
+
+void channel_affine_cpu(const Tensor& x, const std::vector<double>& a, const std::vector<double>& b,
+                        const Tensor& out) {
+  MTCKI_DISPATCH_FLOAT(x.dtype(), "channel_affine", T, { affine_kernel<T>(x, a, b, out); });
+}
+
+}  // namespace mtcki
