@@ -13,7 +13,7 @@ namespace mtcki::console {
 namespace {
 
 std::mutex mutex;
-bool quiet_mode = false;
+bool quiet_mode = false, silent_mode = false;
 std::FILE* log_file = nullptr;
 std::string shown;  // the status line now on the terminal
 
@@ -56,6 +56,7 @@ int width() {
 
 void set_quiet(bool on) { quiet_mode = on; }
 bool quiet() { return quiet_mode; }
+void set_silent(bool on) { silent_mode = on; }
 
 void set_log_file(const std::string& path) {
   const std::lock_guard<std::mutex> lock(mutex);
@@ -72,7 +73,7 @@ void line(Level level, const std::string& text) {
     std::fprintf(log_file, "%s %s%s\n", clock_text().c_str(), names[l], text.c_str());
     std::fflush(log_file);
   }
-  if (level == Level::info && quiet_mode) return;
+  if (silent_mode || (level == Level::info && quiet_mode)) return;
   erase_status();
   const bool color = has_color() && level != Level::info;
   std::fprintf(stderr, "%s%s%s%s\n", color ? colors[l] : "", names[l], color ? "\033[0m" : "",
@@ -83,7 +84,7 @@ void line(Level level, const std::string& text) {
 
 void status(const std::string& text) {
   const std::lock_guard<std::mutex> lock(mutex);
-  if (!is_terminal() || quiet_mode) return;
+  if (!is_terminal() || quiet_mode || silent_mode) return;
   erase_status();
   shown = text;
   std::fputs(shown.c_str(), stderr);

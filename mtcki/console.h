@@ -16,6 +16,7 @@ inline void warn(const std::string& text) { line(Level::warning, text); }
 // No info lines on the terminal (log.txt still gets them).
 void set_quiet(bool quiet);
 bool quiet();
+void set_silent(bool silent);  // nothing at all on the terminal: for tests
 // Appends every line to this file as well; "" ends that.
 void set_log_file(const std::string& path);
 
