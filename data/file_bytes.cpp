@@ -50,6 +50,12 @@ void throw_data_error(const std::string& path, int64_t offset, const std::string
 std::string recognise(Bytes b) {
   using namespace std::string_view_literals;
   if (b.empty()) return "an empty file (an interrupted download? fetch it again)";
+  // Before the magic numbers: a header length of 640 reads as the start of a pickle.
+  if (b.size() > 9 && b[8] == '{') {
+    uint64_t n = 0;
+    for (size_t i = 8; i-- > 0;) n = n << 8 | b[i];
+    if (n >= 2 && n <= 100'000'000) return "a safetensors file";
+  }
   if (starts_with(b, "version https://git-lfs"))
     return "a Git LFS pointer, not the file itself (run \"git lfs pull\" in its repository)";
   if (starts_like_html(b))
@@ -67,11 +73,6 @@ std::string recognise(Bytes b) {
   if (starts_with(b, "\x89PNG"sv)) return "a PNG image";
   if (starts_with(b, "\xff\xd8\xff"sv)) return "a JPEG image";
   if (b.size() > 262 && as_text(b.subspan(257, 5)) == "ustar") return "a tar archive (unpack it)";
-  if (b.size() > 9 && b[8] == '{') {
-    uint64_t n = 0;
-    for (size_t i = 8; i-- > 0;) n = n << 8 | b[i];
-    if (n >= 2 && n <= 100'000'000) return "a safetensors file";
-  }
   return "";
 }
 

@@ -1,0 +1,152 @@
+#include "data/dataset.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+
+#include "data/cifar.h"
+#include "data/file_bytes.h"
+#include "data/image_folder.h"
+#include "data/mnist.h"
+#include "data/synth10.h"
+
+namespace mtcki::data {
+
+namespace {
+
+Tensor as_f32(const std::vector<double>& v) {
+  Tensor t = Tensor::empty({static_cast<int64_t>(v.size())});
+  for (size_t i = 0; i < v.size(); ++i) t.data<float>()[i] = static_cast<float>(v[i]);
+  return t;
+}
+
+const Normalization kImageNet{{0.485, 0.456, 0.406}, {0.229, 0.224, 0.225}};
+
+// In the order that dataset_names() shows.
+const std::vector<DatasetInfo>& table() {
+  static const std::vector<DatasetInfo> rows = {
+      {"cifar10", "CIFAR-10: 50,000 + 10,000 colour images 32x32, 10 classes",
+       "https://www.cs.toronto.edu/~kriz/cifar.html (binary or Python version)", 3, 32, 10,
+       {{0.4914, 0.4822, 0.4465}, {0.2023, 0.1994, 0.2010}}},
+      {"cifar100", "CIFAR-100: 50,000 + 10,000 colour images 32x32, 100 classes",
+       "https://www.cs.toronto.edu/~kriz/cifar.html (binary or Python version)", 3, 32, 100,
+       {{0.5071, 0.4867, 0.4408}, {0.2675, 0.2565, 0.2761}}},
+      {"mnist", "MNIST: 60,000 + 10,000 grey digits 28x28, 10 classes",
+       "https://ossci-datasets.s3.amazonaws.com/mnist/", 1, 28, 10, {{0.1307}, {0.3081}}},
+      {"fashion-mnist", "Fashion-MNIST: 60,000 + 10,000 grey pieces of clothing 28x28, 10 classes",
+       "https://github.com/zalandoresearch/fashion-mnist (shipped with this project)", 1, 28, 10,
+       {{0.2860}, {0.3530}}},
+      {"tiny-imagenet", "Tiny-ImageNet: 100,000 + 10,000 colour images 64x64, 200 classes",
+       "http://cs231n.stanford.edu/tiny-imagenet-200.zip", 3, 64, 200,
+       {{0.4802, 0.4481, 0.3975}, {0.2302, 0.2265, 0.2262}}},
+      {"imagefolder", "your own PNG or JPEG images of one size: DIR/train/<class>/*, DIR/test/<class>/*",
+       "a folder of yours (--data-dir)", 3, 0, 0, kImageNet},
+      {"synth10", "synth10: procedural shapes 32x32, 10 classes, made in memory", "none needed", 3, 32,
+       10, {{0.5, 0.5, 0.5}, {0.25, 0.25, 0.25}}},
+      {"synth10-gray", "synth10 in grey, 28x28", "none needed", 1, 28, 10, {{0.5}, {0.25}}},
+  };
+  return rows;
+}
+
+// Other names under which a set's folder may lie.
+std::vector<std::string> folder_names(const std::string& name) {
+  if (name == "cifar10") return {"cifar10", "cifar-10", "cifar-10-batches-bin", "cifar-10-batches-py"};
+  if (name == "cifar100") return {"cifar100", "cifar-100", "cifar-100-binary", "cifar-100-python"};
+  if (name == "fashion-mnist") return {"fashion-mnist", "fashion_mnist", "FashionMNIST"};
+  if (name == "mnist") return {"mnist", "MNIST"};
+  if (name == "tiny-imagenet") return {"tiny-imagenet", "tiny-imagenet-200"};
+  return {name};
+}
+
+size_t edit_distance(const std::string& a, const std::string& b) {
+  std::vector<size_t> row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t best = std::min({row[j] + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1])});
+      diagonal = row[j];
+      row[j] = best;
+    }
+  }
+  return row[b.size()];
+}
+
+const DatasetInfo& find(const std::string& name) {
+  const DatasetInfo* nearest = nullptr;
+  size_t least = 4;
+  std::string all;
+  for (const DatasetInfo& row : table()) {
+    if (row.name == name) return row;
+    all += (all.empty() ? "" : " ") + row.name;
+    if (const size_t d = edit_distance(name, row.name); d < least) {
+      least = d;
+      nearest = &row;
+    }
+  }
+  throw UsageError(str("unknown dataset \"", name, "\"",
+                       nearest ? ": did you mean \"" + nearest->name + "\"?" : "", " (known: ", all,
+                       ")"));
+}
+
+}  // namespace
+
+Tensor Normalization::mean_tensor() const { return as_f32(mean); }
+Tensor Normalization::std_tensor() const { return as_f32(std); }
+
+std::vector<std::string> dataset_names() {
+  std::vector<std::string> out;
+  for (const DatasetInfo& row : table()) out.push_back(row.name);
+  return out;
+}
+
+DatasetInfo dataset_info(const std::string& name) { return find(name); }
+
+std::string dataset_default_dir(const std::string& name) {
+  std::vector<std::string> roots;
+  if (const char* set = std::getenv("MTCKI_DATA_DIR"); set && *set) {
+    roots.emplace_back(set);
+  } else {
+    roots.emplace_back("data");
+#ifdef MTCKI_SOURCE_DIR
+    roots.emplace_back(MTCKI_SOURCE_DIR "/data");
+#endif
+  }
+  const std::vector<std::string> names = folder_names(name);
+  std::error_code ignored;
+  for (const std::string& root : roots)
+    for (const std::string& n : names)
+      if (std::filesystem::is_directory(root + "/" + n, ignored)) return root + "/" + n;
+  return roots[0] + "/" + name;  // where "mtcki data get" would put it
+}
+
+ImageSet load_dataset(const DatasetSpec& spec) {
+  const DatasetInfo& info = find(spec.name);
+  if (spec.split != "train" && spec.split != "test")
+    throw UsageError(str("dataset \"", spec.name, "\": split is train or test, not \"", spec.split, "\""));
+  if (spec.limit < 0) throw UsageError(str("dataset limit ", spec.limit, ": must not be negative"));
+  const std::string dir = spec.dir.empty() ? dataset_default_dir(spec.name) : spec.dir;
+  ImageSet set;
+  if (spec.name == "cifar10" || spec.name == "cifar100") {
+    set = load_cifar(dir, spec.split, spec.name == "cifar100");
+  } else if (spec.name == "mnist" || spec.name == "fashion-mnist") {
+    set = load_mnist(dir, spec.split, spec.name == "fashion-mnist");
+  } else if (spec.name == "tiny-imagenet") {
+    set = load_tiny_imagenet(dir, spec.split, spec.limit);
+  } else if (spec.name == "imagefolder") {
+    set = load_image_folder(dir, spec.split, spec.limit);
+  } else {
+    set = make_synth10(spec.split, spec.limit, spec.seed, info.channels);
+  }
+  set.name = spec.name;
+  set.split = spec.split;
+  set.normalization = info.normalization;
+  if (spec.limit > 0 && set.size() > spec.limit) {
+    set.images = set.images.slice(0, spec.limit).clone();  // so that the rest is freed
+    set.labels = set.labels.slice(0, spec.limit).clone();
+  }
+  return set;
+}
+
+}  // namespace mtcki::data
