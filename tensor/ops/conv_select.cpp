@@ -10,6 +10,8 @@ namespace mtcki {
 
 namespace {
 
+constexpr ConvKernel kWinograd{"winograd", conv_winograd::forward, conv_winograd::grad_input,
+                               conv_winograd::grad_weight};
 constexpr ConvKernel kOnednn{"onednn", conv_onednn::forward, conv_onednn::grad_input,
                              conv_onednn::grad_weight};
 
@@ -40,7 +42,7 @@ void set_cpu_kernels(CpuKernels kernels) {
 
 CpuKernels cpu_kernels() { return setting(); }
 
-const ConvKernel& select_conv(const ConvProblem&, ConvPass) { return kOnednn; }
+const ConvKernel& select_conv(const ConvProblem& d, ConvPass) { if (cpu_kernels() != CpuKernels::onednn && conv_winograd::applies(d)) return kWinograd; return kOnednn; }
 
 const GemmKernel& select_gemm(int64_t, int64_t, int64_t) {
   static constexpr GemmKernel onednn{"onednn", conv_onednn::gemm};

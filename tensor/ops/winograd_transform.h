@@ -1,0 +1,158 @@
+// Internal: the one-dimensional transforms of Winograd's minimal filtering (Lavin and Gray, "Fast
+// Algorithms for Convolutional Neural Networks", 2015) with points 0, 1, -1, 2, -2, infinity. Each
+// works on six (or four, or three) registers; applied to columns, then to rows, it makes the
+// two-dimensional transform.
+//   F(4,3):  y = A^T [(G g) * (B^T d)]          4 outputs, 3 taps, 6 inputs
+//   F(3,4):  dw = G^T [(A dy) * (B^T d)]        its gradient with respect to the taps
+#pragma once
+
+#include "tensor/ops/simd.h"
+
+namespace mtcki::winograd {
+
+constexpr int kIn = 6, kOut = 4, kTaps = 3, kPoints = kIn * kIn;
+using V = FloatVector;
+constexpr int kWidth = Simd<float>::width;
+
+#define MTCKI_INLINE inline __attribute__((always_inline))
+
+// x <- B^T x, six values.
+MTCKI_INLINE void input_transform(V* x) {
+  const V a = x[4] - 4.0f * x[2], b = x[3] - 4.0f * x[1];
+  const V c = x[4] - x[2], d = 2.0f * (x[3] - x[1]);
+  x[0] = 4.0f * x[0] + (x[4] - 5.0f * x[2]);
+  x[5] = 4.0f * x[1] + (x[5] - 5.0f * x[3]);
+  x[1] = a + b;
+  x[2] = a - b;
+  x[3] = c + d;
+  x[4] = c - d;
+}
+
+// y = A^T m: six values to four.
+MTCKI_INLINE void output_transform(const V* m, V* y) {
+  const V s = m[1] + m[2], d = m[1] - m[2], s2 = m[3] + m[4], d2 = m[3] - m[4];
+  y[0] = m[0] + (s + s2);
+  y[1] = d + 2.0f * d2;
+  y[2] = s + 4.0f * s2;
+  y[3] = (d + 8.0f * d2) + m[5];
+}
+
+// o = A y: four values to six.
+MTCKI_INLINE void output_adjoint(const V* y, V* o) {
+  const V even = y[0] + y[2], odd = y[1] + y[3];
+  const V even2 = y[0] + 4.0f * y[2], odd2 = 2.0f * y[1] + 8.0f * y[3];
+  o[0] = y[0];
+  o[1] = even + odd;
+  o[2] = even - odd;
+  o[3] = even2 + odd2;
+  o[4] = even2 - odd2;
+  o[5] = y[3];
+}
+
+// u = G g: three taps to six.
+MTCKI_INLINE void weight_transform(const V* g, V* u) {
+  const V outer = (1.0f / 6) * (g[0] + g[2]), middle = (1.0f / 6) * g[1];
+  const V outer2 = (1.0f / 24) * g[0] + (1.0f / 6) * g[2], middle2 = (1.0f / 12) * g[1];
+  u[0] = 0.25f * g[0];
+  u[1] = -outer - middle;
+  u[2] = middle - outer;
+  u[3] = outer2 + middle2;
+  u[4] = outer2 - middle2;
+  u[5] = g[2];
+}
+
+// g = G^T u: six values to three taps.
+MTCKI_INLINE void weight_adjoint(const V* u, V* g) {
+  const V s = (1.0f / 6) * (u[1] + u[2]), s2 = u[3] + u[4];
+  g[0] = 0.25f * u[0] + ((1.0f / 24) * s2 - s);
+  g[1] = (1.0f / 6) * (u[2] - u[1]) + (1.0f / 12) * (u[3] - u[4]);
+  g[2] = ((1.0f / 6) * s2 - s) + u[5];
+}
+
+// The rows or columns [begin, end) of a tile that lie inside the image.
+struct Span {
+  int begin, end;
+  bool all(int size) const { return begin == 0 && end == size; }
+};
+MTCKI_INLINE Span clip(int64_t first, int size, int64_t limit) {
+  const int64_t begin = first < 0 ? -first : 0;
+  const int64_t end = first + size > limit ? limit - first : size;
+  return {static_cast<int>(begin < size ? begin : size), static_cast<int>(end > 0 ? end : 0)};
+}
+
+// B^T d B of one tile and channel block. `image` is the channel plane, (row, column) the tile's
+// first pixel, which may lie outside; outside pixels are zero. out[point * step].
+template <bool kBorder>
+MTCKI_INLINE void input_tile(const float* image, int64_t row, int64_t column, int64_t row_stride,
+                             Span rows, Span columns, float* out, int64_t step) {
+  V t[kIn][kIn];
+  MTCKI_UNROLL for (int j = 0; j < kIn; ++j) {
+    V x[kIn];
+    const bool in_columns = !kBorder || (j >= columns.begin && j < columns.end);
+    MTCKI_UNROLL for (int i = 0; i < kIn; ++i) {
+      if (!kBorder || (in_columns && i >= rows.begin && i < rows.end)) {
+        x[i] = load(image + (row + i) * row_stride + (column + j) * kWidth);
+      } else {
+        x[i] = V{};
+      }
+    }
+    input_transform(x);
+    MTCKI_UNROLL for (int i = 0; i < kIn; ++i) t[i][j] = x[i];
+  }
+  MTCKI_UNROLL for (int i = 0; i < kIn; ++i) {
+    input_transform(t[i]);
+    MTCKI_UNROLL for (int j = 0; j < kIn; ++j) store(out + (i * kIn + j) * step, t[i][j]);
+  }
+}
+
+// A dy A^T of one 4x4 tile of the output's gradient.
+template <bool kBorder>
+MTCKI_INLINE void gradient_tile(const float* image, int64_t row, int64_t column,
+                                int64_t row_stride, Span rows, Span columns, float* out,
+                                int64_t step) {
+  V t[kIn][kOut];
+  MTCKI_UNROLL for (int j = 0; j < kOut; ++j) {
+    V y[kOut], o[kIn];
+    const bool in_columns = !kBorder || j < columns.end;
+    MTCKI_UNROLL for (int i = 0; i < kOut; ++i) {
+      if (!kBorder || (in_columns && i < rows.end)) {
+        y[i] = load(image + (row + i) * row_stride + (column + j) * kWidth);
+      } else {
+        y[i] = V{};
+      }
+    }
+    output_adjoint(y, o);
+    MTCKI_UNROLL for (int i = 0; i < kIn; ++i) t[i][j] = o[i];
+  }
+  MTCKI_UNROLL for (int i = 0; i < kIn; ++i) {
+    V o[kIn];
+    output_adjoint(t[i], o);
+    MTCKI_UNROLL for (int j = 0; j < kIn; ++j) store(out + (i * kIn + j) * step, o[j]);
+  }
+}
+
+// A^T m A of one tile, plus bias, into the part of the 4x4 outputs that exists.
+MTCKI_INLINE void output_tile(const float* m, int64_t step, V bias, float* image,
+                              int64_t row_stride, int rows, int columns) {
+  V t[kOut][kIn];
+  MTCKI_UNROLL for (int j = 0; j < kIn; ++j) {
+    V x[kIn], y[kOut];
+    MTCKI_UNROLL for (int i = 0; i < kIn; ++i) x[i] = load(m + (i * kIn + j) * step);
+    output_transform(x, y);
+    MTCKI_UNROLL for (int i = 0; i < kOut; ++i) t[i][j] = y[i];
+  }
+  MTCKI_UNROLL for (int i = 0; i < kOut; ++i) {
+    V y[kOut];
+    output_transform(t[i], y);
+    if (i >= rows) break;
+    float* out = image + i * row_stride;
+    if (columns == kOut) {
+      MTCKI_UNROLL for (int j = 0; j < kOut; ++j) store(out + j * kWidth, y[j] + bias);
+    } else {
+      MTCKI_UNROLL for (int j = 0; j < kOut; ++j) if (j < columns)
+          store(out + j * kWidth, y[j] + bias);
+    }
+  }
+}
+
+}  // namespace mtcki::winograd
