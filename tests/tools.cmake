@@ -1,0 +1,26 @@
+# Programs beside the tests, and the CTest entries that run them.
+
+# golden_check: cases computed by another framework (docs/golden-files.md).
+add_executable(golden_check golden_check.cpp golden_check_ops.cpp golden_check_model.cpp)
+target_link_libraries(golden_check PRIVATE mtcki::mtcki)
+set_target_properties(golden_check PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+set(golden_dir ${CMAKE_CURRENT_SOURCE_DIR}/data/golden)
+set(golden_files ${golden_dir}/ops_f32.safetensors ${golden_dir}/ops_f64.safetensors
+    ${golden_dir}/model_resnet8.safetensors ${golden_dir}/model_small.safetensors)
+add_test(NAME golden_files COMMAND golden_check ${golden_files})
+add_test(NAME golden_files_builtin COMMAND golden_check --kernels builtin ${golden_files})
+if(MTCKI_WITH_ONEDNN)
+  add_test(NAME golden_files_onednn COMMAND golden_check --kernels onednn ${golden_files})
+endif()
+# Faults must be found and told apart: exit code 1 above tolerance, 2 for usage, 3 for a bad file.
+function(mtcki_golden_fault name code text)
+  add_test(NAME golden_fault_${name}
+           COMMAND ${CMAKE_COMMAND} -DCODE=${code} -DTEXT=${text} "-DCOMMAND=$<TARGET_FILE:golden_check>;${ARGN}"
+                   -P ${CMAKE_CURRENT_SOURCE_DIR}/expect_exit.cmake)
+endfunction()
+mtcki_golden_fault(wrong_gradient 1 "FAIL conv3x3/grad_in1" ${golden_dir}/wrong.safetensors)
+mtcki_golden_fault(unknown_op 2 "unknown op 'fold'" ${golden_dir}/unknown_op.safetensors)
+mtcki_golden_fault(no_metadata 3 "belongs to no case" ${golden_dir}/no_metadata.safetensors)
+mtcki_golden_fault(no_safetensors 3 "tools.cmake" ${CMAKE_CURRENT_SOURCE_DIR}/tools.cmake)
+mtcki_golden_fault(missing_file 3 "absent.safetensors" ${golden_dir}/absent.safetensors)
+mtcki_golden_fault(no_file 2 "usage")
