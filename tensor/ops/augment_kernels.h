@@ -1,0 +1,20 @@
+// CPU kernels of augment.h: checked plain inputs, allocated outputs. Undefined offset: the centre;
+// undefined flip: none.
+#pragma once
+
+#include "tensor/tensor.h"
+
+namespace mtcki {
+
+void pad_crop_flip_cpu(const Tensor& x, const Tensor& y, int64_t pad, const Tensor& offset,
+                       const Tensor& flip);
+void pad_crop_flip_grad_cpu(const Tensor& gy, const Tensor& gx, int64_t pad, const Tensor& offset,
+                            const Tensor& flip);
+void resized_crop_flip_cpu(const Tensor& x, const Tensor& y, const Tensor& box, const Tensor& flip);
+void resized_crop_flip_grad_cpu(const Tensor& gy, const Tensor& gx, const Tensor& box,
+                                const Tensor& flip);
+// (x - mean[c])/std[c]; mean undefined: x/std[c]. Any layout.
+void normalize_channels_cpu(const Tensor& x, const Tensor& mean, const Tensor& std,
+                            const Tensor& y);
+
+}  // namespace mtcki

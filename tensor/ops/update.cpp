@@ -1,0 +1,118 @@
+#include "tensor/ops/update.h"
+
+#include <cmath>
+
+#include "tensor/ops/op_util.h"
+#include "tensor/ops/update_kernels.h"
+
+namespace mtcki {
+
+namespace {
+
+void check_list(const char* op, const char* name, const TensorList& list, const TensorList& like) {
+  if (list.size() != like.size())
+    throw ShapeError(str(op, ": ", list.size(), " ", name, " for ", like.size(), " tensors"));
+  for (size_t i = 0; i < list.size(); ++i) {
+    if (!list[i].defined())
+      OpError(op)
+          .operand("tensor", like[i])
+          .operand(name, list[i])
+          .argument(name, " ", i, " is undefined; leave out what has none");
+    if (list[i].shape() != like[i].shape())
+      OpError(op)
+          .operand("tensor", like[i])
+          .operand(name, list[i])
+          .shape(name, " ", i, " needs the tensor's shape");
+  }
+}
+
+void check_params(const char* op, const TensorList& params) {
+  for (const Tensor& p : params) {
+    check_floating(op, "tensor", p);
+    cpu_only(op, p);
+  }
+}
+
+// What kernels work on: each entry in the layout of `like`, computed in f32 for bf16. Entries that
+// are written in place come back through write_back when they had to be converted.
+TensorList aligned(const TensorList& list, const TensorList& like) {
+  TensorList out;
+  for (size_t i = 0; i < list.size(); ++i)
+    out.push_back(list[i].to(like[i].layout()).to(widen(like[i]).dtype()));
+  return out;
+}
+
+void write_back(const TensorList& stored, const TensorList& computed) {
+  for (size_t i = 0; i < stored.size(); ++i) {
+    if (stored[i].raw() == computed[i].raw()) {
+      stored[i].bump_version();
+    } else {
+      Tensor(stored[i]).copy_(computed[i]);
+    }
+  }
+}
+
+double count(const TensorList& list) {
+  double n = 0;
+  for (const Tensor& t : list) n += static_cast<double>(t.numel());
+  return n;
+}
+double bytes(const TensorList& list) {
+  double n = 0;
+  for (const Tensor& t : list) n += bytes_of(t);
+  return n;
+}
+
+}  // namespace
+
+void sgd_update_(const TensorList& params, const TensorList& grads, const TensorList& buffers,
+                 const SgdUpdate& u) {
+  const char* op = "sgd_update_";
+  check_params(op, params);
+  check_list(op, "gradient", grads, params);
+  if (u.momentum != 0) check_list(op, "buffer", buffers, params);
+  const TensorList p = aligned(params, params), g = aligned(grads, params);
+  const TensorList b = u.momentum != 0 ? aligned(buffers, params) : TensorList();
+  ProfileScope scope(op, 6 * count(p), 2 * bytes(p) + bytes(g) + 2 * bytes(b));
+  sgd_update_cpu(p, g, b, u);
+  write_back(params, p);
+  if (u.momentum != 0) write_back(buffers, b);
+}
+
+void adam_update_(const TensorList& params, const TensorList& grads, const TensorList& exp_avg,
+                  const TensorList& exp_avg_sq, const AdamUpdate& u) {
+  const char* op = "adam_update_";
+  check_params(op, params);
+  check_list(op, "gradient", grads, params);
+  check_list(op, "exp_avg", exp_avg, params);
+  check_list(op, "exp_avg_sq", exp_avg_sq, params);
+  if (u.step < 1) throw Error(str(op, ": step counts from 1, got ", u.step));
+  const TensorList p = aligned(params, params), g = aligned(grads, params);
+  const TensorList m = aligned(exp_avg, params), v = aligned(exp_avg_sq, params);
+  ProfileScope scope(op, 14 * count(p), 2 * (bytes(p) + bytes(m) + bytes(v)) + bytes(g));
+  adam_update_cpu(p, g, m, v, u);
+  write_back(params, p);
+  write_back(exp_avg, m);
+  write_back(exp_avg_sq, v);
+}
+
+void ema_update_(const TensorList& dst, const TensorList& src, double decay) {
+  const char* op = "ema_update_";
+  check_params(op, dst);
+  check_list(op, "source", src, dst);
+  const TensorList d = aligned(dst, dst), s = aligned(src, dst);
+  ProfileScope scope(op, 3 * count(d), 2 * bytes(d) + bytes(s));
+  ema_update_cpu(d, s, decay);
+  write_back(dst, d);
+}
+
+double global_norm(const TensorList& tensors) {
+  const char* op = "global_norm";
+  check_params(op, tensors);
+  TensorList wide;
+  for (const Tensor& t : tensors) wide.push_back(widen(t));
+  ProfileScope scope(op, 2 * count(tensors), bytes(wide));
+  return std::sqrt(sum_of_squares_cpu(wide));
+}
+
+}  // namespace mtcki
