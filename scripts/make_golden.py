@@ -19,13 +19,17 @@ ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 sys.path.insert(0, os.path.join(ROOT, "tests", "data", "make"))
 import torch_models  # noqa: E402
 
-DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64", torch.int32: "I32"}
+DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64", torch.int32: "I32",
+          torch.bfloat16: "BF16"}
 
 
 def write_safetensors(path, tensors, metadata):
     header, offset, blobs = {"__metadata__": metadata}, 0, []
     for name, tensor in tensors.items():
-        blob = tensor.detach().contiguous().numpy().tobytes()
+        plain = tensor.detach().contiguous()
+        if plain.dtype == torch.bfloat16:  # numpy has no such type
+            plain = plain.view(torch.int16)
+        blob = plain.numpy().tobytes()
         header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape),
                         "data_offsets": [offset, offset + len(blob)]}
         offset += len(blob)
@@ -158,13 +162,17 @@ def ops(f):
     f.simple("normalize_channels", "normalize", [r(2, 6, 3, 3)], dim=1)
 
 
-def model_case(f, name, batch, keep=None, image=32, channels=3, classes=10):
+def model_case(f, name, batch, keep=None, image=32, channels=3, classes=10, half=False):
     """First training step of a classifier: logits, loss, gradients, moved statistics. keep: gradients
-    with at most so many elements are stored."""
+    with at most so many elements are stored. half: weights are rounded to bf16 and stored so."""
     torch.manual_seed(1)
     net = torch_models.classifier(name, channels, classes).to(f.dtype).train()
     for key, value in net.state_dict().items():
-        f.tensors[f"{name}/state/{key}"] = value.clone()
+        if half and value.is_floating_point():
+            value.copy_(value.bfloat16())
+            f.tensors[f"{name}/state/{key}"] = value.bfloat16()
+        else:
+            f.tensors[f"{name}/state/{key}"] = value.clone()
     x, y = f.randn(batch, channels, image, image), f.labels(batch, classes)
     logits = net(x)
     loss = F.cross_entropy(logits, y)
@@ -218,7 +226,7 @@ def main():
         ops(f)
         f.write(os.path.join(a.out, f"ops_{label}.safetensors"))
     f = File(torch.float32, a.seed)
-    model_case(f, "resnet8", 4, keep=2500)
+    model_case(f, "resnet8", 2, keep=2500, half=True)
     f.write(os.path.join(a.out, "model_resnet8.safetensors"))
     f = File(torch.float32, a.seed)
     model_case(f, "vgg8_w0.0625", 4, channels=1, image=28)
