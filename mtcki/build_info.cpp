@@ -1,0 +1,88 @@
+#include "mtcki/build_info.h"
+
+#include <sched.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "tensor/allocator.h"
+#include "tensor/error.h"
+#include "tensor/layout.h"
+#include "tensor/ops/conv.h"
+#include "tensor/parallel.h"
+
+#ifndef MTCKI_VERSION  // built without the project's CMake
+#define MTCKI_VERSION "unknown"
+#define MTCKI_GIT "unknown"
+#define MTCKI_BUILD_TYPE "unknown"
+#define MTCKI_COMPILER "unknown"
+#define MTCKI_FLAGS "unknown"
+#endif
+
+namespace mtcki {
+
+BuildInfo build_info() {
+  BuildInfo b;
+  b.version = MTCKI_VERSION;
+  b.git = MTCKI_GIT;
+  b.build_type = MTCKI_BUILD_TYPE;
+  b.compiler = MTCKI_COMPILER;
+  b.flags = MTCKI_FLAGS;
+  b.onednn = onednn_available() ? onednn_version() : "not built in";
+  b.cuda = "not built in: this version has CPU kernels only";
+  return b;
+}
+
+MachineInfo machine_info() {
+  MachineInfo m;
+  std::ifstream in("/proc/cpuinfo");
+  for (std::string line; std::getline(in, line);) {
+    if (line.compare(0, 10, "model name") == 0) {
+      m.cpu = line.substr(line.find(':') + 2);
+      break;
+    }
+  }
+  if (m.cpu.empty()) m.cpu = "unknown";
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  m.cores = sched_getaffinity(0, sizeof set, &set) == 0
+                ? CPU_COUNT(&set)
+                : static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN));
+#if defined(__x86_64__)
+  const auto add = [&m](bool on, const char* name) {
+    if (on) m.instructions += (m.instructions.empty() ? "" : " ") + std::string(name);
+  };
+  add(__builtin_cpu_supports("avx2"), "AVX2");
+  add(__builtin_cpu_supports("fma"), "FMA");
+  add(__builtin_cpu_supports("avx512f"), "AVX-512");
+#endif
+  m.memory_bytes =
+      static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  utsname u{};
+  if (uname(&u) == 0) m.system = str(u.sysname, " ", u.release, " ", u.machine);
+  return m;
+}
+
+std::vector<std::pair<std::string, std::string>> info_lines() {
+  const BuildInfo b = build_info();
+  const MachineInfo m = machine_info();
+  const char* const kernels = cpu_kernels() == CpuKernels::automatic ? "automatic"
+                              : cpu_kernels() == CpuKernels::onednn  ? "oneDNN"
+                                                                     : "built-in";
+  return {{"version", b.version},
+          {"git", b.git},
+          {"build", b.build_type + ", " + b.compiler},
+          {"flags", b.flags},
+          {"oneDNN", b.onednn},
+          {"CUDA", b.cuda},
+          {"CPU", str(m.cpu, ", ", m.cores, m.cores == 1 ? " core" : " cores")},
+          {"instructions", m.instructions.empty() ? "baseline" : m.instructions},
+          {"memory", human_bytes(m.memory_bytes)},
+          {"system", m.system},
+          {"threads", str(num_threads())},
+          {"kernels", str(kernels, " (MTCKI_CPU_KERNELS=auto|onednn|builtin), channel block ",
+                          kChannelBlock)}};
+}
+
+}  // namespace mtcki

@@ -1,0 +1,87 @@
+#include "mtcki/preflight.h"
+
+#include <filesystem>
+
+#include "data/dataset.h"
+#include "mtcki/console.h"
+#include "mtcki/model_file.h"
+#include "nn/models/model.h"
+#include "tensor/device.h"
+#include "tensor/error.h"
+
+namespace mtcki {
+
+namespace {
+
+// Building a network is the check of its name and of whether it takes this input.
+void check_model(const std::string& who, const nn::ModelSpec& spec) {
+  try {
+    nn::Init init;
+    nn::make_classifier(spec, init);
+  } catch (const Error& e) {
+    throw UsageError(who + ": " + e.what());
+  }
+}
+
+void check_normalization(const std::string& who, const std::vector<double>& mean,
+                         int64_t channels) {
+  if (!mean.empty() && static_cast<int64_t>(mean.size()) != channels)
+    throw UsageError(str(who, ": mean and std have ", mean.size(),
+                         " values, the images of this set ", channels,
+                         channels == 1 ? " channel" : " channels"));
+}
+
+}  // namespace
+
+void preflight(const RunConfig& config) {
+  parse_device(config.device);
+  const data::DatasetInfo info = data::dataset_info(config.data.name);
+  const std::string dir =
+      config.data.dir.empty() ? data::dataset_default_dir(config.data.name) : config.data.dir;
+  std::error_code ec;
+  if (config.data.name.rfind("synth10", 0) != 0 && !std::filesystem::is_directory(dir, ec))
+    throw DataError(str("dataset ", config.data.name, ": no folder \"", dir, "\"; ", info.source,
+                        ". Set data.dir=..., or try: mtcki data get ", config.data.name));
+  nn::ModelSpec spec;
+  spec.in_channels = info.channels;
+  spec.image_size = info.image_size;
+  spec.num_classes = info.num_classes;
+  if (spec.image_size == 0 || spec.num_classes == 0) {
+    // The files say it: one image of the test part is enough.
+    const data::ImageSet set =
+        data::load_dataset({config.data.name, config.data.dir, "test", 1, 0});
+    spec.in_channels = set.images.size(1);
+    spec.image_size = set.images.size(2);
+    spec.num_classes = set.num_classes();
+  }
+  for (const TeacherConfig& t : config.teachers) {
+    const std::string who = "teachers \"" + t.name + "\"";
+    spec.name = t.model;
+    check_model(who, spec);
+    check_normalization(who, t.mean, spec.in_channels);
+    if (t.weights.empty()) continue;
+    if (!std::filesystem::is_regular_file(t.weights, ec))
+      throw DataError(who + ": weights \"" + t.weights + "\": no such file");
+    load_model(t.weights, spec, t.name_map);
+  }
+  for (const StudentConfig& s : config.students) {
+    spec.name = s.model;
+    check_model("students \"" + s.name + "\"", spec);
+  }
+  if (!config.metrics.classifier_model.empty()) {
+    spec.name = config.metrics.classifier_model;
+    check_model("metrics.classifier_model", spec);
+    if (!config.metrics.classifier_weights.empty()) {
+      if (!std::filesystem::is_regular_file(config.metrics.classifier_weights, ec))
+        throw DataError("metrics.classifier_weights: \"" + config.metrics.classifier_weights +
+                        "\": no such file");
+      load_model(config.metrics.classifier_weights, spec, "");
+    }
+    for (const TeacherConfig& t : config.teachers)
+      if (t.model == config.metrics.classifier_model)
+        console::warn("metrics.classifier_model is also a teacher's architecture (" + t.model +
+                      "): FID-C then favours what that teacher sees");
+  }
+}
+
+}  // namespace mtcki

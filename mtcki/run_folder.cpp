@@ -1,0 +1,216 @@
+#include "mtcki/run_folder.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <ctime>
+#include <filesystem>
+#include <fstream>
+
+#include "data/atomic_file.h"
+#include "mtcki/build_info.h"
+#include "mtcki/console.h"
+#include "mtcki/progress.h"
+#include "tensor/error.h"
+#include "tensor/parallel.h"
+
+namespace mtcki {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+namespace {
+
+std::string now_text() {
+  const std::time_t now = std::time(nullptr);
+  std::tm tm{};
+  gmtime_r(&now, &tm);
+  char buffer[32];
+  std::strftime(buffer, sizeof buffer, "%Y-%m-%dT%H:%M:%SZ", &tm);
+  return buffer;
+}
+
+// Empties a run's folder except for its lock. Refuses what does not look like one.
+void empty_folder(const std::string& path) {
+  std::error_code ec;
+  bool other = false;
+  for (const auto& entry : fs::directory_iterator(path, ec))
+    if (entry.path().filename() != "lock") other = true;
+  if (!other) return;
+  if (!fs::exists(path + "/config.toml") || !fs::exists(path + "/manifest.json"))
+    throw UsageError("--fresh: \"" + path +
+                     "\" is not the folder of a run (no config.toml and manifest.json); it is left "
+                     "alone");
+  std::vector<fs::path> entries;
+  for (const auto& entry : fs::directory_iterator(path, ec))
+    if (entry.path().filename() != "lock") entries.push_back(entry.path());
+  for (const fs::path& e : entries) {
+    fs::remove_all(e, ec);
+    if (ec) throw DiskError("cannot remove \"" + e.string() + "\": " + ec.message());
+  }
+}
+
+}  // namespace
+
+RunFolder::RunFolder(const RunConfig& config, const std::vector<std::string>& argv, bool fresh)
+    : path_((fs::path(config.out) / config.name).string()) {
+  std::error_code ec;
+  fs::create_directories(path_, ec);
+  if (ec) throw DiskError("cannot create \"" + path_ + "\": " + ec.message());
+  const std::string lock = path_ + "/lock";
+  lock_ = open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (lock_ < 0) throw DiskError("cannot open \"" + lock + "\": " + std::strerror(errno));
+  if (flock(lock_, LOCK_EX | LOCK_NB) != 0) {
+    char holder[32] = {};
+    const ssize_t n = pread(lock_, holder, sizeof holder - 1, 0);
+    close(lock_);
+    lock_ = -1;
+    throw UsageError(str("\"", path_, "\" is being written by another mtcki",
+                         n > 0 ? str(" (process ", std::strtol(holder, nullptr, 10), ")") : "",
+                         "; wait for it, stop it, or give this run another name=..."));
+  }
+  const std::string pid = str(getpid(), "\n");
+  if (ftruncate(lock_, 0) != 0 || pwrite(lock_, pid.data(), pid.size(), 0) < 0) {
+    // Only the hint about the holder is lost.
+  }
+  try {
+    if (fresh) empty_folder(path_);
+    console::set_log_file(path_ + "/log.txt");
+    data::write_file_atomic(path_ + "/config.toml", to_toml(config));
+    std::ifstream in(path_ + "/manifest.json");
+    manifest_ = json::parse(in, nullptr, false);
+    if (!manifest_.is_object() || !manifest_.contains("attempts")) {
+      manifest_ = json::object();
+      manifest_["attempts"] = json::array();
+    }
+    const BuildInfo b = build_info();
+    const MachineInfo m = machine_info();
+    manifest_["format_version"] = 1;
+    manifest_["project"] = {{"version", b.version}, {"git", b.git}};
+    manifest_["build"] = {{"type", b.build_type},
+                          {"compiler", b.compiler},
+                          {"flags", b.flags},
+                          {"onednn", b.onednn},
+                          {"cuda", b.cuda}};
+    manifest_["machine"] = {{"cpu", m.cpu},
+                            {"cores", m.cores},
+                            {"instructions", m.instructions},
+                            {"memory_bytes", m.memory_bytes},
+                            {"system", m.system}};
+    manifest_["config_sha256"] = config_sha256(config);
+    manifest_["seed"] = config.seed;
+    manifest_["threads"] = num_threads();
+    // An attempt that never ended was killed.
+    for (json& a : manifest_["attempts"])
+      if (a.is_object() && a.value("status", "") == "running") a["status"] = "killed";
+    manifest_["attempts"].push_back({{"argv", argv}, {"start", now_text()}, {"status", "running"}});
+    write_manifest();
+  } catch (...) {
+    close(lock_);
+    throw;
+  }
+}
+
+RunFolder::~RunFolder() {
+  if (lock_ >= 0) close(lock_);
+  console::set_log_file("");
+}
+
+void RunFolder::write_manifest() {
+  data::write_file_atomic(path_ + "/manifest.json",
+                          manifest_.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
+}
+
+void RunFolder::write_result(const PipelineResult& result) {
+  data::write_file_atomic(path_ + "/result.json", to_json(result).dump(1) + "\n");
+}
+
+void RunFolder::finish(const std::string& status, int exit_code,
+                       const std::vector<std::string>& warnings) {
+  json& attempt = manifest_["attempts"].back();
+  attempt["status"] = status;
+  attempt["exit_code"] = exit_code;
+  attempt["end"] = now_text();
+  if (!warnings.empty()) attempt["warnings"] = warnings;
+  write_manifest();
+}
+
+json to_json(const PipelineResult& r) {
+  const auto put = [](json& to, const char* key, double v) {
+    if (v >= 0 && std::isfinite(v)) to[key] = std::round(v * 1e4) / 1e4;
+  };
+  json out;
+  out["teachers"] = json::array();
+  for (const TeacherResult& t : r.teachers) {
+    json j = {{"name", t.name}, {"model", t.model}};
+    put(j, "top1", t.top1);
+    put(j, "top5", t.top5);
+    j["parameters"] = t.parameters;
+    j["imported"] = t.imported;
+    out["teachers"].push_back(j);
+  }
+  out["students"] = json::array();
+  for (const StudentResult& s : r.students) {
+    json j = {{"name", s.name}, {"model", s.model}};
+    put(j, "top1", s.top1);
+    put(j, "top5", s.top5);
+    put(j, "top1_best", s.top1_best);
+    put(j, "agreement", s.agreement);
+    j["parameters"] = s.parameters;
+    out["students"].push_back(j);
+  }
+  out["synthetic"] = {{"images", r.synthetic_images}};
+  out["metrics"] = json::object();
+  for (const auto& [name, value] : r.metrics)
+    if (std::isfinite(value)) out["metrics"][name] = value;
+  out["seconds"] = json::object();
+  for (const auto& [name, value] : r.seconds) out["seconds"][name] = std::round(value * 100) / 100;
+  return out;
+}
+
+std::string result_table(const json& r) {
+  std::string out;
+  const auto percent = [](const json& row, const char* key) {
+    const auto it = row.find(key);
+    return it != row.end() && it->is_number() ? fmt::format("{:.2f}", it->get<double>())
+                                              : std::string("-");
+  };
+  const auto text = [](const json& row, const char* key) {
+    const auto it = row.find(key);
+    return it != row.end() && it->is_string() ? it->get<std::string>() : std::string();
+  };
+  out += fmt::format("{:<9} {:<16} {:<12} {:>11} {:>7} {:>7} {:>7} {:>7}\n", "", "name", "model",
+                     "parameters", "top-1", "best", "top-5", "agree");
+  for (const char* kind : {"teachers", "students"}) {
+    if (!r.contains(kind)) continue;
+    for (const json& row : r[kind])
+      out +=
+          fmt::format("{:<9} {:<16} {:<12} {:>11} {:>7} {:>7} {:>7} {:>7}\n",
+                      kind == std::string("teachers") ? "teacher" : "student", text(row, "name"),
+                      text(row, "model"), row.value("parameters", int64_t{0}), percent(row, "top1"),
+                      percent(row, "top1_best"), percent(row, "top5"), percent(row, "agreement"));
+  }
+  if (r.contains("synthetic"))
+    out += fmt::format("synthetic images: {}\n", r["synthetic"].value("images", int64_t{0}));
+  if (r.contains("metrics") && !r["metrics"].empty()) {
+    out += "metrics:";
+    for (const auto& [name, value] : r["metrics"].items())
+      if (value.is_number()) out += fmt::format("  {} {:.5g}", name, value.get<double>());
+    out += "\n";
+  }
+  if (r.contains("seconds") && !r["seconds"].empty()) {
+    out += "time:";
+    for (const auto& [name, value] : r["seconds"].items())
+      if (value.is_number())
+        out += fmt::format("  {} {}", name, duration_text(value.get<double>()));
+    out += "\n";
+  }
+  return out;
+}
+
+}  // namespace mtcki
