@@ -1,0 +1,40 @@
+#include "tensor/ops/conv.h"
+
+#include "autograd/functions.h"
+#include "autograd/recorder.h"
+
+namespace mtcki {
+
+Variable conv2d(const Variable& x, const Variable& w, const Variable& bias,
+                const Conv2dOptions& o) {
+  Recorder r("conv2d", {x, w, bias});
+  const Tensor y = conv2d(x.data(), w.data(), bias.data(), o);
+  if (r.needs(0))
+    r.grad(0, [w = r.save(w.data()), s = x.shape(), o](const Tensor& gy) {
+      return conv2d_grad_input(gy, w.get(), s, o);
+    });
+  if (r.needs(1))
+    r.grad(1, [x = r.save(x.data()), s = w.shape(), o](const Tensor& gy) {
+      return conv2d_grad_weight(gy, x.get(), s, o);
+    });
+  if (r.needs(2)) r.grad(2, [](const Tensor& gy) { return conv2d_grad_bias(gy); });
+  return r.finish(y);
+}
+
+Variable conv_transpose2d(const Variable& x, const Variable& w, const Variable& bias,
+                          const ConvTranspose2dOptions& o) {
+  Recorder r("conv_transpose2d", {x, w, bias});
+  const Tensor y = conv_transpose2d(x.data(), w.data(), bias.data(), o);
+  if (r.needs(0))
+    r.grad(0, [w = r.save(w.data()), o](const Tensor& gy) {
+      return conv_transpose2d_grad_input(gy, w.get(), o);
+    });
+  if (r.needs(1))
+    r.grad(1, [x = r.save(x.data()), s = w.shape(), o](const Tensor& gy) {
+      return conv_transpose2d_grad_weight(gy, x.get(), s, o);
+    });
+  if (r.needs(2)) r.grad(2, [](const Tensor& gy) { return conv2d_grad_bias(gy); });
+  return r.finish(y);
+}
+
+}  // namespace mtcki

@@ -1,0 +1,85 @@
+#include "autograd/functions.h"
+#include "autograd/recorder.h"
+#include "tensor/ops/elementwise.h"
+#include "tensor/ops/index.h"
+
+namespace mtcki {
+
+Variable reshape(const Variable& x, const Shape& shape) {
+  Recorder r("reshape", {x});
+  const Tensor y = x.data().reshape(shape);
+  if (r.needs(0)) r.grad(0, [s = x.shape()](const Tensor& gy) { return gy.reshape(s); });
+  return r.finish(y);
+}
+
+Variable flatten(const Variable& x) {
+  const int64_t rows = x.size(0);
+  return reshape(x, {rows, rows ? x.numel() / rows : 0});
+}
+
+Variable cat(const std::vector<Variable>& parts, int dim) {
+  Recorder r("cat", parts);
+  std::vector<Tensor> data;
+  for (const Variable& p : parts) data.push_back(p.data());
+  const Tensor y = cat(data, dim);
+  int64_t begin = 0;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const int64_t end = begin + parts[i].size(dim);
+    if (r.needs(static_cast<int>(i)))
+      r.grad(static_cast<int>(i),
+             [dim, begin, end](const Tensor& gy) { return narrow(gy, dim, begin, end); });
+    begin = end;
+  }
+  return r.finish(y);
+}
+
+Variable narrow(const Variable& x, int dim, int64_t begin, int64_t end) {
+  Recorder r("narrow", {x});
+  const Tensor y = narrow(x.data(), dim, begin, end);
+  if (r.needs(0))
+    r.grad(0, [s = x.shape(), dim, begin](const Tensor& gy) {
+      return narrow_grad(gy, s, dim, begin);
+    });
+  return r.finish(y);
+}
+
+Variable index_select(const Variable& x, const Tensor& index) {
+  Recorder r("index_select", {x});
+  const Tensor y = index_select(x.data(), index);
+  if (r.needs(0))  // rows may repeat: their gradients add up, in the order of the index
+    r.grad(0, [s = x.shape(), dtype = x.data().dtype(), index = r.save(index)](const Tensor& gy) {
+      const Tensor gx = Tensor::zeros(s, dtype, gy.device()), g = gy.plain();
+      const std::vector<int64_t> rows = index.get().to_vector<int64_t>();
+      for (size_t i = 0; i < rows.size(); ++i)
+        add_(gx.slice(rows[i], rows[i] + 1),
+             g.slice(static_cast<int64_t>(i), static_cast<int64_t>(i) + 1));
+      return gx;
+    });
+  return r.finish(y);
+}
+
+Variable transpose(const Variable& x) {
+  Recorder r("transpose", {x});
+  const Tensor y = transpose(x.data());
+  if (r.needs(0)) r.grad(0, [](const Tensor& gy) { return transpose(gy); });
+  return r.finish(y);
+}
+
+Variable subsample_pad_channels(const Variable& x, int64_t stride, int64_t before, int64_t after) {
+  Recorder r("subsample_pad_channels", {x});
+  const Tensor y = subsample_pad_channels(x.data(), stride, before, after);
+  if (r.needs(0))
+    r.grad(0, [s = x.shape(), stride, before](const Tensor& gy) {
+      return subsample_pad_channels_grad(gy, s, stride, before);
+    });
+  return r.finish(y);
+}
+
+Variable cast(const Variable& x, DType dtype) {
+  Recorder r("cast", {x});
+  const Tensor y = x.data().to(dtype);
+  if (r.needs(0)) r.grad(0, [d = x.data().dtype()](const Tensor& gy) { return gy.to(d); });
+  return r.finish(y);
+}
+
+}  // namespace mtcki
