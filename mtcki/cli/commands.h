@@ -1,0 +1,80 @@
+// What the subcommands of `mtcki` do once their flags are parsed. Each returns the exit code 0 or
+// throws a typed exception; main.cpp turns those into one line and an exit code.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace mtcki::cli {
+
+struct ComputeOptions {
+  std::string device = "auto";
+  int64_t threads = 0;  // 0: all cores
+};
+// Threads and device. "auto" without a GPU says once why it falls back.
+void apply(const ComputeOptions& options);
+
+struct RunOptions {
+  std::string stage;                // "" whole job; train | invert | distill
+  std::vector<std::string> inputs;  // configuration files and key=value, in order
+  std::vector<std::string> argv;
+  ComputeOptions compute;
+  bool device_given = false, threads_given = false;
+  bool fresh = false, print_config = false, help_config = false, check = false;
+  bool no_tensorboard = false;
+};
+int run_command(const RunOptions& options);
+
+struct EvalOptions {
+  std::string model, weights, data, data_dir, split = "test", name_map;
+  std::vector<double> mean, std;
+  int64_t limit = 0;
+  bool json = false;
+  ComputeOptions compute;
+};
+int eval_command(const EvalOptions& options);
+
+struct SummaryOptions {
+  std::string model, generator;
+  int64_t classes = 10, channels = 3, size = 32;
+  bool list = false, json = false;
+};
+int summary_command(const SummaryOptions& options);
+
+struct ProfileOptions {
+  std::string model = "wrn16_1", mode = "train", trace, csv;
+  int64_t batch = 128, steps = 5, rows = 20;
+  int64_t classes = 10, channels = 3, size = 32;
+  ComputeOptions compute;
+};
+int profile_command(const ProfileOptions& options);
+
+struct DataOptions {
+  std::string name, dir;
+};
+int data_list_command();
+int data_verify_command(const DataOptions& options);
+int data_get_command(const DataOptions& options);
+
+struct ExportWeightsOptions {
+  std::string model, weights, name_map, out;
+  int64_t classes = 10, channels = 3, size = 32;
+};
+int export_weights_command(const ExportWeightsOptions& options);
+
+struct ExportImagesOptions {
+  std::string set, layout = "imagefolder", out;
+};
+int export_images_command(const ExportImagesOptions& options);
+
+struct ReportOptions {
+  std::vector<std::string> runs;
+  std::string out;
+  int64_t refresh = 0;
+};
+int report_command(const ReportOptions& options);
+
+int info_command(bool json);
+
+}  // namespace mtcki::cli

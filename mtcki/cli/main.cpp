@@ -1,0 +1,298 @@
+// The command line of `mtcki`. The only file that includes CLI11, which is slow to compile.
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <cstdio>
+#include <exception>
+#include <new>
+
+#include "mtcki/build_info.h"
+#include "mtcki/cli/commands.h"
+#include "mtcki/console.h"
+#include "mtcki/nearest.h"
+#include "mtcki/run_log.h"
+#include "tensor/error.h"
+
+namespace mtcki::cli {
+
+namespace {
+
+void add_compute(CLI::App* app, ComputeOptions* o) {
+  app->add_option("--device", o->device, "auto, cpu or cuda[:INDEX]")->capture_default_str();
+  app->add_option("--threads", o->threads, "CPU threads; 0: all cores")
+      ->check(CLI::Range(0, 4096))
+      ->capture_default_str();
+}
+
+void add_input_shape(CLI::App* app, int64_t* classes, int64_t* channels, int64_t* size) {
+  app->add_option("--classes", *classes, "number of classes")
+      ->check(CLI::Range(1, 1000000))
+      ->capture_default_str();
+  app->add_option("--channels", *channels, "input channels")
+      ->check(CLI::IsMember({1, 3}))
+      ->capture_default_str();
+  app->add_option("--size", *size, "image height and width")
+      ->check(CLI::IsMember({28, 32, 64}))
+      ->capture_default_str();
+}
+
+const char kRunFooter[] =
+    "Arguments are configuration files (TOML), applied in order, and KEY=VALUE overrides, e.g.\n"
+    "  mtcki run configs/demo.toml seed=1 synthesis.g_steps=100 students.0.model=vgg8\n"
+    "  mtcki run --help-config            every key with default, range and meaning\n"
+    "The run folder is OUT/NAME (keys out and name). Finished stages are skipped, an interrupted "
+    "one\n"
+    "resumes exactly; Ctrl-C saves first (a second Ctrl-C leaves at once).\n"
+    "Exit codes: 0 ok, 1 internal, 2 usage, 3 data, 4 numerics, 5 memory, 6 disk, 130/143 stopped.";
+
+CLI::App* add_run(CLI::App* app, const char* name, const char* what, RunOptions* o) {
+  CLI::App* s = app->add_subcommand(name, what);
+  s->add_option("inputs", o->inputs, "configuration files and KEY=VALUE overrides")
+      ->type_name("FILE|KEY=VALUE");
+  s->add_flag("--fresh", o->fresh, "start over: empties the run folder first");
+  s->add_flag("--check", o->check, "check configuration, files and models, compute nothing");
+  s->add_flag("--print-config", o->print_config, "print the resolved configuration and stop");
+  s->add_flag("--help-config", o->help_config, "print every key of the configuration and stop");
+  s->add_flag("--no-tensorboard", o->no_tensorboard, "write no TensorBoard event files");
+  add_compute(s, &o->compute);
+  s->footer(kRunFooter);
+  return s;
+}
+
+// All long flags of the command that was meant, for suggestions.
+std::vector<std::string> flags_of(const CLI::App* app) {
+  std::vector<std::string> out;
+  for (const CLI::Option* o : app->get_options())
+    for (const std::string& name : o->get_lnames()) out.push_back("--" + name);
+  return out;
+}
+
+const CLI::App* innermost(const CLI::App* app) {
+  while (!app->get_subcommands().empty()) app = app->get_subcommands().front();
+  return app;
+}
+
+std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
+
+int usage_error(const CLI::App* app, const std::string& text) {
+  std::string path;
+  for (const CLI::App* a = app; a; a = a->get_parent())
+    path = a->get_name() + (path.empty() ? "" : " ") + path;
+  console::line(console::Level::error, text + " (see: " + path + " --help)");
+  return 2;
+}
+
+// Flags and words that no option took.
+int unexpected(const CLI::App* app, const std::string& word) {
+  if (word.size() > 1 && word[0] == '-') {
+    const std::string flag = word.substr(0, word.find('='));
+    return usage_error(app, "unknown flag \"" + flag + "\"" + did_you_mean(flag, flags_of(app)));
+  }
+  std::vector<std::string> names;
+  for (const CLI::App* s : app->get_subcommands(nullptr)) names.push_back(s->get_name());
+  if (!names.empty())
+    return usage_error(app, "unknown command \"" + word + "\"" + did_you_mean(word, names));
+  return usage_error(app, "unexpected argument \"" + word + "\"");
+}
+
+int parse_and_run(int argc, char** argv) {
+  CLI::App app{
+      "mtcki: trains classifiers, inverts them into images (multi-teacher contrastive knowledge\n"
+      "inversion) and teaches students from nothing but those images."};
+  app.name("mtcki");
+  app.require_subcommand(0, 1);
+  app.set_version_flag("--version", [] {
+    const BuildInfo b = build_info();
+    return "mtcki " + b.version + " (" + b.git + ", " + b.build_type + ", " + b.compiler +
+           ", oneDNN " + b.onednn + ", " + b.flags + ")";
+  });
+  bool quiet = false;
+  app.add_flag("-q,--quiet", quiet, "only warnings, errors and results");
+  app.fallthrough();
+
+  RunOptions run_o[4];
+  const char* const stages[4] = {"", "train", "invert", "distill"};
+  CLI::App* run_apps[4] = {
+      add_run(&app, "run", "the whole job: teachers, synthetic images, students, report",
+              &run_o[0]),
+      add_run(&app, "train", "only the teachers of a configuration", &run_o[1]),
+      add_run(&app, "invert", "only the synthetic images (teachers must be there)", &run_o[2]),
+      add_run(&app, "distill", "only the students (synthetic images must be there)", &run_o[3])};
+  for (int i = 0; i < 4; ++i) {
+    run_o[i].stage = stages[i];
+    run_o[i].argv.assign(argv, argv + argc);
+  }
+
+  EvalOptions eval_o;
+  CLI::App* eval = app.add_subcommand("eval", "accuracy of a weight file on a data set");
+  eval->add_option("--weights", eval_o.weights, "file: .safetensors, or a PyTorch .pth/.th/.pt")
+      ->required();
+  eval->add_option("--model", eval_o.model,
+                   "architecture (mtcki summary --list); default: the file's metadata");
+  eval->add_option("--data", eval_o.data, "data set (mtcki data list)")->required();
+  eval->add_option("--data-dir", eval_o.data_dir,
+                   "folder of its files; default: $MTCKI_DATA_DIR/NAME or data/NAME");
+  eval->add_option("--mean", eval_o.mean,
+                   "input normalisation a,b,c; default: the file's metadata, else the data set's")
+      ->delimiter(',');
+  eval->add_option("--std", eval_o.std, "likewise")->delimiter(',');
+  eval->add_option("--split", eval_o.split, "test or train")
+      ->check(CLI::IsMember({"test", "train"}))
+      ->capture_default_str();
+  eval->add_option("--limit", eval_o.limit, "first n images only; 0: all")
+      ->check(CLI::NonNegativeNumber);
+  eval->add_option("--name-map", eval_o.name_map,
+                   "renaming of foreign keys: torchvision, datafree, kuangliu or a file of lines "
+                   "\"old new\"");
+  eval->add_flag("--json", eval_o.json, "print {\"top1\":..,\"top5\":..,\"n\":..} in percent");
+  add_compute(eval, &eval_o.compute);
+
+  SummaryOptions summary_o;
+  CLI::App* summary = app.add_subcommand("summary", "layers, parameters, MACs, memory of a model");
+  summary->add_option("--model", summary_o.model, "classifier, e.g. wrn40_2");
+  summary->add_option("--generator", summary_o.generator, "generator: cmi, large or dcgan");
+  summary->add_flag("--list", summary_o.list, "list the known models");
+  summary->add_flag("--json", summary_o.json, "totals as JSON");
+  add_input_shape(summary, &summary_o.classes, &summary_o.channels, &summary_o.size);
+
+  ProfileOptions profile_o;
+  bool mode_train = false, mode_eval = false, mode_inversion = false;
+  CLI::App* profile =
+      app.add_subcommand("profile", "time, GFLOP/s and GB/s per op, module and stage of a step");
+  profile->add_option("--model", profile_o.model, "classifier (the teacher with --inversion)")
+      ->capture_default_str();
+  profile->add_option("--batch", profile_o.batch, "images per step")
+      ->check(CLI::Range(2, 65536))
+      ->capture_default_str();
+  auto* mode = profile->add_option_group("what is measured");
+  mode->add_flag("--train", mode_train, "forward, cross-entropy, backward, SGD (default)");
+  mode->add_flag("--eval", mode_eval, "forward only");
+  mode->add_flag("--inversion", mode_inversion,
+                 "generator, frozen teacher, statistics loss, backward to latents and generator");
+  mode->require_option(0, 1);
+  profile->add_option("--steps", profile_o.steps, "steps measured, after two of warm-up")
+      ->check(CLI::Range(1, 10000))
+      ->capture_default_str();
+  profile->add_option("--rows", profile_o.rows, "lines per table; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  profile->add_option("--trace", profile_o.trace,
+                      "write a trace for chrome://tracing or ui.perfetto.dev");
+  profile->add_option("--csv", profile_o.csv, "write the tables as CSV");
+  add_input_shape(profile, &profile_o.classes, &profile_o.channels, &profile_o.size);
+  add_compute(profile, &profile_o.compute);
+
+  DataOptions data_o;
+  CLI::App* data = app.add_subcommand("data", "data sets: list, verify, get");
+  data->require_subcommand(1);
+  data->add_subcommand("list", "known sets, where they are looked for, whether they are there");
+  for (const char* name : {"verify", "get"}) {
+    CLI::App* s = data->add_subcommand(
+        name, name == std::string("verify") ? "check sizes, checksums and content of a set's files"
+                                            : "download a set with curl and verify it");
+    s->add_option("name", data_o.name, "data set (mtcki data list)")->required();
+    s->add_option("--data-dir", data_o.dir, "its folder");
+  }
+
+  ExportWeightsOptions weights_o;
+  ExportImagesOptions images_o;
+  CLI::App* exp = app.add_subcommand("export", "weights or synthetic images in other formats");
+  exp->require_subcommand(1);
+  CLI::App* exp_weights =
+      exp->add_subcommand("weights", "to .safetensors, .npz or .onnx (by the name of --out)");
+  exp_weights->add_option("--weights", weights_o.weights, "file to read")->required();
+  exp_weights->add_option("--model", weights_o.model, "architecture; default: the file's metadata");
+  exp_weights->add_option("--name-map", weights_o.name_map, "as for eval");
+  exp_weights->add_option("--out", weights_o.out, "file to write")->required();
+  add_input_shape(exp_weights, &weights_o.classes, &weights_o.channels, &weights_o.size);
+  CLI::App* exp_images = exp->add_subcommand("images", "a synthetic set as PNG files");
+  exp_images->add_option("set", images_o.set, "run folder, or its synth/ folder")->required();
+  exp_images
+      ->add_option("--layout", images_o.layout,
+                   "imagefolder: one folder per class; flat: all in one")
+      ->check(CLI::IsMember({"imagefolder", "flat"}))
+      ->capture_default_str();
+  exp_images->add_option("--out", images_o.out, "folder to write, new or empty")->required();
+
+  ReportOptions report_o;
+  CLI::App* report = app.add_subcommand("report", "writes report.html of a run, or of several");
+  report->add_option("runs", report_o.runs, "run folders")->required();
+  report->add_option("--out", report_o.out, "file; default: report.html in the first folder");
+  report->add_option("--live", report_o.refresh, "the page reloads itself every so many seconds")
+      ->check(CLI::NonNegativeNumber);
+
+  bool info_json = false;
+  CLI::App* info = app.add_subcommand("info", "version, build, machine, kernels, data sets found");
+  info->add_flag("--json", info_json, "as JSON");
+
+  // Unknown flags are collected, so that the message can suggest the right one.
+  const std::vector<CLI::App*> all = [&app] {
+    std::vector<CLI::App*> list{&app};
+    for (size_t i = 0; i < list.size(); ++i)
+      for (CLI::App* s : list[i]->get_subcommands(nullptr)) list.push_back(s);
+    return list;
+  }();
+  for (CLI::App* a : all) a->allow_extras();
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    std::fputs(innermost(&app)->help().c_str(), stdout);
+    return 0;
+  } catch (const CLI::CallForVersion& v) {
+    std::puts(v.what());
+    return 0;
+  } catch (const CLI::ParseError& e) {
+    for (const CLI::App* a : all)
+      if (!a->remaining().empty()) return unexpected(a, a->remaining().front());
+    return usage_error(innermost(&app), first_line(e.what()));
+  }
+  for (auto a = all.rbegin(); a != all.rend(); ++a)
+    if (!(*a)->remaining().empty()) return unexpected(*a, (*a)->remaining().front());
+  if (app.get_subcommands().empty()) {
+    std::fputs(app.help().c_str(), stdout);
+    return 2;
+  }
+  console::set_quiet(quiet);
+  for (int i = 0; i < 4; ++i) {
+    if (!run_apps[i]->parsed()) continue;
+    run_o[i].device_given = run_apps[i]->count("--device") > 0;
+    run_o[i].threads_given = run_apps[i]->count("--threads") > 0;
+    return run_command(run_o[i]);
+  }
+  if (eval->parsed()) return eval_command(eval_o);
+  if (summary->parsed()) return summary_command(summary_o);
+  if (profile->parsed()) {
+    profile_o.mode = mode_eval ? "eval" : mode_inversion ? "inversion" : "train";
+    return profile_command(profile_o);
+  }
+  if (data->got_subcommand("list")) return data_list_command();
+  if (data->got_subcommand("verify")) return data_verify_command(data_o);
+  if (data->got_subcommand("get")) return data_get_command(data_o);
+  if (exp_weights->parsed()) return export_weights_command(weights_o);
+  if (exp_images->parsed()) return export_images_command(images_o);
+  if (report->parsed()) return report_command(report_o);
+  return info_command(info_json);
+}
+
+}  // namespace
+
+}  // namespace mtcki::cli
+
+int main(int argc, char** argv) {
+  using mtcki::console::Level;
+  try {
+    return mtcki::cli::parse_and_run(argc, argv);
+  } catch (const mtcki::Stopped& s) {
+    mtcki::console::line(Level::info, "stopped; the same command continues");
+    return 128 + s.signal;
+  } catch (const mtcki::Error& e) {
+    mtcki::console::line(Level::error, e.what());
+    return e.exit_code();
+  } catch (const std::bad_alloc&) {
+    mtcki::console::line(Level::error, "out of memory");
+    return 5;
+  } catch (const std::exception& e) {
+    mtcki::console::line(Level::error, std::string("internal: ") + e.what());
+    return 1;
+  }
+}

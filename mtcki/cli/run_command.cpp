@@ -1,0 +1,113 @@
+// run, train, invert, distill: one configuration, the whole job or one of its stages.
+#include <cstdio>
+#include <filesystem>
+#include <new>
+
+#include "mtcki/cli/commands.h"
+#include "mtcki/config.h"
+#include "mtcki/console.h"
+#include "mtcki/pipeline.h"
+#include "mtcki/preflight.h"
+#include "mtcki/report.h"
+#include "mtcki/run_folder.h"
+#include "mtcki/run_log.h"
+#include "tensor/error.h"
+
+namespace mtcki::cli {
+
+namespace {
+
+RunConfig resolve(const RunOptions& o) {
+  std::vector<std::string> files, overrides;
+  for (const std::string& input : o.inputs) {
+    // A file may have '=' in its name only when it exists.
+    std::error_code ec;
+    const bool file =
+        input.find('=') == std::string::npos || std::filesystem::is_regular_file(input, ec);
+    if (file && !overrides.empty())
+      throw UsageError("\"" + input + "\": configuration files come before KEY=VALUE overrides");
+    (file ? files : overrides).push_back(input);
+  }
+  if (o.device_given) overrides.push_back("device=" + o.compute.device);
+  if (o.threads_given) overrides.push_back(str("threads=", o.compute.threads));
+  if (o.no_tensorboard) overrides.push_back("tensorboard=false");
+  if (o.inputs.empty())
+    throw UsageError("no configuration given, e.g. mtcki run configs/demo.toml");
+  return load_config(files, overrides);
+}
+
+PipelineResult execute(const RunOptions& o, const RunConfig& config, const std::string& folder,
+                       RunLog& log) {
+  PipelineResult result;
+  if (o.stage == "train") {
+    result.teachers = run_teachers(config, folder, log);
+  } else if (o.stage == "invert") {
+    result.synthetic_images = run_synthesis(config, folder, log);
+  } else if (o.stage == "distill") {
+    if (config.students.empty())
+      throw UsageError(
+          "students: none given; write [[students]] with a model, or "
+          "students.0.model=... on the command line");
+    result.students = run_students(config, folder, log);
+  } else {
+    result = run_pipeline(config, folder, log);
+  }
+  return result;
+}
+
+}  // namespace
+
+int run_command(const RunOptions& o) {
+  if (o.help_config) {
+    std::fputs(config_reference().c_str(), stdout);
+    return 0;
+  }
+  const RunConfig config = resolve(o);
+  if (o.print_config) {
+    std::fputs(to_toml(config).c_str(), stdout);
+    std::printf("\n# sha256 of what affects results: %s\n", config_sha256(config).c_str());
+    return 0;
+  }
+  apply({config.device, config.threads});
+  preflight(config);
+  if (o.check) {
+    std::puts("configuration, files and models are fine");
+    return 0;
+  }
+  install_signal_handlers();
+  RunFolder folder(config, o.argv, o.fresh);
+  RunLog log(folder.path(), config.tensorboard);
+  const auto close_with = [&](const std::string& status, int code) {
+    log.end_progress();
+    folder.finish(status, code, log.warnings());
+    // The report of an unfinished run shows how far it came.
+    if (std::filesystem::exists(folder.path() + "/metrics.jsonl"))
+      write_report({folder.path()}, folder.path() + "/report.html");
+  };
+  try {
+    const PipelineResult result = execute(o, config, folder.path(), log);
+    log.end_progress();
+    const std::string table = result_table(to_json(result));
+    if (o.stage.empty()) folder.write_result(result);
+    close_with("finished", 0);
+    std::fputs(table.c_str(), stdout);
+    if (o.stage.empty()) std::printf("result: %s/result.json\n", folder.path().c_str());
+    std::printf("report: %s/report.html\n", folder.path().c_str());
+    return 0;
+  } catch (const Stopped& s) {
+    close_with("stopped", 128 + s.signal);
+    throw;
+  } catch (const Error& e) {
+    try {
+      close_with(e.what(), e.exit_code());
+    } catch (const Error&) {
+      // A full disk may be why it failed; the first error is the one to show.
+    }
+    throw;
+  } catch (const std::bad_alloc&) {
+    throw OutOfMemoryError(
+        "out of memory; smaller batch sizes (train, synthesis, distill) need less");
+  }
+}
+
+}  // namespace mtcki::cli
