@@ -52,9 +52,6 @@ class RunLog {
   std::unique_ptr<Impl> impl_;
 };
 
-// Images [N,C,H,W] -> one picture u8 [C, rows*(H+gap)+gap, columns*(W+gap)+gap] on a dark ground.
-Tensor image_grid(const Tensor& images, int64_t columns = 0, int64_t gap = 2);
-
 // Set by SIGINT/SIGTERM/SIGUSR1 (a second SIGINT leaves at once with 130). Stages poll it after
 // every step, save, and throw Stopped.
 void install_signal_handlers();
