@@ -1,6 +1,6 @@
 // Convolution layers of the CIFAR networks and the generator, batch 128: every direction, oneDNN
-// against the built-in kernels and the automatic choice. FLOP/s are nominal (2 MAC per tap), so that
-// Winograd may exceed the machine's peak; BM_Peak measures that peak.
+// against the built-in kernels and the automatic choice. FLOP/s are nominal (2 MAC per tap), so
+// that Winograd may exceed the machine's peak; BM_Peak measures that peak.
 //
 //   conv_bench --benchmark_filter='64->64 16x16' --benchmark_repetitions=5
 #include <benchmark/benchmark.h>
@@ -28,13 +28,13 @@ struct Layer {
 };
 
 const Layer kLayers[] = {
-    {3, 16, 32, 3, 1},   {16, 16, 32, 3, 1},  {16, 32, 32, 3, 1},   {32, 32, 32, 3, 1},
-    {32, 64, 32, 3, 2},  {32, 32, 16, 3, 1},  {64, 64, 16, 3, 1},   {64, 128, 16, 3, 2},
-    {64, 64, 8, 3, 1},   {128, 128, 8, 3, 1}, {16, 32, 32, 1, 2},   {64, 128, 16, 1, 2},
-    {3, 64, 32, 3, 1},   {64, 64, 32, 3, 1},  {64, 128, 32, 3, 2},  {128, 128, 16, 3, 1},
+    {3, 16, 32, 3, 1},    {16, 16, 32, 3, 1},  {16, 32, 32, 3, 1},  {32, 32, 32, 3, 1},
+    {32, 64, 32, 3, 2},   {32, 32, 16, 3, 1},  {64, 64, 16, 3, 1},  {64, 128, 16, 3, 2},
+    {64, 64, 8, 3, 1},    {128, 128, 8, 3, 1}, {16, 32, 32, 1, 2},  {64, 128, 16, 1, 2},
+    {3, 64, 32, 3, 1},    {64, 64, 32, 3, 1},  {64, 128, 32, 3, 2}, {128, 128, 16, 3, 1},
     {128, 256, 16, 3, 2}, {256, 256, 8, 3, 1}, {256, 512, 8, 3, 2}, {512, 512, 4, 3, 1},
-    {512, 512, 2, 3, 1}, {128, 64, 32, 3, 1}, {64, 3, 32, 3, 1},    {1, 16, 28, 3, 1},
-    {16, 16, 28, 3, 1},  {32, 32, 14, 3, 1},  {64, 64, 7, 3, 1}};
+    {512, 512, 2, 3, 1},  {128, 64, 32, 3, 1}, {64, 3, 32, 3, 1},   {1, 16, 28, 3, 1},
+    {16, 16, 28, 3, 1},   {32, 32, 14, 3, 1},  {64, 64, 7, 3, 1}};
 
 Tensor noise(const Shape& shape) {
   Tensor t = Tensor::empty(shape);
@@ -83,10 +83,9 @@ void peak(benchmark::State& state) {
       }
     });
   }
-  state.counters["FLOP/s"] =
-      benchmark::Counter(2.0 * kChains * Simd<float>::width * static_cast<double>(kSteps * threads),
-                         benchmark::Counter::kIsIterationInvariantRate,
-                         benchmark::Counter::kIs1000);
+  state.counters["FLOP/s"] = benchmark::Counter(
+      2.0 * kChains * Simd<float>::width * static_cast<double>(kSteps * threads),
+      benchmark::Counter::kIsIterationInvariantRate, benchmark::Counter::kIs1000);
 }
 
 int register_all() {

@@ -10,6 +10,8 @@ namespace mtcki {
 
 namespace {
 
+constexpr ConvKernel kDirect{"direct", conv_direct::forward, conv_direct::grad_input,
+                             conv_direct::grad_weight};
 constexpr ConvKernel kWinograd{"winograd", conv_winograd::forward, conv_winograd::grad_input,
                                conv_winograd::grad_weight};
 constexpr ConvKernel kOnednn{"onednn", conv_onednn::forward, conv_onednn::grad_input,
@@ -42,7 +44,12 @@ void set_cpu_kernels(CpuKernels kernels) {
 
 CpuKernels cpu_kernels() { return setting(); }
 
-const ConvKernel& select_conv(const ConvProblem& d, ConvPass) { if (cpu_kernels() != CpuKernels::onednn && conv_winograd::applies(d)) return kWinograd; return kOnednn; }
+const ConvKernel& select_conv(const ConvProblem& d, ConvPass) {
+  if (cpu_kernels() == CpuKernels::onednn) return kOnednn;
+  if (cpu_kernels() == CpuKernels::builtin || !onednn_available())
+    return conv_winograd::applies(d) ? kWinograd : kDirect;
+  return conv_winograd::applies(d) ? kWinograd : kOnednn;
+}
 
 const GemmKernel& select_gemm(int64_t, int64_t, int64_t) {
   static constexpr GemmKernel onednn{"onednn", conv_onednn::gemm};

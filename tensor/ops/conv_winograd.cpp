@@ -1,13 +1,14 @@
 // Winograd F(4x4,3x3), forward and input gradient (the same with transposed, rotated weights).
 //
 // Per block of tiles: input transform V[36][tile][c]; then per group of output channels 36 small
-// products M[36][tile][k] = V U and the output transform. A block's V stays in the second-level cache
-// and M never becomes larger than one group, so that the 36 / 16 blow-up of the transformed data
-// costs no memory traffic.
+// products M[36][tile][k] = V U and the output transform. A block's V stays in the second-level
+// cache and M never becomes larger than one group, so that the 36 / 16 blow-up of the transformed
+// data costs no memory traffic.
 //
-// Two ways to share the work. Few channels: every thread takes its own tiles, the transformed weights
-// U are made once and shared. Many channels (U larger than the caches): all threads work on the same
-// tiles, each for its own output channels, and makes only the U that it uses, group by group.
+// Two ways to share the work. Few channels: every thread takes its own tiles, the transformed
+// weights U are made once and shared. Many channels (U larger than the caches): all threads work on
+// the same tiles, each for its own output channels, and makes only the U that it uses, group by
+// group.
 #include <omp.h>
 
 #include <algorithm>
@@ -26,7 +27,8 @@ using namespace winograd;  // NOLINT: the transforms are this file's vocabulary
 constexpr int kTileRows = kSimdRegisters == 32 ? 14 : 6;  // tiles in registers
 constexpr int kGroup = 2 * kWidth;                        // output channels in registers
 
-// One of the two directions: `in` and `out` channels, weights addressed as w[o*out_step + i*in_step].
+// One of the two directions: `in` and `out` channels, weights addressed as w[o*out_step +
+// i*in_step].
 struct Direction {
   int64_t n, in, out, h, w, p, q, pad_h, pad_w;
   int64_t out_step, in_step;
@@ -36,15 +38,15 @@ struct Direction {
   int64_t tiles() const { return n * tiles_h() * tiles_w(); }
   int64_t groups() const { return (out + kGroup - 1) / kGroup; }
   int64_t group_width(int64_t g) const { return std::min<int64_t>(kGroup, out - g * kGroup); }
-  // Distance of V's rows; the odd line avoids that all 36 planes map to the same cache sets.
-  int64_t row() const { return in + 16; }
+  int64_t row() const { return in; }  // distance of V's rows
 };
 
 // m[R][KV vectors] = v[R][depth] u[depth][KV vectors]
 template <int R, int KV>
 void product(int64_t depth, const float* v, int64_t v_row, const float* u, float* m) {
   V acc[R][KV];
-  MTCKI_UNROLL for (int r = 0; r < R; ++r) MTCKI_UNROLL for (int k = 0; k < KV; ++k) acc[r][k] = V{};
+  MTCKI_UNROLL for (int r = 0; r < R; ++r) MTCKI_UNROLL for (int k = 0; k < KV; ++k) acc[r][k] =
+      V{};
   for (int64_t c = 0; c < depth; ++c) {
     V uv[KV];
     MTCKI_UNROLL for (int k = 0; k < KV; ++k) uv[k] = load(u + (c * KV + k) * kWidth);
@@ -53,8 +55,8 @@ void product(int64_t depth, const float* v, int64_t v_row, const float* u, float
       MTCKI_UNROLL for (int k = 0; k < KV; ++k) acc[r][k] += x * uv[k];
     }
   }
-  MTCKI_UNROLL for (int r = 0; r < R; ++r)
-      MTCKI_UNROLL for (int k = 0; k < KV; ++k) store(m + (r * KV + k) * kWidth, acc[r][k]);
+  MTCKI_UNROLL for (int r = 0; r < R; ++r) MTCKI_UNROLL for (int k = 0; k < KV; ++k)
+      store(m + (r * KV + k) * kWidth, acc[r][k]);
 }
 
 using Product = void (*)(int64_t, const float*, int64_t, const float*, float*);
@@ -108,7 +110,27 @@ void transform_weights(const Direction& d, const float* w, int64_t group, float*
   }
 }
 
-// Tiles [begin, end) of x into V; V's tile 0 is `begin` - `offset`.
+// Asks for the pixels of (tile, channel block) units ahead of their use. The products between two
+// transforms leave the memory system idle, and a tile's short rows defeat the hardware's
+// prefetchers. Units [from, to) count `blocks` channel blocks per tile, from tile `first` and block
+// `block0` on.
+template <bool kWrite>
+MTCKI_INLINE void prefetch(const float* data, int64_t channels, int64_t h, int64_t w,
+                           int64_t tiles_h, int64_t tiles_w, int64_t first, int64_t block0,
+                           int64_t blocks, int64_t from, int64_t to) {
+  for (int64_t u = from; u < to; ++u) {
+    const int64_t t = first + u / blocks, block = block0 + u % blocks;
+    const int64_t n = t / (tiles_h * tiles_w), r = t % (tiles_h * tiles_w);
+    const int64_t row = r / tiles_w * kOut, column = r % tiles_w * kOut;
+    const float* p = data + ((n * channels / kWidth + block) * h * w + row * w + column) * kWidth;
+    const int64_t rows = std::min<int64_t>(kOut, h - row);
+    for (int64_t i = 0; i < rows; ++i, p += w * kWidth)
+      for (int64_t line = 0; line < kOut * kWidth; line += 16)
+        __builtin_prefetch(p + line, kWrite ? 1 : 0, 2);
+  }
+}
+
+// Tiles [begin, end) of x into V, whose first row is tile `begin`.
 void transform_input(const Direction& d, const float* x, int64_t begin, int64_t end, float* v,
                      int64_t plane) {
   const int64_t tw = d.tiles_w(), per_image = d.tiles_h() * tw;
@@ -129,13 +151,27 @@ void transform_input(const Direction& d, const float* x, int64_t begin, int64_t 
   }
 }
 
+// Tiles whose input is to be prefetched meanwhile.
+struct Ahead {
+  const float* x = nullptr;
+  int64_t begin = 0, end = 0;
+};
+
 // One output group for tiles [begin, end) that are in V: products, then the output transform.
 template <int KV>
 void outputs(const Direction& d, const float* v, int64_t plane, const float* u, float* m,
-             int64_t begin, int64_t end, int64_t group, const float* bias, float* y) {
+             int64_t begin, int64_t end, int64_t group, const float* bias, float* y,
+             const Ahead& ahead) {
   constexpr int64_t kLanes = KV * kWidth;
-  const int64_t count = end - begin, m_plane = count * kLanes;
+  const int64_t count = end - begin, m_plane = plane_size(count * kLanes);
+  const int64_t tiles_h = d.tiles_h(), tiles_w = d.tiles_w();
+  const int64_t in_blocks = d.in / kWidth, units = (ahead.end - ahead.begin) * in_blocks;
   for (int point = 0; point < kPoints; ++point) {
+    prefetch<true>(y, d.out, d.p, d.q, tiles_h, tiles_w, begin, group * 2, KV,
+                   count * KV * point / kPoints, count * KV * (point + 1) / kPoints);
+    const int64_t step = group * kPoints + point, steps = d.groups() * kPoints;
+    prefetch<false>(ahead.x, d.in, d.h, d.w, tiles_h, tiles_w, ahead.begin, 0, in_blocks,
+                    units * step / steps, units * (step + 1) / steps);
     const float* uu = u + point * d.in * kLanes;
     const float* vv = v + point * plane;
     float* mm = m + point * m_plane;
@@ -144,10 +180,9 @@ void outputs(const Direction& d, const float* v, int64_t plane, const float* u, 
       product<kTileRows, KV>(d.in, vv + t * d.row(), d.row(), uu, mm + t * kLanes);
     if (t < count) pick<KV>(count - t)(d.in, vv + t * d.row(), d.row(), uu, mm + t * kLanes);
   }
-  const int64_t tw = d.tiles_w(), per_image = d.tiles_h() * tw;
   for (int64_t t = begin; t < end; ++t) {
-    const int64_t n = t / per_image, r = t % per_image;
-    const int64_t row = r / tw * kOut, column = r % tw * kOut;
+    const int64_t n = t / (tiles_h * tiles_w), r = t % (tiles_h * tiles_w);
+    const int64_t row = r / tiles_w * kOut, column = r % tiles_w * kOut;
     const int rows = static_cast<int>(std::min<int64_t>(kOut, d.p - row));
     const int columns = static_cast<int>(std::min<int64_t>(kOut, d.q - column));
     for (int k = 0; k < KV; ++k) {
@@ -161,11 +196,12 @@ void outputs(const Direction& d, const float* v, int64_t plane, const float* u, 
 }
 
 void outputs(const Direction& d, const float* v, int64_t plane, const float* u, float* m,
-             int64_t begin, int64_t end, int64_t group, const float* bias, float* y) {
+             int64_t begin, int64_t end, int64_t group, const float* bias, float* y,
+             const Ahead& ahead) {
   if (d.group_width(group) == kGroup) {
-    outputs<2>(d, v, plane, u, m, begin, end, group, bias, y);
+    outputs<2>(d, v, plane, u, m, begin, end, group, bias, y, ahead);
   } else {
-    outputs<1>(d, v, plane, u, m, begin, end, group, bias, y);
+    outputs<1>(d, v, plane, u, m, begin, end, group, bias, y, ahead);
   }
 }
 
@@ -181,14 +217,15 @@ void split_tiles(const Direction& d, const float* x, const float* w, const float
   const int64_t fit = (int64_t{256} << 10) / (kPoints * 4 * d.in);
   const int64_t block = std::clamp(fit / kTileRows, int64_t{4}, int64_t{16}) * kTileRows;
   parallel_for(d.tiles(), kTileRows, [&](int64_t begin, int64_t end) {
-    const int64_t plane = block * d.row();
+    const int64_t plane = plane_size(block * d.row());
     Scratch v(static_cast<size_t>(kPoints * plane) * sizeof(float));
-    Scratch m(static_cast<size_t>(kPoints * block * kGroup) * sizeof(float));
+    Scratch m(static_cast<size_t>(kPoints * plane_size(block * kGroup)) * sizeof(float));
     for (int64_t t = begin; t < end; t += block) {
       const int64_t stop = std::min(end, t + block);
       transform_input(d, x, t, stop, v.as(), plane);
+      const Ahead ahead{x, stop, std::min(end, stop + block)};
       for (int64_t g = 0; g < d.groups(); ++g)
-        outputs(d, v.as(), plane, u + g * u_group, m.as(), t, stop, g, bias, y);
+        outputs(d, v.as(), plane, u + g * u_group, m.as(), t, stop, g, bias, y, ahead);
     }
   });
 }
@@ -201,7 +238,7 @@ void split_channels(const Direction& d, const float* x, const float* w, const fl
   const int64_t most = std::max<int64_t>(kTileRows, fit / kTileRows * kTileRows);
   const int64_t blocks = (tiles + most - 1) / most;
   const int64_t block = ((tiles + blocks - 1) / blocks + kTileRows - 1) / kTileRows * kTileRows;
-  const int64_t plane = block * d.row();
+  const int64_t plane = plane_size(block * d.row());
   Scratch v(static_cast<size_t>(kPoints * plane) * sizeof(float));
   for (int64_t t = 0; t < tiles; t += block) {
     const int64_t stop = std::min(tiles, t + block);
@@ -210,10 +247,10 @@ void split_channels(const Direction& d, const float* x, const float* w, const fl
     });
     parallel_for(d.groups(), 1, [&](int64_t begin, int64_t end) {
       Scratch u(static_cast<size_t>(kPoints * d.in * kGroup) * sizeof(float));
-      Scratch m(static_cast<size_t>(kPoints * block * kGroup) * sizeof(float));
+      Scratch m(static_cast<size_t>(kPoints * plane_size(block * kGroup)) * sizeof(float));
       for (int64_t g = begin; g < end; ++g) {
         transform_weights(d, w, g, u.as());
-        outputs(d, v.as(), plane, u.as(), m.as(), t, stop, g, bias, y);
+        outputs(d, v.as(), plane, u.as(), m.as(), t, stop, g, bias, y, Ahead());
       }
     });
   }

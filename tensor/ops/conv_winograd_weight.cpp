@@ -1,8 +1,9 @@
 // Winograd weight gradient: dW = G^T [ sum over tiles (B^T x B) * (A gy A^T) ] G.
 //
-// A chunk of tiles is transformed to V[36][tile][c] and Y[36][tile][k]; per rectangle of channels 36
-// products over the chunk's tiles go into a local M and, transformed back, are added to dW. So the
-// 36-point M is never stored as a whole, and f32 sums are short: one chunk, then chunk by chunk.
+// A chunk of tiles is transformed to V[36][tile][c] and Y[36][tile][k]; per rectangle of channels
+// 36 products over the chunk's tiles go into a local M and, transformed back, are added to dW. So
+// the 36-point M is never stored as a whole, and f32 sums are short: one chunk, then chunk by
+// chunk.
 //
 // Few channels: every thread has its own tiles and its own dW, added up at the end in thread order.
 // Many: all threads transform one chunk together, and each owns rectangles of dW.
@@ -30,13 +31,14 @@ struct Chunk {
   const ConvProblem& d;
   int64_t block;  // tiles that fit
   float *v, *y;   // [36][block][c + pad], [36][block][k + pad]
-  int64_t v_row() const { return d.c + 16; }
-  int64_t y_row() const { return d.k + 16; }
-  static size_t bytes_v(const ConvProblem& d, int64_t block) {
-    return static_cast<size_t>(kPoints * block * (d.c + 16)) * sizeof(float);
-  }
-  static size_t bytes_y(const ConvProblem& d, int64_t block) {
-    return static_cast<size_t>(kPoints * block * (d.k + 16)) * sizeof(float);
+  int64_t v_row() const { return row(d.c); }
+  int64_t y_row() const { return row(d.k); }
+  int64_t v_plane() const { return plane_size(block * v_row()); }
+  int64_t y_plane() const { return plane_size(block * y_row()); }
+  // The products walk down columns: rows of a power of two would share a few cache sets.
+  static int64_t row(int64_t channels) { return channels < 64 ? channels : channels + 16; }
+  static size_t bytes(int64_t channels, int64_t block) {
+    return static_cast<size_t>(kPoints * plane_size(block * row(channels))) * sizeof(float);
   }
 };
 
@@ -45,7 +47,8 @@ template <int R, int KV>
 void product(int64_t tiles, const float* v, int64_t v_row, const float* y, int64_t y_row,
              float* m) {
   V acc[R][KV];
-  MTCKI_UNROLL for (int r = 0; r < R; ++r) MTCKI_UNROLL for (int k = 0; k < KV; ++k) acc[r][k] = V{};
+  MTCKI_UNROLL for (int r = 0; r < R; ++r) MTCKI_UNROLL for (int k = 0; k < KV; ++k) acc[r][k] =
+      V{};
   for (int64_t t = 0; t < tiles; ++t) {
     V yv[KV];
     MTCKI_UNROLL for (int k = 0; k < KV; ++k) yv[k] = load(y + k * kWidth);
@@ -56,8 +59,8 @@ void product(int64_t tiles, const float* v, int64_t v_row, const float* y, int64
     v += v_row;
     y += y_row;
   }
-  MTCKI_UNROLL for (int r = 0; r < R; ++r)
-      MTCKI_UNROLL for (int k = 0; k < KV; ++k) store(m + r * kColumns + k * kWidth, acc[r][k]);
+  MTCKI_UNROLL for (int r = 0; r < R; ++r) MTCKI_UNROLL for (int k = 0; k < KV; ++k)
+      store(m + r * kColumns + k * kWidth, acc[r][k]);
 }
 
 using Product = void (*)(int64_t, const float*, int64_t, const float*, int64_t, float*);
@@ -72,7 +75,7 @@ void transform(const Chunk& k, const float* x, const float* gy, int64_t first, i
                int64_t end) {
   const ConvProblem& d = k.d;
   const int64_t tw = (d.q + kOut - 1) / kOut, per_image = (d.p + kOut - 1) / kOut * tw;
-  const int64_t v_plane = k.block * k.v_row(), y_plane = k.block * k.y_row();
+  const int64_t v_plane = k.v_plane(), y_plane = k.y_plane();
   for (int64_t t = begin; t < end; ++t) {
     const int64_t n = t / per_image, r = t % per_image;
     const int64_t row = r / tw * kOut, column = r % tw * kOut;
@@ -110,10 +113,10 @@ void accumulate(const Chunk& k, int64_t tiles, int64_t c0, int64_t c1, int64_t k
                 float* dw) {
   const ConvProblem& d = k.d;
   const int64_t channels = c1 - c0, parts = (channels + kRows - 1) / kRows;
-  const int64_t plane = channels * kColumns;
+  const int64_t plane = plane_size(channels * kColumns);
   for (int point = 0; point < kPoints; ++point) {
-    const float* v = k.v + point * k.block * k.v_row() + c0;
-    const float* y = k.y + point * k.block * k.y_row() + k0;
+    const float* v = k.v + point * k.v_plane() + c0;
+    const float* y = k.y + point * k.y_plane() + k0;
     for (int64_t part = 0; part < parts; ++part) {  // near-equal shares of the rows
       const int64_t a = channels * part / parts, b = channels * (part + 1) / parts;
       pick<KV>(static_cast<int>(b - a), std::make_integer_sequence<int, kRows>())(
@@ -166,7 +169,7 @@ void collect(const ConvProblem& d, const float* dw, int64_t parts, float* gw) {
   });
 }
 
-constexpr size_t kLocal = kPoints * kRectangle * kColumns * sizeof(float);
+constexpr size_t kLocal = kPoints * (kRectangle * kColumns + 16) * sizeof(float);
 
 void split_tiles(const ConvProblem& d, int64_t tiles, const float* gy, const float* x, float* gw) {
   const int64_t threads = std::min<int64_t>(num_threads(), tiles), size = 9 * d.c * d.k;
@@ -174,7 +177,7 @@ void split_tiles(const ConvProblem& d, int64_t tiles, const float* gy, const flo
   const int64_t block = std::clamp<int64_t>(fit, 48, 192);
   Scratch parts(static_cast<size_t>(threads * size) * sizeof(float));
   parallel_for(threads, 1, [&](int64_t first, int64_t last) {
-    Scratch v(Chunk::bytes_v(d, block)), y(Chunk::bytes_y(d, block)), m(kLocal);
+    Scratch v(Chunk::bytes(d.c, block)), y(Chunk::bytes(d.k, block)), m(kLocal);
     const Chunk chunk{d, block, v.as(), y.as()};
     for (int64_t part = first; part < last; ++part) {
       float* dw = parts.as() + part * size;
@@ -199,7 +202,7 @@ void split_channels(const ConvProblem& d, int64_t tiles, const float* gy, const 
   const int64_t block = (tiles + blocks - 1) / blocks;
   const int64_t rectangles_c = (d.c + kRectangle - 1) / kRectangle;
   const int64_t rectangles_k = (d.k + kColumns - 1) / kColumns;
-  Scratch v(Chunk::bytes_v(d, block)), y(Chunk::bytes_y(d, block));
+  Scratch v(Chunk::bytes(d.c, block)), y(Chunk::bytes(d.k, block));
   Scratch dw(static_cast<size_t>(9 * d.c * d.k) * sizeof(float));
   const Chunk chunk{d, block, v.as(), y.as()};
   parallel_for(9 * d.c * d.k, 1 << 16, [&](int64_t begin, int64_t end) {

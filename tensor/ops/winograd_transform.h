@@ -69,6 +69,10 @@ MTCKI_INLINE void weight_adjoint(const V* u, V* g) {
   g[2] = ((1.0f / 6) * s2 - s) + u[5];
 }
 
+// Floats of one of the 36 planes that holds at least `size`: an odd number of cache lines, so that
+// the planes, written at once, fall into different sets of the first-level cache.
+MTCKI_INLINE int64_t plane_size(int64_t size) { return (((size + 15) / 16) | 1) * 16; }
+
 // The rows or columns [begin, end) of a tile that lie inside the image.
 struct Span {
   int begin, end;
@@ -107,9 +111,8 @@ MTCKI_INLINE void input_tile(const float* image, int64_t row, int64_t column, in
 
 // A dy A^T of one 4x4 tile of the output's gradient.
 template <bool kBorder>
-MTCKI_INLINE void gradient_tile(const float* image, int64_t row, int64_t column,
-                                int64_t row_stride, Span rows, Span columns, float* out,
-                                int64_t step) {
+MTCKI_INLINE void gradient_tile(const float* image, int64_t row, int64_t column, int64_t row_stride,
+                                Span rows, Span columns, float* out, int64_t step) {
   V t[kIn][kOut];
   MTCKI_UNROLL for (int j = 0; j < kOut; ++j) {
     V y[kOut], o[kIn];
