@@ -1,0 +1,65 @@
+#include "mtcki/evaluate.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "autograd/functions.h"
+#include "tensor/ops/cast.h"
+#include "tensor/ops/elementwise.h"
+#include "tensor/ops/index.h"
+#include "tensor/ops/reduce.h"
+#include "tensor/ops/softmax.h"
+
+namespace mtcki {
+
+Tensor logits_of(const data::ImageSet& set, const LogitsFn& logits, int64_t batch_size) {
+  const NoGradScope no_grad;
+  std::vector<Tensor> parts;
+  for (int64_t i = 0; i < set.size(); i += batch_size)
+    parts.push_back(logits(u8_to_unit(set.images.slice(i, std::min(set.size(), i + batch_size)))));
+  return cat(parts);
+}
+
+Accuracy accuracy(const Tensor& logits, const Tensor& labels) {
+  Accuracy a;
+  a.n = labels.size(0);
+  if (a.n == 0) return a;
+  const double percent = 100.0 / static_cast<double>(a.n);
+  const int k = static_cast<int>(std::min<int64_t>(5, logits.size(1)));
+  a.top1 = percent * static_cast<double>(count_topk_correct(logits, labels, 1));
+  a.top5 = percent * static_cast<double>(count_topk_correct(logits, labels, k));
+  return a;
+}
+
+Accuracy evaluate(const data::ImageSet& set, const LogitsFn& logits) {
+  return accuracy(logits_of(set, logits), set.labels);
+}
+
+Accuracy evaluate(Teacher& teacher, const data::ImageSet& set) {
+  return evaluate(set, [&](const Tensor& x) { return teacher.ask(x).logits.data(); });
+}
+
+Tensor student_logits(Student& student, const data::ImageSet& set) {
+  struct Restore {
+    nn::Classifier& net;
+    bool training;
+    ~Restore() { net.train(training); }
+  } restore{student.net(), student.net().training()};
+  student.net().eval();
+  return logits_of(set, [&](const Tensor& x) { return student.features(Variable(x)).logits.data(); });
+}
+
+Accuracy evaluate(Student& student, const data::ImageSet& set) {
+  return accuracy(student_logits(student, set), set.labels);
+}
+
+double agreement(const Tensor& a, const Tensor& b) {
+  const Tensor same = equal(argmax(a, 1), argmax(b, 1)).to(DType::f64);
+  return 100.0 * mean(same).item();
+}
+
+double js_loyalty(const Tensor& a, const Tensor& b) {
+  return 100.0 * (1.0 - mean(js_rows(a, b, 1.0)).item() / std::log(2.0));
+}
+
+}  // namespace mtcki

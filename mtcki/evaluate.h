@@ -1,0 +1,37 @@
+// Accuracy and agreement on a labelled set.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+#include "data/dataset.h"
+#include "mtcki/student.h"
+#include "mtcki/teacher.h"
+
+namespace mtcki {
+
+// Percent.
+struct Accuracy {
+  double top1 = -1, top5 = -1;
+  int64_t n = 0;
+};
+
+// images f32 [B,C,H,W] in [0,1] -> logits [B,K], no graph.
+using LogitsFn = std::function<Tensor(const Tensor& images)>;
+
+// Logits of all images, in order: f32 [N,K].
+Tensor logits_of(const data::ImageSet& set, const LogitsFn& logits, int64_t batch_size = 500);
+Accuracy accuracy(const Tensor& logits, const Tensor& labels);
+Accuracy evaluate(const data::ImageSet& set, const LogitsFn& logits);
+
+Accuracy evaluate(Teacher& teacher, const data::ImageSet& set);
+// In eval mode; the student's mode is restored.
+Accuracy evaluate(Student& student, const data::ImageSet& set);
+Tensor student_logits(Student& student, const data::ImageSet& set);
+
+// Percent of rows whose arg max agrees.
+double agreement(const Tensor& a, const Tensor& b);
+// JS loyalty: 100·(1 − mean JS(softmax a, softmax b) / ln 2).
+double js_loyalty(const Tensor& a, const Tensor& b);
+
+}  // namespace mtcki

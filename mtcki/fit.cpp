@@ -1,0 +1,135 @@
+#include "mtcki/fit.h"
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+
+#include "mtcki/stage_control.h"
+#include "tensor/context.h"
+
+namespace mtcki {
+
+namespace {
+
+constexpr int kMostRollbacks = 3, kMostSkips = 20;
+constexpr double kLongestUnsavedSeconds = 60;  // long epochs are saved in between
+
+class Clock {
+ public:
+  double seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+// Where the loop stands; what a checkpoint holds beside the job's own state.
+struct Position {
+  int64_t step = 0;
+  Accuracy last;
+  double top1_best = -1, seconds = 0, lr_factor = 1;
+
+  nlohmann::json to_json() const {
+    return {{"top1", last.top1}, {"top5", last.top5}, {"n", last.n}, {"top1_best", top1_best},
+            {"seconds", seconds}, {"lr_factor", lr_factor}};
+  }
+  void read(const StageState& state) {
+    const nlohmann::json& j = state.meta.at("fit");
+    step = state.step;
+    last = {j.at("top1"), j.at("top5"), j.at("n")};
+    top1_best = j.at("top1_best");
+    seconds = j.at("seconds");
+    lr_factor = j.at("lr_factor");
+  }
+};
+
+}  // namespace
+
+FitResult fit(const FitJob& job, RunLog& log) {
+  std::filesystem::create_directories(job.dir);
+  CheckpointStore store(job.dir + "/ckpt", job.config_sha256, static_cast<int>(job.keep_checkpoints));
+  const StageScope scope(job.stage.c_str());
+  Position at;
+  const auto restore = [&] {
+    const auto state = store.load();
+    if (!state) return false;
+    job.load(*state);
+    const double factor = at.lr_factor;
+    at.read(*state);
+    at.lr_factor = std::min(at.lr_factor, factor);
+    if (at.lr_factor != 1 && job.scale_lr) job.scale_lr(at.lr_factor);
+    log.rewind(job.stage, at.step);
+    return true;
+  };
+  const bool resumed = restore();
+  if (resumed) log.info(str(job.stage, ": resumed at step ", at.step, " of ", job.total_steps));
+
+  Clock clock;
+  double saved_at = 0;
+  const double seconds_before = at.seconds;
+  const auto save = [&] {
+    at.seconds = seconds_before + clock.seconds();
+    StageState state;
+    state.step = at.step;
+    state.meta["fit"] = at.to_json();
+    job.save(state);
+    store.save(state);
+    saved_at = clock.seconds();
+  };
+  if (!resumed && job.on_nan == "rollback") save();  // something to go back to
+  const int64_t first = at.step;
+  const int64_t log_every = std::max<int64_t>(1, std::min<int64_t>(50, job.steps_per_epoch / 4));
+  int rollbacks = 0, skips = 0;
+  while (at.step < job.total_steps) {
+    Values values;
+    try {
+      values = job.step(at.step);
+      skips = 0;
+    } catch (const NumericError& e) {
+      const std::string where = str(job.stage, ", step ", at.step, ": ", e.what());
+      if (job.on_nan == "skip" && ++skips <= kMostSkips) {
+        log.warn(where + "; skipped");
+      } else if (job.on_nan == "rollback" && ++rollbacks <= kMostRollbacks) {
+        at.lr_factor *= 0.5;
+        log.warn(str(where, "; back to the last checkpoint with ", at.lr_factor, " of the learning rate"));
+        if (!restore()) throw NumericError(where);
+        continue;
+      } else {
+        throw NumericError(where);
+      }
+    }
+    ++at.step;
+    const bool epoch_end = at.step % job.steps_per_epoch == 0 || at.step == job.total_steps;
+    const int64_t epoch = (at.step + job.steps_per_epoch - 1) / job.steps_per_epoch;
+    const double fraction = static_cast<double>(at.step) / static_cast<double>(job.steps_per_epoch);
+    if (!values.empty() && (at.step % log_every == 0 || epoch_end))
+      log.metrics(job.stage, at.step, fraction, "train", values);
+    if (epoch_end && (epoch % job.eval_every == 0 || at.step == job.total_steps)) {
+      at.last = job.evaluate();
+      log.metrics(job.stage, at.step, fraction, "eval", {{"top1", at.last.top1}, {"top5", at.last.top5}});
+      if (at.last.top1 > at.top1_best) {
+        at.top1_best = at.last.top1;
+        job.write_model(job.dir + "/best.safetensors", at.last);
+      }
+    }
+    const double speed = static_cast<double>((at.step - first) * job.images_per_step) / clock.seconds();
+    if (at.last.top1 >= 0) values.emplace_back("top1", at.last.top1);
+    log.progress(job.stage, at.step, job.total_steps, speed, values);
+    const bool due = (job.checkpoint_every > 0 ? at.step % job.checkpoint_every == 0 : epoch_end) ||
+                     clock.seconds() - saved_at > kLongestUnsavedSeconds;
+    if (due) save();
+    if (at.step == job.total_steps) break;
+    if (const int signal = poll_stop()) {
+      if (!due) save();
+      log.end_progress();
+      throw Stopped{signal};
+    }
+  }
+  log.end_progress();
+  job.write_model(job.dir + "/model.safetensors", at.last);
+  at.seconds = seconds_before + clock.seconds();
+  return {at.last, at.top1_best, at.seconds};
+}
+
+}  // namespace mtcki

@@ -1,0 +1,63 @@
+// The loss of one generator step (method.md 2.2):
+//   L_G = α L_BN + β L_cls + γ L_adv + λ L_cr + optional terms
+// A term of weight 0 costs nothing: no pass, no tap, no local view is made for it.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "mtcki/config.h"
+#include "mtcki/losses/bn_statistics_loss.h"
+#include "mtcki/losses/history_contrast.h"
+#include "mtcki/student.h"
+#include "mtcki/teacher.h"
+#include "mtcki/views.h"
+
+namespace mtcki {
+
+class InversionLoss {
+ public:
+  // rows: rows the history bank can ever get.
+  InversionLoss(Teachers& teachers, const SynthesisConfig& config, int64_t rows, uint64_t seed);
+
+  struct Step {
+    Tensor labels;                 // i64 [B]
+    ViewParameters views;
+    Rng bank;                      // draws from the history
+    std::vector<size_t> subset;    // teachers asked in this step, ascending; empty: all
+    Student* student = nullptr;    // for the adversarial term
+    double cls = 0, adv = 0;       // β, γ of this stage
+    bool keep_features = true;     // φ are needed for the bank
+  };
+  struct Result {
+    Variable total;
+    double value = 0;    // of total
+    double select = 0;   // without the adversarial part
+    std::vector<std::pair<std::string, double>> terms;  // unweighted, as they were added
+    std::vector<Tensor> phi_local, phi_global;          // per head; undefined if not seen
+    double macs = 0;                                    // forward MACs of teachers and student
+  };
+  Result evaluate(const Variable& images, const Step& step);
+
+  // φ of teachers that the step with the best images did not ask (no graph).
+  void complete_features(const Tensor& images, const ViewParameters& views,
+                         std::vector<Tensor>& local, std::vector<Tensor>& global);
+
+  BnStatisticsLoss& bn() { return bn_; }
+  const BnStatisticsLoss& bn() const { return bn_; }
+  HistoryContrast* contrast() { return contrast_.get(); }
+  const HistoryContrast* contrast() const { return contrast_.get(); }
+  // False until `bn_reduce = init` has seen all teachers once.
+  bool ready() const { return bn_.ready() || config_.bn == 0; }
+
+ private:
+  Teachers& teachers_;
+  SynthesisConfig config_;
+  std::vector<double> weights_;
+  BnStatisticsLoss bn_;
+  std::unique_ptr<HistoryContrast> contrast_;
+};
+
+}  // namespace mtcki

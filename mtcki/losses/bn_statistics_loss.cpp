@@ -1,0 +1,93 @@
+#include "mtcki/losses/bn_statistics_loss.h"
+
+#include "autograd/functions.h"
+#include "tensor/ops/elementwise.h"
+#include "tensor/ops/update.h"
+
+namespace mtcki {
+
+BnStatisticsLoss::BnStatisticsLoss(const Teachers& teachers, std::string reduce, double momentum)
+    : reduce_(std::move(reduce)), momentum_(momentum) {
+  double total = 0;
+  for (size_t m = 0; m < teachers.size(); ++m) {
+    std::vector<Layer> layers;
+    for (const nn::BatchNorm2d* bn : teachers[m].batch_norms()) {
+      Layer layer;
+      layer.running_mean = bn->running_mean;
+      layer.running_var = bn->running_var;
+      layers.push_back(layer);
+    }
+    total += static_cast<double>(layers.size());
+    layers_.push_back(std::move(layers));
+  }
+  if (reduce_ == "init") return;
+  for (const auto& layers : layers_)
+    rho_.push_back(reduce_ == "sum" || layers.empty()
+                       ? 1.0
+                       : total / static_cast<double>(layers_.size() * layers.size()));
+}
+
+Variable BnStatisticsLoss::layers(size_t m, const std::vector<Variable>& bn_inputs) {
+  std::vector<Layer>& layers = layers_.at(m);
+  Variable total;
+  for (size_t l = 0; l < layers.size(); ++l) {
+    Layer& layer = layers[l];
+    const bool blended = momentum_ > 0 && layer.ema_mean.defined();
+    const Variable loss = bn_statistics(bn_inputs.at(l), layer.running_mean, layer.running_var,
+                                        blended ? momentum_ : 0.0, layer.ema_mean, layer.ema_var,
+                                        &layer.last_mean, &layer.last_var);
+    total = total.defined() ? add(total, loss) : loss;
+  }
+  return total;
+}
+
+void BnStatisticsLoss::set_first_losses(const std::vector<double>& losses) {
+  double mean = 0;
+  for (const double loss : losses) mean += loss / static_cast<double>(losses.size());
+  rho_.clear();
+  for (const double loss : losses) rho_.push_back(loss > 0 ? mean / loss : 1.0);
+}
+
+void BnStatisticsLoss::finish_batch() {
+  if (momentum_ <= 0) return;
+  for (auto& layers : layers_)
+    for (Layer& layer : layers) {
+      if (!layer.last_mean.defined()) continue;
+      if (!layer.ema_mean.defined()) {
+        layer.ema_mean = layer.last_mean.clone();
+        layer.ema_var = layer.last_var.clone();
+      } else {
+        ema_update_({layer.ema_mean, layer.ema_var}, {layer.last_mean, layer.last_var}, momentum_);
+      }
+    }
+}
+
+nn::StateDict BnStatisticsLoss::state_dict() const {
+  nn::StateDict out;
+  if (reduce_ == "init" && !rho_.empty())
+    out.emplace_back("rho", Tensor::from(rho_, {static_cast<int64_t>(rho_.size())}));
+  for (size_t m = 0; m < layers_.size(); ++m)
+    for (size_t l = 0; l < layers_[m].size(); ++l) {
+      const Layer& layer = layers_[m][l];
+      if (!layer.ema_mean.defined()) continue;
+      out.emplace_back(str("ema_mean.", m, ".", l), layer.ema_mean);
+      out.emplace_back(str("ema_var.", m, ".", l), layer.ema_var);
+    }
+  return out;
+}
+
+void BnStatisticsLoss::load_state_dict(const nn::StateDict& state) {
+  for (const auto& [key, tensor] : state) {
+    if (key == "rho") {
+      rho_ = tensor.to_vector<double>();
+      continue;
+    }
+    const size_t dot = key.find('.'), second = key.find('.', dot + 1);
+    if (dot == std::string::npos || second == std::string::npos)
+      throw DataError(str("bn_statistics state: unexpected entry ", key));
+    Layer& layer = layers_.at(std::stoul(key.substr(dot + 1))).at(std::stoul(key.substr(second + 1)));
+    (key.compare(0, dot, "ema_mean") == 0 ? layer.ema_mean : layer.ema_var) = tensor.clone();
+  }
+}
+
+}  // namespace mtcki

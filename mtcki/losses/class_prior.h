@@ -1,0 +1,21 @@
+// (2) Class prior (method.md 2.2): the teachers must see the intended labels y.
+//
+//   each   L_cls = Σ_m w_m CE(z_m, y)        every teacher is confident
+//   ens    L_cls = CE(Σ_m w_m z_m, y)
+#pragma once
+
+#include <vector>
+
+#include "autograd/variable.h"
+
+namespace mtcki {
+
+Variable class_prior_each(const std::vector<Variable>& logits, const std::vector<double>& weights,
+                          const Tensor& labels);
+Variable class_prior_ens(const std::vector<Variable>& logits, const std::vector<double>& weights,
+                         const Tensor& labels);
+
+// z̄ = Σ_m w_m z_m.
+Variable fuse_logits(const std::vector<Variable>& logits, const std::vector<double>& weights);
+
+}  // namespace mtcki

@@ -1,0 +1,24 @@
+// (6) Distillation from the fused teachers (method.md 2.3):
+//
+//   L_KD = T² KL( P_T ‖ softmax(z_S/T) ),  batch mean;  no hard labels
+//
+//   mean     P_T = softmax(Σ_m w_m z_m / T)
+//   prob     P_T = Σ_m w_m softmax(z_m / T)
+//   conf     mean with ω_m = (1 − softmax_m(CE(z_m, y)))/(M−1) per sample (CA-MKD); M = 1: ω = 1
+//   entropy  mean with ω_m ∝ exp(−H(softmax z_m)) per sample
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "autograd/variable.h"
+
+namespace mtcki {
+
+// Logits whose softmax at temperature T is P_T. logits: [N,K] of every teacher, constants.
+// labels (i64 [N]) are used by conf only.
+Tensor fused_targets(const std::string& mode, const std::vector<Tensor>& logits,
+                     const std::vector<double>& weights, double temperature, const Tensor& labels);
+Variable fused_kd(const Tensor& targets, const Variable& student_logits, double temperature);
+
+}  // namespace mtcki

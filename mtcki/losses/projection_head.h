@@ -1,0 +1,17 @@
+// The small networks that contrast losses project features with.
+#pragma once
+
+#include <memory>
+
+#include "nn/layers.h"
+
+namespace mtcki {
+
+// Linear(in, in) − ReLU − Linear(in, out), children "0", "1", "2".
+std::unique_ptr<nn::Sequential> projection_head(int64_t in, int64_t out, nn::Init& init);
+// Linear(in, out), child "0".
+std::unique_ptr<nn::Sequential> linear_head(int64_t in, int64_t out, nn::Init& init);
+// 0, 1, ..., n-1 (i64): the positive of row i is column i.
+Tensor diagonal_positives(int64_t n);
+
+}  // namespace mtcki

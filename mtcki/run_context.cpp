@@ -1,0 +1,133 @@
+#include "mtcki/run_context.h"
+
+#include <filesystem>
+#include <fstream>
+
+#include "data/atomic_file.h"
+#include "mtcki/digest.h"
+#include "mtcki/evaluate.h"
+
+namespace mtcki {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+void write_marker(const std::string& dir, const std::string& sha, json content) {
+  content["config_sha256"] = sha;
+  data::write_file_atomic(dir + "/done.json", content.dump(1) + "\n");
+}
+
+std::optional<json> read_marker(const std::string& dir, const std::string& sha) {
+  const std::string path = dir + "/done.json";
+  std::ifstream in(path);
+  if (!in) return std::nullopt;
+  const json marker = json::parse(in, nullptr, false);
+  if (marker.is_discarded() || !marker.contains("config_sha256"))
+    throw DataError(str(path, ": damaged; delete it to do this stage again"));
+  if (marker["config_sha256"] != sha)
+    throw UsageError(str(dir, ": was finished under another configuration; give this run another name, "
+                              "or delete the folder to do the stage again"));
+  return marker;
+}
+
+RunContext::RunContext(const RunConfig& config, std::string folder)
+    : config_(config), folder_(std::move(folder)) {
+  if (config_.teachers.empty())
+    throw UsageError("no teachers: add a [[teachers]] table with model = \"...\"");
+}
+
+std::string RunContext::teacher_sha(const TeacherConfig& t) const {
+  RunConfig one = config_;
+  one.teachers = {t};
+  one.teachers[0].weight = 1;  // its weight among the others does not change it
+  return t.weights.empty() ? config_sha256(one, {"seed", "data", "train", "teachers"})
+                           : config_sha256(one, {"data", "teachers"});
+}
+
+std::string RunContext::synthesis_sha() const {
+  return config_sha256(config_, {"seed", "data", "train", "teachers", "synthesis"});
+}
+
+std::string RunContext::student_sha(const StudentConfig& s) const {
+  RunConfig one = config_;
+  one.students = {s};
+  return config_sha256(one, {"seed", "data", "train", "teachers", "synthesis", "adversarial", "distill",
+                             "students"});
+}
+
+std::string RunContext::classifier_sha() const {
+  return config_sha256(config_, {"seed", "data", "train", "metrics"});
+}
+
+data::ImageSet RunContext::load(const char* split, int64_t limit) const {
+  data::DatasetSpec spec;
+  spec.name = config_.data.name;
+  spec.dir = config_.data.dir;
+  spec.split = split;
+  spec.limit = limit;
+  spec.seed = config_.seed;
+  return data::load_dataset(spec);
+}
+
+const data::ImageSet& RunContext::train() {
+  if (!train_) train_ = load("train", config_.data.train_limit);
+  return *train_;
+}
+
+const data::ImageSet& RunContext::test() {
+  if (!test_) test_ = load("test", config_.data.test_limit);
+  return *test_;
+}
+
+data::Normalization RunContext::normalization(const TeacherConfig& t, const ModelCard& card) {
+  data::Normalization n = default_normalization();
+  if (!card.normalization.mean.empty()) n = card.normalization;
+  if (!t.mean.empty()) n.mean = t.mean;
+  if (!t.std.empty()) n.std = t.std;
+  return n;
+}
+
+Teachers& RunContext::teachers() {
+  if (teachers_) return *teachers_;
+  auto all = std::make_unique<Teachers>();
+  for (const TeacherConfig& t : config_.teachers) {
+    const nn::ModelSpec model = spec(t.model);
+    ModelCard card;
+    auto net = load_model(teacher_dir(t) + "/model.safetensors", model, "", &card);
+    Teacher::Options options{name(t), model, card.normalization, t.weight, card.top1};
+    all->add(std::make_unique<Teacher>(options, std::move(net)));
+  }
+  teachers_ = std::move(all);
+  return *teachers_;
+}
+
+json RunContext::teacher_cards() {
+  json cards = json::array();
+  for (const TeacherConfig& t : config_.teachers) {
+    const std::string file = teacher_dir(t) + "/model.safetensors";
+    const ModelCard card = read_model_card(data::read_safetensors(file).metadata);
+    cards.push_back({{"name", name(t)}, {"arch", t.model}, {"sha256", sha256_file(file)},
+                     {"mean", card.normalization.mean}, {"std", card.normalization.std},
+                     {"top1", card.top1}});
+  }
+  return cards;
+}
+
+Tensor RunContext::fused_test_logits() {
+  if (!fused_.defined())
+    fused_ = logits_of(test(), [&](const Tensor& x) { return teachers().fused_logits(x); });
+  return fused_;
+}
+
+void RunContext::require_teachers() const {
+  for (const TeacherConfig& t : config_.teachers)
+    if (!fs::exists(teacher_dir(t) + "/done.json"))
+      throw UsageError(str("teacher ", name(t), " is not ready in ", folder_, "; run `mtcki train` first"));
+}
+
+void RunContext::require_synthesis() const {
+  if (!fs::exists(folder_ + "/synth/done.json"))
+    throw UsageError(str("no finished synthetic set in ", folder_, "; run `mtcki invert` first"));
+}
+
+}  // namespace mtcki

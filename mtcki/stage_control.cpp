@@ -1,0 +1,22 @@
+#include "mtcki/stage_control.h"
+
+#include <csignal>
+
+#include "mtcki/run_log.h"
+
+namespace mtcki {
+
+namespace {
+int64_t polls_to_stop = 0, polls_to_kill = 0;
+}
+
+int poll_stop() {
+  if (polls_to_kill > 0 && --polls_to_kill == 0) throw SimulatedKill{};
+  if (polls_to_stop > 0 && --polls_to_stop == 0) return SIGTERM;
+  return stop_signal();
+}
+
+void stop_after_polls(int64_t polls) { polls_to_stop = polls; }
+void kill_after_polls(int64_t polls) { polls_to_kill = polls; }
+
+}  // namespace mtcki

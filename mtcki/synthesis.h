@@ -1,0 +1,93 @@
+// Stage A (method.md 2.4): images that the teachers recognise and that look like their training data
+// to their batch norms. Per batch a generator and its latents are optimised together:
+//
+//   reset G; Z ~ N(0,I); y; Adam([G,Z]);  repeat g_steps: X = G(Z); L_G(X); step G, Z and head
+//   keep the images of the lowest selection loss;  pool.add(uint8(X_best), y);  bank.add(φ_best)
+//
+// All draws are functions of (seed, batch, step), so any position resumes exactly.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "mtcki/budget.h"
+#include "mtcki/checkpoint.h"
+#include "mtcki/config.h"
+#include "mtcki/inversion_loss.h"
+#include "mtcki/run_log.h"
+#include "mtcki/student.h"
+#include "mtcki/teacher.h"
+#include "optim/optimizer.h"
+
+namespace mtcki {
+
+class Synthesizer {
+ public:
+  struct Options {
+    int64_t channels = 3, image_size = 32, num_classes = 10;
+    int64_t most_batches = 0;  // of stages A and C together: bounds the bank
+    uint64_t seed = 0;
+    std::string on_nan = "abort";  // abort | skip | rollback (of the batch)
+  };
+  Synthesizer(Teachers& teachers, const SynthesisConfig& config, const Options& options);
+
+  // Weights β and γ from now on (stage C has its own).
+  void set_weights(double cls, double adv) { cls_ = cls, adv_ = adv; }
+
+  int64_t batch() const { return batch_; }              // finished ones
+  int64_t step_in_batch() const { return step_; }
+  bool batch_done() const { return step_ == config_.g_steps; }
+  int64_t global_step() const { return batch_ * config_.g_steps + step_; }
+
+  // One step of generator, latents and head; begins a batch when none is under way.
+  Values step(Student* student = nullptr);
+
+  struct Batch {
+    Tensor images;  // u8 [B,C,H,W]
+    Tensor labels;  // i64 [B]
+    double select = 0;
+    std::vector<Tensor> phi_local, phi_global;  // per contrast head
+  };
+  // Ends a batch whose g_steps are done: quantises the best images, adds their features to the bank.
+  Batch finish();
+
+  HistoryContrast* contrast() { return loss_.contrast(); }
+  const Budget& budget() const { return budget_; }
+  const SynthesisConfig& config() const { return config_; }
+
+  // Everything but the bank's rows, also inside a batch.
+  void save(StageState& state) const;
+  void load(const StageState& state);
+
+ private:
+  void begin();
+  Tensor draw_labels() const;
+  std::vector<size_t> draw_subset() const;
+  Rng rng(const char* stream, int64_t step) const;
+  ViewParameters views_at(int64_t step_in_batch) const;
+  void make_optimizer();
+
+  Teachers& teachers_;
+  SynthesisConfig config_;
+  Options options_;
+  InversionLoss loss_;
+  std::unique_ptr<nn::Generator> generator_;
+  double cls_, adv_;
+  int64_t batch_ = 0, step_ = 0;
+  int64_t attempt_ = 0;  // of this batch, after rollbacks
+  bool under_way_ = false;
+  // This batch:
+  Variable latents_;
+  Tensor labels_;
+  std::unique_ptr<optim::Optimizer> optimizer_;
+  // Best so far:
+  Tensor best_images_;
+  std::vector<Tensor> best_local_, best_global_;
+  double best_select_ = 0;
+  int64_t best_step_ = -1, skips_ = 0;
+  Budget budget_;
+};
+
+}  // namespace mtcki
