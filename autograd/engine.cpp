@@ -1,8 +1,7 @@
-// The backward pass: nodes in reverse order of creation, without recursion.
+// The backward pass: nodes in reverse order of creation, without recursion, on the calling thread.
 #include <algorithm>
 #include <atomic>
-#include <queue>
-#include <unordered_set>
+#include <vector>
 
 #include "autograd/node.h"
 #include "tensor/context.h"
@@ -14,73 +13,133 @@ namespace mtcki {
 
 namespace {
 
+using NodePtr = std::shared_ptr<Node>;
+
 std::atomic<uint64_t> next_sequence{1};
 std::atomic<int64_t> alive{0};
 
-struct Later {
-  bool operator()(const std::shared_ptr<Node>& a, const std::shared_ptr<Node>& b) const {
-    return a->sequence < b->sequence;
+// "mul in layer2.0" for error texts.
+std::string where(const Node& node) {
+  return node.module.empty() ? node.op : node.op + " in " + node.module;
+}
+
+// The nodes whose gradient waits, the youngest on top: whatever uses a node's output is younger
+// than the node, so its gradient is complete when its turn comes.
+class ReadyNodes {
+ public:
+  ~ReadyNodes() {  // after an error: no gradient may stay behind for the next backward
+    for (const NodePtr& node : heap_) node->pending = Tensor();
   }
+  bool empty() const { return heap_.empty(); }
+  void push(const NodePtr& node) {
+    heap_.push_back(node);
+    std::push_heap(heap_.begin(), heap_.end(), older);
+  }
+  NodePtr pop() {
+    std::pop_heap(heap_.begin(), heap_.end(), older);
+    NodePtr node = std::move(heap_.back());
+    heap_.pop_back();
+    return node;
+  }
+
+ private:
+  static bool older(const NodePtr& a, const NodePtr& b) { return a->sequence < b->sequence; }
+  std::vector<NodePtr> heap_;
 };
 
-void accumulate(Tensor* into, const Tensor& g) {
+// Adds g. Bytes that nobody else can see are reused, those of the sum so far or those of g.
+void accumulate(Tensor* into, Tensor g) {
   if (!into->defined()) {
-    *into = g;
-  } else if (into->unique() && into->layout() == g.layout()) {
+    *into = std::move(g);
+  } else if (into->unique()) {
     add_(*into, g);
+  } else if (g.unique() && g.layout() == into->layout()) {
+    add_(g, *into);
+    *into = std::move(g);
   } else {
     *into = add(*into, g);
   }
 }
 
-void check_gradient(const Node& from, const Node& to, const Tensor& g) {
-  if (g.shape() == to.shape && g.dtype() == to.dtype) return;
-  throw GradientError(str("backward of ", from.op, ": gave a gradient ", g.describe(),
-                          " for an input ", to.shape, " ", name_of(to.dtype)));
+// Into the .grad() that the user sees: in the variable's layout, and never sharing bytes with
+// another gradient, because clipping and optimisers write in place.
+void accumulate_grad(Variable::Impl* variable, Tensor g) {
+  if (g.rank() == variable->data.rank()) g = g.to(variable->data.layout());
+  if (!variable->grad.defined() && !g.unique()) g = g.clone();
+  accumulate(&variable->grad, std::move(g));
 }
 
-void run_closures(
-    Node& node, const Tensor& gy,
-    std::priority_queue<std::shared_ptr<Node>, std::vector<std::shared_ptr<Node>>, Later>& ready) {
+void check_gradient(const Node& from, int input, const Node& to, const Tensor& g) {
+  if (g.shape() == to.shape && g.dtype() == to.dtype) return;
+  throw GradientError(str("backward of ", where(from), ": its gradient for input ", input, " is ",
+                          g.describe(), ", but the input is ", to.shape, " ", name_of(to.dtype),
+                          "; the closure that the op recorded is wrong"));
+}
+
+void run_closures(const Node& node, const Tensor& gy, ReadyNodes* ready) {
   const ContextReplay replay(node.module);
   for (const Node::Closure& closure : node.closures) {
     std::vector<Tensor> grads = closure.fn(gy);
     if (grads.size() != closure.inputs.size())
-      throw GradientError(str("backward of ", node.op, ": ", grads.size(), " gradients for ",
+      throw GradientError(str("backward of ", where(node), ": ", grads.size(), " gradients for ",
                               closure.inputs.size(), " inputs"));
     for (size_t i = 0; i < grads.size(); ++i) {
-      const auto& next = node.next[static_cast<size_t>(closure.inputs[i])];
+      const int input = closure.inputs[i];
+      const NodePtr& next = node.next[static_cast<size_t>(input)];
       if (!next || !grads[i].defined()) continue;
-      check_gradient(node, *next, grads[i]);
+      check_gradient(node, input, *next, grads[i]);
+      if (next->is_leaf) {
+        if (const auto leaf = next->variable.lock())
+          accumulate_grad(leaf.get(), std::move(grads[i]));
+        continue;
+      }
       const bool first = !next->pending.defined();
-      Tensor g = std::move(grads[i]);
-      accumulate(&next->pending, g);
-      if (first) ready.push(next);
+      accumulate(&next->pending, std::move(grads[i]));
+      if (first) ready->push(next);
     }
   }
+}
+
+void run(const NodePtr& node, ReadyNodes* ready, bool keep_graph) {
+  const Tensor gy = std::move(node->pending);
+  node->pending = Tensor();
+  if (node->released)
+    throw GradientError(str("backward of ", where(*node),
+                            ": an earlier backward released this part of the graph; pass "
+                            "keep_graph = true to the earlier one, or compute the value again"));
+  if (const auto variable = node->variable.lock(); variable && variable->retain_grad)
+    accumulate(&variable->grad, gy);
+  run_closures(*node, gy, ready);
+  if (!keep_graph) node->release();
 }
 
 }  // namespace
 
 int64_t live_nodes() { return alive.load(); }
 
-Node::Node() : sequence(next_sequence.fetch_add(1)) { alive.fetch_add(1); }
+Node::Node(bool leaf) : sequence(next_sequence.fetch_add(1)), is_leaf(leaf) {
+  if (!is_leaf) alive.fetch_add(1);
+}
+
+// Children that nothing else holds are moved into a list and dropped one by one.
+void Node::drop_inputs() {
+  std::vector<NodePtr> list;
+  const auto take = [&list](std::vector<NodePtr>* from) {
+    for (NodePtr& node : *from)
+      if (node && node.use_count() == 1 && !node->next.empty()) list.push_back(std::move(node));
+    from->clear();
+  };
+  take(&next);
+  while (!list.empty()) {
+    const NodePtr node = std::move(list.back());
+    list.pop_back();
+    take(&node->next);
+  }
+}
 
 Node::~Node() {
-  // Children that only this node holds are moved to a list and dropped one by one.
-  std::vector<std::shared_ptr<Node>> list;
-  const auto take = [&](std::vector<std::shared_ptr<Node>>& from) {
-    for (auto& n : from)
-      if (n && n.use_count() == 1) list.push_back(std::move(n));
-    from.clear();
-  };
-  take(next);
-  while (!list.empty()) {
-    const std::shared_ptr<Node> node = std::move(list.back());
-    list.pop_back();
-    if (node.use_count() == 1) take(node->next);
-  }
-  alive.fetch_sub(1);
+  drop_inputs();
+  if (!is_leaf) alive.fetch_sub(1);
 }
 
 void Node::release() {
@@ -90,62 +149,34 @@ void Node::release() {
   }
   closures.clear();
   saved.clear();
+  drop_inputs();
   released = true;
 }
 
 void Variable::backward(const Tensor& seed, bool keep_graph) const {
   if (!requires_grad())
     throw GradientError(
-        "backward: the variable requires no gradient (no input did, or it was "
-        "computed under NoGradScope)");
-  Tensor start = seed;
-  if (!start.defined()) {
-    if (numel() != 1)
-      throw GradientError(str("backward: needs a seed gradient for ", data().describe(),
-                              "; only a variable with one element has an obvious one"));
-    start = Tensor::full(shape(), 1.0, data().dtype(), data().device());
-  }
-  if (start.shape() != shape())
-    throw GradientError(str("backward: seed ", start.describe(), " for ", data().describe()));
-  if (!impl_->node) {  // a leaf that no op has used
-    accumulate(&impl_->grad, start);
-    return;
-  }
+        "backward: the variable requires no gradient: no input of its computation did, or it was "
+        "computed under NoGradScope");
+  if (!seed.defined() && numel() != 1)
+    throw GradientError(str("backward: ", data().describe(),
+                            " has several elements: pass the gradient to start from, or reduce it "
+                            "to a scalar with sum() or mean()"));
+  if (seed.defined() && (seed.shape() != shape() || seed.dtype() != data().dtype()))
+    throw GradientError(str("backward: the seed is ", seed.describe(), ", the variable is ",
+                            data().describe(), "; they must have the same shape and dtype"));
   const BackwardScope backward_scope;
   const NoGradScope no_grad;
-  std::priority_queue<std::shared_ptr<Node>, std::vector<std::shared_ptr<Node>>, Later> ready;
-  std::vector<std::shared_ptr<Node>> touched;  // their pending gradients are dropped on an error
-  impl_->node->pending = start;
-  start = Tensor();
-  ready.push(impl_->node);
-  try {
-    while (!ready.empty()) {
-      const std::shared_ptr<Node> node = ready.top();
-      ready.pop();
-      touched.push_back(node);
-      Tensor gy = std::move(node->pending);
-      node->pending = Tensor();
-      if (const auto variable = node->variable.lock();
-          variable && (node->is_leaf || variable->retain_grad))
-        accumulate(&variable->grad, gy);
-      if (node->is_leaf) continue;
-      if (node->released)
-        throw GradientError(
-            str("backward of ", node->op,
-                ": the graph was released by an earlier backward; pass keep_graph = "
-                "true to the first call, or compute the value again"));
-      run_closures(*node, gy, ready);
-      if (!keep_graph) node->release();
-      touched.pop_back();
-    }
-  } catch (...) {
-    while (!ready.empty()) {
-      ready.top()->pending = Tensor();
-      ready.pop();
-    }
-    for (const auto& node : touched) node->pending = Tensor();
-    throw;
+  const Tensor start =
+      seed.defined() ? seed : Tensor::full(shape(), 1.0, data().dtype(), data().device());
+  if (is_leaf()) {
+    accumulate_grad(impl_.get(), start);
+    return;
   }
+  ReadyNodes ready;
+  impl_->node->pending = start;
+  ready.push(impl_->node);
+  while (!ready.empty()) run(ready.pop(), &ready, keep_graph);
 }
 
 }  // namespace mtcki

@@ -10,15 +10,15 @@
 namespace mtcki {
 
 struct GradcheckOptions {
-  double step = 1e-5;       // h: f(x+h) and f(x-h)
-  double rtol = 1e-6;       // relative to the largest numeric gradient of that input
+  double step = 1e-5;  // h: f(x+h) and f(x-h)
+  double rtol = 1e-6;  // relative to the largest numeric gradient of that input
   double atol = 1e-9;
   int64_t max_elements = 200;  // per input; more are sampled evenly
 };
 struct GradcheckReport {
   bool ok = true;
-  double worst = 0;      // largest relative error
-  std::string message;   // which input and element, analytic, numeric
+  double worst = 0;     // largest relative error
+  std::string message;  // which input and element, analytic, numeric
 };
 // f: inputs -> one Variable of any shape; it is contracted with a fixed random tensor. Inputs that
 // do not require a gradient are passed through. All floating inputs must be f64.

@@ -24,7 +24,7 @@ struct Node {
     JointGradFn fn;
   };
 
-  Node();
+  explicit Node(bool leaf = false);
   ~Node();  // iterative: a chain of a million nodes must not overflow the stack
   Node(const Node&) = delete;
   Node& operator=(const Node&) = delete;
@@ -38,14 +38,18 @@ struct Node {
   std::vector<Closure> closures;
   std::vector<std::shared_ptr<SavedTensor::Slot>> saved;
   std::weak_ptr<Variable::Impl> variable;  // leaf to add to, or output that retains its gradient
-  bool is_leaf = false;
+  const bool is_leaf;
   bool released = false;
 
   Tensor pending;  // gradient gathered during one backward
 
-  void release();  // drops closures and saved tensors
+  // Drops closures, saved tensors and inputs: after its turn in backward a node keeps no memory.
+  void release();
+
+ private:
+  void drop_inputs();
 };
 
-int64_t live_nodes();
+int64_t live_nodes();  // recorded ops; the collectors of leaves do not count
 
 }  // namespace mtcki

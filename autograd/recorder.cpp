@@ -9,12 +9,13 @@ namespace mtcki {
 const Tensor& SavedTensor::get() const {
   if (!slot_ || slot_->released)
     throw GradientError(str("backward of ", slot_ ? slot_->op : std::string("?"),
-                            ": the tensors saved for it were released by an earlier backward; pass "
-                            "keep_graph = true to the first call"));
+                            ": an earlier backward released the tensors saved for it; pass "
+                            "keep_graph = true to the earlier one, or compute the value again"));
   if (slot_->tensor.defined() && slot_->tensor.version() != slot_->version)
     throw GradientError(str("backward of ", slot_->op, ": a tensor it saved, ",
                             slot_->tensor.describe(), ", was written in place since (version ",
-                            slot_->version, " when saved, ", slot_->tensor.version(), " now)"));
+                            slot_->version, " when saved, ", slot_->tensor.version(),
+                            " now); write after backward, or into a clone"));
   return slot_->tensor;
 }
 
@@ -31,9 +32,8 @@ Recorder::Recorder(const char* op, const std::vector<Variable>& inputs) : op_(op
     if (!needs(static_cast<int>(i))) continue;
     const auto& impl = inputs_[i].impl();
     if (!impl->node) {  // a leaf met for the first time
-      impl->node = std::make_shared<Node>();
+      impl->node = std::make_shared<Node>(true);
       impl->node->op = "leaf";
-      impl->node->is_leaf = true;
       impl->node->shape = impl->data.shape();
       impl->node->dtype = impl->data.dtype();
       impl->node->variable = impl;
@@ -43,7 +43,7 @@ Recorder::Recorder(const char* op, const std::vector<Variable>& inputs) : op_(op
 }
 
 bool Recorder::needs(int i) const {
-  return grad_enabled() && inputs_[static_cast<size_t>(i)].requires_grad();
+  return grad_enabled() && inputs_.at(static_cast<size_t>(i)).requires_grad();
 }
 
 bool Recorder::needs_any() const {

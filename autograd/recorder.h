@@ -4,13 +4,13 @@
 //   Variable mul(const Variable& a, const Variable& b) {
 //     Recorder r("mul", {a, b});
 //     Tensor y = mul(a.data(), b.data());
-//     if (r.needs(0)) r.grad(0, [b = r.save(b.data())](const Tensor& gy) { return mul(gy, b.get()); });
-//     if (r.needs(1)) r.grad(1, [a = r.save(a.data())](const Tensor& gy) { return mul(gy, a.get()); });
-//     return r.finish(y);
+//     if (r.needs(0)) r.grad(0, [b = r.save(b.data())](const Tensor& gy) { return mul(gy, b.get());
+//     }); if (r.needs(1)) r.grad(1, [a = r.save(a.data())](const Tensor& gy) { return mul(gy,
+//     a.get()); }); return r.finish(y);
 //   }
 //
-// So a frozen input costs neither its gradient nor the activation for one. Closures must not capture
-// Variables (a captured output would be a reference cycle); save() takes Tensors only.
+// So a frozen input costs neither its gradient nor the activation for one. Closures must not
+// capture Variables (a captured output would be a reference cycle); save() takes Tensors only.
 #pragma once
 
 #include <functional>
@@ -23,8 +23,8 @@
 
 namespace mtcki {
 
-// A tensor kept for the backward, with the version it had. get() throws GradientError, naming op and
-// versions, when the tensor was written in place since, or when the graph was already released.
+// A tensor kept for the backward, with the version it had. get() throws GradientError, naming op
+// and versions, when the tensor was written in place since, or when the graph was already released.
 class SavedTensor {
  public:
   SavedTensor() = default;

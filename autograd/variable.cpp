@@ -37,7 +37,14 @@ const Tensor& Variable::data() const {
 
 void Variable::set_data(const Tensor& data) {
   if (!impl_) throw GradientError("set_data: the variable is undefined");
-  if (!is_leaf()) throw GradientError("set_data: only a leaf's values can be replaced");
+  if (!is_leaf())
+    throw GradientError(
+        "set_data: only a leaf's values can be replaced, this variable is the result of " +
+        impl_->node->op);
+  if (impl_->data.shape() != data.shape() || impl_->data.dtype() != data.dtype()) {
+    impl_->node.reset();  // it knows the old shape
+    impl_->grad = Tensor();
+  }
   impl_->data = data;
 }
 
@@ -60,6 +67,9 @@ const Tensor& Variable::grad() const {
 
 void Variable::set_grad(const Tensor& grad) {
   if (!impl_) throw GradientError("set_grad: the variable is undefined");
+  if (grad.defined() && (grad.shape() != shape() || grad.dtype() != data().dtype()))
+    throw GradientError(str("set_grad: the gradient is ", grad.describe(), ", the variable is ",
+                            data().describe()));
   impl_->grad = grad;
 }
 

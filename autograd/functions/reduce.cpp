@@ -50,12 +50,11 @@ Variable mean(const Variable& x, const std::vector<int>& dims, bool keepdim) {
 Variable norm(const Variable& x) {
   Recorder r("norm", {x});
   const Tensor y = norm(x.data());
-  if (r.needs(0)) {
-    const double length = y.item();
-    r.grad(0, [x = r.save(x.data()), length](const Tensor& gy) {
-      return mul(x.get(), length > 0 ? gy.item() / length : 0.0);
+  if (r.needs(0))  // x = 0: 0/tiny, the gradient 0
+    r.grad(0, [x = r.save(x.data()), y = r.save(y)](const Tensor& gy) {
+      const Tensor tiny = Tensor::full({}, 1e-12, y.get().dtype(), y.get().device());
+      return mul(x.get(), div(gy, maximum(y.get(), tiny)));
     });
-  }
   return r.finish(y);
 }
 
