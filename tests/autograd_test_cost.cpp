@@ -1,0 +1,204 @@
+// What a graph costs: convolutions run, bytes kept, in-place sums, memory during backward.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "autograd/functions.h"
+#include "tensor/allocator.h"
+#include "tensor/context.h"
+#include "tensor/ops/elementwise.h"
+#include "tensor/profiler.h"
+#include "tensor/rng.h"
+
+namespace mtcki {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+constexpr int64_t kC = kChannelBlock;
+
+Tensor random(const Shape& shape, uint64_t step) {
+  return randn(shape, Rng{3, rng_stream("cost"), step});
+}
+
+// Events of f.
+template <class F>
+std::vector<profiler::Event> profile(const F& f) {
+  profiler::start();
+  f();
+  profiler::stop();
+  return profiler::events();
+}
+int64_t count(const std::vector<profiler::Event>& events, const std::string& op) {
+  return std::count_if(events.begin(), events.end(), [&](const auto& e) { return e.op == op; });
+}
+
+// conv - BN (eval) - ReLU, twice, with a residual: a frozen teacher in miniature.
+struct Net {
+  Variable w1, w2, gamma, beta;
+  Tensor mean = Tensor::zeros({kC}), var = Tensor::full({kC}, 1.0);
+
+  explicit Net(bool trainable)
+      : w1(random({kC, kC, 3, 3}, 1), trainable),
+        w2(random({kC, kC, 3, 3}, 2), trainable),
+        gamma(Tensor::full({kC}, 1.0), trainable),
+        beta(Tensor::zeros({kC}), trainable) {}
+
+  Variable bn(const Variable& x, Activation act, const Variable& residual = {}) const {
+    return batch_norm_eval(x, gamma, beta, mean, var, 1e-5, act, residual);
+  }
+  Variable operator()(const Variable& x) const {
+    const Conv2dOptions o(1, 1);
+    const Variable h = bn(conv2d(x, w1, {}, o), Activation::relu());
+    return sum(bn(conv2d(h, w2, {}, o), Activation::relu(), x));
+  }
+};
+
+size_t bytes(const Tensor& t) { return t.nbytes(); }
+
+TEST(Cost, FrozenWeightsRunNoWeightGradient) {
+  const Variable x(random({2, kC, 6, 6}, 3).to(Layout::blocked), true);
+  const Net frozen(false);
+  const auto events = profile([&] { frozen(x).backward(); });
+  EXPECT_EQ(count(events, "conv2d"), 2);
+  EXPECT_EQ(count(events, "conv2d_grad_input"), 2);
+  EXPECT_EQ(count(events, "conv2d_grad_weight"), 0);
+  EXPECT_TRUE(x.grad().defined());
+  EXPECT_FALSE(frozen.w1.grad().defined());
+
+  const Net trained(true);
+  const Variable constant(x.data());
+  const auto training = profile([&] { trained(constant).backward(); });
+  EXPECT_EQ(count(training, "conv2d_grad_input"), 1) << "none for the images";
+  EXPECT_EQ(count(training, "conv2d_grad_weight"), 2);
+  EXPECT_FALSE(constant.grad().defined());
+
+  const auto evaluation = profile([&] { frozen(constant); });
+  EXPECT_EQ(count(evaluation, "conv2d"), 2);
+  EXPECT_EQ(saved_bytes(frozen(constant)), 0u);
+}
+
+TEST(Cost, FrozenConvolutionKeepsNoActivation) {
+  const Conv2dOptions o(1, 1);
+  const Variable x(random({4, kC, 8, 8}, 3).to(Layout::blocked), true);
+  const Variable frozen(random({kC, kC, 3, 3}, 1));
+  EXPECT_EQ(saved_bytes(conv2d(x, frozen, {}, o)), bytes(frozen.data()));
+  const Variable w(frozen.data(), true), images(x.data());
+  EXPECT_EQ(saved_bytes(conv2d(images, w, {}, o)), bytes(x.data()));
+  EXPECT_EQ(saved_bytes(conv2d(x, w, {}, o)), bytes(x.data()) + bytes(w.data()));
+  const Variable bias(Tensor::zeros({kC}), true);
+  EXPECT_EQ(saved_bytes(conv2d(images, frozen, bias, o)), 0u);
+  // Transposed convolutions and linear layers follow the same rule.
+  const Variable wt(random({kC, kC, 4, 4}, 4));
+  EXPECT_EQ(saved_bytes(conv_transpose2d(x, wt, {}, ConvTranspose2dOptions(2, 1))),
+            bytes(wt.data()));
+  const Variable flat(random({4, 10}, 5), true), wl(random({3, 10}, 6));
+  EXPECT_EQ(saved_bytes(linear(flat, wl, {})), bytes(wl.data()));
+}
+
+TEST(Cost, FrozenBatchNormKeepsOnlyWhatTheMaskNeeds) {
+  const Net net(false);
+  const Variable x(random({4, kC, 8, 8}, 3), true), residual(random({4, kC, 8, 8}, 4), true);
+  const size_t channels = 4 * bytes(net.mean), activation = bytes(x.data());
+  EXPECT_LE(saved_bytes(net.bn(x, {})), channels);
+  EXPECT_LE(saved_bytes(net.bn(x, {}, residual)), channels);
+  EXPECT_LE(saved_bytes(net.bn(x, Activation::relu())), activation + channels);
+  const Variable y = net.bn(x, Activation::relu(), residual);
+  EXPECT_LE(saved_bytes(y), activation + channels);
+  // The statistics loss shares the input that the mask is recomputed from.
+  const Variable h = x * 1.0;
+  const Variable both = sum(net.bn(h, Activation::relu())) + bn_statistics(h, net.mean, net.var);
+  EXPECT_LE(saved_bytes(both), activation + 2 * channels);
+  // Trainable: the input for the weight's gradient, and nothing of its size beside it.
+  const Net trained(true);
+  EXPECT_LE(saved_bytes(trained.bn(x, Activation::relu())), activation + channels);
+}
+
+TEST(Cost, FrozenNetworkKeepsLessThanATrainedOne) {
+  const Variable x(random({4, kC, 8, 8}, 3).to(Layout::blocked), true);
+  const Net frozen(false), trained(true);
+  const size_t activation = bytes(x.data()), weights = 2 * bytes(frozen.w1.data());
+  // Frozen: conv1's output (mask of the first ReLU) and the result (mask of the second).
+  const Variable y = frozen(x), z = trained(x);
+  EXPECT_LE(saved_bytes(y), 2 * activation + weights + 8 * bytes(frozen.mean));
+  // Trained: x, conv1's output, h, conv2's output, the result.
+  EXPECT_GE(saved_bytes(z), 5 * activation + weights);
+}
+
+TEST(Cost, SumsOfGradientsReuseTheirMemory) {
+  const Variable x(random({64, 64}, 1), true);
+  const Variable h = x * 1.0;
+  Variable y = h * 2.0;
+  for (int i = 0; i < 4; ++i) y = y + h * 2.0;
+  const Variable loss = sum(y);
+  const auto events = profile([&] { loss.backward(); });
+  EXPECT_EQ(count(events, "add_"), 4) << "five uses of h: four sums";
+  EXPECT_EQ(count(events, "add"), 0);
+  EXPECT_NEAR(x.grad().to_vector<float>()[5], 10.0, 1e-6);
+}
+
+TEST(Cost, BackwardFreesWhatItHasUsed) {
+  constexpr int kLayers = 20;
+  const Variable x(random({256, 256}, 1), true);
+  const size_t size = bytes(x.data());
+  Variable y = x;
+  for (int i = 0; i < kLayers; ++i) y = sigmoid(y);
+  Variable loss = sum(y);
+  y = Variable();
+  EXPECT_EQ(saved_bytes(loss), kLayers * size);
+  const size_t before = memory_stats().in_use;
+  reset_peak_memory();
+  loss.backward();
+  EXPECT_LE(memory_stats().peak, before + 3 * size);
+  // All activations are gone though `loss` is alive; x's gradient has come.
+  EXPECT_EQ(saved_bytes(loss), 0u);
+  EXPECT_LE(memory_stats().in_use, before - kLayers * size + size);
+}
+
+TEST(Cost, BackwardRunsUnderTheModulePathOfItsForward) {
+  const Variable x(random({2, 3}, 1), true);
+  const StageScope stage("distill");
+  Variable y;
+  {
+    const ContextScope outer(ContextScope::Kind::module, "layer2");
+    const ContextScope inner(ContextScope::Kind::module, "act");
+    y = sum(sigmoid(x));
+  }
+  const auto events = profile([&] { y.backward(); });
+  ASSERT_EQ(count(events, "sigmoid_grad"), 1);
+  for (const auto& e : events) {
+    EXPECT_TRUE(e.backward) << e.op;
+    EXPECT_EQ(e.stage, "distill") << e.op;
+    if (e.op == "sigmoid_grad") {
+      EXPECT_EQ(e.module, "layer2.act");
+    }
+  }
+  EXPECT_EQ(context_module(), "");
+  for (const auto& e : profile([&] { sigmoid(x); })) EXPECT_FALSE(e.backward);
+}
+
+TEST(Cost, GraphTextNamesOpsShapesAndBytes) {
+  const Variable x(random({2, 3}, 1), true), w(random({4, 3}, 2), true);
+  Variable y;
+  {
+    const ContextScope scope(ContextScope::Kind::module, "fc");
+    y = linear(x, w, {});
+  }
+  const Variable loss = sum(relu(y));
+  const std::string dot = graph_dot(loss);
+  EXPECT_THAT(dot, HasSubstr("digraph"));
+  EXPECT_THAT(dot, HasSubstr("linear\\n[2, 4] f32\\nfc\\nsaves 72 B"));
+  EXPECT_THAT(dot, HasSubstr("relu\\n[2, 4] f32"));
+  EXPECT_THAT(dot, HasSubstr("leaf\\n[4, 3] f32"));
+  EXPECT_EQ(std::count(dot.begin(), dot.end(), '>'), 4) << "edges x, w, linear, relu\n" << dot;
+  loss.backward();
+  EXPECT_THAT(graph_dot(loss), Not(HasSubstr("saves")));
+  EXPECT_EQ(saved_bytes(Variable()), 0u);
+}
+
+}  // namespace
+}  // namespace mtcki
