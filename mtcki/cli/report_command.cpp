@@ -1,0 +1,20 @@
+#include <cstdio>
+#include <filesystem>
+
+#include "mtcki/cli/commands.h"
+#include "mtcki/report.h"
+#include "tensor/error.h"
+
+namespace mtcki::cli {
+
+int report_command(const ReportOptions& o) {
+  const std::string out =
+      o.out.empty() ? (std::filesystem::path(o.runs.front()) / "report.html").string() : o.out;
+  mtcki::ReportOptions options;
+  options.refresh_seconds = o.refresh;
+  write_report(o.runs, out, options);
+  std::printf("%s\n", out.c_str());
+  return 0;
+}
+
+}  // namespace mtcki::cli
