@@ -1,0 +1,82 @@
+// export: weights and synthetic images for other programs.
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+
+#include "data/image_file.h"
+#include "data/state_file.h"
+#include "mtcki/cli/commands.h"
+#include "mtcki/image_pool.h"
+#include "mtcki/model_file.h"
+#include "tensor/error.h"
+
+namespace mtcki::cli {
+
+namespace fs = std::filesystem;
+
+int export_weights_command(const ExportWeightsOptions& o) {
+  const std::string ending = fs::path(o.out).extension().string();
+  if (ending != ".safetensors")
+    throw UsageError("--out \"" + o.out + "\": the name must end in .safetensors");
+  std::error_code ec;
+  if (!fs::is_regular_file(o.weights, ec))
+    throw DataError("--weights \"" + o.weights + "\": no such file");
+  const data::StateFile file = data::read_state_file(o.weights);
+  ModelCard card = read_model_card(file.metadata);
+  nn::ModelSpec spec = card.spec;
+  if (spec.name.empty()) {
+    spec.in_channels = o.channels;
+    spec.image_size = o.size;
+    spec.num_classes = o.classes;
+  }
+  if (!o.model.empty()) spec.name = o.model;
+  if (spec.name.empty())
+    throw UsageError("--model: needed, because \"" + o.weights +
+                     "\" does not say which architecture it holds (mtcki summary --list)");
+  const auto net = load_model(o.weights, spec, o.name_map, &card);
+  card.spec = spec;
+  net->eval();
+  write_model_file(o.out, *net, card);
+  std::printf("%s: %s, %lld parameters\n", o.out.c_str(), spec.name.c_str(),
+              static_cast<long long>(net->parameter_count()));
+  return 0;
+}
+
+int export_images_command(const ExportImagesOptions& o) {
+  std::error_code ec;
+  std::string dir = o.set;
+  if (!fs::exists(dir + "/manifest.json", ec) || fs::exists(dir + "/synth/manifest.json", ec))
+    dir += "/synth";
+  if (!fs::exists(dir + "/manifest.json", ec))
+    throw DataError("\"" + o.set + "\": no synthetic set there (no manifest.json)");
+  if (fs::exists(o.out, ec) && (!fs::is_directory(o.out, ec) || !fs::is_empty(o.out, ec)))
+    throw UsageError("--out \"" + o.out + "\": is there already and not an empty folder");
+  const data::ImageSet set = ImagePool::open(dir).load();
+  const int64_t classes = set.num_classes();
+  const Tensor labels = set.labels.to(DType::i64);
+  const std::vector<int64_t> y = labels.to_vector<int64_t>();
+  const auto folder_of = [&](int64_t label) {
+    // Padded, so that sorting the names sorts the classes.
+    char name[16];
+    std::snprintf(name, sizeof name, "%03lld", static_cast<long long>(label));
+    return o.out + "/" + name;
+  };
+  fs::create_directories(o.out, ec);
+  if (o.layout == "imagefolder")
+    for (int64_t k = 0; k < classes; ++k) fs::create_directories(folder_of(k), ec);
+  if (ec) throw DiskError("cannot create \"" + o.out + "\": " + ec.message());
+  const int64_t n = set.size();
+  for (int64_t i = 0; i < n; ++i) {
+    char name[32];
+    std::snprintf(name, sizeof name, "/%08lld.png", static_cast<long long>(i));
+    const std::string path =
+        (o.layout == "flat" ? o.out : folder_of(y[static_cast<size_t>(i)])) + name;
+    const Tensor image = set.images.slice(i, i + 1);
+    data::write_png(path, image.reshape({image.size(1), image.size(2), image.size(3)}));
+  }
+  std::printf("%s: %lld images, layout %s\n", o.out.c_str(), static_cast<long long>(n),
+              o.layout.c_str());
+  return 0;
+}
+
+}  // namespace mtcki::cli
