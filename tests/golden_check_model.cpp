@@ -57,6 +57,8 @@ Outcome run_model(const Case& c) {
   const Variable y = (*model)(input);
   Variable root = y;
   Outcome outcome;
+  if (const std::string loss = c.options.text("loss", "cross_entropy"); loss != "cross_entropy")
+    throw UnsupportedError(str(c.name, ": loss '", loss, "' (known: cross_entropy)"));
   if (const Tensor* labels = c.find("in1")) {
     root = cross_entropy(y, labels->to(DType::i64), c.options.number("label_smoothing", 0.0));
     if (const Tensor* loss = c.find("loss")) outcome.checks.push_back({"loss", root.data(), *loss});

@@ -2,7 +2,7 @@
 
 # golden_check: cases computed by another framework (docs/golden-files.md).
 add_executable(golden_check golden_check.cpp golden_check_ops.cpp golden_check_model.cpp)
-target_link_libraries(golden_check PRIVATE mtcki::mtcki)
+target_link_libraries(golden_check PRIVATE mtcki::nn mtcki::data nlohmann_json::nlohmann_json)
 set_target_properties(golden_check PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
 set(golden_dir ${CMAKE_CURRENT_SOURCE_DIR}/data/golden)
 set(golden_files ${golden_dir}/ops_f32.safetensors ${golden_dir}/ops_f64.safetensors
@@ -24,3 +24,8 @@ mtcki_golden_fault(no_metadata 3 "belongs to no case" ${golden_dir}/no_metadata.
 mtcki_golden_fault(no_safetensors 3 "tools.cmake" ${CMAKE_CURRENT_SOURCE_DIR}/tools.cmake)
 mtcki_golden_fault(missing_file 3 "absent.safetensors" ${golden_dir}/absent.safetensors)
 mtcki_golden_fault(no_file 2 "usage")
+
+# Fuzz targets of the file parsers (clang only).
+if(MTCKI_BUILD_FUZZERS)
+  add_subdirectory(fuzz)
+endif()
