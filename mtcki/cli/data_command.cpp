@@ -1,24 +1,71 @@
+// data: which sets there are, whether their files are whole, where to get them.
 #include <cstdio>
 #include <filesystem>
 
 #include "data/dataset.h"
+#include "data/verify.h"
 #include "mtcki/cli/commands.h"
+#include "mtcki/console.h"
 #include "tensor/error.h"
 
 namespace mtcki::cli {
+
+namespace {
+
+bool is_procedural(const std::string& name) { return name.rfind("synth10", 0) == 0; }
+
+// Reading the test part finds what sizes and checksums cannot: labels, image files, classes.
+void read_both_parts(const std::string& name, const std::string& dir) {
+  for (const char* split : {"train", "test"}) {
+    const data::ImageSet set = data::load_dataset({name, dir, split, 0, 0});
+    std::printf("%-6s %lld images %lldx%lldx%lld, %lld classes\n", split,
+                static_cast<long long>(set.size()), static_cast<long long>(set.images.size(1)),
+                static_cast<long long>(set.images.size(2)),
+                static_cast<long long>(set.images.size(3)),
+                static_cast<long long>(set.num_classes()));
+  }
+}
+
+}  // namespace
 
 int data_list_command() {
   for (const std::string& name : data::dataset_names()) {
     const data::DatasetInfo info = data::dataset_info(name);
     std::error_code ec;
     const std::string dir = data::dataset_default_dir(name);
-    const bool made = name.rfind("synth10", 0) == 0;
-    const bool there = made || std::filesystem::is_directory(dir, ec);
-    std::printf("%-14s %s\n", name.c_str(), info.description.c_str());
-    std::printf("%-14s from: %s\n", "", info.source.c_str());
-    if (!made) std::printf("%-14s %s: %s\n", "", there ? "found" : "not found", dir.c_str());
+    std::printf("%-14s %s\n%-14s from: %s\n", name.c_str(), info.description.c_str(), "",
+                info.source.c_str());
+    if (!is_procedural(name))
+      std::printf("%-14s %s: %s\n", "",
+                  std::filesystem::is_directory(dir, ec) ? "found" : "not found", dir.c_str());
   }
   return 0;
+}
+
+int data_verify_command(const DataOptions& o) {
+  const data::VerifyReport report = data::verify_dataset(o.name, o.dir);
+  for (const data::VerifyRow& row : report.rows) {
+    std::printf("%-11s %s", data::name_of(row.status), row.expected.path.c_str());
+    if (row.status == data::FileStatus::bad_size)
+      std::printf(" (%lld bytes, expected %lld)", static_cast<long long>(row.actual_bytes),
+                  static_cast<long long>(row.expected.bytes));
+    if (row.status == data::FileStatus::warning)
+      std::printf(" (md5 %s, expected %s)", row.actual_md5.c_str(), row.expected.md5.c_str());
+    if (!row.note.empty()) std::printf(" (%s)", row.note.c_str());
+    std::printf("\n");
+  }
+  std::fflush(stdout);
+  if (!report.usable)
+    throw DataError(str(report.dataset, " in \"", report.dir, "\" is not usable",
+                        report.repair.empty() ? "" : "; repair: " + report.repair));
+  read_both_parts(o.name, o.dir);
+  std::printf("%s is fine\n", o.name.c_str());
+  return 0;
+}
+
+int data_get_command(const DataOptions& o) {
+  data::fetch_dataset(o.name, o.dir, [](const std::string& line) { console::info(line); });
+  return data_verify_command(o);
 }
 
 }  // namespace mtcki::cli
