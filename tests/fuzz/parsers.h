@@ -1,0 +1,51 @@
+// Every parser of files behind one signature: the fuzz targets and the corpus replay of the tests use it.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <string>
+
+#include "data/cifar.h"
+#include "data/idx.h"
+#include "data/image_file.h"
+#include "data/npy.h"
+#include "data/safetensors.h"
+#include "data/torch_tensors.h"
+
+namespace mtcki::testing {
+
+struct Parser {
+  const char* name;
+  void (*parse)(data::Bytes);
+};
+
+inline constexpr Parser kParsers[] = {
+    {"safetensors", [](data::Bytes b) { data::parse_safetensors(b, "input"); }},
+    {"torch_zip", [](data::Bytes b) { data::parse_torch_zip(b, "input"); }},
+    {"torch_stream", [](data::Bytes b) { data::parse_torch_stream(b, "input"); }},
+    {"cifar_pickle", [](data::Bytes b) { data::parse_cifar_pickle(b, "input", b.size() % 2 == 1); }},
+    {"cifar_binary", [](data::Bytes b) { data::parse_cifar_binary(b, "input", b.size() % 2 == 0); }},
+    {"idx", [](data::Bytes b) { data::parse_idx(b, "input"); }},
+    {"npy", [](data::Bytes b) { data::parse_npy(b, "input"); }},
+    {"npz", [](data::Bytes b) { data::parse_npz(b, "input"); }},
+    {"png", [](data::Bytes b) { data::decode_png(b, "input"); }},
+    {"jpeg", [](data::Bytes b) { data::decode_jpeg(b, "input"); }},
+};
+
+// True: accepted. False: refused with DataError. Everything else is a defect and passes through.
+inline bool feed(const Parser& parser, data::Bytes content) {
+  try {
+    parser.parse(content);
+    return true;
+  } catch (const DataError&) {
+    return false;
+  }
+}
+
+inline int fuzz_one(const char* name, const uint8_t* data, size_t size) {
+  for (const Parser& p : kParsers)
+    if (std::strcmp(p.name, name) == 0) feed(p, {data, size});
+  return 0;
+}
+
+}  // namespace mtcki::testing
