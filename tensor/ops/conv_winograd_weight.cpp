@@ -7,8 +7,6 @@
 //
 // Few channels: every thread has its own tiles and its own dW, added up at the end in thread order.
 // Many: all threads transform one chunk together, and each owns rectangles of dW.
-#include <omp.h>
-
 #include <algorithm>
 #include <utility>
 #include <vector>
@@ -23,105 +21,86 @@ namespace {
 
 using namespace winograd;  // NOLINT: the transforms are this file's vocabulary
 
-constexpr int kRows = kSimdRegisters == 32 ? 14 : 6;  // input channels in registers
-constexpr int kColumns = 2 * kWidth;                  // output channels in registers
-constexpr int64_t kRectangle = 32;                    // input channels of one local M
+constexpr int kRows = kWidth / 2;      // input channels in registers: half a block
+constexpr int kVectors = 3;            // vectors of output channels in registers
+constexpr int64_t kRectangle = 32;     // input channels of one local M
+constexpr int kColumns = kVectors * kWidth;
 
 struct Chunk {
   const ConvProblem& d;
-  int64_t block;  // tiles that fit
-  float *v, *y;   // [36][block][c + pad], [36][block][k + pad]
-  int64_t v_row() const { return row(d.c); }
-  int64_t y_row() const { return row(d.k); }
-  int64_t v_plane() const { return plane_size(block * v_row()); }
-  int64_t y_plane() const { return plane_size(block * y_row()); }
-  // The products walk down columns: rows of a power of two would share a few cache sets.
-  static int64_t row(int64_t channels) { return channels < 64 ? channels : channels + 16; }
-  static size_t bytes(int64_t channels, int64_t block) {
-    return static_cast<size_t>(kPoints * plane_size(block * row(channels))) * sizeof(float);
+  int64_t tiles;  // that fit
+  float *v, *y;   // [36][c / B][tiles][B], [36][k / B][tiles][B]
+  int64_t v_plane() const { return plane_size(tiles * d.c); }
+  int64_t y_plane() const { return plane_size(tiles * d.k); }
+  static size_t bytes(int64_t channels, int64_t tiles) {
+    return static_cast<size_t>(kPoints * plane_size(tiles * channels)) * sizeof(float);
   }
 };
 
-// m[R][KV vectors] (row distance kColumns) = sum over tiles of v[t][R] y[t][KV vectors].
-template <int R, int KV>
-void product(int64_t tiles, const float* v, int64_t v_row, const float* y, int64_t y_row,
-             float* m) {
-  V acc[R][KV];
-  MTCKI_UNROLL for (int r = 0; r < R; ++r) MTCKI_UNROLL for (int k = 0; k < KV; ++k) acc[r][k] =
-      V{};
-  for (int64_t t = 0; t < tiles; ++t) {
+// m[kRows][KV vectors] (row distance kColumns) = sum over tiles of v[t][kRows] y[KV][t][vector].
+template <int KV>
+void product(int64_t tiles, const float* v, const float* y, int64_t y_block, float* m) {
+  V acc[kRows][KV];
+  MTCKI_UNROLL for (int r = 0; r < kRows; ++r)
+      MTCKI_UNROLL for (int k = 0; k < KV; ++k) acc[r][k] = V{};
+  for (int64_t t = 0; t < tiles; ++t, v += kWidth, y += kWidth) {
     V yv[KV];
-    MTCKI_UNROLL for (int k = 0; k < KV; ++k) yv[k] = load(y + k * kWidth);
-    MTCKI_UNROLL for (int r = 0; r < R; ++r) {
+    MTCKI_UNROLL for (int k = 0; k < KV; ++k) yv[k] = load(y + k * y_block);
+    MTCKI_UNROLL for (int r = 0; r < kRows; ++r) {
       const V x = broadcast(v[r]);
       MTCKI_UNROLL for (int k = 0; k < KV; ++k) acc[r][k] += x * yv[k];
     }
-    v += v_row;
-    y += y_row;
   }
-  MTCKI_UNROLL for (int r = 0; r < R; ++r) MTCKI_UNROLL for (int k = 0; k < KV; ++k)
-      store(m + r * kColumns + k * kWidth, acc[r][k]);
+  MTCKI_UNROLL for (int r = 0; r < kRows; ++r)
+      MTCKI_UNROLL for (int k = 0; k < KV; ++k) store(m + r * kColumns + k * kWidth, acc[r][k]);
 }
 
-using Product = void (*)(int64_t, const float*, int64_t, const float*, int64_t, float*);
-template <int KV, int... R>
-Product pick(int rows, std::integer_sequence<int, R...>) {
-  static constexpr Product table[] = {product<R + 1, KV>...};
-  return table[rows - 1];
-}
-
-// Transforms tiles [begin, end) into the chunk, whose tile 0 is `first`.
-void transform(const Chunk& k, const float* x, const float* gy, int64_t first, int64_t begin,
-               int64_t end) {
-  const ConvProblem& d = k.d;
-  const int64_t tw = (d.q + kOut - 1) / kOut, per_image = (d.p + kOut - 1) / kOut * tw;
-  const int64_t v_plane = k.v_plane(), y_plane = k.y_plane();
-  for (int64_t t = begin; t < end; ++t) {
-    const int64_t n = t / per_image, r = t % per_image;
-    const int64_t row = r / tw * kOut, column = r % tw * kOut;
-    {
-      const int64_t top = row - d.pad_h, left = column - d.pad_w;
-      const Span rows = clip(top, kIn, d.h), columns = clip(left, kIn, d.w);
-      const bool inside = rows.all(kIn) && columns.all(kIn);
-      float* out = k.v + (t - first) * k.v_row();
-      for (int64_t c = 0; c < d.c; c += kWidth) {
-        const float* image = x + (n * d.c + c) * d.h * d.w;
-        if (inside) {
-          input_tile<false>(image, top, left, d.w * kWidth, rows, columns, out + c, v_plane);
-        } else {
-          input_tile<true>(image, top, left, d.w * kWidth, rows, columns, out + c, v_plane);
-        }
-      }
-    }
-    const Span rows = clip(row, kOut, d.p), columns = clip(column, kOut, d.q);
-    const bool inside = rows.all(kOut) && columns.all(kOut);
-    float* out = k.y + (t - first) * k.y_row();
-    for (int64_t c = 0; c < d.k; c += kWidth) {
-      const float* image = gy + (n * d.k + c) * d.p * d.q;
-      if (inside) {
-        gradient_tile<false>(image, row, column, d.q * kWidth, rows, columns, out + c, y_plane);
+// Tiles [begin, end) into places [at, ...) of the chunk.
+void transform(const Chunk& chunk, const float* x, const float* gy, int64_t begin, int64_t end,
+               int64_t at) {
+  const ConvProblem& d = chunk.d;
+  const Tiling tiling(d.p, d.q);
+  std::vector<Tile> tiles(static_cast<size_t>(end - begin));
+  place(tiling, begin, end, kIn, d.pad_h, d.pad_w, d.h, d.w, tiles.data());
+  for (int64_t b = 0; b < d.c / kWidth; ++b) {
+    float* out = chunk.v + (b * chunk.tiles + at) * kWidth;
+    for (const Tile& tile : tiles) {
+      const float* image = x + (tile.n * d.c / kWidth + b) * d.h * d.w * kWidth;
+      if (tile.inside) {
+        input_tile<false>(image, tile, d.w * kWidth, out, chunk.v_plane());
       } else {
-        gradient_tile<true>(image, row, column, d.q * kWidth, rows, columns, out + c, y_plane);
+        input_tile<true>(image, tile, d.w * kWidth, out, chunk.v_plane());
       }
+      out += kWidth;
+    }
+  }
+  place(tiling, begin, end, kOut, 0, 0, d.p, d.q, tiles.data());
+  for (int64_t b = 0; b < d.k / kWidth; ++b) {
+    float* out = chunk.y + (b * chunk.tiles + at) * kWidth;
+    for (const Tile& tile : tiles) {
+      const float* image = gy + (tile.n * d.k / kWidth + b) * d.p * d.q * kWidth;
+      if (tile.inside) {
+        gradient_tile<false>(image, tile, d.q * kWidth, out, chunk.y_plane());
+      } else {
+        gradient_tile<true>(image, tile, d.q * kWidth, out, chunk.y_plane());
+      }
+      out += kWidth;
     }
   }
 }
 
-// Adds the chunk's share of dW[9][c][k] for input channels [c0, c1) and one group of k.
+// Adds the chunk's share of dW[9][c][k] for input channels [c0, c1) and KV vectors of k from k0 on.
 template <int KV>
-void accumulate(const Chunk& k, int64_t tiles, int64_t c0, int64_t c1, int64_t k0, float* m,
+void accumulate(const Chunk& chunk, int64_t tiles, int64_t c0, int64_t c1, int64_t k0, float* m,
                 float* dw) {
-  const ConvProblem& d = k.d;
-  const int64_t channels = c1 - c0, parts = (channels + kRows - 1) / kRows;
-  const int64_t plane = plane_size(channels * kColumns);
+  const ConvProblem& d = chunk.d;
+  const int64_t channels = c1 - c0, plane = plane_size(channels * kColumns);
   for (int point = 0; point < kPoints; ++point) {
-    const float* v = k.v + point * k.v_plane() + c0;
-    const float* y = k.y + point * k.y_plane() + k0;
-    for (int64_t part = 0; part < parts; ++part) {  // near-equal shares of the rows
-      const int64_t a = channels * part / parts, b = channels * (part + 1) / parts;
-      pick<KV>(static_cast<int>(b - a), std::make_integer_sequence<int, kRows>())(
-          tiles, v + a, k.v_row(), y, k.y_row(), m + point * plane + a * kColumns);
-    }
+    const float* v = chunk.v + point * chunk.v_plane();
+    const float* y = chunk.y + point * chunk.y_plane() + k0 * chunk.tiles;
+    for (int64_t c = c0; c < c1; c += kRows)
+      product<KV>(tiles, v + c / kWidth * kWidth * chunk.tiles + c % kWidth, y,
+                  chunk.tiles * kWidth, m + point * plane + (c - c0) * kColumns);
   }
   for (int64_t c = 0; c < channels; ++c)
     for (int v = 0; v < KV; ++v) {
@@ -144,13 +123,19 @@ void accumulate(const Chunk& k, int64_t tiles, int64_t c0, int64_t c1, int64_t k
     }
 }
 
-void accumulate(const Chunk& k, int64_t tiles, int64_t c0, int64_t c1, int64_t k0, float* m,
-                float* dw) {
-  if (k0 + kColumns <= k.d.k) {
-    accumulate<2>(k, tiles, c0, c1, k0, m, dw);
-  } else {
-    accumulate<1>(k, tiles, c0, c1, k0, m, dw);
-  }
+// The widths of output channels: near-equal shares of at most kVectors vectors.
+struct Columns {
+  explicit Columns(int64_t k) : vectors(k / kWidth), shares((vectors + kVectors - 1) / kVectors) {}
+  int64_t begin(int64_t share) const { return vectors * share / shares; }
+  int64_t vectors, shares;
+};
+
+void accumulate(const Chunk& chunk, int64_t tiles, int64_t c0, const Columns& columns,
+                int64_t share, float* m, float* dw) {
+  const int64_t k0 = columns.begin(share), count = columns.begin(share + 1) - k0;
+  const int64_t c1 = std::min(chunk.d.c, c0 + kRectangle);
+  const auto run = count == 3 ? accumulate<3> : count == 2 ? accumulate<2> : accumulate<1>;
+  run(chunk, tiles, c0, c1, k0 * kWidth, m, dw);
 }
 
 // gw[k][c][9] = sum over parts of dw[part][9][c][k].
@@ -175,6 +160,7 @@ void split_tiles(const ConvProblem& d, int64_t tiles, const float* gy, const flo
   const int64_t threads = std::min<int64_t>(num_threads(), tiles), size = 9 * d.c * d.k;
   const int64_t fit = (int64_t{768} << 10) / (kPoints * 4 * (d.c + d.k));
   const int64_t block = std::clamp<int64_t>(fit, 48, 192);
+  const Columns columns(d.k);
   Scratch parts(static_cast<size_t>(threads * size) * sizeof(float));
   parallel_for(threads, 1, [&](int64_t first, int64_t last) {
     Scratch v(Chunk::bytes(d.c, block)), y(Chunk::bytes(d.k, block)), m(kLocal);
@@ -185,10 +171,10 @@ void split_tiles(const ConvProblem& d, int64_t tiles, const float* gy, const flo
       const int64_t begin = tiles * part / threads, end = tiles * (part + 1) / threads;
       for (int64_t t = begin; t < end; t += block) {
         const int64_t stop = std::min(end, t + block);
-        transform(chunk, x, gy, t, t, stop);
+        transform(chunk, x, gy, t, stop, 0);
         for (int64_t c = 0; c < d.c; c += kRectangle)
-          for (int64_t k = 0; k < d.k; k += kColumns)
-            accumulate(chunk, stop - t, c, std::min(d.c, c + kRectangle), k, m.as(), dw);
+          for (int64_t share = 0; share < columns.shares; ++share)
+            accumulate(chunk, stop - t, c, columns, share, m.as(), dw);
       }
     }
   });
@@ -201,7 +187,7 @@ void split_channels(const ConvProblem& d, int64_t tiles, const float* gy, const 
   const int64_t blocks = (tiles + fit - 1) / std::max<int64_t>(1, fit);
   const int64_t block = (tiles + blocks - 1) / blocks;
   const int64_t rectangles_c = (d.c + kRectangle - 1) / kRectangle;
-  const int64_t rectangles_k = (d.k + kColumns - 1) / kColumns;
+  const Columns columns(d.k);
   Scratch v(Chunk::bytes(d.c, block)), y(Chunk::bytes(d.k, block));
   Scratch dw(static_cast<size_t>(9 * d.c * d.k) * sizeof(float));
   const Chunk chunk{d, block, v.as(), y.as()};
@@ -211,13 +197,13 @@ void split_channels(const ConvProblem& d, int64_t tiles, const float* gy, const 
   for (int64_t t = 0; t < tiles; t += block) {
     const int64_t stop = std::min(tiles, t + block);
     parallel_for(stop - t, 1, [&](int64_t begin, int64_t end) {
-      transform(chunk, x, gy, t, t + begin, t + end);
+      transform(chunk, x, gy, t + begin, t + end, begin);
     });
-    parallel_for(rectangles_c * rectangles_k, 1, [&](int64_t begin, int64_t end) {
+    parallel_for(rectangles_c * columns.shares, 1, [&](int64_t begin, int64_t end) {
       Scratch m(kLocal);
       for (int64_t i = begin; i < end; ++i) {
-        const int64_t c = i / rectangles_k * kRectangle, k = i % rectangles_k * kColumns;
-        accumulate(chunk, stop - t, c, std::min(d.c, c + kRectangle), k, m.as(), dw.as());
+        accumulate(chunk, stop - t, i / columns.shares * kRectangle, columns, i % columns.shares,
+                   m.as(), dw.as());
       }
     });
   }

@@ -84,18 +84,63 @@ MTCKI_INLINE Span clip(int64_t first, int size, int64_t limit) {
   return {static_cast<int>(begin < size ? begin : size), static_cast<int>(end > 0 ? end : 0)};
 }
 
-// B^T d B of one tile and channel block. `image` is the channel plane, (row, column) the tile's
-// first pixel, which may lie outside; outside pixels are zero. out[point * step].
+// The n x tiles_h x tiles_w tiles of 4x4 outputs, and where tile t lies.
+struct Tiling {
+  int64_t tiles_h, tiles_w;
+  Tiling(int64_t p, int64_t q) : tiles_h((p + kOut - 1) / kOut), tiles_w((q + kOut - 1) / kOut) {}
+  int64_t per_image() const { return tiles_h * tiles_w; }
+};
+struct Tile {
+  int64_t n, row, column;  // image, first pixel (may lie outside)
+  Span rows, columns;      // inside the image
+  bool inside;
+};
+// Places tiles [begin, end) of size `size`, shifted by the padding, in an image of h x w.
+inline void place(const Tiling& g, int64_t begin, int64_t end, int size, int64_t pad_h,
+                  int64_t pad_w, int64_t h, int64_t w, Tile* out) {
+  for (int64_t t = begin; t < end; ++t, ++out) {
+    const int64_t r = t % g.per_image();
+    out->n = t / g.per_image();
+    out->row = r / g.tiles_w * kOut - pad_h;
+    out->column = r % g.tiles_w * kOut - pad_w;
+    out->rows = clip(out->row, size, h);
+    out->columns = clip(out->column, size, w);
+    out->inside = out->rows.all(size) && out->columns.all(size);
+  }
+}
+
+// Asks for the 4x4 pixels of units [from, to) ahead of their use; units count `blocks` channel blocks
+// from block0 on, tile by tile from `first`. The products between two transforms leave the memory
+// system idle, and a tile's short rows defeat the hardware's prefetchers.
+template <bool kWrite>
+MTCKI_INLINE void prefetch(const float* data, int64_t channels, int64_t h, int64_t w,
+                           const Tiling& g, int64_t first, int64_t block0, int64_t blocks,
+                           int64_t from, int64_t to) {
+  for (int64_t u = from; u < to; ++u) {
+    const int64_t t = first + u / blocks, block = block0 + u % blocks;
+    const int64_t n = t / g.per_image(), r = t % g.per_image();
+    const int64_t row = r / g.tiles_w * kOut, column = r % g.tiles_w * kOut;
+    const float* p = data + ((n * channels / kWidth + block) * h * w + row * w + column) * kWidth;
+    const int64_t rows = kOut < h - row ? kOut : h - row;
+    for (int64_t i = 0; i < rows; ++i, p += w * kWidth)
+      for (int64_t line = 0; line < kOut * kWidth; line += 16)
+        __builtin_prefetch(p + line, kWrite ? 1 : 0, 2);
+  }
+}
+
+// B^T d B of one tile of one channel plane; pixels outside are zero. out[point * step].
 template <bool kBorder>
-MTCKI_INLINE void input_tile(const float* image, int64_t row, int64_t column, int64_t row_stride,
-                             Span rows, Span columns, float* out, int64_t step) {
+MTCKI_INLINE void input_tile(const float* image, const Tile& tile, int64_t row_stride, float* out,
+                             int64_t step) {
+  const Span rows = tile.rows, columns = tile.columns;
+  const int64_t first = tile.row * row_stride + tile.column * kWidth;
   V t[kIn][kIn];
   MTCKI_UNROLL for (int j = 0; j < kIn; ++j) {
     V x[kIn];
     const bool in_columns = !kBorder || (j >= columns.begin && j < columns.end);
     MTCKI_UNROLL for (int i = 0; i < kIn; ++i) {
       if (!kBorder || (in_columns && i >= rows.begin && i < rows.end)) {
-        x[i] = load(image + (row + i) * row_stride + (column + j) * kWidth);
+        x[i] = load(image + first + i * row_stride + j * kWidth);
       } else {
         x[i] = V{};
       }
@@ -111,15 +156,17 @@ MTCKI_INLINE void input_tile(const float* image, int64_t row, int64_t column, in
 
 // A dy A^T of one 4x4 tile of the output's gradient.
 template <bool kBorder>
-MTCKI_INLINE void gradient_tile(const float* image, int64_t row, int64_t column, int64_t row_stride,
-                                Span rows, Span columns, float* out, int64_t step) {
+MTCKI_INLINE void gradient_tile(const float* image, const Tile& tile, int64_t row_stride,
+                                float* out, int64_t step) {
+  const Span rows = tile.rows, columns = tile.columns;
+  const int64_t first = tile.row * row_stride + tile.column * kWidth;
   V t[kIn][kOut];
   MTCKI_UNROLL for (int j = 0; j < kOut; ++j) {
     V y[kOut], o[kIn];
     const bool in_columns = !kBorder || j < columns.end;
     MTCKI_UNROLL for (int i = 0; i < kOut; ++i) {
       if (!kBorder || (in_columns && i < rows.end)) {
-        y[i] = load(image + (row + i) * row_stride + (column + j) * kWidth);
+        y[i] = load(image + first + i * row_stride + j * kWidth);
       } else {
         y[i] = V{};
       }
