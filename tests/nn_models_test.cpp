@@ -271,10 +271,10 @@ TEST(Models, InitialisationOfEachFamily) {
   const auto wrn = classifier("wrn16_2");
   EXPECT_NEAR(standard_deviation(value_of(*wrn, "block3.layer.0.conv2.weight")),
               std::sqrt(2.0 / (9 * 128)), 1e-3);
-  EXPECT_EQ(standard_deviation(value_of(*wrn, "fc.bias")), 0.0);
+  EXPECT_NEAR(standard_deviation(value_of(*wrn, "fc.bias")), 0.0, 1e-12);
   const auto vgg = classifier("vgg8");
   EXPECT_NEAR(standard_deviation(value_of(*vgg, "classifier.weight")), 0.01, 1e-3);
-  EXPECT_EQ(standard_deviation(value_of(*vgg, "block1.0.bias")), 0.0);
+  EXPECT_NEAR(standard_deviation(value_of(*vgg, "block1.0.bias")), 0.0, 1e-12);
   EXPECT_NEAR(standard_deviation(value_of(*vgg, "block1.0.weight")), std::sqrt(2.0 / (9 * 128)),
               1e-3);
   const auto small = classifier("resnet20");
@@ -316,7 +316,7 @@ TEST(Generators, ResetDependsOnItsRandomnessOnly) {
   EXPECT_FALSE(identical(value_of(*a, "l1.0.weight"), value_of(*b, "l1.0.weight")));
   EXPECT_NEAR(standard_deviation(value_of(*a, "l1.0.weight")), 0.02, 5e-4);
   EXPECT_NEAR(standard_deviation(value_of(*a, "conv_blocks.2.weight")), 0.02, 2e-3);
-  EXPECT_EQ(standard_deviation(value_of(*a, "conv_blocks.9.bias")), 0.0);
+  EXPECT_NEAR(standard_deviation(value_of(*a, "conv_blocks.9.bias")), 0.0, 1e-12);
   const Tensor gamma = value_of(*a, "conv_blocks.0.weight");
   EXPECT_GT(standard_deviation(gamma), 0.005);
   EXPECT_NEAR(gamma.to_vector<double>()[0], 1.0, 0.1);
