@@ -1,0 +1,111 @@
+// The arrows of the architecture, read from the #include lines:
+//   tensor <- autograd <- {nn, optim},  optim may use nn,  tensor <- data,  everything <- mtcki.
+// And what a CUDA source can reach (tensor/) stays free of heavy third-party headers.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <regex>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Include {
+  std::string file, target;  // file relative to the root; target between the quotes or brackets
+  int line;
+};
+
+std::vector<Include> includes_of(const std::string& folder) {
+  static const std::regex pattern(R"(^\s*#\s*include\s*[<"]([^>"]+)[>"])");
+  std::vector<Include> result;
+  const fs::path root = MTCKI_SOURCE_DIR;
+  for (const auto& entry : fs::recursive_directory_iterator(root / folder)) {
+    const std::string extension = entry.path().extension().string();
+    if (!entry.is_regular_file() ||
+        !std::set<std::string>{".h", ".cpp", ".cu", ".cuh"}.count(extension))
+      continue;
+    std::ifstream in(entry.path());
+    std::string text;
+    for (int line = 1; std::getline(in, text); ++line) {
+      std::smatch match;
+      if (std::regex_search(text, match, pattern))
+        result.push_back({fs::relative(entry.path(), root).string(), match[1], line});
+    }
+  }
+  return result;
+}
+
+std::string top_folder(const std::string& path) {
+  const size_t slash = path.find('/');
+  return slash == std::string::npos ? "" : path.substr(0, slash);
+}
+
+const std::map<std::string, std::set<std::string>>& allowed() {
+  static const std::map<std::string, std::set<std::string>> arrows{
+      {"tensor", {"tensor"}},
+      {"autograd", {"autograd", "tensor"}},
+      {"nn", {"nn", "autograd", "tensor"}},
+      {"optim", {"optim", "nn", "autograd", "tensor"}},
+      {"data", {"data", "tensor"}},
+      {"mtcki", {"mtcki", "data", "optim", "nn", "autograd", "tensor"}},
+  };
+  return arrows;
+}
+
+TEST(IncludeRules, ArrowsPointOneWay) {
+  const std::set<std::string> folders{"tensor", "autograd", "nn",       "optim", "data",
+                                      "mtcki",  "tests",    "examples", "bench"};
+  for (const auto& [folder, targets] : allowed()) {
+    const auto includes = includes_of(folder);
+    EXPECT_FALSE(includes.empty()) << folder << " has no sources";
+    for (const Include& i : includes) {
+      const std::string target = top_folder(i.target);
+      if (folders.count(target)) {
+        EXPECT_TRUE(targets.count(target))
+            << i.file << ":" << i.line << ": " << folder << " must not include " << i.target;
+      }
+    }
+  }
+}
+
+TEST(IncludeRules, ProjectHeadersAreNamedFromTheRoot) {
+  const fs::path root = MTCKI_SOURCE_DIR;
+  for (const auto& [folder, targets] : allowed())
+    for (const Include& i : includes_of(folder)) {
+      if (!allowed().count(top_folder(i.target))) continue;
+      EXPECT_TRUE(fs::exists(root / i.target)) << i.file << ":" << i.line << ": no " << i.target;
+    }
+}
+
+TEST(IncludeRules, CudaSourcesReachNoHeavyHeaders) {
+  // A .cu file includes headers of tensor/, and those include only each other.
+  static const std::regex heavy(
+      R"(^(fmt|spdlog|nlohmann|toml\+\+|CLI|gtest|gmock|benchmark)/|toml\.h|^png\.h|^jpeglib\.h|^zlib\.h)");
+  int headers = 0;
+  for (const Include& i : includes_of("tensor")) {
+    headers += i.file.size() > 2 && i.file.substr(i.file.size() - 2) == ".h";
+    EXPECT_FALSE(std::regex_search(i.target, heavy))
+        << i.file << ":" << i.line << ": tensor must not include " << i.target;
+  }
+  EXPECT_GT(headers, 20);
+}
+
+TEST(IncludeRules, HeadersHaveAGuard) {
+  const fs::path root = MTCKI_SOURCE_DIR;
+  for (const auto& [folder, targets] : allowed())
+    for (const auto& entry : fs::recursive_directory_iterator(root / folder)) {
+      if (entry.path().extension() != ".h") continue;
+      std::ifstream in(entry.path());
+      std::string line;
+      bool guarded = false;
+      while (!guarded && std::getline(in, line)) guarded = line == "#pragma once";
+      EXPECT_TRUE(guarded) << entry.path();
+    }
+}
+
+}  // namespace
