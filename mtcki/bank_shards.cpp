@@ -16,7 +16,7 @@ std::string suffix(size_t head) { return head == 0 ? "" : str(".", head); }
 }  // namespace
 
 std::string BankShards::path(int64_t batch) const {
-  char name[32];
+  char name[48];
   std::snprintf(name, sizeof name, "/shard-%05lld.safetensors", static_cast<long long>(batch));
   return dir_ + name;
 }

@@ -21,7 +21,7 @@ namespace {
 constexpr int kFormatVersion = 1;
 
 std::string shard_name(int64_t batch) {
-  char name[32];
+  char name[48];
   std::snprintf(name, sizeof name, "shard-%05lld.safetensors", static_cast<long long>(batch));
   return name;
 }
