@@ -73,11 +73,14 @@ const CLI::App* innermost(const CLI::App* app) {
 
 std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
 
+// "mtcki data get"
+std::string path_of(const CLI::App* app) {
+  const CLI::App* parent = app->get_parent();
+  return parent ? path_of(parent) + " " + app->get_name() : app->get_name();
+}
+
 int usage_error(const CLI::App* app, const std::string& text) {
-  std::string path;
-  for (const CLI::App* a = app; a; a = a->get_parent())
-    path = a->get_name() + (path.empty() ? "" : " ") + path;
-  console::line(console::Level::error, text + " (see: " + path + " --help)");
+  console::line(console::Level::error, text + " (see: " + path_of(app) + " --help)");
   return 2;
 }
 
@@ -236,18 +239,20 @@ int parse_and_run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp&) {
-    std::fputs(innermost(&app)->help().c_str(), stdout);
+    const CLI::App* asked = innermost(&app);
+    const CLI::App* parent = asked->get_parent();
+    std::fputs(asked->help(parent ? path_of(parent) : "").c_str(), stdout);
     return 0;
   } catch (const CLI::CallForVersion& v) {
     std::puts(v.what());
     return 0;
   } catch (const CLI::ParseError& e) {
     for (const CLI::App* a : all)
-      if (!a->remaining().empty()) return unexpected(a, a->remaining().front());
+      if (!a->remaining().empty()) return unexpected(innermost(&app), a->remaining().front());
     return usage_error(innermost(&app), first_line(e.what()));
   }
   for (auto a = all.rbegin(); a != all.rend(); ++a)
-    if (!(*a)->remaining().empty()) return unexpected(*a, (*a)->remaining().front());
+    if (!(*a)->remaining().empty()) return unexpected(innermost(&app), (*a)->remaining().front());
   if (app.get_subcommands().empty()) {
     std::fputs(app.help().c_str(), stdout);
     return 2;

@@ -24,7 +24,7 @@ using nlohmann::json;
 void apply(const ComputeOptions& options) {
   std::string why;
   parse_device(options.device, &why);
-  if (!why.empty()) console::info("running on the CPU: " + why);
+  if (!why.empty()) console::info(why);
   set_num_threads(static_cast<int>(options.threads));
 }
 
