@@ -1,5 +1,6 @@
 #include "tensor/shape.h"
 
+#include "tensor/context.h"
 #include "tensor/error.h"
 
 namespace mtcki {
@@ -38,9 +39,12 @@ Shape broadcast_shapes(const char* op, const Shape& a, const Shape& b) {
   std::vector<int64_t> dims(static_cast<size_t>(rank));
   for (int i = 1; i <= rank; ++i) {
     const int64_t x = i <= a.rank() ? a[-i] : 1, y = i <= b.rank() ? b[-i] : 1;
-    if (x != y && x != 1 && y != 1)
+    if (x != y && x != 1 && y != 1) {
+      const std::string path = context_path();
       throw ShapeError(str(op, ": shapes ", a, " and ", b, " do not broadcast: dimension ", -i,
-                           " is ", x, " and ", y, "; equal sizes or 1 are needed"));
+                           " is ", x, " and ", y, "; equal sizes or 1 are needed",
+                           path.empty() ? "" : "\n  in  ", path));
+    }
     dims[static_cast<size_t>(rank - i)] = x == 1 ? y : x;
   }
   return Shape(dims);

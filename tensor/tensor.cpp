@@ -81,7 +81,7 @@ Tensor Tensor::reshape(const Shape& shape) const {
   }
   if (unknown >= 0 && known != 0) target.set(unknown, numel() / known);
   if (target.numel() != numel())
-    throw ShapeError(str("reshape: ", describe(), " does not fit ", shape));
+    OpError("reshape").operand("input", *this).shape("the elements do not fit ", shape);
   Tensor t = plain();
   t.shape_ = target;
   return t;
@@ -89,7 +89,7 @@ Tensor Tensor::reshape(const Shape& shape) const {
 
 Tensor Tensor::slice(int64_t begin, int64_t end) const {
   if (rank() == 0 || begin < 0 || begin > end || end > shape_[0])
-    throw ShapeError(str("slice: rows [", begin, ", ", end, ") of ", describe()));
+    OpError("slice").operand("input", *this).shape("there are no rows [", begin, ", ", end, ")");
   Tensor t = *this;
   const int64_t row = shape_[0] ? numel() / shape_[0] : 0;
   t.shape_.set(0, end - begin);

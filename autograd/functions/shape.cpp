@@ -1,5 +1,6 @@
 #include "autograd/functions.h"
 #include "autograd/recorder.h"
+#include "tensor/op_error.h"
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/index.h"
 
@@ -13,6 +14,8 @@ Variable reshape(const Variable& x, const Shape& shape) {
 }
 
 Variable flatten(const Variable& x) {
+  if (!x.defined() || x.shape().rank() == 0)
+    OpError("flatten").operand("input", x.data()).shape("the input needs rank 1 or more");
   const int64_t rows = x.size(0);
   return reshape(x, {rows, rows ? x.numel() / rows : 0});
 }
@@ -77,6 +80,11 @@ Variable subsample_pad_channels(const Variable& x, int64_t stride, int64_t befor
 
 Variable cast(const Variable& x, DType dtype) {
   Recorder r("cast", {x});
+  if (r.needs(0) && !is_floating(dtype))
+    OpError("cast")
+        .operand("input", x.data())
+        .hint("cast detach()ed values, or under NoGradScope")
+        .dtype("a gradient cannot pass through ", name_of(dtype));
   const Tensor y = x.data().to(dtype);
   if (r.needs(0)) r.grad(0, [d = x.data().dtype()](const Tensor& gy) { return gy.to(d); });
   return r.finish(y);

@@ -2,6 +2,7 @@
 
 #include "autograd/functions.h"
 #include "autograd/recorder.h"
+#include "tensor/op_error.h"
 #include "tensor/ops/contrast.h"
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/reduce.h"
@@ -9,6 +10,14 @@
 namespace mtcki {
 
 namespace {
+
+void check_row_weights(const char* op, const Tensor& rows, const Tensor& weights) {
+  if (!weights.defined() || weights.shape() != rows.shape())
+    OpError(op)
+        .operand("rows", rows)
+        .operand("row_weights", weights)
+        .shape("row_weights needs one entry per row");
+}
 
 // The batch mean of rows is sum_i c_i rows_i with c_i = w_i/N: what multiplies each row's gradient.
 Tensor row_coefficients(const Tensor& rows, const Tensor& weights) {
@@ -55,6 +64,7 @@ Variable kl_div(const Variable& p_logits, const Variable& q_logits, double tempe
                 const Tensor& row_weights) {
   Recorder r("kl_div", {p_logits, q_logits});
   const Tensor rows = kl_rows(p_logits.data(), q_logits.data(), temperature);
+  if (row_weights.defined()) check_row_weights("kl_div", rows, row_weights);
   const Tensor c = row_coefficients(rows, row_weights);
   if (r.needs_any()) {
     const SavedTensor p = r.save(p_logits.data()), q = r.save(q_logits.data()), k = r.save(c);
@@ -102,6 +112,7 @@ Variable info_nce(const Variable& u, const Variable& v, const Tensor& positive, 
                   const Tensor& row_weights) {
   Recorder r("info_nce", {u, v});
   const InfoNce out = info_nce_rows(u.data(), v.data(), positive, tau);
+  check_row_weights("info_nce", out.rows, row_weights);
   const Tensor c = row_weights.to(out.rows.dtype());
   if (r.needs_any()) {
     const SavedTensor su = r.save(u.data()), sv = r.save(v.data()), p = r.save(positive),
