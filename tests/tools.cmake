@@ -29,3 +29,5 @@ mtcki_golden_fault(no_file 2 "usage")
 if(MTCKI_BUILD_FUZZERS)
   add_subdirectory(fuzz)
 endif()
+
+include(${CMAKE_CURRENT_SOURCE_DIR}/docs.cmake)
