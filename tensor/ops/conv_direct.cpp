@@ -45,13 +45,18 @@ struct Gather {
   bool few() const { return k <= kFew && in.blocked(); }
 };
 
-// acc[pixel][k] over blocks x taps x lanes. offsets: of the pixels; taps: of the taps.
+// What one call of a kernel reads; offsets of its pixels and of the taps are relative to `in`.
 struct Operands {
   const float* in;
   const int64_t* pixels;
   const int64_t* taps;
   int64_t tap_count, blocks, block_size, lanes;
   const float* w;
+  // Blocked outputs are stored by the kernel: pixel p, vector k at y[out[p] + k * y_block].
+  float* y;
+  const int64_t* out;
+  int64_t y_block;
+  const float* bias;
 };
 
 // kLanes: the number of channels per block when known at compile time, else 0.
@@ -77,8 +82,17 @@ void accumulate(const Operands& o, float* out) {
         }
       }
     }
-  MTCKI_UNROLL for (int p = 0; p < P; ++p) MTCKI_UNROLL for (int k = 0; k < KV; ++k)
-      store(out + (p * KV + k) * kWidth, acc[p][k]);
+  if (!o.y) {
+    MTCKI_UNROLL for (int p = 0; p < P; ++p) MTCKI_UNROLL for (int k = 0; k < KV; ++k)
+        store(out + (p * KV + k) * kWidth, acc[p][k]);
+    return;
+  }
+  V add[KV];
+  MTCKI_UNROLL for (int k = 0; k < KV; ++k) add[k] = o.bias ? load(o.bias + k * kWidth) : V{};
+  MTCKI_UNROLL for (int p = 0; p < P; ++p) {
+    float* to = o.y + o.out[p];
+    MTCKI_UNROLL for (int k = 0; k < KV; ++k) store(to + k * o.y_block, acc[p][k] + add[k]);
+  }
 }
 
 // acc[pixel][k] as vectors along the input channels; w is [block][tap][k][lane]. out[pixel][k].
@@ -192,106 +206,120 @@ class Strips {
 
   void run() {
     const int64_t pixels = std::clamp<int64_t>((int64_t{128} << 10) / 4 / g_.in.c, 48, 256);
-    const StripSize size(rows_, columns_, g_.n, pixels);
-    const int64_t row_strips = size.row_strips(rows_);
-    const int64_t image_strips = (g_.n + size.images - 1) / size.images;
+    size_ = std::make_unique<StripSize>(rows_, columns_, g_.n, pixels);
+    if (in_place_) {
+      win_rows_ = g_.in.h, win_columns_ = g_.in.w;
+    } else {
+      win_rows_ = (size_->rows - 1) * g_.step_h + high_h_ - low_h_ + 1;
+      win_columns_ = (columns_ - 1) * g_.step_w + high_w_ - low_w_ + 1;
+    }
+    for (const Phase& phase : g_.phases)
+      tables_.push_back(table(phase, size_->images, size_->rows));
+    const int64_t row_strips = size_->row_strips(rows_);
+    const int64_t image_strips = (g_.n + size_->images - 1) / size_->images;
     parallel_for(row_strips * image_strips, 1, [&](int64_t begin, int64_t end) {
-      const int64_t most_rows = (size.rows - 1) * g_.step_h + high_h_ - low_h_ + 1;
-      const int64_t copied = in_place_ ? 0 : size.images * g_.in.c * most_rows * width();
+      const int64_t copied = in_place_ ? 0 : size_->images * g_.in.c * win_rows_ * win_columns_;
       Scratch copy(static_cast<size_t>(copied) * sizeof(float));
       for (int64_t i = begin; i < end; ++i) {
-        const int64_t n = i / row_strips * size.images, row = i % row_strips * size.rows;
-        strip(n, std::min(size.images, g_.n - n), row, std::min(size.rows, rows_ - row), copy.as());
+        const int64_t n = i / row_strips * size_->images, row = i % row_strips * size_->rows;
+        strip(n, std::min(size_->images, g_.n - n), row, copy.as());
       }
     });
   }
 
  private:
-  int64_t width() const { return (columns_ - 1) * g_.step_w + high_w_ - low_w_ + 1; }
+  // Offsets of a strip's pixels, relative to its first input pixel and output pixel.
+  struct Table {
+    std::vector<int64_t> in, out, taps;
+  };
+  int64_t out_lanes() const { return is_blocked(g_.k) ? kWidth : 1; }
 
-  void strip(int64_t n, int64_t images, int64_t row, int64_t rows, float* copy) {
-    Window win{
-        n,      images, row * g_.step_h + low_h_, (rows - 1) * g_.step_h + high_h_ - low_h_ + 1,
-        low_w_, width()};
-    if (in_place_) {
-      win.row = win.column = 0;
-      win.rows = g_.in.h, win.columns = g_.in.w;
-    } else {
-      pack(g_.in, win, copy);
-    }
+  Table table(const Phase& phase, int64_t images, int64_t rows) const {
+    const int64_t lanes = g_.in.lanes(), image_size = g_.in.c * win_rows_ * win_columns_;
+    const int64_t origin = in_place_ ? 0 : -low_h_ * win_columns_ - low_w_;
+    Table t;
+    for (int64_t image = 0; image < images; ++image)
+      for (int64_t u = 0; u < rows; ++u)
+        for (int64_t v = 0; v < phase.columns; ++v) {
+          t.in.push_back(image * image_size +
+                         (origin + u * g_.step_h * win_columns_ + v * g_.step_w) * lanes);
+          t.out.push_back(image * g_.k * g_.h * g_.w +
+                          ((phase.row + u * g_.stride_h) * g_.w + phase.column + v * g_.stride_w) *
+                              out_lanes());
+        }
+    for (const Tap& tap : phase.taps)
+      t.taps.push_back((tap.row * win_columns_ + tap.column) * lanes);
+    return t;
+  }
+
+  void strip(int64_t n, int64_t images, int64_t row, float* copy) const {
     const int64_t lanes = g_.in.lanes();
     Operands o{};
-    o.in = in_place_ ? g_.in.data + n * g_.in.c * g_.in.h * g_.in.w : copy;
+    if (in_place_) {
+      o.in = g_.in.data + (n * g_.in.c * g_.in.h + row * g_.step_h * lanes) * g_.in.w;
+    } else {
+      pack(g_.in, {n, images, row * g_.step_h + low_h_, win_rows_, low_w_, win_columns_}, copy);
+      o.in = copy;
+    }
     o.blocks = g_.in.blocks();
-    o.block_size = win.block_size(lanes);
+    o.block_size = win_rows_ * win_columns_ * lanes;
     o.lanes = lanes;
-    std::vector<int64_t> in, out, taps;
+    float* y = y_ + (n * g_.k * g_.h + row * g_.stride_h * out_lanes()) * g_.w;
     for (size_t i = 0; i < g_.phases.size(); ++i) {
       const Phase& phase = g_.phases[i];
-      const int64_t last = std::min(row + rows, phase.rows);
-      in.clear(), out.clear(), taps.clear();
-      for (int64_t image = 0; image < images; ++image)
-        for (int64_t u = row; u < last; ++u)
-          for (int64_t v = 0; v < phase.columns; ++v) {
-            in.push_back(image * o.blocks * o.block_size +
-                         ((u * g_.step_h - win.row) * win.columns + v * g_.step_w - win.column) *
-                             lanes);
-            out.push_back((n + image) * g_.k * g_.h * g_.w +
-                          ((phase.row + u * g_.stride_h) * g_.w + phase.column + v * g_.stride_w) *
-                              (is_blocked(g_.k) ? kWidth : 1));
-          }
-      for (const Tap& t : phase.taps) taps.push_back((t.row * win.columns + t.column) * lanes);
-      o.taps = taps.data();
-      o.tap_count = static_cast<int64_t>(taps.size());
+      const int64_t rows = std::min(size_->rows, phase.rows - row);
+      if (rows <= 0) continue;
+      const bool whole = rows == size_->rows && images == size_->images;
+      const Table partial = whole ? Table() : table(phase, images, rows);
+      const Table& t = whole ? tables_[i] : partial;
+      o.taps = t.taps.data();
+      o.tap_count = static_cast<int64_t>(t.taps.size());
       const float* w = weights_->as() + weight_at_[i];
       if (g_.few()) {
-        few_outputs(o, w, in, out);
+        few_outputs(o, w, t, y);
       } else {
-        outputs(o, w, in, out);
+        outputs(o, w, t, y);
       }
     }
   }
 
-  void outputs(Operands& o, const float* w, const std::vector<int64_t>& in,
-               const std::vector<int64_t>& out) {
+  void outputs(Operands& o, const float* w, const Table& t, float* y) const {
     alignas(64) float tile[kPixels * kGroup];
-    const int64_t count = static_cast<int64_t>(in.size()), plane = g_.h * g_.w;
+    const int64_t count = static_cast<int64_t>(t.in.size()), plane = g_.h * g_.w;
+    const bool blocked = is_blocked(g_.k);
     for (int64_t k = 0; k < padded_; k += kGroup) {
       const int vectors = padded_ - k >= kGroup ? 2 : 1;
       o.w = w + k * g_.in.c * o.tap_count;
+      o.y = blocked ? y + k * plane : nullptr;
+      o.y_block = plane * kWidth;
+      o.bias = bias_ ? bias_ + k : nullptr;
+      const Kernel full = pick(kPixels, vectors, g_.in.blocked());
       for (int64_t i = 0; i < count; i += kPixels) {
         const int64_t pixels = std::min<int64_t>(kPixels, count - i);
-        o.pixels = in.data() + i;
-        pick(pixels, vectors, g_.in.blocked())(o, tile);
+        o.pixels = t.in.data() + i;
+        o.out = t.out.data() + i;
+        (pixels == kPixels ? full : pick(pixels, vectors, g_.in.blocked()))(o, tile);
+        if (blocked) continue;
         for (int64_t p = 0; p < pixels; ++p)
-          for (int v = 0; v < vectors; ++v) {
-            const int64_t channel = k + v * kWidth;
-            const float* from = tile + (p * vectors + v) * kWidth;
-            float* to = y_ + out[static_cast<size_t>(i + p)] + channel * plane;
-            if (is_blocked(g_.k)) {
-              store(to, bias_ ? load(from) + load(bias_ + channel) : load(from));
-            } else {
-              for (int64_t c = 0; c < std::min<int64_t>(kWidth, g_.k - channel); ++c)
-                to[c * plane] = from[c] + (bias_ ? bias_[channel + c] : 0.0f);
-            }
-          }
+          for (int64_t c = k; c < std::min<int64_t>(k + vectors * kWidth, g_.k); ++c)
+            y[o.out[p] + c * plane] =
+                tile[p * vectors * kWidth + c - k] + (bias_ ? bias_[c] : 0.0f);
       }
     }
   }
 
-  void few_outputs(Operands& o, const float* w, const std::vector<int64_t>& in,
-                   const std::vector<int64_t>& out) {
+  void few_outputs(Operands& o, const float* w, const Table& t, float* y) const {
     float tile[8 * kFew];
-    const int64_t count = static_cast<int64_t>(in.size()), plane = g_.h * g_.w;
+    const int64_t count = static_cast<int64_t>(t.in.size()), plane = g_.h * g_.w;
     const int64_t step = few_pixels(static_cast<int>(g_.k));
     o.w = w;
     for (int64_t i = 0; i < count; i += step) {
       const int64_t pixels = std::min(step, count - i);
-      o.pixels = in.data() + i;
+      o.pixels = t.in.data() + i;
       pick_few(pixels, g_.k)(o, tile);
       for (int64_t p = 0; p < pixels; ++p)
         for (int64_t k = 0; k < g_.k; ++k)
-          y_[out[static_cast<size_t>(i + p)] + k * plane] =
+          y[t.out[static_cast<size_t>(i + p)] + k * plane] =
               tile[p * g_.k + k] + (bias_ ? bias_[k] : 0.0f);
     }
   }
@@ -302,7 +330,10 @@ class Strips {
   int64_t padded_;
   int64_t rows_ = 0, columns_ = 0;  // of the largest phase
   int64_t low_h_, high_h_, low_w_, high_w_;
+  int64_t win_rows_ = 0, win_columns_ = 0;  // of a strip's input
   bool in_place_ = false;
+  std::unique_ptr<StripSize> size_;
+  std::vector<Table> tables_;
   std::vector<int64_t> weight_at_;
   std::unique_ptr<Scratch> weights_;
 };

@@ -61,6 +61,8 @@ namespace conv_onednn {
 void forward(const ConvProblem& d, const float* x, const float* w, const float* bias, float* y);
 void grad_input(const ConvProblem& d, const float* gy, const float* w, float* gx);
 void grad_weight(const ConvProblem& d, const float* gy, const float* x, float* gw);
+// True when oneDNN would run its plain reference loops (a thousand times slower).
+bool is_slow(const ConvProblem& d, ConvPass pass);
 // Row-major C[M,N] = op(A) op(B).
 void gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda,
           const float* b, int64_t ldb, float* c, int64_t ldc);

@@ -62,6 +62,7 @@ struct Convolution {
   memory::desc scratch;
   Operand x, w, y;
   memory::desc bias;
+  bool slow = false;  // oneDNN has only its plain reference loops for this one
 
   void run(ConvPass pass, float* x_data, float* w_data, const float* bias_data, float* y_data) {
     const bool forward = pass == ConvPass::forward, weight = pass == ConvPass::grad_weight;
@@ -101,6 +102,11 @@ struct Convolution {
   }
 };
 
+template <class Description>
+bool is_reference(const Description& d) {
+  return std::string(d.impl_info_str()).rfind("ref", 0) == 0;
+}
+
 std::unique_ptr<Convolution> make(const ConvProblem& d, ConvPass pass, bool has_bias) {
   auto out = std::make_unique<Convolution>();
   out->x.ours = activation(d.n, d.c, d.h, d.w);
@@ -139,6 +145,7 @@ std::unique_ptr<Convolution> make(const ConvProblem& d, ConvPass pass, bool has_
     out->w.theirs = forward.weights_desc();
     out->y.theirs = forward.dst_desc();
     out->scratch = forward.scratchpad_desc();
+    out->slow = is_reference(forward);
   } else if (pass == ConvPass::grad_input) {
 #if DNNL_VERSION_MAJOR >= 3
     const dnnl::convolution_backward_data::primitive_desc backward(
@@ -152,6 +159,7 @@ std::unique_ptr<Convolution> make(const ConvProblem& d, ConvPass pass, bool has_
     out->w.theirs = backward.weights_desc();
     out->y.theirs = backward.diff_dst_desc();
     out->scratch = backward.scratchpad_desc();
+    out->slow = is_reference(backward);
   } else {
 #if DNNL_VERSION_MAJOR >= 3
     const dnnl::convolution_backward_weights::primitive_desc backward(
@@ -165,6 +173,7 @@ std::unique_ptr<Convolution> make(const ConvProblem& d, ConvPass pass, bool has_
     out->w.theirs = backward.diff_weights_desc();
     out->y.theirs = backward.diff_dst_desc();
     out->scratch = backward.scratchpad_desc();
+    out->slow = is_reference(backward);
   }
   out->x.prepare(pass == ConvPass::grad_input);
   out->w.prepare(pass == ConvPass::grad_weight);
@@ -212,6 +221,8 @@ void grad_weight(const ConvProblem& d, const float* gy, const float* x, float* g
       .run(ConvPass::grad_weight, const_cast<float*>(x), gw, nullptr, const_cast<float*>(gy));
 }
 
+bool is_slow(const ConvProblem& d, ConvPass pass) { return cached(d, pass, false).slow; }
+
 void gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda,
           const float* b, int64_t ldb, float* c, int64_t ldc) {
   dnnl_sgemm(trans_a ? 'T' : 'N', trans_b ? 'T' : 'N', m, n, k, 1.0f, a, lda, b, ldb, 0.0f, c, ldc);
@@ -236,6 +247,7 @@ namespace {
 void forward(const ConvProblem&, const float*, const float*, const float*, float*) { missing(); }
 void grad_input(const ConvProblem&, const float*, const float*, float*) { missing(); }
 void grad_weight(const ConvProblem&, const float*, const float*, float*) { missing(); }
+bool is_slow(const ConvProblem&, ConvPass) { return true; }
 void gemm(bool, bool, int64_t, int64_t, int64_t, const float*, int64_t, const float*, int64_t,
           float*, int64_t) {
   missing();

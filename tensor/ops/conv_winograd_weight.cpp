@@ -21,9 +21,9 @@ namespace {
 
 using namespace winograd;  // NOLINT: the transforms are this file's vocabulary
 
-constexpr int kRows = kWidth / 2;      // input channels in registers: half a block
-constexpr int kVectors = 3;            // vectors of output channels in registers
-constexpr int64_t kRectangle = 32;     // input channels of one local M
+constexpr int kRows = kWidth / 2;   // input channels in registers: half a block
+constexpr int kVectors = 3;         // vectors of output channels in registers
+constexpr int64_t kRectangle = 32;  // input channels of one local M
 constexpr int kColumns = kVectors * kWidth;
 
 struct Chunk {
@@ -41,8 +41,8 @@ struct Chunk {
 template <int KV>
 void product(int64_t tiles, const float* v, const float* y, int64_t y_block, float* m) {
   V acc[kRows][KV];
-  MTCKI_UNROLL for (int r = 0; r < kRows; ++r)
-      MTCKI_UNROLL for (int k = 0; k < KV; ++k) acc[r][k] = V{};
+  MTCKI_UNROLL for (int r = 0; r < kRows; ++r) MTCKI_UNROLL for (int k = 0; k < KV; ++k) acc[r][k] =
+      V{};
   for (int64_t t = 0; t < tiles; ++t, v += kWidth, y += kWidth) {
     V yv[KV];
     MTCKI_UNROLL for (int k = 0; k < KV; ++k) yv[k] = load(y + k * y_block);
@@ -51,8 +51,8 @@ void product(int64_t tiles, const float* v, const float* y, int64_t y_block, flo
       MTCKI_UNROLL for (int k = 0; k < KV; ++k) acc[r][k] += x * yv[k];
     }
   }
-  MTCKI_UNROLL for (int r = 0; r < kRows; ++r)
-      MTCKI_UNROLL for (int k = 0; k < KV; ++k) store(m + r * kColumns + k * kWidth, acc[r][k]);
+  MTCKI_UNROLL for (int r = 0; r < kRows; ++r) MTCKI_UNROLL for (int k = 0; k < KV; ++k)
+      store(m + r * kColumns + k * kWidth, acc[r][k]);
 }
 
 // Tiles [begin, end) into places [at, ...) of the chunk.
@@ -89,13 +89,30 @@ void transform(const Chunk& chunk, const float* x, const float* gy, int64_t begi
   }
 }
 
+// Tiles whose pixels are to be prefetched during `steps` further products.
+struct Ahead {
+  const float *x = nullptr, *gy = nullptr;
+  int64_t begin = 0, end = 0, step = 0, steps = 1;
+  void advance(const ConvProblem& d) {
+    const Tiling tiling(d.p, d.q);
+    const int64_t x_blocks = d.c / kWidth, gy_blocks = d.k / kWidth, tiles = end - begin;
+    const auto share = [&](int64_t units, int64_t at) { return units * at / steps; };
+    prefetch<false>(x, d.c, d.h, d.w, tiling, begin, 0, x_blocks, share(tiles * x_blocks, step),
+                    share(tiles * x_blocks, step + 1));
+    prefetch<false>(gy, d.k, d.p, d.q, tiling, begin, 0, gy_blocks, share(tiles * gy_blocks, step),
+                    share(tiles * gy_blocks, step + 1));
+    ++step;
+  }
+};
+
 // Adds the chunk's share of dW[9][c][k] for input channels [c0, c1) and KV vectors of k from k0 on.
 template <int KV>
 void accumulate(const Chunk& chunk, int64_t tiles, int64_t c0, int64_t c1, int64_t k0, float* m,
-                float* dw) {
+                float* dw, Ahead& ahead) {
   const ConvProblem& d = chunk.d;
   const int64_t channels = c1 - c0, plane = plane_size(channels * kColumns);
   for (int point = 0; point < kPoints; ++point) {
+    ahead.advance(d);
     const float* v = chunk.v + point * chunk.v_plane();
     const float* y = chunk.y + point * chunk.y_plane() + k0 * chunk.tiles;
     for (int64_t c = c0; c < c1; c += kRows)
@@ -131,11 +148,11 @@ struct Columns {
 };
 
 void accumulate(const Chunk& chunk, int64_t tiles, int64_t c0, const Columns& columns,
-                int64_t share, float* m, float* dw) {
+                int64_t share, float* m, float* dw, Ahead& ahead) {
   const int64_t k0 = columns.begin(share), count = columns.begin(share + 1) - k0;
   const int64_t c1 = std::min(chunk.d.c, c0 + kRectangle);
   const auto run = count == 3 ? accumulate<3> : count == 2 ? accumulate<2> : accumulate<1>;
-  run(chunk, tiles, c0, c1, k0 * kWidth, m, dw);
+  run(chunk, tiles, c0, c1, k0 * kWidth, m, dw, ahead);
 }
 
 // gw[k][c][9] = sum over parts of dw[part][9][c][k].
@@ -158,9 +175,11 @@ constexpr size_t kLocal = kPoints * (kRectangle * kColumns + 16) * sizeof(float)
 
 void split_tiles(const ConvProblem& d, int64_t tiles, const float* gy, const float* x, float* gw) {
   const int64_t threads = std::min<int64_t>(num_threads(), tiles), size = 9 * d.c * d.k;
-  const int64_t fit = (int64_t{768} << 10) / (kPoints * 4 * (d.c + d.k));
-  const int64_t block = std::clamp<int64_t>(fit, 48, 192);
+  constexpr int64_t block =
+      80;  // long enough to pay for the transform back, small enough for caches
   const Columns columns(d.k);
+  const int64_t rectangles =
+      (d.c + kRectangle - 1) / kRectangle * columns.shares * static_cast<int64_t>(kPoints);
   Scratch parts(static_cast<size_t>(threads * size) * sizeof(float));
   parallel_for(threads, 1, [&](int64_t first, int64_t last) {
     Scratch v(Chunk::bytes(d.c, block)), y(Chunk::bytes(d.k, block)), m(kLocal);
@@ -172,9 +191,10 @@ void split_tiles(const ConvProblem& d, int64_t tiles, const float* gy, const flo
       for (int64_t t = begin; t < end; t += block) {
         const int64_t stop = std::min(end, t + block);
         transform(chunk, x, gy, t, stop, 0);
+        Ahead ahead{x, gy, stop, std::min(end, stop + block), 0, rectangles};
         for (int64_t c = 0; c < d.c; c += kRectangle)
           for (int64_t share = 0; share < columns.shares; ++share)
-            accumulate(chunk, stop - t, c, columns, share, m.as(), dw);
+            accumulate(chunk, stop - t, c, columns, share, m.as(), dw, ahead);
       }
     }
   });
@@ -201,9 +221,10 @@ void split_channels(const ConvProblem& d, int64_t tiles, const float* gy, const 
     });
     parallel_for(rectangles_c * columns.shares, 1, [&](int64_t begin, int64_t end) {
       Scratch m(kLocal);
+      Ahead ahead;
       for (int64_t i = begin; i < end; ++i) {
         accumulate(chunk, stop - t, i / columns.shares * kRectangle, columns, i % columns.shares,
-                   m.as(), dw.as());
+                   m.as(), dw.as(), ahead);
       }
     });
   }
