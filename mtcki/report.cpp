@@ -14,6 +14,7 @@
 #include "mtcki/metrics_file.h"
 #include "mtcki/progress.h"
 #include "mtcki/report_chart.h"
+#include "tensor/allocator.h"
 #include "tensor/error.h"
 
 namespace mtcki {
@@ -30,9 +31,9 @@ const char kStyle[] = R"(
 *{box-sizing:border-box}body{margin:0 auto;max-width:1160px;padding:24px 20px 60px;background:var(--bg);color:var(--fg);font:15px/1.5 system-ui,sans-serif}
 h1{margin:0 0 4px;font-size:26px}h2{margin:36px 0 10px;font-size:19px;border-bottom:1px solid var(--line);padding-bottom:4px}h3{margin:18px 0 6px;font-size:15px}
 .soft,small{color:var(--soft)}.good{color:var(--good)}.bad{color:var(--bad)}
-table{border-collapse:collapse;margin:8px 0;font-variant-numeric:tabular-nums}th,td{padding:4px 12px 4px 0;text-align:left;border-bottom:1px solid var(--line);vertical-align:top}td.n,th.n{text-align:right}
+table{border-collapse:collapse;margin:8px 0;align-self:start;font-variant-numeric:tabular-nums}th,td{padding:4px 12px 4px 0;text-align:left;border-bottom:1px solid var(--line);vertical-align:top}td.n,th.n{text-align:right}
 .grid2{display:grid;grid-template-columns:repeat(auto-fill,minmax(360px,1fr));gap:14px}figure{margin:0;padding:10px 12px;background:var(--card);border:1px solid var(--line);border-radius:8px}
-figcaption{font-weight:600;font-size:14px;margin-bottom:4px}svg{width:100%;height:auto;display:block}.grid{stroke:var(--line);stroke-width:1}.tick{fill:var(--soft);font-size:11px;font-family:system-ui,sans-serif}
+figcaption{font-weight:600;font-size:14px;margin-bottom:4px}svg{width:100%;height:auto;display:block}.grid{stroke:var(--line);stroke-width:1}.tick{fill:var(--soft);font-size:15px;font-family:system-ui,sans-serif}
 .line{fill:none;stroke-width:1.6;stroke-linejoin:round}.legend{display:flex;flex-wrap:wrap;gap:2px 14px;font-size:12.5px;color:var(--soft)}.key b{color:var(--fg);font-weight:600}.key i{display:inline-block;width:14px;height:3px;margin-right:5px;vertical-align:middle}
 .line.s0{stroke:#0072b2}.line.s1{stroke:#e69f00}.line.s2{stroke:#009e73}.line.s3{stroke:#cc79a7}.line.s4{stroke:#56b4e9}.line.s5{stroke:#d55e00}.line.s6{stroke:#b8a800}.line.s7{stroke:var(--fg)}
 .dot.s0,i.s0{fill:#0072b2;background:#0072b2}.dot.s1,i.s1{fill:#e69f00;background:#e69f00}.dot.s2,i.s2{fill:#009e73;background:#009e73}.dot.s3,i.s3{fill:#cc79a7;background:#cc79a7}.dot.s4,i.s4{fill:#56b4e9;background:#56b4e9}.dot.s5,i.s5{fill:#d55e00;background:#d55e00}.dot.s6,i.s6{fill:#b8a800;background:#b8a800}.dot.s7,i.s7{fill:var(--fg);background:var(--fg)}
@@ -154,6 +155,16 @@ std::string head_section(const Run& r) {
   return out + "</table>\n";
 }
 
+// 7.2e9 -> "7.2 G", bytes as MiB; what is read at a glance.
+std::string fact(const std::string& name, double v) {
+  if (name.find("bytes") != std::string::npos && v >= 0 && v < 1e18)
+    return human_bytes(static_cast<size_t>(v));
+  const std::pair<double, const char*> units[] = {{1e15, "P"}, {1e12, "T"}, {1e9, "G"}, {1e6, "M"}};
+  for (const auto& [unit, letter] : units)
+    if (std::abs(v) >= unit) return fmt::format("{:.4g} {}", v / unit, letter);
+  return fmt::format("{:.6g}", v);
+}
+
 std::string result_section(const std::vector<Run>& runs) {
   const bool several = runs.size() > 1;
   std::string out;
@@ -190,15 +201,19 @@ std::string result_section(const std::vector<Run>& runs) {
                            number_of(synthetic, "images", "{:.0f}"));
     for (const auto& [name, value] : child(r.result, "metrics").items())
       if (value.is_number())
-        facts += fmt::format("<tr><th>{}</th><td class=\"n\">{:.6g}</td></tr>\n", html_escape(name),
-                             value.get<double>());
+        facts += fmt::format("<tr><th>{}</th><td class=\"n\">{}</td></tr>\n", html_escape(name),
+                             fact(name, value.get<double>()));
+    std::string times;
     for (const auto& [name, value] : child(r.result, "seconds").items())
       if (value.is_number())
-        facts += fmt::format("<tr><th>time: {}</th><td class=\"n\">{}</td></tr>\n",
+        times += fmt::format("<tr><th>time: {}</th><td class=\"n\">{}</td></tr>\n",
                              html_escape(name), duration_text(value.get<double>()));
-    if (facts.empty()) continue;
+    if (facts.empty() && times.empty()) continue;
     if (several) out += "<h3>" + html_escape(r.name) + "</h3>\n";
-    out += "<table>\n" + facts + "</table>\n";
+    out += "<div class=\"grid2\">\n";
+    for (const std::string& table : {facts, times})
+      if (!table.empty()) out += "<table>\n" + table + "</table>\n";
+    out += "</div>\n";
   }
   if (out.empty()) out = "<p class=\"soft\">No results yet.</p>\n";
   return out;

@@ -11,7 +11,7 @@ namespace mtcki {
 namespace {
 
 constexpr double kWidth = 520, kHeight = 240;
-constexpr double kLeft = 56, kRight = 12, kTop = 10, kBottom = 34;
+constexpr double kLeft = 66, kRight = 14, kTop = 10, kBottom = 42;
 constexpr int kColumns = 400;
 
 std::string short_number(double v) {
@@ -170,12 +170,12 @@ std::string line_chart(const std::vector<Series>& series, const ChartOptions& op
     svg += fmt::format(
         "<line class=\"grid\" x1=\"{0:.0f}\" x2=\"{1:.0f}\" y1=\"{2:.1f}\" y2=\"{2:.1f}\"/>"
         "<text class=\"tick\" x=\"{3:.0f}\" y=\"{4:.1f}\" text-anchor=\"end\">{5}</text>",
-        kLeft, kWidth - kRight, py(t), kLeft - 6, py(t) + 4, short_number(t));
+        kLeft, kWidth - kRight, py(t), kLeft - 6, py(t) + 5, short_number(t));
   for (const double t : nice_ticks(x.low, x.high, 6))
     svg += fmt::format(
         "<line class=\"grid\" x1=\"{0:.1f}\" x2=\"{0:.1f}\" y1=\"{1:.0f}\" y2=\"{2:.0f}\"/>"
         "<text class=\"tick\" x=\"{0:.1f}\" y=\"{3:.0f}\" text-anchor=\"middle\">{4}</text>",
-        px(t), kTop, kTop + h, kTop + h + 14, short_number(t));
+        px(t), kTop, kTop + h, kTop + h + 18, short_number(t));
   svg +=
       fmt::format("<text class=\"tick\" x=\"{:.0f}\" y=\"{:.0f}\" text-anchor=\"middle\">{}</text>",
                   kLeft + w / 2, kHeight - 4, html_escape(options.x_label));

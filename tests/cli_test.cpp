@@ -1,0 +1,352 @@
+// The program `mtcki` as a user meets it: exit codes, one clear line, suggestions, nothing left
+// behind. Needs the built binary; CMake passes its path.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/file.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <thread>
+
+#include "data/state_file.h"
+#include "mtcki/model_file.h"
+#include "nn/models/model.h"
+
+namespace mtcki {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+struct Outcome {
+  int code = -1;
+  std::string out, err;
+};
+
+std::string read_file(const fs::path& p) {
+  std::ifstream in(p, std::ios::binary);
+  std::ostringstream s;
+  s << in.rdbuf();
+  return s.str();
+}
+
+class CliTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    dir_ = fs::temp_directory_path() / ("mtcki_cli_" + std::to_string(getpid()));
+    fs::remove_all(dir_);
+    fs::create_directories(dir_);
+  }
+  void TearDown() override { fs::remove_all(dir_); }
+
+  pid_t start(const std::vector<std::string>& arguments) const {
+    const pid_t child = fork();
+    if (child != 0) return child;
+    std::vector<char*> argv;
+    std::string program = MTCKI_BINARY_DIR "/mtcki";
+    argv.push_back(program.data());
+    std::vector<std::string> copy = arguments;
+    for (std::string& a : copy) argv.push_back(a.data());
+    argv.push_back(nullptr);
+    if (!freopen((dir_ / "out").c_str(), "w", stdout)) _exit(98);
+    if (!freopen((dir_ / "err").c_str(), "w", stderr)) _exit(98);
+    execv(program.c_str(), argv.data());
+    _exit(99);
+  }
+  Outcome wait_for(pid_t child) const {
+    int status = 0;
+    EXPECT_EQ(waitpid(child, &status, 0), child);
+    Outcome o;
+    o.code = WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+    o.out = read_file(dir_ / "out");
+    o.err = read_file(dir_ / "err");
+    return o;
+  }
+  Outcome run(const std::vector<std::string>& arguments) const {
+    return wait_for(start(arguments));
+  }
+  std::string file(const std::string& name, const std::string& text) const {
+    std::ofstream(dir_ / name, std::ios::binary) << text;
+    return (dir_ / name).string();
+  }
+  std::string config(const std::string& more = "") const {
+    return file("tiny.toml", "name = \"tiny\"\nout = \"" + (dir_ / "runs").string() + R"("
+threads = 1
+[data]
+name = "synth10"
+train_limit = 60
+test_limit = 40
+[train]
+epochs = 2
+batch_size = 20
+[[teachers]]
+model = "resnet8"
+[synthesis]
+batches = 2
+batch_size = 16
+g_steps = 2
+nz = 8
+ngf = 4
+bank_size = 32
+bank_draw = 16
+head_dim = 16
+[distill]
+epochs = 2
+batch_size = 16
+ts_queue = 32
+ts_dim = 8
+[[students]]
+model = "resnet8"
+name = "pupil"
+)" + more);
+  }
+  // The last line of stderr, which is the error.
+  static std::string last_line(const std::string& text) {
+    std::istringstream in(text);
+    std::string line, last;
+    while (std::getline(in, line))
+      if (!line.empty()) last = line;
+    return last;
+  }
+  void refused(const std::vector<std::string>& arguments, int code, const std::string& text) const {
+    const Outcome o = run(arguments);
+    std::string command;
+    for (const std::string& a : arguments) command += a + " ";
+    EXPECT_EQ(o.code, code) << command << o.err;
+    EXPECT_THAT(last_line(o.err), HasSubstr(text)) << command;
+    EXPECT_THAT(last_line(o.err), HasSubstr("error: ")) << command;
+    EXPECT_EQ(std::count(o.err.begin(), o.err.end(), '\n') <= 4, true) << o.err;
+  }
+  fs::path dir_;
+};
+
+TEST_F(CliTest, HelpOfEveryCommandExplainsItsFlags) {
+  const Outcome top = run({"--help"});
+  EXPECT_EQ(top.code, 0);
+  for (const std::string command : {"run", "train", "invert", "distill", "eval", "report",
+                                    "summary", "profile", "data", "export", "info"}) {
+    EXPECT_THAT(top.out, HasSubstr("  " + command + " "));
+    const Outcome o = run({command, "--help"});
+    EXPECT_EQ(o.code, 0) << command;
+    EXPECT_THAT(o.out, HasSubstr("mtcki " + command)) << "usage line";
+    EXPECT_EQ(o.err, "");
+  }
+  EXPECT_THAT(run({"data", "get", "--help"}).out, HasSubstr("mtcki data get"));
+  EXPECT_THAT(run({"--version"}).out, HasSubstr("mtcki 0."));
+  const auto info = nlohmann::json::parse(run({"info", "--json"}).out);
+  EXPECT_TRUE(info.contains("CPU") && info.contains("oneDNN") && info.contains("datasets"));
+}
+
+TEST_F(CliTest, UnknownFlagsAndCommandsSuggest) {
+  refused({"rnu"}, 2, "unknown command \"rnu\"; did you mean \"run\"?");
+  refused({"eval", "--wieghts", "x", "--data", "synth10"}, 2, "did you mean \"--weights\"?");
+  refused({"run", "x.toml", "--frseh"}, 2, "did you mean \"--fresh\"?");
+  refused({"data", "lsit"}, 2, "did you mean \"list\"?");
+  refused({"eval", "--weights", "x"}, 2, "--data is required");
+  refused({"profile", "--batch", "many"}, 2, "--batch");
+  refused({"profile", "--train", "--eval"}, 2, "");
+  refused({"eval", "--weights", "x", "--data", "cifra10"}, 2, "did you mean \"cifar10\"?");
+  refused({"summary", "--model", "resnet21"}, 2, "resnet20");
+  EXPECT_EQ(run({}).code, 2);
+}
+
+TEST_F(CliTest, BadConfigurationsAreRefusedBeforeAnythingIsWritten) {
+  const std::string good = config();
+  refused({"run"}, 2, "no configuration given");
+  refused({"run", "none.toml"}, 2, "no such file");
+  refused({"run", good, "synthesis.g_step=3"}, 2, "did you mean \"synthesis.g_steps\"?");
+  refused({"run", good, "train.lr=fast"}, 2, "train.lr: expects a number");
+  refused({"run", good, "train.epochs=0"}, 2, "out of range");
+  refused({"run", file("typo.toml", "[train]\nepoch = 3\n")}, 2, "typo.toml:2: unknown key");
+  refused({"run", good, "teachers.0.model=resnet9"}, 2, "resnet8");
+  refused({"run", good, "students.0.model=wrn15_1"}, 2, "students \"pupil\"");
+  refused({"run", good, "data.name=cifar10", "data.dir=" + (dir_ / "nowhere").string()}, 3,
+          "no folder");
+  refused({"run", good, "teachers.0.weights=" + (dir_ / "w.pth").string()}, 3, "no such file");
+  refused({"run", good, "teachers.0.mean=[0.5]", "teachers.0.std=[0.5]"}, 2, "3 channels");
+  refused({"run", good, "--device", "cuda"}, 2, "CUDA");
+  refused({"run", good, "--device", "tpu"}, 2, "tpu");
+  refused({"distill", config(), "students=[]"}, 2, "none given");
+  fs::remove_all(dir_ / "runs");
+  refused({"run", good, "on_nan=explode"}, 2, "none of abort");
+  EXPECT_FALSE(fs::exists(dir_ / "runs")) << "a refused run leaves nothing";
+  const Outcome fine = run({"run", good, "--check"});
+  EXPECT_EQ(fine.code, 0) << fine.err;
+  EXPECT_FALSE(fs::exists(dir_ / "runs"));
+}
+
+TEST_F(CliTest, PrintsTheResolvedConfigurationWhichReadsBack) {
+  const Outcome a = run({"run", config(), "seed=5", "--print-config"});
+  EXPECT_EQ(a.code, 0);
+  const Outcome b = run({"run", file("again.toml", a.out), "--print-config"});
+  EXPECT_EQ(a.out, b.out);
+  EXPECT_THAT(run({"run", "--help-config"}).out, HasSubstr("`synthesis.g_steps`"));
+}
+
+TEST_F(CliTest, DamagedAndForeignWeightFiles) {
+  const auto eval = [&](const std::string& name, const std::string& content,
+                        const std::string& text) {
+    refused({"eval", "--model", "resnet8", "--data", "synth10", "--limit", "10", "--weights",
+             file(name, content)},
+            3, text);
+  };
+  eval("lfs.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+       "LFS");
+  eval("page.pth", "<!DOCTYPE html><html>", "HTML");
+  eval("empty.pth", "", "empty.pth");
+  eval("zeros.safetensors", std::string(100, '\0'), "zeros.safetensors");
+  eval("zip.pth", "PK\x03\x04garbage that is no archive", "zip.pth");
+  refused({"eval", "--model", "resnet8", "--data", "synth10", "--weights", dir_.string()}, 3,
+          "is a folder");
+
+  nn::Init init(1);
+  const auto net = nn::make_classifier({"resnet8", 3, 32, 10}, init);
+  const std::string good = (dir_ / "good.safetensors").string();
+  ModelCard card;
+  card.spec = {"resnet8", 3, 32, 10};
+  card.normalization = {{0.5, 0.5, 0.5}, {0.25, 0.25, 0.25}};
+  write_model_file(good, *net, card);
+  const std::string whole = read_file(good);
+  for (const size_t part : {size_t{7}, size_t{100}, whole.size() / 2, whole.size() - 1})
+    eval("cut.safetensors", whole.substr(0, part), "cut.safetensors");
+  // Another architecture or class count.
+  refused({"eval", "--model", "wrn10_1", "--data", "synth10", "--weights", good}, 3, "resnet8");
+  refused({"eval", "--model", "resnet8", "--data", "synth10-gray", "--weights", good}, 3,
+          "channel");
+  refused({"eval", "--data", "synth10", "--weights", good, "--mean", "0.5,0.5", "--std", "0.5"}, 2,
+          "--mean has 2 values, --std 1");
+  refused({"eval", "--data", "synth10", "--weights", good, "--mean", "0.5", "--std", "0.5"}, 2,
+          "3 channels");
+  refused({"eval", "--data", "synth10", "--weights", good, "--mean", "1,1,1", "--std", "1,0,1"}, 2,
+          "above 0");
+  // The good file, its own metadata instead of --model.
+  const Outcome o =
+      run({"eval", "--data", "synth10", "--limit", "50", "--weights", good, "--json"});
+  EXPECT_EQ(o.code, 0) << o.err;
+  const auto j = nlohmann::json::parse(o.out);
+  EXPECT_EQ(j["n"], 50);
+  EXPECT_GE(j["top5"].get<double>(), j["top1"].get<double>());
+  EXPECT_THAT(run({"eval", "--data", "synth10", "--limit", "50", "--weights", good}).out,
+              HasSubstr("top-1"));
+}
+
+TEST_F(CliTest, WholeRunThenSkipsThenReports) {
+  const Outcome first = run({"run", config()});
+  ASSERT_EQ(first.code, 0) << first.err;
+  const fs::path folder = dir_ / "runs" / "tiny";
+  const auto result = nlohmann::json::parse(read_file(folder / "result.json"));
+  ASSERT_EQ(result["teachers"].size(), 1u);
+  EXPECT_EQ(result["teachers"][0]["model"], "resnet8");
+  EXPECT_TRUE(result["teachers"][0]["top1"].is_number());
+  ASSERT_EQ(result["students"].size(), 1u);
+  EXPECT_EQ(result["students"][0]["name"], "pupil");
+  EXPECT_TRUE(result["students"][0]["top1"].is_number());
+  EXPECT_TRUE(result["students"][0]["top1_best"].is_number());
+  EXPECT_EQ(result["synthetic"]["images"], 32);
+  EXPECT_TRUE(result["seconds"].is_object());
+  for (const char* name :
+       {"config.toml", "manifest.json", "metrics.jsonl", "report.html", "log.txt"})
+    EXPECT_GT(fs::file_size(folder / name), 0u) << name;
+  EXPECT_THAT(first.out, HasSubstr("pupil"));
+  EXPECT_THAT(first.out, HasSubstr("report.html"));
+
+  const std::string weights = read_file(folder / "students/pupil/model.safetensors");
+  const Outcome second = run({"run", config()});
+  EXPECT_EQ(second.code, 0) << second.err;
+  EXPECT_EQ(second.out, first.out) << "everything is skipped, the results are shown again";
+  EXPECT_EQ(read_file(folder / "students/pupil/model.safetensors"), weights);
+
+  EXPECT_EQ(run({"report", folder.string(), "--out", (dir_ / "r.html").string()}).code, 0);
+  EXPECT_THAT(read_file(dir_ / "r.html"), HasSubstr("pupil"));
+  const Outcome png = run({"export", "images", folder.string(), "--out", (dir_ / "png").string()});
+  EXPECT_EQ(png.code, 0) << png.err;
+  int64_t pictures = 0;
+  for (const auto& e : fs::recursive_directory_iterator(dir_ / "png"))
+    pictures += e.path().extension() == ".png";
+  EXPECT_EQ(pictures, 32);
+  EXPECT_TRUE(fs::exists(dir_ / "png" / "009"));
+  refused({"export", "images", folder.string(), "--out", (dir_ / "png").string()}, 2,
+          "not an empty");
+}
+
+// SIGTERM: saved, exit 143, and the finished run equals the one that was never stopped.
+TEST_F(CliTest, StopsOnSignalAndResumesToTheSameWeights) {
+  const std::string file_name = config();
+  ASSERT_EQ(run({"run", file_name, "name=straight"}).code, 0);
+  const fs::path folder = dir_ / "runs" / "stopped";
+  int stops = 0;
+  Outcome o;
+  for (int attempt = 0; attempt < 40; ++attempt) {
+    const pid_t child = start({"run", file_name, "name=stopped"});
+    // Once it logs, it is inside a stage.
+    const size_t before =
+        fs::exists(folder / "metrics.jsonl") ? fs::file_size(folder / "metrics.jsonl") : 0;
+    for (int i = 0; i < 2000; ++i) {
+      if (fs::exists(folder / "metrics.jsonl") && fs::file_size(folder / "metrics.jsonl") != before)
+        break;
+      if (waitid(P_PID, static_cast<id_t>(child), nullptr, WEXITED | WNOHANG | WNOWAIT) != 0) break;
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    kill(child, attempt % 3 == 2 ? SIGKILL : attempt % 3 == 1 ? SIGINT : SIGTERM);
+    o = wait_for(child);
+    if (o.code == 0) break;
+    ++stops;
+    ASSERT_TRUE(o.code == 143 || o.code == 130 || o.code == 1000 + SIGKILL) << o.code << o.err;
+    if (o.code == 143) EXPECT_THAT(o.err, HasSubstr("the same command continues"));
+  }
+  if (o.code != 0) o = run({"run", file_name, "name=stopped"});
+  ASSERT_EQ(o.code, 0) << o.err;
+  EXPECT_GT(stops, 0);
+  for (const char* name : {"teachers/resnet8/model.safetensors", "students/pupil/model.safetensors",
+                           "synth/shard-00001.safetensors"})
+    EXPECT_EQ(read_file(folder / name), read_file(dir_ / "runs" / "straight" / name)) << name;
+}
+
+TEST_F(CliTest, OneWriterAndSafeFresh) {
+  const fs::path folder = dir_ / "runs" / "tiny";
+  fs::create_directories(folder);
+  const std::string lock = (folder / "lock").string();
+  FILE* held = fopen(lock.c_str(), "w");
+  ASSERT_NE(held, nullptr);
+  fprintf(held, "4711\n");
+  fflush(held);
+  ASSERT_EQ(flock(fileno(held), LOCK_EX | LOCK_NB), 0);
+  refused({"run", config()}, 2, "being written by another mtcki (process 4711)");
+  fclose(held);
+  std::ofstream(folder / "diary.txt") << "mine";
+  refused({"run", config(), "--fresh"}, 2, "is not the folder of a run");
+  EXPECT_TRUE(fs::exists(folder / "diary.txt"));
+}
+
+TEST_F(CliTest, SummaryTotals) {
+  const auto j = nlohmann::json::parse(run({"summary", "--model", "wrn40_2", "--json"}).out);
+  EXPECT_EQ(j["parameters"], 2243546);
+  EXPECT_EQ(j["state_keys"], 227);
+  EXPECT_NEAR(j["macs"].get<double>() / 1e6, 327.6, 0.1);
+  EXPECT_THAT(run({"summary", "--list"}).out, HasSubstr("resnet20_a"));
+  refused({"summary"}, 2, "--model");
+}
+
+TEST_F(CliTest, ProfileWritesTraceAndCsv) {
+  const std::string trace = (dir_ / "t.json").string(), csv = (dir_ / "t.csv").string();
+  for (const std::string mode : {"--train", "--eval", "--inversion"}) {
+    const Outcome o = run({"profile", "--model", "resnet8", "--batch", "2", "--steps", "1", mode,
+                           "--threads", "1", "--trace", trace, "--csv", csv});
+    EXPECT_EQ(o.code, 0) << o.err;
+    EXPECT_THAT(o.out, HasSubstr("conv2d"));
+    EXPECT_THAT(o.out, HasSubstr("GFLOP/s"));
+    EXPECT_GT(nlohmann::json::parse(read_file(trace))["traceEvents"].size(), 10u);
+    EXPECT_THAT(read_file(csv), HasSubstr("module,"));
+  }
+}
+
+}  // namespace
+}  // namespace mtcki
