@@ -105,14 +105,9 @@ DatasetInfo dataset_info(const std::string& name) { return find(name); }
 
 std::string dataset_default_dir(const std::string& name) {
   std::vector<std::string> roots;
-  if (const char* set = std::getenv("MTCKI_DATA_DIR"); set && *set) {
-    roots.emplace_back(set);
-  } else {
-    roots.emplace_back("data");
-#ifdef MTCKI_SOURCE_DIR
-    roots.emplace_back(MTCKI_SOURCE_DIR "/data");
-#endif
-  }
+  if (const char* set = std::getenv("MTCKI_DATA_DIR"); set && *set) roots.emplace_back(set);
+  roots.emplace_back("data");
+  roots.emplace_back(MTCKI_SOURCE_DIR "/data");
   const std::vector<std::string> names = folder_names(name);
   std::error_code ignored;
   for (const std::string& root : roots)

@@ -31,14 +31,15 @@ struct DatasetSpec {
   std::string name;   // see dataset_names()
   std::string dir;    // folder of the files; empty: the default place (dataset_default_dir)
   std::string split;  // "train" | "test"
-  int64_t limit = 0;  // first n images only; 0: all
+  int64_t limit = 0;  // first n images only (image folders: spread over the classes); 0: all
   uint64_t seed = 0;  // synth10
 };
 // cifar10 cifar100 mnist fashion-mnist tiny-imagenet imagefolder synth10. DataError (exit 3): which
 // file, expected, found, what to do. UsageError for an unknown name, with the nearest.
 ImageSet load_dataset(const DatasetSpec& spec);
 std::vector<std::string> dataset_names();
-// MTCKI_DATA_DIR/<name> when set, else data/<name> beside the sources or the working directory.
+// The first that exists of $MTCKI_DATA_DIR/<name>, ./data/<name> and data/<name> of the sources, also under
+// the usual spellings ("cifar-10", "cifar-10-batches-bin"); else where the set would be put.
 std::string dataset_default_dir(const std::string& name);
 // What a set looks like without reading it: for checks before the data.
 struct DatasetInfo {

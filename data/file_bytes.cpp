@@ -18,7 +18,8 @@ namespace {
 int open_for_reading(const std::string& path) {
   int fd;
   do {
-    fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    // Non-blocking: opening a named pipe without a writer would wait for ever.
+    fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   } while (fd < 0 && errno == EINTR);
   if (fd < 0) throw DataError(str("\"", path, "\": cannot be read: ", std::strerror(errno)));
   return fd;

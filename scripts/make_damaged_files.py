@@ -65,12 +65,20 @@ def damage_torch():
           b"K\1NtQK\0\x8a\x08" + struct.pack("<q", 2**40) + b"\x85K\0\x85tRs." + keys +
           struct.pack("<Qf", 1, 1))
     whole = (ROOT / "formats/torch_plain.pth").read_bytes()
-    end = whole.rfind(b"PK\5\6")
-    write("torch_zip-directory-outside", whole[:end + 16] + struct.pack("<I", 2**32 - 2) + whole[end + 20:])
-    write("torch_zip-65535-entries", whole[:end + 10] + b"\xff\xff" + whole[end + 12:])
-    write("torch_zip-only-an-end", whole[end:])
+    end = whole.rfind(b"PK\6\6")  # PyTorch writes a ZIP64 end record, which counts
+    write("torch_zip-directory-outside", replaced(whole, end + 48, struct.pack("<Q", 2**64 - 2)))
+    write("torch_zip-2-63-entries", replaced(whole, end + 32, struct.pack("<Q", 2**63)))
+    write("torch_zip-only-an-end", whole[whole.rfind(b"PK\5\6"):])
     first = whole.find(b"PK\1\2")
-    write("torch_zip-local-header-outside", whole[:first + 42] + struct.pack("<I", 2**31) + whole[first + 46:])
+    write("torch_zip-local-header-outside", replaced(whole, first + 42, struct.pack("<I", 2**31)))
+    whole = (ROOT / "formats/stored.npz").read_bytes()
+    end = whole.rfind(b"PK\5\6")
+    write("npz-directory-outside", replaced(whole, end + 16, struct.pack("<I", 2**32 - 2)))
+    write("npz-65535-entries", replaced(whole, end + 10, b"\xff\xff"))
+
+
+def replaced(content, at, new):
+    return content[:at] + new + content[at + len(new):]
 
 
 def damage_arrays():

@@ -164,9 +164,11 @@ TEST(Dataset, UnknownNamesAndSplits) {
 TEST(Dataset, DefaultFolder) {
   TempDir dir;
   ::setenv("MTCKI_DATA_DIR", dir.path().c_str(), 1);
-  EXPECT_EQ(dataset_default_dir("cifar10"), dir / "cifar10");
+  EXPECT_EQ(dataset_default_dir("imagefolder"), dir / "imagefolder");  // nowhere: where it would be put
   std::filesystem::create_directories(dir / "cifar-10");
   EXPECT_EQ(dataset_default_dir("cifar10"), dir / "cifar-10");
+  // What ships with the sources is found beside a folder for the rest.
+  EXPECT_TRUE(std::filesystem::exists(dataset_default_dir("fashion-mnist") + "/LICENSE"));
   ::unsetenv("MTCKI_DATA_DIR");
   EXPECT_TRUE(std::filesystem::exists(dataset_default_dir("fashion-mnist") + "/LICENSE"));
 }
