@@ -12,6 +12,11 @@ namespace {
 // PyTorch's default: weight kaiming_uniform(a = sqrt 5), bias U(+-1/sqrt(fan_in)). Both bounds are
 // 1/sqrt(fan_in). For a transposed convolution PyTorch takes size(1) * field of [in, out, k, k].
 void default_init(Variable& weight, Variable* bias, Init& init) {
+  if (!init.draw) {
+    constant_(weight, 0.0);
+    if (bias != nullptr) constant_(*bias, 0.0);
+    return;
+  }
   kaiming_uniform_(weight, std::sqrt(5.0), init.next());
   if (bias == nullptr) return;
   const double bound = 1.0 / std::sqrt(static_cast<double>(fan_in(weight.shape())));

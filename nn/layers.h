@@ -16,8 +16,20 @@ namespace mtcki::nn {
 struct Init {
   Rng rng{0, rng_stream("init"), 0};
   DType dtype = DType::f32;
+  bool draw = true;  // false: zeros, for networks whose weights are loaded or only counted
   Init() = default;
   explicit Init(uint64_t seed) { rng.seed = seed; }
+  static Init none() {
+    Init init;
+    init.draw = false;
+    return init;
+  }
+  // The same element type without draws, for layers that their network initialises itself.
+  Init undrawn() const {
+    Init init = *this;
+    init.draw = false;
+    return init;
+  }
   Rng next() { return rng.at(rng.step++); }
 };
 

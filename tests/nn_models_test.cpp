@@ -22,6 +22,13 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::ThrowsMessage;
 
+// Without weights: for what depends on the structure only.
+std::unique_ptr<Classifier> structure(const std::string& name, int64_t channels = 3,
+                                      int64_t size = 32, int64_t classes = 10) {
+  Init init = Init::none();
+  return make_classifier({name, channels, size, classes}, init);
+}
+
 std::unique_ptr<Classifier> classifier(const std::string& name, int64_t channels = 3,
                                        int64_t size = 32, int64_t classes = 10) {
   Init init(1);
@@ -78,7 +85,7 @@ void expect_keys(const std::string& file, Module& module, const Shape& input) {
 class ClassifierKeys : public testing::TestWithParam<const char*> {};
 
 TEST_P(ClassifierKeys, NamesOrderAndShapesEqualTheFields) {
-  const auto model = classifier(GetParam());
+  const auto model = structure(GetParam());
   expect_keys(GetParam(), *model, {1, 3, 32, 32});
 }
 
@@ -137,7 +144,7 @@ class Counts : public testing::TestWithParam<Count> {};
 
 TEST_P(Counts, ParametersMacsAndBatchNormsEqualThePublishedTable) {
   const Count& c = GetParam();
-  const auto model = classifier(c.name);
+  const auto model = structure(c.name);
   const ModelSummary s = summarize(*model, {1, 3, 32, 32});
   EXPECT_EQ(s.parameters, c.p10);
   EXPECT_EQ(model->parameter_count(), c.p10);
@@ -145,9 +152,11 @@ TEST_P(Counts, ParametersMacsAndBatchNormsEqualThePublishedTable) {
   EXPECT_EQ(s.batch_norms, c.bn_layers);
   EXPECT_EQ(s.batch_norm_channels, c.bn_channels);
   EXPECT_EQ(s.state_keys, c.keys);
-  EXPECT_NEAR(summarize(*model, {1, 3, 64, 64}).macs / 1e6, c.mmac64, 0.0501);
-  EXPECT_EQ(classifier(c.name, 3, 32, 100)->parameter_count(), c.p100);
-  EXPECT_EQ(classifier(c.name, 3, 64, 200)->parameter_count(), c.p200);
+  // The column for 64 pixels is for 200 classes (Tiny-ImageNet).
+  const auto tiny = structure(c.name, 3, 64, 200);
+  EXPECT_EQ(tiny->parameter_count(), c.p200);
+  EXPECT_NEAR(summarize(*tiny, {1, 3, 64, 64}).macs / 1e6, c.mmac64, 0.0501);
+  EXPECT_EQ(structure(c.name, 3, 32, 100)->parameter_count(), c.p100);
 
   // The BN inputs that the statistics loss sees have those channels.
   int64_t channels = 0;
@@ -163,7 +172,8 @@ INSTANTIATE_TEST_SUITE_P(Table, Counts, testing::ValuesIn(kCounts),
 
 TEST(Models, EveryRegisteredNameBuildsAndRunsInEveryForm) {
   for (const std::string& name : classifier_names()) {
-    if (name == "wrn28_10" || name == "resnet34" || name == "vgg16") continue;  // large; same code
+    if (name == "wrn28_10" || name == "resnet34" || name == "vgg16") continue;  // large, same code
+    if (name.find("110") != std::string::npos) continue;
     for (const int64_t channels : {1, 3}) {
       const auto model = classifier(name, channels, 28, 7);
       model->eval();
@@ -215,7 +225,7 @@ TEST(Models, PathsAreTheCheckpointNames) {
 }
 
 std::vector<int64_t> stage_channels(const std::string& name) {
-  const auto model = classifier(name);
+  const auto model = structure(name);
   model->eval();
   FeatureTap tap(model->stages());
   (*model)(Tensor::zeros({1, 3, 32, 32}));
@@ -232,9 +242,9 @@ TEST(Models, StageInputsAreTheOnesThatAreContrasted) {
 }
 
 TEST(Models, OptionAShortcutHasNoParameters) {
-  EXPECT_EQ(classifier("resnet20_a")->parameter_count(), 269722);
-  EXPECT_EQ(classifier("resnet20")->parameter_count(), 272474);
-  EXPECT_EQ(classifier("resnet8x4")->state_dict().size(), 62u);
+  EXPECT_EQ(structure("resnet20_a")->parameter_count(), 269722);
+  EXPECT_EQ(structure("resnet20")->parameter_count(), 272474);
+  EXPECT_EQ(structure("resnet8x4")->state_dict().size(), 62u);
 }
 
 TEST(Models, UnknownNamesGetTheNearest) {

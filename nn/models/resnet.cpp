@@ -7,18 +7,17 @@ namespace {
 
 std::unique_ptr<Conv2d> conv(int64_t in, int64_t out, int64_t kernel, int64_t stride,
                              const ResNetConfig& config, Init& init) {
-  auto c =
-      std::make_unique<Conv2d>(in, out, kernel, Conv2dOptions(stride, kernel / 2), false, init);
-  switch (config.weights) {
-    case ResNetConfig::Weights::kaiming_uniform:
-      break;  // the layer's default
-    case ResNetConfig::Weights::kaiming_normal_fan_out:
-      kaiming_normal_fan_out_(c->weight, init.next());
-      break;
-    case ResNetConfig::Weights::kaiming_normal_fan_in:
-      kaiming_normal_fan_in_(c->weight, init.next());
-      break;
-  }
+  using Weights = ResNetConfig::Weights;
+  const Conv2dOptions options(stride, kernel / 2);
+  if (config.weights == Weights::kaiming_uniform)  // the layer's default
+    return std::make_unique<Conv2d>(in, out, kernel, options, false, init);
+  Init later = init.undrawn();
+  auto c = std::make_unique<Conv2d>(in, out, kernel, options, false, later);
+  if (!init.draw) return c;
+  if (config.weights == Weights::kaiming_normal_fan_out)
+    kaiming_normal_fan_out_(c->weight, init.next());
+  else
+    kaiming_normal_fan_in_(c->weight, init.next());
   return c;
 }
 
@@ -78,7 +77,7 @@ class ResNet : public Classifier {
         layers_(make_layers(config, init)),
         head_(add(config.head_name,
                   std::make_unique<Linear>(config.widths.back(), spec.num_classes, true, init))) {
-    if (config.weights == ResNetConfig::Weights::kaiming_normal_fan_in)
+    if (init.draw && config.weights == ResNetConfig::Weights::kaiming_normal_fan_in)
       kaiming_normal_fan_in_(head_.weight, init.next());
   }
   std::string kind() const override { return "ResNet"; }

@@ -12,13 +12,13 @@ namespace {
 class VggBlock : public Module {
  public:
   VggBlock(int64_t in, const std::vector<int64_t>& widths, Init& init) {
+    Init later = init.undrawn();  // zeros, which the biases keep
     for (size_t i = 0; i < widths.size(); ++i) {
       Layer layer;
       layer.conv =
           &add(std::to_string(3 * i),
-               std::make_unique<Conv2d>(in, widths[i], 3, Conv2dOptions(1, 1), true, init));
-      kaiming_normal_fan_out_(layer.conv->weight, init.next());
-      constant_(*layer.conv->bias, 0.0);
+               std::make_unique<Conv2d>(in, widths[i], 3, Conv2dOptions(1, 1), true, later));
+      if (init.draw) kaiming_normal_fan_out_(layer.conv->weight, init.next());
       layer.bn = &add(std::to_string(3 * i + 1),
                       std::make_unique<BatchNorm2d>(widths[i], 1e-5, 0.1, init.dtype));
       layers_.push_back(layer);
@@ -49,7 +49,7 @@ class Vgg : public Classifier {
         blocks_(make_blocks(config, spec.in_channels, init)),
         classifier_(add("classifier", std::make_unique<Linear>(config.back().back(),
                                                                spec.num_classes, true, init))) {
-    normal_(classifier_.weight, 0.0, 0.01, init.next());
+    if (init.draw) normal_(classifier_.weight, 0.0, 0.01, init.next());
     constant_(*classifier_.bias, 0.0);
   }
   std::string kind() const override { return "VGG"; }

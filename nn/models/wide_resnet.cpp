@@ -7,9 +7,10 @@ namespace {
 
 // Convolution weights N(0, sqrt(2/(k*k*out))).
 std::unique_ptr<Conv2d> conv(int64_t in, int64_t out, int64_t kernel, int64_t stride, Init& init) {
+  Init later = init.undrawn();
   auto c =
-      std::make_unique<Conv2d>(in, out, kernel, Conv2dOptions(stride, kernel / 2), false, init);
-  kaiming_normal_fan_out_(c->weight, init.next());
+      std::make_unique<Conv2d>(in, out, kernel, Conv2dOptions(stride, kernel / 2), false, later);
+  if (init.draw) kaiming_normal_fan_out_(c->weight, init.next());
   return c;
 }
 
