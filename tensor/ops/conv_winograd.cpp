@@ -1,13 +1,14 @@
 // Winograd F(4x4,3x3), forward and input gradient (the same with transposed, rotated weights).
 //
-// Per block of tiles: input transform V[36][c / B][tile][B]; then per group of output channels 36 small
-// products M[36][k vectors][tile] = V U and the output transform. A block's V stays in the second-level
-// cache and M never becomes larger than one group, so that the 36 / 16 blow-up of the transformed data
-// costs no memory traffic.
+// Per block of tiles: input transform V[36][c / B][tile][B]; then per group of output channels 36
+// small products M[36][k vectors][tile] = V U and the output transform. A block's V stays in the
+// second-level cache and M never becomes larger than one group, so that the 36 / 16 blow-up of the
+// transformed data costs no memory traffic.
 //
-// Two ways to share the work. Few channels: every thread takes its own tiles, the transformed weights
-// U are made once and shared. Many channels (U larger than the caches): all threads work on the same
-// tiles, each for its own output channels, and makes only the U that it uses, group by group.
+// Two ways to share the work. Few channels: every thread takes its own tiles, the transformed
+// weights U are made once and shared. Many channels (U larger than the caches): all threads work on
+// the same tiles, each for its own output channels, and makes only the U that it uses, group by
+// group.
 #include <algorithm>
 #include <utility>
 #include <vector>
@@ -25,7 +26,8 @@ using namespace winograd;  // NOLINT: the transforms are this file's vocabulary
 constexpr int kTileRows = kSimdRegisters == 32 ? 14 : 6;  // tiles in registers
 constexpr int kGroup = 2 * kWidth;                        // output channels in registers
 
-// One of the two directions: `in` and `out` channels, weights addressed as w[o*out_step + i*in_step].
+// One of the two directions: `in` and `out` channels, weights addressed as w[o*out_step +
+// i*in_step].
 struct Direction {
   int64_t n, in, out, h, w, p, q, pad_h, pad_w;
   int64_t out_step, in_step;
@@ -51,7 +53,8 @@ struct Block {
 template <int R, int KV>
 void product(int64_t depth, const float* v, int64_t channel_block, const float* u, float* m) {
   V acc[R][KV];
-  MTCKI_UNROLL for (int r = 0; r < R; ++r) MTCKI_UNROLL for (int k = 0; k < KV; ++k) acc[r][k] = V{};
+  MTCKI_UNROLL for (int r = 0; r < R; ++r) MTCKI_UNROLL for (int k = 0; k < KV; ++k) acc[r][k] =
+      V{};
   for (int64_t b = 0; b < depth; b += kWidth, v += channel_block, u += kWidth * KV * kWidth) {
     MTCKI_UNROLL for (int c = 0; c < kWidth; ++c) {
       V uv[KV];
@@ -62,8 +65,8 @@ void product(int64_t depth, const float* v, int64_t channel_block, const float* 
       }
     }
   }
-  MTCKI_UNROLL for (int r = 0; r < R; ++r)
-      MTCKI_UNROLL for (int k = 0; k < KV; ++k) store(m + (r * KV + k) * kWidth, acc[r][k]);
+  MTCKI_UNROLL for (int r = 0; r < R; ++r) MTCKI_UNROLL for (int k = 0; k < KV; ++k)
+      store(m + (r * KV + k) * kWidth, acc[r][k]);
 }
 
 using Product = void (*)(int64_t, const float*, int64_t, const float*, float*);

@@ -109,9 +109,9 @@ inline void place(const Tiling& g, int64_t begin, int64_t end, int size, int64_t
   }
 }
 
-// Asks for the 4x4 pixels of units [from, to) ahead of their use; units count `blocks` channel blocks
-// from block0 on, tile by tile from `first`. The products between two transforms leave the memory
-// system idle, and a tile's short rows defeat the hardware's prefetchers.
+// Asks for the 4x4 pixels of units [from, to) ahead of their use; units count `blocks` channel
+// blocks from block0 on, tile by tile from `first`. The products between two transforms leave the
+// memory system idle, and a tile's short rows defeat the hardware's prefetchers.
 template <bool kWrite>
 MTCKI_INLINE void prefetch(const float* data, int64_t channels, int64_t h, int64_t w,
                            const Tiling& g, int64_t first, int64_t block0, int64_t blocks,
