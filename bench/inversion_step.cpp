@@ -1,6 +1,7 @@
-// One inversion step as bench/baseline_torch.py does it: generator (256 -> 3x32x32, 64 base channels) in
-// train mode, frozen teacher in eval mode, BN-statistics loss over all its batch norms + cross entropy,
-// backward to latents and generator, Adam. --model names the teacher. Prints one line of JSON.
+// One inversion step as bench/baseline_torch.py does it: generator (256 -> 3x32x32, 64 base
+// channels) in train mode, frozen teacher in eval mode, BN-statistics loss over all its batch norms
+// + cross entropy, backward to latents and generator, Adam. --model names the teacher. Prints one
+// line of JSON.
 #include "autograd/functions.h"
 #include "nn/feature_tap.h"
 #include "nn/models/model.h"

@@ -37,14 +37,22 @@ inline StepArguments parse(int argc, char** argv, const std::string& default_mod
       std::exit(2);
     }
     const std::string value = argv[i + 1];
-    if (name == "--model") a.model = value;
-    else if (name == "--batch") a.batch = std::stoll(value);
-    else if (name == "--threads") a.threads = std::stoi(value);
-    else if (name == "--steps") a.steps = std::max(1, std::stoi(value));
-    else if (name == "--warmup") a.warmup = std::stoi(value);
-    else if (name == "--kernels" && value == "builtin") set_cpu_kernels(CpuKernels::builtin);
-    else if (name == "--kernels" && value == "onednn") set_cpu_kernels(CpuKernels::onednn);
-    else if (name != "--kernels" || value != "auto") throw UsageError("unknown argument " + name + " " + value);
+    if (name == "--model")
+      a.model = value;
+    else if (name == "--batch")
+      a.batch = std::stoll(value);
+    else if (name == "--threads")
+      a.threads = std::stoi(value);
+    else if (name == "--steps")
+      a.steps = std::max(1, std::stoi(value));
+    else if (name == "--warmup")
+      a.warmup = std::stoi(value);
+    else if (name == "--kernels" && value == "builtin")
+      set_cpu_kernels(CpuKernels::builtin);
+    else if (name == "--kernels" && value == "onednn")
+      set_cpu_kernels(CpuKernels::onednn);
+    else if (name != "--kernels" || value != "auto")
+      throw UsageError("unknown argument " + name + " " + value);
   }
   set_num_threads(a.threads);
   return a;
@@ -58,8 +66,9 @@ inline size_t resident_bytes() {
   return resident * 4096;
 }
 
-// Runs `step` warmup + steps times and prints one line of JSON: median, least and largest ms, images
-// per second, peak bytes (of the allocator, of the process, of the process above `resident_before`).
+// Runs `step` warmup + steps times and prints one line of JSON: median, least and largest ms,
+// images per second, peak bytes (of the allocator, of the process, of the process above
+// `resident_before`).
 inline void measure(const std::string& program, const StepArguments& a, size_t resident_before,
                     const std::function<double()>& step) {
   double loss = 0;
@@ -68,8 +77,8 @@ inline void measure(const std::string& program, const StepArguments& a, size_t r
   for (int i = 0; i < a.steps; ++i) {
     const auto start = std::chrono::steady_clock::now();
     loss = step();
-    ms.push_back(
-        std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
+    ms.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
+                     .count());
   }
   std::sort(ms.begin(), ms.end());
   const size_t n = ms.size();
@@ -81,9 +90,9 @@ inline void measure(const std::string& program, const StepArguments& a, size_t r
       "{\"program\":\"%s\",\"framework\":\"mtcki\",\"model\":\"%s\",\"batch\":%lld,\"threads\":%d,"
       "\"ms\":%.3f,\"ms_min\":%.3f,\"ms_max\":%.3f,\"img_per_s\":%.2f,\"peak_tensor_bytes\":%zu,"
       "\"peak_rss_bytes\":%zu,\"step_rss_bytes\":%zu,\"loss\":%.6g}\n",
-      program.c_str(), a.model.c_str(), static_cast<long long>(a.batch), a.threads, median, ms.front(),
-      ms.back(), 1e3 * static_cast<double>(a.batch) / median, memory_stats().peak, peak_rss,
-      peak_rss - std::min(peak_rss, resident_before), loss);
+      program.c_str(), a.model.c_str(), static_cast<long long>(a.batch), a.threads, median,
+      ms.front(), ms.back(), 1e3 * static_cast<double>(a.batch) / median, memory_stats().peak,
+      peak_rss, peak_rss - std::min(peak_rss, resident_before), loss);
 }
 
 }  // namespace mtcki::bench

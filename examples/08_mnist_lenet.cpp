@@ -17,8 +17,10 @@ using namespace mtcki;
 class LeNet : public nn::Module {
  public:
   explicit LeNet(nn::Init& init)
-      : conv1_(add("conv1", std::make_unique<nn::Conv2d>(1, 8, 3, Conv2dOptions(1, 1), true, init))),
-        conv2_(add("conv2", std::make_unique<nn::Conv2d>(8, 16, 3, Conv2dOptions(1, 1), true, init))),
+      : conv1_(
+            add("conv1", std::make_unique<nn::Conv2d>(1, 8, 3, Conv2dOptions(1, 1), true, init))),
+        conv2_(
+            add("conv2", std::make_unique<nn::Conv2d>(8, 16, 3, Conv2dOptions(1, 1), true, init))),
         fc1_(add("fc1", std::make_unique<nn::Linear>(16 * 7 * 7, 64, true, init))),
         fc2_(add("fc2", std::make_unique<nn::Linear>(64, 10, true, init))) {}
   std::string kind() const override { return "LeNet"; }

@@ -1,7 +1,7 @@
-// Somebody else's classifier: a checkpoint written by PyTorch (a dict around a DataParallel state dict)
-// is loaded, evaluated, and saved as safetensors with its normalisation. PyTorch measured 89.61 % with it
-// (tests/data/make/torch_teacher.py).
-// Expect: after safetensors: top-1 89\.6[0-9] %; the same: yes
+// Somebody else's classifier: a checkpoint written by PyTorch (a dict around a DataParallel state
+// dict) is loaded, evaluated, and saved as safetensors with its normalisation. PyTorch
+// measured 89.61 % with it (tests/data/make/torch_teacher.py). Expect: after safetensors: top-1
+// 89\.6[0-9] %; the same: yes
 #include <cstdio>
 #include <filesystem>
 
@@ -33,7 +33,8 @@ int main(int argc, char** argv) {
               imported.top5, static_cast<long long>(imported.n));
 
   // Save and load again, now with the metadata that a later reader needs.
-  const std::string copy = (std::filesystem::temp_directory_path() / "teacher.safetensors").string();
+  const std::string copy =
+      (std::filesystem::temp_directory_path() / "teacher.safetensors").string();
   nn::Init init(0);
   auto saved = nn::make_classifier(spec, init);
   saved->load_state_dict(teacher.state_dict());

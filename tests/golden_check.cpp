@@ -1,6 +1,6 @@
-// golden_check FILE.safetensors...: runs the cases of golden files and prints the error of every output
-// and gradient. Exit code 0: all within tolerance; 1: some are not; 2: usage, unknown op or option;
-// 3: damaged or incomplete file. Format: docs/golden-files.md.
+// golden_check FILE.safetensors...: runs the cases of golden files and prints the error of every
+// output and gradient. Exit code 0: all within tolerance; 1: some are not; 2: usage, unknown op or
+// option; 3: damaged or incomplete file. Format: docs/golden-files.md.
 #include "golden_check.h"
 
 #include <algorithm>
@@ -22,7 +22,8 @@ const nlohmann::json& Options::raw(const std::string& name) const { return *find
 double Options::number(const std::string& name, double fallback) const {
   const nlohmann::json* v = find(name);
   if (!v) return fallback;
-  if (!v->is_number()) throw DataError(str("option ", name, ": expected a number, got ", v->dump()));
+  if (!v->is_number())
+    throw DataError(str("option ", name, ": expected a number, got ", v->dump()));
   return v->get<double>();
 }
 int64_t Options::integer(const std::string& name, int64_t fallback) const {
@@ -93,7 +94,8 @@ bool has_prefix(const std::string& text, const std::string& prefix) {
 // Names of the tensors of a case: a typo must not pass unnoticed.
 void check_key(const Case& c, const std::string& key) {
   const auto indexed = [&](const std::string& prefix) {
-    return has_prefix(key, prefix) && key.size() > prefix.size() && key.size() < prefix.size() + 3 &&
+    return has_prefix(key, prefix) && key.size() > prefix.size() &&
+           key.size() < prefix.size() + 3 &&
            std::all_of(key.begin() + static_cast<int64_t>(prefix.size()), key.end(),
                        [](unsigned char ch) { return ch >= '0' && ch <= '9'; });
   };
@@ -112,12 +114,14 @@ std::vector<Case> read_cases(const std::string& path) {
   std::vector<Case> cases;
   for (const auto& [name, value] : file.metadata) {
     nlohmann::json json = nlohmann::json::parse(value, nullptr, false);
-    const bool looks_like_case = json.is_object() && (json.contains("op") || json.contains("model"));
+    const bool looks_like_case =
+        json.is_object() && (json.contains("op") || json.contains("model"));
     if (!looks_like_case) {
       // Other metadata ("format": "pt") is allowed, but not under the name of a case.
       for (const auto& [tensor_name, tensor] : file.tensors)
         if (has_prefix(tensor_name, name + "/"))
-          throw DataError(str("case ", name, ": its metadata is no JSON object with \"op\": ", value));
+          throw DataError(
+              str("case ", name, ": its metadata is no JSON object with \"op\": ", value));
       continue;
     }
     Case c;
@@ -144,7 +148,8 @@ std::vector<Case> read_cases(const std::string& path) {
       if (has_prefix(tensor_name, c.name + "/") && (!owner || c.name.size() > owner->name.size()))
         owner = &c;
     if (!owner)
-      throw DataError(str("tensor '", tensor_name, "' belongs to no case: the metadata has no key '",
+      throw DataError(str("tensor '", tensor_name,
+                          "' belongs to no case: the metadata has no key '",
                           tensor_name.substr(0, tensor_name.rfind('/')), "'"));
     const std::string key = tensor_name.substr(owner->name.size() + 1);
     check_key(*owner, key);
@@ -177,7 +182,8 @@ double largest(const std::vector<double>& v) {
 
 // Prints one line; true when the error is within tolerance.
 //   |ours - expected| <= tolerance * scale,  scale = max(max|expected|, 1e-3 * (1 or the largest
-//   expected gradient of the case)): a gradient that is zero but for rounding is not held against us.
+//   expected gradient of the case)): a gradient that is zero but for rounding is not held against
+//   us.
 bool compare(const std::string& name, const Check& check, double tolerance, double floor,
              bool quiet) {
   const auto squeezed = [](const Shape& s) {
@@ -209,13 +215,14 @@ bool compare(const std::string& name, const Check& check, double tolerance, doub
   }
   const double scale = std::max(largest(expected), floor);
   const double relative = error / scale;
-  const bool ok = finite && (is_floating(check.expected.dtype()) ? relative <= tolerance : error == 0);
+  const bool ok =
+      finite && (is_floating(check.expected.dtype()) ? relative <= tolerance : error == 0);
   if (!ok || !quiet)
     std::printf("%s %s/%s %s: max abs %.3g, relative %.3g\n", ok ? "ok  " : "FAIL", name.c_str(),
                 check.what.c_str(), check.expected.shape().to_string().c_str(), error, relative);
   if (!ok)
-    std::printf("     element %zu: got %.9g, expected %.9g; tolerance %.3g relative\n", at, ours[at],
-                expected[at], tolerance);
+    std::printf("     element %zu: got %.9g, expected %.9g; tolerance %.3g relative\n", at,
+                ours[at], expected[at], tolerance);
   return ok;
 }
 
@@ -268,10 +275,14 @@ int run(int argc, char** argv) {
         throw UsageError("--tolerance: expected a positive number, got '" + text + "'");
     } else if (a == "--kernels") {
       const std::string text = value();
-      if (text == "auto") set_cpu_kernels(CpuKernels::automatic);
-      else if (text == "onednn") set_cpu_kernels(CpuKernels::onednn);
-      else if (text == "builtin") set_cpu_kernels(CpuKernels::builtin);
-      else throw UsageError("--kernels: expected auto, onednn or builtin, got '" + text + "'");
+      if (text == "auto")
+        set_cpu_kernels(CpuKernels::automatic);
+      else if (text == "onednn")
+        set_cpu_kernels(CpuKernels::onednn);
+      else if (text == "builtin")
+        set_cpu_kernels(CpuKernels::builtin);
+      else
+        throw UsageError("--kernels: expected auto, onednn or builtin, got '" + text + "'");
     } else if (a == "--quiet") {
       settings.quiet = true;
     } else if (has_prefix(a, "-")) {

@@ -24,7 +24,8 @@ class Options {
   std::string text(const std::string& name, const std::string& fallback) const;
   bool is_text(const std::string& name) const;
   // One integer, or a list of them.
-  std::vector<int64_t> integers(const std::string& name, const std::vector<int64_t>& fallback) const;
+  std::vector<int64_t> integers(const std::string& name,
+                                const std::vector<int64_t>& fallback) const;
   // (h, w): one integer stands for both.
   std::array<int64_t, 2> pair(const std::string& name, std::array<int64_t, 2> fallback) const;
   const nlohmann::json& raw(const std::string& name) const;

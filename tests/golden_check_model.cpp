@@ -1,5 +1,5 @@
-// Whole networks in golden files: state dict in; logits, loss, first-step gradients and moved running
-// statistics out.
+// Whole networks in golden files: state dict in; logits, loss, first-step gradients and moved
+// running statistics out.
 #include "autograd/functions.h"
 #include "golden_check.h"
 #include "nn/models/model.h"

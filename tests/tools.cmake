@@ -1,7 +1,8 @@
 # Programs beside the tests, and the CTest entries that run them.
 
 # golden_check: cases computed by another framework (docs/golden-files.md).
-add_executable(golden_check golden_check.cpp golden_check_ops.cpp golden_check_model.cpp)
+add_executable(golden_check golden_check.cpp golden_check_ops.cpp golden_check_functions.cpp
+               golden_check_model.cpp)
 target_link_libraries(golden_check PRIVATE mtcki::nn mtcki::data nlohmann_json::nlohmann_json)
 set_target_properties(golden_check PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
 set(golden_dir ${CMAKE_CURRENT_SOURCE_DIR}/data/golden)
