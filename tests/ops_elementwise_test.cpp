@@ -338,6 +338,24 @@ TEST(FastExp, IsWithinTwoUlp) {
   EXPECT_LT(FastExpFn()(-1000.0f), 1e-37f);
 }
 
+TEST(FastTanh, IsWithinFourUlpWithSignAndLimits) {
+  double worst = 0;
+  for (double v = -12; v < 12; v += 0.000719) {
+    const float x = static_cast<float>(v);
+    const double exact = std::tanh(static_cast<double>(x));
+    const double got = static_cast<double>(FastTanhFn()(x));
+    if (exact != 0) worst = std::max(worst, std::fabs(got - exact) / std::fabs(exact));
+  }
+  EXPECT_LT(worst, 4.8e-7);
+  EXPECT_EQ(FastTanhFn()(100.0f), 1.0f);
+  EXPECT_EQ(FastTanhFn()(-100.0f), -1.0f);
+  EXPECT_EQ(FastTanhFn()(1e-20f), 1e-20f);
+  EXPECT_TRUE(std::isnan(FastTanhFn()(NAN)));
+  EXPECT_EQ(sigmoid(Tensor::from<float>({100.0f}, {1})).item(), 1.0);
+  EXPECT_LT(sigmoid(Tensor::from<float>({-100.0f}, {1})).item(), 1e-37);
+  EXPECT_TRUE(std::isnan(sigmoid(Tensor::from<float>({NAN}, {1})).item()));
+}
+
 TEST(Threads, ResultsDoNotDependOnTheirNumber) {
   const int threads = num_threads();
   const Tensor x = sample({64, kChannelBlock, 17, 19}, 3, DType::f32).to(Layout::blocked);

@@ -35,7 +35,7 @@ void check_offset(const char* op, const Tensor& x, int64_t pad, const Tensor& of
         .operand("offset", offset)
         .shape("offset needs shape [", x.size(0), ", 2]");
   const int32_t* p = offset.data<int32_t>();
-  for (int64_t i = 0; i < offset.numel(); ++i)
+  for (int64_t i = 0; i < checkable(offset); ++i)
     if (p[i] < 0 || p[i] > 2 * pad)
       OpError(op)
           .operand("input", x)
@@ -52,7 +52,7 @@ void check_box(const char* op, const Tensor& x, const Tensor& box) {
         .operand("box", box)
         .shape("box needs shape [", x.size(0), ", 4]: y0, x0, height, width");
   const float* p = box.data<float>();
-  for (int64_t i = 0; i < x.size(0); ++i) {
+  for (int64_t i = 0; i < checkable(box) / 4; ++i) {
     const float* b = p + 4 * i;
     if (!std::isfinite(b[0]) || !std::isfinite(b[1]) || !(b[2] > 0) || !(b[3] > 0) ||
         !std::isfinite(b[2]) || !std::isfinite(b[3]))

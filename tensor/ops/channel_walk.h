@@ -29,6 +29,18 @@ struct Simd {
   using Vec __attribute__((vector_size(4 * kChannelBlock))) = T;
 };
 
+// i32 indices beside a vector of T: as many lanes. (GCC 12 takes no dependent vector_size.)
+template <class T>
+struct SimdIndex;
+template <>
+struct SimdIndex<float> {
+  using Vec __attribute__((vector_size(4 * kChannelBlock))) = int32_t;
+};
+template <>
+struct SimdIndex<double> {
+  using Vec __attribute__((vector_size(2 * kChannelBlock))) = int32_t;
+};
+
 // Loads and stores V (a vector or a scalar) without alignment.
 template <class V, class T>
 [[gnu::always_inline]] inline V load(const T* p) {

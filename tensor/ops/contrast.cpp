@@ -30,7 +30,7 @@ void check_rows(const char* op, const Tensor& u, const Tensor& v, const Tensor& 
         .shape("positive needs one entry per row of u");
   if (!(tau > 0)) OpError(op).operand("u", u).argument("tau needs to be positive, got ", tau);
   const int64_t* p = positive.data<int64_t>();
-  for (int64_t i = 0; i < positive.numel(); ++i)
+  for (int64_t i = 0; i < checkable(positive); ++i)
     if (p[i] < 0 || p[i] >= v.size(0))
       OpError(op)
           .operand("v", v)

@@ -74,6 +74,17 @@ void map_strided(const T* a, const T* b, R* y, const BinaryPlan& plan, const F& 
   });
 }
 
+// Gradients: equal shapes only.
+template <class T, class F>
+void zip_same(const Tensor& ta, const Tensor& tb, const Tensor& ty, const F& f) {
+  const T *a = ta.data<T>(), *b = tb.data<T>();
+  T* y = ty.data<T>();
+  parallel_for(ty.numel(), kGrain, [&](int64_t begin, int64_t end) {
+#pragma omp simd
+    for (int64_t i = begin; i < end; ++i) y[i] = f(a[i], b[i]);
+  });
+}
+
 template <class T, class R, class F>
 void zip(const Tensor& ta, const Tensor& tb, const Tensor& ty, const BinaryPlan& plan, const F& f) {
   const T *a = ta.data<T>(), *b = tb.data<T>();
@@ -182,13 +193,13 @@ void binary_cpu(BinaryOp op, const Tensor& a, const Tensor& b, const Tensor& y,
       case BinaryOp::maximum:
         return zip<T, T>(a, b, y, plan, MaximumFn<T>{});
       case BinaryOp::relu_grad:
-        return zip<T, T>(a, b, y, plan, ReluGradFn<T>{});
+        return zip_same<T>(a, b, y, ReluGradFn<T>{});
       case BinaryOp::leaky_relu_grad:
-        return zip<T, T>(a, b, y, plan, LeakyReluGradFn<T>{p});
+        return zip_same<T>(a, b, y, LeakyReluGradFn<T>{p});
       case BinaryOp::sigmoid_grad:
-        return zip<T, T>(a, b, y, plan, SigmoidGradFn<T>{});
+        return zip_same<T>(a, b, y, SigmoidGradFn<T>{});
       case BinaryOp::tanh_grad:
-        return zip<T, T>(a, b, y, plan, TanhGradFn<T>{});
+        return zip_same<T>(a, b, y, TanhGradFn<T>{});
     }
   });
 }

@@ -36,7 +36,7 @@ void check_index(const char* op, const Tensor& index, const Tensor& x) {
     OpError(op).operand("input", x).operand("index", index).dtype("index needs dtype i64, rank 1");
   if (x.rank() == 0) OpError(op).operand("input", x).shape("a scalar has no rows");
   const int64_t* p = index.data<int64_t>();
-  for (int64_t i = 0; i < index.numel(); ++i)
+  for (int64_t i = 0; i < checkable(index); ++i)
     if (p[i] < 0 || p[i] >= x.size(0))
       OpError(op)
           .operand("input", x)
@@ -184,7 +184,7 @@ Tensor one_hot(const Tensor& labels, int64_t classes, DType dtype) {
   if (!labels.defined() || labels.dtype() != DType::i64 || labels.rank() != 1)
     OpError("one_hot").operand("labels", labels).dtype("labels need dtype i64, rank 1");
   const int64_t* p = labels.data<int64_t>();
-  for (int64_t i = 0; i < labels.numel(); ++i)
+  for (int64_t i = 0; i < checkable(labels); ++i)
     if (p[i] < 0 || p[i] >= classes)
       OpError("one_hot")
           .operand("labels", labels)

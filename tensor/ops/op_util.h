@@ -21,6 +21,10 @@ double bytes_of(const Tensor& x, const Ts&... rest) {
   return bytes_of(x) + bytes_of(rest...);
 }
 
+// How many values of an index tensor the argument checks can read: those on the host. CUDA kernels
+// check their own.
+inline int64_t checkable(const Tensor& x) { return x.device().is_cpu() ? x.numel() : 0; }
+
 // The branch at which a CUDA build takes its own kernels.
 inline void cpu_only(const char* op, const Tensor& x) {
   if (x.device().is_cuda()) no_cuda(op);

@@ -44,6 +44,60 @@ void for_planes(int64_t planes, int64_t plane_size, const F& f) {
   });
 }
 
+// The pixels of one pooling window, in an image of `width` pixels a row.
+struct Taps {
+  int64_t h0, h1, w0, w1, width;
+};
+
+// Maximum and its position over one window, for a vector of channels (V) or one channel (T). x is
+// the first pixel of the plane, `block` the distance of two pixels.
+template <class V, class T>
+[[gnu::always_inline]] inline void max_of_window(const T* x, int64_t block, const Taps& t, T* y,
+                                                 int32_t* index) {
+  const int32_t first = static_cast<int32_t>(t.h0 * t.width + t.w0);
+  V best = load<V>(x + first * block);
+  if constexpr (std::is_same_v<V, T>) {
+    int32_t at = first;
+    for (int64_t r = t.h0; r < t.h1; ++r)
+      for (int64_t c = t.w0; c < t.w1; ++c) {
+        const T value = x[(r * t.width + c) * block];
+        const bool take = value > best || value != value;
+        best = take ? value : best;
+        at = take ? static_cast<int32_t>(r * t.width + c) : at;
+      }
+    *index = at;
+  } else {
+    using Mask = decltype(best > best);  // integers as wide as T
+    Mask at = Mask{} + first;
+    for (int64_t r = t.h0; r < t.h1; ++r)
+      for (int64_t c = t.w0; c < t.w1; ++c) {
+        const V value = load<V>(x + (r * t.width + c) * block);
+        const Mask take = (value > best) | (value != value);
+        best = take ? value : best;
+        at = take ? Mask{} + static_cast<int32_t>(r * t.width + c) : at;
+      }
+    store(index, __builtin_convertvector(at, typename SimdIndex<T>::Vec));
+  }
+  store(y, best);
+}
+
+template <class V, class T>
+[[gnu::always_inline]] inline void mean_of_window(const T* x, int64_t block, const Taps& t,
+                                                  T weight, T* y) {
+  V sum{};
+  for (int64_t r = t.h0; r < t.h1; ++r)
+    for (int64_t c = t.w0; c < t.w1; ++c) sum += load<V>(x + (r * t.width + c) * block);
+  store(y, sum * weight);
+}
+
+// f(V{}, b) or f(T{}, b) over the channels of one pixel.
+template <class T, class F>
+[[gnu::always_inline]] inline void for_lanes(int64_t block, const F& f) {
+  int64_t b = 0;
+  for (; b + Simd<T>::width <= block; b += Simd<T>::width) f(typename Simd<T>::Vec{}, b);
+  for (; b < block; ++b) f(T{}, b);
+}
+
 template <class T>
 void max_pool(const T* x, T* y, int32_t* index, const PlaneView& in, const PlaneView& out,
               const Pool2dOptions& o) {
@@ -54,29 +108,13 @@ void max_pool(const T* x, T* y, int32_t* index, const PlaneView& in, const Plane
       int32_t* ip = index + plane * out.size();
       for (int64_t i = 0; i < out.height; ++i) {
         const int64_t h = i * o.stride[0] - o.padding[0];
-        const int64_t h0 = std::max<int64_t>(0, h), h1 = std::min(in.height, h + o.kernel[0]);
         for (int64_t j = 0; j < out.width; ++j, yp += block, ip += block) {
           const int64_t w = j * o.stride[1] - o.padding[1];
-          const int64_t w0 = std::max<int64_t>(0, w), w1 = std::min(in.width, w + o.kernel[1]);
-          const int32_t first = static_cast<int32_t>(h0 * in.width + w0);
-#pragma omp simd
-          for (int64_t b = 0; b < block; ++b) {
-            yp[b] = xp[first * block + b];
-            ip[b] = first;
-          }
-          for (int64_t r = h0; r < h1; ++r) {
-            for (int64_t c = w0; c < w1; ++c) {
-              const int32_t at = static_cast<int32_t>(r * in.width + c);
-              const T* px = xp + at * block;
-#pragma omp simd
-              for (int64_t b = 0; b < block; ++b) {
-                const T value = px[b], best = yp[b];
-                const bool take = value > best || value != value;
-                yp[b] = take ? value : best;
-                ip[b] = take ? at : ip[b];
-              }
-            }
-          }
+          const Taps taps{std::max<int64_t>(0, h), std::min(in.height, h + o.kernel[0]),
+                          std::max<int64_t>(0, w), std::min(in.width, w + o.kernel[1]), in.width};
+          for_lanes<T>(block, [&](auto z, int64_t b) {
+            max_of_window<decltype(z)>(xp + b, block, taps, yp + b, ip + b);
+          });
         }
       }
     });
@@ -116,18 +154,11 @@ void window_mean(const T* x, T* y, const PlaneView& in, const PlaneView& out,
       T* yp = y + plane * out.size();
       for (const PoolWindow& row : rows) {
         for (const PoolWindow& col : cols) {
-#pragma omp simd
-          for (int64_t b = 0; b < block; ++b) yp[b] = T(0);
-          for (int64_t r = row.begin; r < row.end; ++r) {
-            for (int64_t c = col.begin; c < col.end; ++c) {
-              const T* px = xp + (r * in.width + c) * block;
-#pragma omp simd
-              for (int64_t b = 0; b < block; ++b) yp[b] += px[b];
-            }
-          }
+          const Taps taps{row.begin, row.end, col.begin, col.end, in.width};
           const T weight = window_weight<T>(row, col, count_padding);
-#pragma omp simd
-          for (int64_t b = 0; b < block; ++b) yp[b] *= weight;
+          for_lanes<T>(block, [&](auto z, int64_t b) {
+            mean_of_window<decltype(z)>(xp + b, block, taps, weight, yp + b);
+          });
           yp += block;
         }
       }

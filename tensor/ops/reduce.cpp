@@ -171,7 +171,7 @@ int64_t count_topk_correct(const Tensor& logits, const Tensor& labels, int k) {
   if (k < 1) OpError(op).operand("logits", logits).argument("k needs to be at least 1, got ", k);
   cpu_only(op, logits);
   const int64_t* label = labels.data<int64_t>();
-  for (int64_t i = 0; i < labels.numel(); ++i)
+  for (int64_t i = 0; i < checkable(labels); ++i)
     if (label[i] < 0 || label[i] >= logits.size(1))
       OpError(op)
           .operand("logits", logits)

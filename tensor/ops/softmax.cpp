@@ -31,7 +31,7 @@ void check_labels(const char* op, const Tensor& logits, const Tensor& labels) {
         .operand("labels", labels)
         .shape("labels need one entry per row of logits");
   const int64_t* p = labels.data<int64_t>();
-  for (int64_t i = 0; i < labels.numel(); ++i)
+  for (int64_t i = 0; i < checkable(labels); ++i)
     if (p[i] < 0 || p[i] >= logits.size(1))
       OpError(op)
           .operand("logits", logits)
