@@ -6,6 +6,7 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -265,13 +266,16 @@ std::string curves_section(const std::vector<Run>& runs) {
     for (const char* kind : {"eval", "train"}) {
       for (Chart& c : charts) {
         if (c.family != f || c.kind != kind) continue;
-        size_t most = 0;
+        double first = std::numeric_limits<double>::infinity(), last = -first;
         for (Series& s : c.series) {
-          most = std::max(most, s.points.size());
           std::stable_sort(s.points.begin(), s.points.end(),
                            [](const auto& a, const auto& b) { return a.first < b.first; });
         }
-        if (most < 2) continue;  // a single number is in the tables
+        for (const Series& s : c.series) {
+          first = std::min(first, s.points.front().first);
+          last = std::max(last, s.points.back().first);
+        }
+        if (!(first < last)) continue;  // a single number is in the tables
         const bool accuracy = c.value.rfind("top", 0) == 0;
         figures += line_chart(c.series, {(c.kind == std::string("eval") ? "test " : "") + c.value +
                                              (accuracy ? " %" : ""),

@@ -3,8 +3,10 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
@@ -16,6 +18,7 @@
 #include "mtcki/build_info.h"
 #include "mtcki/console.h"
 #include "mtcki/progress.h"
+#include "tensor/allocator.h"
 #include "tensor/error.h"
 #include "tensor/parallel.h"
 
@@ -126,8 +129,24 @@ void RunFolder::write_manifest() {
                           manifest_.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
 }
 
-void RunFolder::write_result(const PipelineResult& result) {
-  data::write_file_atomic(path_ + "/result.json", to_json(result).dump(1) + "\n");
+json RunFolder::write_result(const PipelineResult& result) {
+  json out = to_json(result);
+  std::ifstream in(path_ + "/result.json");
+  const json before = json::parse(in, nullptr, false);
+  if (before.is_object() && before.value("teachers", json()) == out["teachers"] &&
+      before.value("students", json()) == out["students"] &&
+      before.value("synthetic", json()) == out["synthetic"] && before.contains("seconds"))
+    out["seconds"] = before["seconds"];
+  json& attempt = manifest_["attempts"].back();
+  for (const char* key : {"peak_memory_bytes", "peak_tensor_bytes"}) {
+    if (!out["metrics"].contains(key)) continue;
+    attempt[key] = out["metrics"][key];
+    for (const json& a : manifest_["attempts"])
+      if (a.is_object() && a.contains(key) && a[key].is_number())
+        out["metrics"][key] = std::max(out["metrics"][key].get<double>(), a[key].get<double>());
+  }
+  data::write_file_atomic(path_ + "/result.json", out.dump(1) + "\n");
+  return out;
 }
 
 void RunFolder::finish(const std::string& status, int exit_code,
@@ -136,6 +155,12 @@ void RunFolder::finish(const std::string& status, int exit_code,
   attempt["status"] = status;
   attempt["exit_code"] = exit_code;
   attempt["end"] = now_text();
+  if (!attempt.contains("peak_memory_bytes")) {  // else write_result() has it
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    attempt["peak_memory_bytes"] = static_cast<double>(usage.ru_maxrss) * 1024.0;
+    attempt["peak_tensor_bytes"] = memory_stats().peak;
+  }
   if (!warnings.empty()) attempt["warnings"] = warnings;
   write_manifest();
 }

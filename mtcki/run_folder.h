@@ -21,8 +21,10 @@ class RunFolder {
   RunFolder& operator=(const RunFolder&) = delete;
 
   const std::string& path() const { return path_; }
-  // result.json, as the whole main job leaves it.
-  void write_result(const PipelineResult& result);
+  // result.json, as the whole main job leaves it; returns what was written. Peaks are the largest
+  // of all attempts that ended by themselves; when nothing had to be done again, the times stay
+  // too.
+  nlohmann::json write_result(const PipelineResult& result);
   // Closes the manifest's last attempt: "finished", "stopped", or the text of an error.
   void finish(const std::string& status, int exit_code, const std::vector<std::string>& warnings);
 

@@ -87,8 +87,8 @@ int run_command(const RunOptions& o) {
   try {
     const PipelineResult result = execute(o, config, folder.path(), log);
     log.end_progress();
-    const std::string table = result_table(to_json(result));
-    if (o.stage.empty()) folder.write_result(result);
+    const std::string table =
+        result_table(o.stage.empty() ? folder.write_result(result) : to_json(result));
     close_with("finished", 0);
     std::fputs(table.c_str(), stdout);
     if (o.stage.empty()) std::printf("result: %s/result.json\n", folder.path().c_str());
