@@ -1,16 +1,18 @@
-// libpng and libjpeg report errors by longjmp. Each decoder keeps every object with a destructor outside
-// the function that calls setjmp, so that no destructor is skipped.
-#include <algorithm>
-#include <csetjmp>
+// libpng and libjpeg report errors by longjmp. Each decoder keeps every object with a destructor
+// outside the function that calls setjmp, so that no destructor is skipped.
+// jpeglib.h uses size_t and FILE without including them, jerror.h needs jpeglib.h.
+// clang-format off
 #include <cstddef>
-#include <cstdio>  // jpeglib.h uses FILE without including it
-#include <cstring>
-#include <vector>
-
+#include <cstdio>
 #include <jpeglib.h>
-
 #include <jerror.h>
 #include <png.h>
+// clang-format on
+
+#include <algorithm>
+#include <csetjmp>
+#include <cstring>
+#include <vector>
 
 #include "data/gzip.h"
 #include "data/image_file.h"
@@ -31,8 +33,8 @@ struct Decoding {
   jmp_buf jump;
 
   void say(const char* text) { std::snprintf(problem, sizeof problem, "%s", text); }
-  // False when not even the best compression, `pixels_per_byte`, could give that size, or beyond 2^26
-  // pixels: no training image.
+  // False when not even the best compression, `pixels_per_byte`, could give that size, or beyond
+  // 2^26 pixels: no training image.
   bool accept_size(uint64_t w, uint64_t h, uint64_t pixels_per_byte) {
     width = static_cast<int64_t>(w);
     height = static_cast<int64_t>(h);
@@ -62,9 +64,7 @@ void png_feed(png_structp png, png_bytep out, size_t n) {
 }
 
 // Room for the rows, made by a function without setjmp.
-void make_room(Decoding* d) {
-  d->pixels.assign(static_cast<size_t>(d->width * d->height * 3), 0);
-}
+void make_room(Decoding* d) { d->pixels.assign(static_cast<size_t>(d->width * d->height * 3), 0); }
 
 bool run_png(Decoding* d) {
   png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, d, png_fail, png_ignore);
@@ -116,8 +116,8 @@ void jpeg_fail(j_common_ptr info) {
   errors->decoding->say(text);
   std::longjmp(errors->decoding->jump, 1);
 }
-// Level -1 is a warning. Corrupt data and a premature end count as damage here; oddities that leave the
-// pixels whole do not.
+// Level -1 is a warning. Corrupt data and a premature end count as damage here; oddities that leave
+// the pixels whole do not.
 void jpeg_message(j_common_ptr info, int level) {
   const int code = info->err->msg_code;
   if (level < 0 && code != JWRN_EXTRANEOUS_DATA && code != JWRN_ADOBE_XFORM) jpeg_fail(info);
