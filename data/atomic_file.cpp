@@ -92,7 +92,8 @@ void throw_disk_error(const char* operation, const std::string& path, int error,
   std::string text = str("cannot ", operation, " \"", path, "\": ", std::strerror(error));
   if (needed > 0 || error == ENOSPC || error == EDQUOT || error == EFBIG)
     text += str(" (needed ", needed, " bytes, ", free_bytes(parent_directory(path)), " free)");
-  if (error == ENOSPC || error == EDQUOT) text += "; free some space and run the same command again";
+  if (error == ENOSPC || error == EDQUOT)
+    text += "; free some space and run the same command again";
   if (error == ENOENT) text += "; does the folder exist?";
   throw DiskError(text);
 }

@@ -34,8 +34,8 @@ uint32_t run_crc(const Tables& t, const void* data, size_t bytes, uint32_t crc) 
   const auto* p = static_cast<const uint8_t*>(data);
   uint32_t c = ~crc;
   for (; bytes >= 8; bytes -= 8, p += 8) {
-    const uint32_t low = c ^ (uint32_t{p[0]} | uint32_t{p[1]} << 8 | uint32_t{p[2]} << 16 |
-                              uint32_t{p[3]} << 24);
+    const uint32_t low =
+        c ^ (uint32_t{p[0]} | uint32_t{p[1]} << 8 | uint32_t{p[2]} << 16 | uint32_t{p[3]} << 24);
     c = t[7][low & 0xff] ^ t[6][(low >> 8) & 0xff] ^ t[5][(low >> 16) & 0xff] ^ t[4][low >> 24] ^
         t[3][p[4]] ^ t[2][p[5]] ^ t[1][p[6]] ^ t[0][p[7]];
   }
@@ -161,9 +161,7 @@ std::string Md5::hex() {
   return out;
 }
 
-std::string md5_hex(std::string_view text) {
-  return Md5().update(text.data(), text.size()).hex();
-}
+std::string md5_hex(std::string_view text) { return Md5().update(text.data(), text.size()).hex(); }
 
 std::string md5_file(const std::string& path) {
   Md5 md5;

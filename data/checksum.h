@@ -1,5 +1,5 @@
-// Checksums of the formats: CRC-32 (ZIP, PNG, gzip), CRC-32C (own files, TFRecord), MD5 (downloads).
-// SHA-256 is in mtcki/digest.h.
+// Checksums of the formats: CRC-32 (ZIP, PNG, gzip), CRC-32C (own files, TFRecord), MD5
+// (downloads). SHA-256 is in mtcki/digest.h.
 #pragma once
 
 #include <array>
@@ -10,7 +10,7 @@
 
 namespace mtcki::data {
 
-// Reflected polynomial 0xEDB88320. `crc` continues an earlier value: crc32(b, crc32(a)) = crc32(ab).
+// Reflected polynomial 0xEDB88320. `crc` continues: crc32(b, crc32(a)) is crc32 of a then b.
 uint32_t crc32(const void* data, size_t bytes, uint32_t crc = 0);
 // Reflected polynomial 0x82F63B78 (Castagnoli); continues likewise.
 uint32_t crc32c(const void* data, size_t bytes, uint32_t crc = 0);

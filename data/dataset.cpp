@@ -25,24 +25,51 @@ const Normalization kImageNet{{0.485, 0.456, 0.406}, {0.229, 0.224, 0.225}};
 // In the order that dataset_names() shows.
 const std::vector<DatasetInfo>& table() {
   static const std::vector<DatasetInfo> rows = {
-      {"cifar10", "CIFAR-10: 50,000 + 10,000 colour images 32x32, 10 classes",
-       "https://www.cs.toronto.edu/~kriz/cifar.html (binary or Python version)", 3, 32, 10,
+      {"cifar10",
+       "CIFAR-10: 50,000 + 10,000 colour images 32x32, 10 classes",
+       "https://www.cs.toronto.edu/~kriz/cifar.html (binary or Python version)",
+       3,
+       32,
+       10,
        {{0.4914, 0.4822, 0.4465}, {0.2023, 0.1994, 0.2010}}},
-      {"cifar100", "CIFAR-100: 50,000 + 10,000 colour images 32x32, 100 classes",
-       "https://www.cs.toronto.edu/~kriz/cifar.html (binary or Python version)", 3, 32, 100,
+      {"cifar100",
+       "CIFAR-100: 50,000 + 10,000 colour images 32x32, 100 classes",
+       "https://www.cs.toronto.edu/~kriz/cifar.html (binary or Python version)",
+       3,
+       32,
+       100,
        {{0.5071, 0.4867, 0.4408}, {0.2675, 0.2565, 0.2761}}},
-      {"mnist", "MNIST: 60,000 + 10,000 grey digits 28x28, 10 classes",
-       "https://ossci-datasets.s3.amazonaws.com/mnist/", 1, 28, 10, {{0.1307}, {0.3081}}},
-      {"fashion-mnist", "Fashion-MNIST: 60,000 + 10,000 grey pieces of clothing 28x28, 10 classes",
-       "https://github.com/zalandoresearch/fashion-mnist (shipped with this project)", 1, 28, 10,
+      {"mnist",
+       "MNIST: 60,000 + 10,000 grey digits 28x28, 10 classes",
+       "https://ossci-datasets.s3.amazonaws.com/mnist/",
+       1,
+       28,
+       10,
+       {{0.1307}, {0.3081}}},
+      {"fashion-mnist",
+       "Fashion-MNIST: 60,000 + 10,000 grey pieces of clothing 28x28, 10 classes",
+       "https://github.com/zalandoresearch/fashion-mnist (shipped with this project)",
+       1,
+       28,
+       10,
        {{0.2860}, {0.3530}}},
-      {"tiny-imagenet", "Tiny-ImageNet: 100,000 + 10,000 colour images 64x64, 200 classes",
-       "http://cs231n.stanford.edu/tiny-imagenet-200.zip", 3, 64, 200,
+      {"tiny-imagenet",
+       "Tiny-ImageNet: 100,000 + 10,000 colour images 64x64, 200 classes",
+       "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+       3,
+       64,
+       200,
        {{0.4802, 0.4481, 0.3975}, {0.2302, 0.2265, 0.2262}}},
-      {"imagefolder", "your own PNG or JPEG images of one size: DIR/train/<class>/*, DIR/test/<class>/*",
+      {"imagefolder",
+       "your own PNG or JPEG images of one size: DIR/train/<class>/*, DIR/test/<class>/*",
        "a folder of yours (--data-dir)", 3, 0, 0, kImageNet},
-      {"synth10", "synth10: procedural shapes 32x32, 10 classes, made in memory", "none needed", 3, 32,
-       10, {{0.5, 0.5, 0.5}, {0.25, 0.25, 0.25}}},
+      {"synth10",
+       "synth10: procedural shapes 32x32, 10 classes, made in memory",
+       "none needed",
+       3,
+       32,
+       10,
+       {{0.5, 0.5, 0.5}, {0.25, 0.25, 0.25}}},
       {"synth10-gray", "synth10 in grey, 28x28", "none needed", 1, 28, 10, {{0.5}, {0.25}}},
   };
   return rows;
@@ -50,7 +77,8 @@ const std::vector<DatasetInfo>& table() {
 
 // Other names under which a set's folder may lie.
 std::vector<std::string> folder_names(const std::string& name) {
-  if (name == "cifar10") return {"cifar10", "cifar-10", "cifar-10-batches-bin", "cifar-10-batches-py"};
+  if (name == "cifar10")
+    return {"cifar10", "cifar-10", "cifar-10-batches-bin", "cifar-10-batches-py"};
   if (name == "cifar100") return {"cifar100", "cifar-100", "cifar-100-binary", "cifar-100-python"};
   if (name == "fashion-mnist") return {"fashion-mnist", "fashion_mnist", "FashionMNIST"};
   if (name == "mnist") return {"mnist", "MNIST"};
@@ -119,7 +147,8 @@ std::string dataset_default_dir(const std::string& name) {
 ImageSet load_dataset(const DatasetSpec& spec) {
   const DatasetInfo& info = find(spec.name);
   if (spec.split != "train" && spec.split != "test")
-    throw UsageError(str("dataset \"", spec.name, "\": split is train or test, not \"", spec.split, "\""));
+    throw UsageError(
+        str("dataset \"", spec.name, "\": split is train or test, not \"", spec.split, "\""));
   if (spec.limit < 0) throw UsageError(str("dataset limit ", spec.limit, ": must not be negative"));
   const std::string dir = spec.dir.empty() ? dataset_default_dir(spec.name) : spec.dir;
   ImageSet set;

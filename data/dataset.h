@@ -38,8 +38,8 @@ struct DatasetSpec {
 // file, expected, found, what to do. UsageError for an unknown name, with the nearest.
 ImageSet load_dataset(const DatasetSpec& spec);
 std::vector<std::string> dataset_names();
-// The first that exists of $MTCKI_DATA_DIR/<name>, ./data/<name> and data/<name> of the sources, also under
-// the usual spellings ("cifar-10", "cifar-10-batches-bin"); else where the set would be put.
+// The first that exists of $MTCKI_DATA_DIR/<name>, ./data/<name>, data/<name> of the sources, also
+// spelt otherwise ("cifar-10", "cifar-10-batches-bin"); else where the set would be put.
 std::string dataset_default_dir(const std::string& name);
 // What a set looks like without reading it: for checks before the data.
 struct DatasetInfo {

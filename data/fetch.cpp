@@ -49,14 +49,21 @@ std::string host_of(const std::string& url) {
 std::string curl_problem(int code, const std::string& url) {
   switch (code) {
     case 5:
-    case 6: return "no network: " + host_of(url) + " cannot be resolved";
-    case 7: return "no network: no connection to " + host_of(url);
-    case 22: return host_of(url) + " does not have the file any more (HTTP error)";
-    case 28: return "no answer from " + host_of(url);
+    case 6:
+      return "no network: " + host_of(url) + " cannot be resolved";
+    case 7:
+      return "no network: no connection to " + host_of(url);
+    case 22:
+      return host_of(url) + " does not have the file any more (HTTP error)";
+    case 28:
+      return "no answer from " + host_of(url);
     case 35:
-    case 60: return "no secure connection to " + host_of(url);
-    case 127: return "curl is not installed (apt install curl)";
-    default: return str("curl ended with code ", code, " for ", url);
+    case 60:
+      return "no secure connection to " + host_of(url);
+    case 127:
+      return "curl is not installed (apt install curl)";
+    default:
+      return str("curl ended with code ", code, " for ", url);
   }
 }
 
@@ -67,9 +74,11 @@ void download(const DataDownload& d, const std::string& dir,
   for (const std::string& url : d.urls) {
     say("downloading " + url);
     const int code = run_program({"curl", "--fail", "--location", "--silent", "--show-error",
-                                  "--connect-timeout", "15", "--speed-limit", "1000", "--speed-time",
-                                  "60", "--output", part, url});
-    if (code == 23) throw_disk_error("write", part, ENOSPC, d.file.bytes > 0 ? static_cast<uint64_t>(d.file.bytes) : 0);
+                                  "--connect-timeout", "15", "--speed-limit", "1000",
+                                  "--speed-time", "60", "--output", part, url});
+    if (code == 23)
+      throw_disk_error("write", part, ENOSPC,
+                       d.file.bytes > 0 ? static_cast<uint64_t>(d.file.bytes) : 0);
     if (code == 0) {
       const std::string md5 = md5_file(part);
       if (md5 == d.file.md5) {
@@ -100,8 +109,9 @@ void unzip(const std::string& archive, const std::string& dir) {
   const ZipArchive zip(file.bytes(), archive);
   for (const ZipEntry& e : zip.entries()) {
     const fs::path name(e.name);
-    const bool leaves = name.is_absolute() ||
-                        std::any_of(name.begin(), name.end(), [](const fs::path& p) { return p == ".."; });
+    const bool leaves =
+        name.is_absolute() ||
+        std::any_of(name.begin(), name.end(), [](const fs::path& p) { return p == ".."; });
     if (leaves) throw_data_error(archive, -1, "names inside the folder", e.name.substr(0, 120));
     const fs::path target = fs::path(dir) / name;
     if (e.name.ends_with("/")) {
@@ -132,7 +142,8 @@ void fetch_dataset(const std::string& name, const std::string& dir_or_empty,
     return;
   }
   if (downloads.empty())
-    throw UsageError(str("dataset \"", name, "\" cannot be downloaded: ", dataset_info(name).source));
+    throw UsageError(
+        str("dataset \"", name, "\" cannot be downloaded: ", dataset_info(name).source));
   const std::string dir = dir_or_empty.empty() ? dataset_default_dir(name) : dir_or_empty;
   const VerifyReport before = verify_dataset(name, dir);
   if (before.usable) {
@@ -154,8 +165,8 @@ void fetch_dataset(const std::string& name, const std::string& dir_or_empty,
     if (d.unpack == DataDownload::Unpack::zip) {
       unzip(path, dir);
     } else if (const int code = run_program({"tar", "-xzf", path, "-C", dir})) {
-      throw DataError(str("\"", path, "\": tar ended with code ", code,
-                          code == 127 ? " (not installed)" : ""));
+      throw DataError(
+          str("\"", path, "\": tar ended with code ", code, code == 127 ? " (not installed)" : ""));
     }
   }
   const VerifyReport after = verify_dataset(name, dir);

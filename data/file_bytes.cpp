@@ -68,7 +68,10 @@ std::string recognise(Bytes b) {
   if (b.size() > 1 && b[0] == 0x80 && b[1] >= 2 && b[1] <= 5) return "a Python pickle";
   if (starts_with(b, "\x89HDF"sv)) return "an HDF5 file (Keras?)";
   if (starts_with(b, "\x1f\x8b"sv)) return "a gzip file";
-  if (starts_with(b, "\xfd" "7zXZ"sv)) return "an xz file (unpack it with \"xz -d\")";
+  if (starts_with(b,
+                  "\xfd"
+                  "7zXZ"sv))
+    return "an xz file (unpack it with \"xz -d\")";
   if (starts_with(b, "BZh"sv)) return "a bzip2 file";
   if (starts_with(b, "\x93NUMPY"sv)) return "a NumPy .npy file";
   if (starts_with(b, "\x89PNG"sv)) return "a PNG image";

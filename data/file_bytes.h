@@ -1,5 +1,5 @@
-// Reading hostile files: a file mapped into memory, a cursor that checks every step, and the one form
-// of error text: path, offset, expected, found, what to do.
+// Reading hostile files: a file mapped into memory, a cursor that checks every step, and the one
+// form of error text: path, offset, expected, found, what to do.
 #pragma once
 
 #include <cstdint>
@@ -22,12 +22,13 @@ inline Bytes as_bytes(std::string_view s) {
   return {reinterpret_cast<const uint8_t*>(s.data()), s.size()};
 }
 
-// DataError: `"path": at byte N: expected E, found F; next`. offset < 0: no offset. next may be empty.
+// DataError: `"path": at byte N: expected E, found F; next`. offset < 0: no offset. next may be
+// empty.
 [[noreturn]] void throw_data_error(const std::string& path, int64_t offset,
                                    const std::string& expected, const std::string& found,
                                    const std::string& next = "");
-// What a file that is not the wanted one seems to be, from its first bytes: "a Git LFS pointer (...)",
-// "an HTML page (...)", "a ZIP archive", ...; "" when nothing is recognised.
+// What a file that is not the wanted one seems to be, from its first bytes: "a Git LFS pointer
+// (...)", "an HTML page (...)", "a ZIP archive", ...; "" when nothing is recognised.
 std::string recognise(Bytes content);
 // recognise(), or the first bytes in hex.
 std::string describe_content(Bytes content);

@@ -55,9 +55,8 @@ size_t inflate_stream(Bytes in, int window_bits, uint64_t limit, size_t base,
     filled += room - z.avail_out;
     const bool stuck = code == Z_BUF_ERROR && z.avail_in == 0 && fed == in.size();
     if ((code != Z_OK && code != Z_STREAM_END && code != Z_BUF_ERROR) || stuck)
-      throw_data_error(file_name, static_cast<int64_t>(base + fed - z.avail_in),
-                       "compressed data", reason(z, code),
-                       "the file is truncated or damaged: fetch it again");
+      throw_data_error(file_name, static_cast<int64_t>(base + fed - z.avail_in), "compressed data",
+                       reason(z, code), "the file is truncated or damaged: fetch it again");
   }
   out->resize(filled);
   if (filled > limit)

@@ -14,12 +14,17 @@ namespace {
 int idx_item_size(uint8_t type) {
   switch (type) {
     case 0x08:
-    case 0x09: return 1;
-    case 0x0b: return 2;
+    case 0x09:
+      return 1;
+    case 0x0b:
+      return 2;
     case 0x0c:
-    case 0x0d: return 4;
-    case 0x0e: return 8;
-    default: return 0;
+    case 0x0d:
+      return 4;
+    case 0x0e:
+      return 8;
+    default:
+      return 0;
   }
 }
 

@@ -9,8 +9,8 @@
 
 namespace mtcki::data {
 
-// u8, i32 (from i8, i16, i32), f32 or f64. DataError unless the payload is exactly the product of the
-// sizes.
+// u8, i32 (from i8, i16, i32), f32 or f64. DataError unless the payload is exactly the product of
+// the sizes.
 Tensor parse_idx(Bytes content, const std::string& file_name);
 Tensor read_idx(const std::string& path);
 

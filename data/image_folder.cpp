@@ -26,7 +26,8 @@ bool is_image_name(const fs::path& path) {
   std::string end = path.extension().string();
   std::transform(end.begin(), end.end(), end.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  for (const char* known : {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
+  for (const char* known :
+       {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
     if (end == known) return true;
   return false;
 }
@@ -52,7 +53,8 @@ void thin(std::vector<Sample>* samples, int64_t limit) {
   const auto n = static_cast<int64_t>(samples->size());
   if (limit <= 0 || n <= limit) return;
   std::vector<Sample> kept;
-  for (int64_t i = 0; i < limit; ++i) kept.push_back((*samples)[static_cast<size_t>(i * n / limit)]);
+  for (int64_t i = 0; i < limit; ++i)
+    kept.push_back((*samples)[static_cast<size_t>(i * n / limit)]);
   *samples = std::move(kept);
 }
 
@@ -103,16 +105,17 @@ std::vector<std::string> lines_of(const std::string& path) {
 
 ImageSet folder_set(const std::string& root, const std::string& split, int64_t limit) {
   std::string dir = root + "/" + split;
-  if (split == "test" && !fs::is_directory(dir) && fs::is_directory(root + "/val")) dir = root + "/val";
+  if (split == "test" && !fs::is_directory(dir) && fs::is_directory(root + "/val"))
+    dir = root + "/val";
   need_folder(dir, str("an image folder holds ", split, "/<class>/*.png or .jpg"));
-  // Read as a folder of classes, this layout would give one class and 0.5 % accuracy without an error.
+  // Read as a folder of classes, this layout would give one class and 0.5 % accuracy without an
+  // error.
   if (file_exists(dir + "/val_annotations.txt"))
     throw_data_error(dir, -1, "one folder per class", "val_annotations.txt",
                      "this is Tiny-ImageNet: use dataset tiny-imagenet");
   ImageSet set;
   set.class_names = subfolders(dir);
-  if (set.class_names.empty())
-    throw_data_error(dir, -1, "one folder per class", "no folders");
+  if (set.class_names.empty()) throw_data_error(dir, -1, "one folder per class", "no folders");
   if (split != "train" && fs::is_directory(root + "/train") &&
       subfolders(root + "/train") != set.class_names)
     throw_data_error(dir, -1, str("the classes of ", root, "/train"),
@@ -142,7 +145,8 @@ ImageSet tiny_imagenet_set(std::string dir, const std::string& split, int64_t li
   std::map<std::string, int64_t> label_of;
   for (const std::string& id : ids) label_of.emplace(id, static_cast<int64_t>(label_of.size()));
   if (label_of.size() != ids.size() || ids.empty())
-    throw_data_error(dir + "/wnids.txt", -1, "distinct class ids", "repeated or none", "the file is damaged");
+    throw_data_error(dir + "/wnids.txt", -1, "distinct class ids", "repeated or none",
+                     "the file is damaged");
 
   ImageSet set;
   std::map<std::string, std::string> words;
@@ -160,7 +164,8 @@ ImageSet tiny_imagenet_set(std::string dir, const std::string& split, int64_t li
       const std::string class_dir = dir + "/train/" + id;
       need_folder(class_dir, "the set is incomplete: unpack the archive again");
       const std::vector<std::string> files = images_below(class_dir);
-      if (files.empty()) throw_data_error(class_dir, -1, "images", "none", "unpack the archive again");
+      if (files.empty())
+        throw_data_error(class_dir, -1, "images", "none", "unpack the archive again");
       for (const std::string& f : files) samples.push_back({f, label_of[id]});
     }
   } else {

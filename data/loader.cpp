@@ -15,7 +15,8 @@ namespace mtcki::data {
 
 namespace {
 
-// (value / 255 - mean) / std for every byte value, in the order of operations of f32 ToTensor+Normalize.
+// (value / 255 - mean) / std for every byte value, in the order of operations of f32
+// ToTensor+Normalize.
 std::vector<float> value_table(const Normalization& n, int64_t channels) {
   std::vector<float> table(static_cast<size_t>(channels) * 256);
   for (int64_t c = 0; c < channels; ++c)
@@ -41,7 +42,8 @@ void convert_image(const uint8_t* in, float* out, const float* table, int64_t ch
       }
       const uint8_t* row = in + from_y * w;
       // Column of the padded crop before mirroring: x (or w-1-x), shifted by dx.
-      const int64_t first = std::clamp<int64_t>(-dx, 0, w), last = std::clamp<int64_t>(w - dx, 0, w);
+      const int64_t first = std::clamp<int64_t>(-dx, 0, w),
+                    last = std::clamp<int64_t>(w - dx, 0, w);
       if (!flip) {
         for (int64_t x = 0; x < first; ++x) out[x] = table[0];
         for (int64_t x = first; x < last; ++x) out[x] = table[row[x + dx]];
@@ -102,8 +104,8 @@ struct Loader::Impl {
         dx = static_cast<int64_t>(bits[1] * range >> 32) - options.pad;
         flip = options.flip && (bits[2] >> 31) != 0;
       }
-      convert_image(pixels + row * image, out.images.data<float>() + i * image, table.data(), channels,
-                    h, w, dy, dx, flip);
+      convert_image(pixels + row * image, out.images.data<float>() + i * image, table.data(),
+                    channels, h, w, dy, dx, flip);
     }
     return out;
   }
@@ -137,7 +139,8 @@ struct Loader::Impl {
   }
 };
 
-Loader::Loader(const ImageSet& set, const LoaderOptions& options) : impl_(std::make_unique<Impl>()) {
+Loader::Loader(const ImageSet& set, const LoaderOptions& options)
+    : impl_(std::make_unique<Impl>()) {
   Impl& s = *impl_;
   if (!set.images.defined() || set.images.rank() != 4 || set.images.dtype() != DType::u8 ||
       !set.images.is_plain())
@@ -145,7 +148,8 @@ Loader::Loader(const ImageSet& set, const LoaderOptions& options) : impl_(std::m
                          set.images.defined() ? set.images.describe() : "none"));
   if (!set.labels.defined() || set.labels.dtype() != DType::i64 || set.labels.numel() != set.size())
     throw UsageError(str("Loader: labels must be i64 [", set.size(), "]"));
-  if (options.batch_size < 1) throw UsageError(str("Loader: batch_size ", options.batch_size, " < 1"));
+  if (options.batch_size < 1)
+    throw UsageError(str("Loader: batch_size ", options.batch_size, " < 1"));
   if (options.pad < 0) throw UsageError(str("Loader: pad ", options.pad, " < 0"));
   if (options.threads < 0) throw UsageError(str("Loader: threads ", options.threads, " < 0"));
   const auto channels = static_cast<size_t>(set.images.size(1));

@@ -53,9 +53,10 @@ class HeaderParser {
 
  private:
   [[noreturn]] void fail(const std::string& expected) {
-    throw_data_error(name_, base_ + static_cast<int64_t>(at_), expected + " in an .npy header",
-                     at_ < text_.size() ? "'" + std::string(text_.substr(at_, 20)) + "'" : "its end",
-                     "the file is damaged");
+    throw_data_error(
+        name_, base_ + static_cast<int64_t>(at_), expected + " in an .npy header",
+        at_ < text_.size() ? "'" + std::string(text_.substr(at_, 20)) + "'" : "its end",
+        "the file is damaged");
   }
   void skip() {
     while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n')) ++at_;
@@ -74,7 +75,8 @@ class HeaderParser {
   std::string quoted() {
     skip();
     const char quote = at_ < text_.size() ? text_[at_] : '\0';
-    if (quote != '\'' && quote != '"') fail("a quoted text (object and record arrays are not read)");
+    if (quote != '\'' && quote != '"')
+      fail("a quoted text (object and record arrays are not read)");
     const size_t end = text_.find(quote, at_ + 1);
     if (end == std::string_view::npos) fail("a closing quote");
     const std::string out(text_.substr(at_ + 1, end - at_ - 1));
@@ -97,7 +99,8 @@ class HeaderParser {
       int64_t v = 0;
       const size_t start = at_;
       while (at_ < text_.size() && text_[at_] >= '0' && text_[at_] <= '9') {
-        if (!checked_multiply(v, 10, &v) || __builtin_add_overflow(v, int64_t{text_[at_] - '0'}, &v))
+        if (!checked_multiply(v, 10, &v) ||
+            __builtin_add_overflow(v, int64_t{text_[at_] - '0'}, &v))
           fail("a size below 2^63");
         ++at_;
       }
@@ -155,17 +158,18 @@ Tensor parse_npy(Bytes content, const std::string& name) {
   HeaderParser header(as_text(r.take(length, "the header")), name, base);
   header.run();
   const std::string& d = header.descr;
-  const int item = d == "<f8" || d == "<i8" ? 8
-                   : d == "<f4" || d == "<i4" ? 4
-                   : d == "<f2" ? 2
+  const int item = d == "<f8" || d == "<i8"                 ? 8
+                   : d == "<f4" || d == "<i4"               ? 4
+                   : d == "<f2"                             ? 2
                    : d == "|u1" || d == "|i1" || d == "|b1" ? 1
                                                             : 0;
   if (item == 0)
-    throw_data_error(name, base, "elements <f2 <f4 <f8 <i4 <i8 |u1 |i1 or |b1", "'" + d.substr(0, 20) + "'",
-                     "convert the array with astype()");
+    throw_data_error(name, base, "elements <f2 <f4 <f8 <i4 <i8 |u1 |i1 or |b1",
+                     "'" + d.substr(0, 20) + "'", "convert the array with astype()");
   int64_t bytes = item;
   for (const int64_t n : header.shape)
-    if (!checked_multiply(bytes, n, &bytes)) r.fail("a shape that fits into memory", "a larger one");
+    if (!checked_multiply(bytes, n, &bytes))
+      r.fail("a shape that fits into memory", "a larger one");
   if (static_cast<uint64_t>(bytes) != r.left())
     r.fail(str(bytes, " bytes of data"), str(r.left()), "the file is truncated or damaged");
   const uint8_t* p = content.data() + r.position();
@@ -186,9 +190,11 @@ NamedTensors parse_npz(Bytes content, const std::string& name) {
   NamedTensors out;
   for (const ZipEntry& e : zip.entries()) {
     if (!e.name.ends_with(".npy"))
-      throw_data_error(name, -1, "members that end in .npy", e.name.substr(0, 120), "not an .npz file");
+      throw_data_error(name, -1, "members that end in .npy", e.name.substr(0, 120),
+                       "not an .npz file");
     const ZipMember member = zip.read(e);
-    out.emplace_back(e.name.substr(0, e.name.size() - 4), parse_npy(member.bytes, name + "/" + e.name));
+    out.emplace_back(e.name.substr(0, e.name.size() - 4),
+                     parse_npy(member.bytes, name + "/" + e.name));
   }
   return out;
 }

@@ -31,31 +31,49 @@ class PickleMachine {
         if (v < 2 || v > 3) fail("pickle protocol 2 or 3", str("protocol ", int{v}));
         return;
       }
-      case '(': return push_mark();
-      case 'N': return push({.kind = Kind::none});
-      case 0x88: return push({.kind = Kind::boolean, .integer = 1});
-      case 0x89: return push({.kind = Kind::boolean, .integer = 0});
-      case 'K': return push_integer(r_.u8("an integer"));
-      case 'M': return push_integer(r_.u16("an integer"));
-      case 'J': return push_integer(static_cast<int32_t>(r_.u32("an integer")));
-      case 0x8a: return push_long(r_.take(r_.u8("a length"), "a long integer"));
+      case '(':
+        return push_mark();
+      case 'N':
+        return push({.kind = Kind::none});
+      case 0x88:
+        return push({.kind = Kind::boolean, .integer = 1});
+      case 0x89:
+        return push({.kind = Kind::boolean, .integer = 0});
+      case 'K':
+        return push_integer(r_.u8("an integer"));
+      case 'M':
+        return push_integer(r_.u16("an integer"));
+      case 'J':
+        return push_integer(static_cast<int32_t>(r_.u32("an integer")));
+      case 0x8a:
+        return push_long(r_.take(r_.u8("a length"), "a long integer"));
       case 'G': {  // big-endian double
         uint64_t bits = 0;
         for (const uint8_t b : r_.take(8, "a float")) bits = bits << 8 | b;
         return push({.kind = Kind::real, .real = std::bit_cast<double>(bits)});
       }
-      case 'X': return push_text(Kind::text, r_.u32("a length"));
+      case 'X':
+        return push_text(Kind::text, r_.u32("a length"));
       case 'U':
-      case 'C': return push_text(Kind::bytes, r_.u8("a length"));
+      case 'C':
+        return push_text(Kind::bytes, r_.u8("a length"));
       case 'T':
-      case 'B': return push_text(Kind::bytes, r_.u32("a length"));
-      case '}': return push({.kind = Kind::dict});
-      case ']': return push({.kind = Kind::list});
-      case ')': return push({.kind = Kind::tuple});
-      case 't': return push({.kind = Kind::tuple, .items = pop_to_mark()});
-      case 0x85: return push_tuple(1);
-      case 0x86: return push_tuple(2);
-      case 0x87: return push_tuple(3);
+      case 'B':
+        return push_text(Kind::bytes, r_.u32("a length"));
+      case '}':
+        return push({.kind = Kind::dict});
+      case ']':
+        return push({.kind = Kind::list});
+      case ')':
+        return push({.kind = Kind::tuple});
+      case 't':
+        return push({.kind = Kind::tuple, .items = pop_to_mark()});
+      case 0x85:
+        return push_tuple(1);
+      case 0x86:
+        return push_tuple(2);
+      case 0x87:
+        return push_tuple(3);
       case 'd': {
         std::vector<PickleRef> items = pop_to_mark();
         if (items.size() % 2 != 0) fail("pairs for a dict", "an odd number of values");
@@ -65,20 +83,29 @@ class PickleMachine {
         const PickleRef item = pop();
         return append({item});
       }
-      case 'e': return append(pop_to_mark());
+      case 'e':
+        return append(pop_to_mark());
       case 's': {
         const PickleRef value = pop(), key = pop();
         return set_items({key, value});
       }
-      case 'u': return set_items(pop_to_mark());
-      case 'q': return memo_put(r_.u8("a memo index"));
-      case 'r': return memo_put(r_.u32("a memo index"));
-      case 'h': return memo_get(r_.u8("a memo index"));
-      case 'j': return memo_get(r_.u32("a memo index"));
-      case 'c': return push_global();
+      case 'u':
+        return set_items(pop_to_mark());
+      case 'q':
+        return memo_put(r_.u8("a memo index"));
+      case 'r':
+        return memo_put(r_.u32("a memo index"));
+      case 'h':
+        return memo_get(r_.u8("a memo index"));
+      case 'j':
+        return memo_get(r_.u32("a memo index"));
+      case 'c':
+        return push_global();
       case 'R':
-      case 0x81: return call();
-      case 'b': return build();
+      case 0x81:
+        return call();
+      case 'b':
+        return build();
       case 'Q': {
         const PickleRef id = pop();
         return push({.kind = Kind::persistent, .items = {id}});
@@ -161,16 +188,19 @@ class PickleMachine {
 
   void push_global() {
     const std::string_view module = r_.line("a module name"), name = r_.line("a global name");
-    const std::string full = std::string(module.substr(0, 200)) + " " + std::string(name.substr(0, 200));
+    const std::string full =
+        std::string(module.substr(0, 200)) + " " + std::string(name.substr(0, 200));
     bool good = false;
     for (const char* g : globals_) good = good || full == g;
     if (!good) refuse(full);
     push({.kind = Kind::global, .text = module, .name = name});
   }
   [[noreturn]] void refuse(std::string full) {
-    std::string next = "only tensors, numbers, texts, lists and dicts are read; nothing is executed";
-    if (full.starts_with("torch.nn.") || full.starts_with("__main__") || full.starts_with("models") ||
-        full.starts_with("model ") || full.starts_with("torchvision."))
+    std::string next =
+        "only tensors, numbers, texts, lists and dicts are read; nothing is executed";
+    if (full.starts_with("torch.nn.") || full.starts_with("__main__") ||
+        full.starts_with("models") || full.starts_with("model ") ||
+        full.starts_with("torchvision."))
       next = "this is a pickled module: save model.state_dict() instead";
     else if (full.starts_with("__torch__"))
       next = "this is TorchScript: save model.state_dict() instead";
@@ -233,7 +263,8 @@ const PickleValue* Pickle::find(const PickleValue& dict, std::string_view key) c
   if (dict.kind != Kind::dict) return nullptr;
   for (size_t i = dict.items.size(); i >= 2; i -= 2) {
     const PickleValue& k = at(dict.items[i - 2]);
-    if ((k.kind == Kind::text || k.kind == Kind::bytes) && k.text == key) return &at(dict.items[i - 1]);
+    if ((k.kind == Kind::text || k.kind == Kind::bytes) && k.text == key)
+      return &at(dict.items[i - 1]);
   }
   return nullptr;
 }

@@ -1,5 +1,6 @@
-// The part of Python's pickle that PyTorch checkpoints and CIFAR batches use, read without executing
-// anything: a global is only a name, calling one only records the call. Protocols 2 and 3.
+// The part of Python's pickle that PyTorch checkpoints and CIFAR batches use, read without
+// executing anything: a global is only a name, calling one only records the call. Protocols 2
+// and 3.
 #pragma once
 
 #include <cstdint>
@@ -18,22 +19,35 @@ namespace mtcki::data {
 using PickleRef = uint32_t;
 
 struct PickleValue {
-  enum class Kind { none, boolean, integer, real, text, bytes, tuple, list, dict, global, call, persistent };
+  enum class Kind {
+    none,
+    boolean,
+    integer,
+    real,
+    text,
+    bytes,
+    tuple,
+    list,
+    dict,
+    global,
+    call,
+    persistent
+  };
   Kind kind = Kind::none;
-  int64_t integer = 0;           // boolean, integer
-  double real = 0;               // real
-  std::string_view text = {};    // text, bytes (into the file); global: its module
-  std::string_view name = {};    // global
-  std::vector<PickleRef> items = {};  // tuple, list; dict: key, value, ...; call: callable, arguments;
-                                      // persistent: its id
+  int64_t integer = 0;                // boolean, integer
+  double real = 0;                    // real
+  std::string_view text = {};         // text, bytes (into the file); global: its module
+  std::string_view name = {};         // global
+  std::vector<PickleRef> items = {};  // tuple, list; dict: key, value, ...; call: callable,
+                                      // arguments; persistent: its id
   std::optional<PickleRef> state = {};  // what BUILD gave to a call
 };
 
 class Pickle {
  public:
-  // Reads one pickle from the reader, which is left behind its STOP. `globals`: the accepted ones as
-  // "module name". DataError for any other global, any other opcode, or damage. The file's bytes must
-  // outlive the object.
+  // Reads one pickle from the reader, which is left behind its STOP. `globals`: the accepted ones
+  // as "module name". DataError for any other global, any other opcode, or damage. The file's bytes
+  // must outlive the object.
   Pickle(ByteReader* reader, std::span<const char* const> globals);
 
   const PickleValue& root() const { return at(root_); }

@@ -26,8 +26,8 @@ void put_chunk(std::string* out, const std::string& type, const std::string& bod
 void check_image(const char* op, const Tensor& image, int rank) {
   if (!image.defined() || image.rank() != rank || image.dtype() != DType::u8 || !image.is_plain() ||
       (image.size(rank - 3) != 1 && image.size(rank - 3) != 3) || image.numel() == 0)
-    throw ShapeError(str(op, ": needs u8 ", rank == 3 ? "[C,H,W]" : "[N,C,H,W]", " with C = 1 or 3, got ",
-                         image.defined() ? image.describe() : "none"));
+    throw ShapeError(str(op, ": needs u8 ", rank == 3 ? "[C,H,W]" : "[N,C,H,W]",
+                         " with C = 1 or 3, got ", image.defined() ? image.describe() : "none"));
 }
 
 }  // namespace
@@ -59,7 +59,8 @@ void write_png(const std::string& path, const Tensor& image) {
 
 Tensor image_grid(const Tensor& images, int64_t columns, int64_t gap) {
   check_image("image_grid", images, 4);
-  const int64_t n = images.size(0), channels = images.size(1), h = images.size(2), w = images.size(3);
+  const int64_t n = images.size(0), channels = images.size(1), h = images.size(2),
+                w = images.size(3);
   if (columns <= 0) columns = static_cast<int64_t>(std::ceil(std::sqrt(static_cast<double>(n))));
   columns = std::min(columns, n);
   const int64_t rows = (n + columns - 1) / columns;
@@ -70,8 +71,9 @@ Tensor image_grid(const Tensor& images, int64_t columns, int64_t gap) {
   for (int64_t i = 0; i < n; ++i)
     for (int64_t c = 0; c < channels; ++c)
       for (int64_t y = 0; y < h; ++y)
-        std::memcpy(out + (c * out_h + i / columns * (h + gap) + y) * out_w + i % columns * (w + gap),
-                    in + ((i * channels + c) * h + y) * w, static_cast<size_t>(w));
+        std::memcpy(
+            out + (c * out_h + i / columns * (h + gap) + y) * out_w + i % columns * (w + gap),
+            in + ((i * channels + c) * h + y) * w, static_cast<size_t>(w));
   return grid;
 }
 

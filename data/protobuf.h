@@ -10,10 +10,16 @@ namespace mtcki::data {
 
 class ProtoWriter {
  public:
-  ProtoWriter& integer(int field, int64_t v) { return tag(field, 0).varint(static_cast<uint64_t>(v)); }
+  ProtoWriter& integer(int field, int64_t v) {
+    return tag(field, 0).varint(static_cast<uint64_t>(v));
+  }
   ProtoWriter& boolean(int field, bool v) { return integer(field, v ? 1 : 0); }
-  ProtoWriter& real64(int field, double v) { return tag(field, 1).fixed(std::bit_cast<uint64_t>(v), 8); }
-  ProtoWriter& real32(int field, float v) { return tag(field, 5).fixed(std::bit_cast<uint32_t>(v), 4); }
+  ProtoWriter& real64(int field, double v) {
+    return tag(field, 1).fixed(std::bit_cast<uint64_t>(v), 8);
+  }
+  ProtoWriter& real32(int field, float v) {
+    return tag(field, 5).fixed(std::bit_cast<uint32_t>(v), 4);
+  }
   ProtoWriter& text(int field, std::string_view v) {
     tag(field, 2).varint(v.size());
     bytes_ += v;

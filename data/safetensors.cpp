@@ -22,10 +22,10 @@ struct DTypeRow {
 };
 // In the reference's rank order, low to high: the writer sorts by it.
 constexpr DTypeRow kDTypes[] = {
-    {"BOOL", 8},        {"F4", 4},          {"F6_E2M3", 6}, {"F6_E3M2", 6},  {"U8", 8},
-    {"I8", 8},          {"F8_E5M2", 8},     {"F8_E4M3", 8}, {"F8_E8M0", 8},  {"F8_E4M3FNUZ", 8},
-    {"F8_E5M2FNUZ", 8}, {"I16", 16},        {"U16", 16},    {"F16", 16},     {"BF16", 16},
-    {"I32", 32},        {"U32", 32},        {"F32", 32},    {"C64", 64},     {"F64", 64},
+    {"BOOL", 8},        {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"U8", 8},
+    {"I8", 8},          {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8},
+    {"F8_E5M2FNUZ", 8}, {"I16", 16},    {"U16", 16},    {"F16", 16},    {"BF16", 16},
+    {"I32", 32},        {"U32", 32},    {"F32", 32},    {"C64", 64},    {"F64", 64},
     {"I64", 64},        {"U64", 64}};
 
 int rank_of(const std::string& dtype) {
@@ -36,13 +36,20 @@ int rank_of(const std::string& dtype) {
 
 const char* file_dtype(DType d) {
   switch (d) {
-    case DType::f32: return "F32";
-    case DType::f64: return "F64";
-    case DType::bf16: return "BF16";
-    case DType::i64: return "I64";
-    case DType::i32: return "I32";
-    case DType::u8: return "U8";
-    case DType::boolean: return "BOOL";
+    case DType::f32:
+      return "F32";
+    case DType::f64:
+      return "F64";
+    case DType::bf16:
+      return "BF16";
+    case DType::i64:
+      return "I64";
+    case DType::i32:
+      return "I32";
+    case DType::u8:
+      return "U8";
+    case DType::boolean:
+      return "BOOL";
   }
   return "";
 }
@@ -76,8 +83,9 @@ SafetensorsView::SafetensorsView(Bytes content, std::string file_name)
   ByteReader reader(content, file_name_);
   const uint64_t n = reader.u64("the header length");
   if (n > kMaxHeader || n > reader.left())
-    throw_data_error(file_name_, 0, str("a header of at most ", std::min<uint64_t>(kMaxHeader, reader.left()),
-                                        " bytes (file size ", content.size(), ")"),
+    throw_data_error(file_name_, 0,
+                     str("a header of at most ", std::min<uint64_t>(kMaxHeader, reader.left()),
+                         " bytes (file size ", content.size(), ")"),
                      str("a header length of ", n),
                      "the file is truncated or not a safetensors file");
   const Bytes header = reader.take(n, "the header");
@@ -103,9 +111,9 @@ SafetensorsView::SafetensorsView(Bytes content, std::string file_name)
     if (e.begin != previous || e.end < e.begin)
       fail(str("to begin at buffer byte ", previous), str("[", e.begin, ", ", e.end, ")"));
     if (e.end > buffer_.size())
-      throw_data_error(file_name_, base,
-                       str(e.end, " bytes of tensors (\"", e.name.substr(0, 120), "\")"),
-                       str(buffer_.size(), " before the end"), "the file is truncated: fetch it again");
+      throw_data_error(
+          file_name_, base, str(e.end, " bytes of tensors (\"", e.name.substr(0, 120), "\")"),
+          str(buffer_.size(), " before the end"), "the file is truncated: fetch it again");
     const int rank = rank_of(e.dtype);
     if (rank >= 0) {
       int64_t bits = kDTypes[rank].bits;
@@ -133,8 +141,7 @@ Tensor SafetensorsView::get(const SafetensorsEntry& e) const {
   if (e.dtype == "I64") return copy_of(p, shape, DType::i64);
   if (e.dtype == "I32") return copy_of(p, shape, DType::i32);
   if (e.dtype == "U8") return copy_of(p, shape, DType::u8);
-  if (e.dtype == "BOOL")
-    return convert<uint8_t, bool>(p, shape, [](uint8_t v) { return v != 0; });
+  if (e.dtype == "BOOL") return convert<uint8_t, bool>(p, shape, [](uint8_t v) { return v != 0; });
   if (e.dtype == "F16") return convert<uint16_t, float>(p, shape, half_to_float);
   if (e.dtype == "I8") return convert<int8_t, int32_t>(p, shape, [](int8_t v) { return v; });
   if (e.dtype == "I16") return convert<int16_t, int32_t>(p, shape, [](int16_t v) { return v; });
@@ -187,8 +194,10 @@ std::string safetensors_header(const NamedTensors& tensors,
   std::unordered_set<std::string> names;
   for (const size_t i : *order) {
     const auto& [name, tensor] = tensors[i];
-    if (!tensor.defined()) throw UsageError("write_safetensors: tensor \"" + name + "\" is undefined");
-    if (name == "__metadata__") throw UsageError("write_safetensors: __metadata__ is a reserved name");
+    if (!tensor.defined())
+      throw UsageError("write_safetensors: tensor \"" + name + "\" is undefined");
+    if (name == "__metadata__")
+      throw UsageError("write_safetensors: __metadata__ is a reserved name");
     if (!names.insert(name).second)
       throw UsageError("write_safetensors: two tensors are named \"" + name + "\"");
     const uint64_t end = at + tensor.nbytes();

@@ -1,5 +1,5 @@
-// safetensors: u64 header length, JSON header, packed little-endian buffer. The checks of the reader
-// and the byte order of the writer are those of the reference implementation.
+// safetensors: u64 header length, JSON header, packed little-endian buffer. The checks of the
+// reader and the byte order of the writer are those of the reference implementation.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@
 namespace mtcki::data {
 
 struct SafetensorsEntry {
-  std::string name, dtype;     // "F32"
+  std::string name, dtype;  // "F32"
   std::vector<int64_t> shape;
   uint64_t begin = 0, end = 0;  // bytes in the buffer
 };
@@ -24,8 +24,8 @@ class SafetensorsView {
   SafetensorsView(Bytes content, std::string file_name);
   const std::vector<SafetensorsEntry>& entries() const { return entries_; }  // in offset order
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
-  // A copy of the tensor. F16 becomes f32; I8 I16 U16 become i32, U32 becomes i64. DataError for a dtype
-  // that has no counterpart here: only now, so that the others of the file stay readable.
+  // A copy of the tensor. F16 becomes f32; I8 I16 U16 become i32, U32 becomes i64. DataError for a
+  // dtype that has no counterpart here: only now, so that the others of the file stay readable.
   Tensor get(const SafetensorsEntry& entry) const;
 
  private:

@@ -13,7 +13,8 @@ namespace {
 
 using nlohmann::json;
 
-// {"__metadata__": {key: string...}, name: {"dtype": string, "shape": [n...], "data_offsets": [b, e]}...}
+// {"__metadata__": {key: string...}, name: {"dtype": string, "shape": [n...], "data_offsets": [b,
+// e]}...}
 class HeaderSax : public nlohmann::json_sax<json> {
  public:
   SafetensorsHeader header;
@@ -82,7 +83,8 @@ class HeaderSax : public nlohmann::json_sax<json> {
     } else {
       if (!fields_.insert(name).second) return fail("duplicate key \"" + shown(name) + "\"");
       if (place_ == Place::kEntry && name != "dtype" && name != "shape" && name != "data_offsets")
-        return fail("unknown field \"" + shown(name) + "\" of tensor \"" + shown(entry_.name) + "\"");
+        return fail("unknown field \"" + shown(name) + "\" of tensor \"" + shown(entry_.name) +
+                    "\"");
     }
     key_ = std::move(name);
     return true;
@@ -91,7 +93,8 @@ class HeaderSax : public nlohmann::json_sax<json> {
   bool end_object() override {
     if (place_ == Place::kEntry) {
       if (fields_.size() != 3 || offsets_ != 2)
-        return fail("tensor \"" + shown(entry_.name) + "\" needs dtype, shape and two data_offsets");
+        return fail("tensor \"" + shown(entry_.name) +
+                    "\" needs dtype, shape and two data_offsets");
       header.entries.push_back(std::move(entry_));
     }
     place_ = place_ == Place::kTop ? Place::kDone : Place::kTop;
@@ -115,7 +118,8 @@ class HeaderSax : public nlohmann::json_sax<json> {
 
   bool parse_error(size_t at, const std::string&, const nlohmann::detail::exception& e) override {
     position = at;
-    const std::string text = e.what();  // "[json.exception.parse_error.101] parse error at ...: why"
+    const std::string text =
+        e.what();  // "[json.exception.parse_error.101] parse error at ...: why"
     const size_t cut = text.find("] ");
     return fail(cut == std::string::npos ? text : text.substr(cut + 2));
   }
@@ -129,11 +133,11 @@ class HeaderSax : public nlohmann::json_sax<json> {
     return false;
   }
   bool reject(const std::string& what) {
-    const std::string where = place_ == Place::kOutside || place_ == Place::kTop
-                                  ? str("for \"", shown(key_), "\"")
-                              : place_ == Place::kMetadata
-                                  ? str("for __metadata__ \"", shown(key_), "\"")
-                                  : str("for ", shown(key_), " of tensor \"", shown(entry_.name), "\"");
+    const std::string where =
+        place_ == Place::kOutside || place_ == Place::kTop ? str("for \"", shown(key_), "\"")
+        : place_ == Place::kMetadata
+            ? str("for __metadata__ \"", shown(key_), "\"")
+            : str("for ", shown(key_), " of tensor \"", shown(entry_.name), "\"");
     return fail(str("unexpected ", what, " ", where));
   }
 

@@ -11,8 +11,8 @@ namespace mtcki::data {
 namespace {
 
 constexpr double kPi = 3.14159265358979323846;
-const char* const kNames[] = {"disc",    "square", "triangle",  "ring",     "cross",
-                              "stripes", "checks", "star",      "gradient", "dots"};
+const char* const kNames[] = {"disc",    "square", "triangle", "ring",     "cross",
+                              "stripes", "checks", "star",     "gradient", "dots"};
 
 double fraction(double v) { return v - std::floor(v); }
 
@@ -23,15 +23,20 @@ double coverage(int64_t label, double x, double y, double soft) {
     return std::clamp(0.5 - signed_distance / soft, 0.0, 1.0);
   };
   switch (label) {
-    case 0: return edge(r - 1.0);
-    case 1: return edge(std::max(std::fabs(x), std::fabs(y)) - 0.85);
+    case 0:
+      return edge(r - 1.0);
+    case 1:
+      return edge(std::max(std::fabs(x), std::fabs(y)) - 0.85);
     case 2: {
       const double a = 0.5 * std::sqrt(3.0);
       return edge(std::max({-y - 0.55, a * x + 0.5 * y - 0.55, -a * x + 0.5 * y - 0.55}));
     }
-    case 3: return edge(std::fabs(r - 0.8) - 0.22);
-    case 4: return edge(std::max(std::min(std::fabs(x), std::fabs(y)) - 0.25, r - 1.15));
-    case 5: return edge((std::fabs(fraction(x * 1.1) - 0.5) - 0.25) / 1.1);
+    case 3:
+      return edge(std::fabs(r - 0.8) - 0.22);
+    case 4:
+      return edge(std::max(std::min(std::fabs(x), std::fabs(y)) - 0.25, r - 1.15));
+    case 5:
+      return edge((std::fabs(fraction(x * 1.1) - 0.5) - 0.25) / 1.1);
     case 6: {
       const bool u = fraction(x * 0.8) < 0.5, v = fraction(y * 0.8) < 0.5;
       return u == v ? 1.0 : 0.0;
@@ -40,7 +45,8 @@ double coverage(int64_t label, double x, double y, double soft) {
       const double angle = std::atan2(y, x) * 5 / (2 * kPi);
       return edge(r - (0.45 + 0.75 * std::pow(std::fabs(fraction(angle) - 0.5) * 2, 1.3)));
     }
-    case 8: return std::clamp(0.5 + 0.38 * x, 0.0, 1.0);
+    case 8:
+      return std::clamp(0.5 + 0.38 * x, 0.0, 1.0);
     default: {
       const double u = fraction(x * 0.85) - 0.5, v = fraction(y * 0.85) - 0.5;
       return edge((std::hypot(u, v) - 0.3) / 0.85);

@@ -9,8 +9,8 @@
 
 namespace mtcki::data {
 
-// channels 3: 32x32 colour; 1: 28x28 grey. count <= 0: 10,000 (train) or 2,000 (test) images. Image i has
-// class i % 10; position, size, angle, colours, brightness and noise are drawn per image.
+// channels 3: 32x32 colour; 1: 28x28 grey. count <= 0: 10,000 (train) or 2,000 (test) images. Image
+// i has class i % 10; position, size, angle, colours, brightness and noise are drawn per image.
 ImageSet make_synth10(const std::string& split, int64_t count, uint64_t seed, int64_t channels);
 
 }  // namespace mtcki::data

@@ -26,12 +26,14 @@ double now() {
 std::string summary_event(double wall, int64_t step, const ProtoWriter& summary) {
   ProtoWriter event;
   event.real64(1, wall);
-  if (step != 0) event.integer(2, step);  // zero is the default and is left out, as the reference does
+  if (step != 0)
+    event.integer(2, step);  // zero is the default and is left out, as the reference does
   return event.message(5, summary).bytes();
 }
 
 // Value: 1 tag, 9 metadata {1 plugin_data {1 plugin_name, 2 content}}.
-ProtoWriter plugin_value(const std::string& tag, const std::string& plugin, const ProtoWriter& content) {
+ProtoWriter plugin_value(const std::string& tag, const std::string& plugin,
+                         const ProtoWriter& content) {
   ProtoWriter data, metadata, value;
   data.text(1, plugin);
   if (!content.bytes().empty()) data.message(2, content);
@@ -80,7 +82,8 @@ EventWriter::EventWriter(const std::string& dir) {
   std::filesystem::create_directories(dir, error);
   char time[32];
   std::snprintf(time, sizeof time, "%010lld", static_cast<long long>(now()));
-  path_ = str(dir, "/events.out.tfevents.", time, ".", host, ".", ::getpid(), ".", counter.fetch_add(1));
+  path_ = str(dir, "/events.out.tfevents.", time, ".", host, ".", ::getpid(), ".",
+              counter.fetch_add(1));
   fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
   if (fd_ < 0) throw_disk_error("create", path_, errno, 0);
   try {
@@ -151,7 +154,8 @@ void EventWriter::hparams(const std::vector<HParam>& parameters,
   // HParamsPluginData: 1 version = 0 (left out), 2 experiment, 3 session_start_info.
   ProtoWriter summary;
   for (const auto& [tag, content] :
-       {std::pair<std::string, ProtoWriter>{"_hparams_/experiment", ProtoWriter().message(2, experiment)},
+       {std::pair<std::string, ProtoWriter>{"_hparams_/experiment",
+                                            ProtoWriter().message(2, experiment)},
         {"_hparams_/session_start_info", ProtoWriter().message(3, start)}})
     summary.message(1, plugin_value(tag, "hparams", content));
   add(summary_event(now(), 0, summary));

@@ -61,7 +61,8 @@ StateFile parse_torch_zip(Bytes content, const std::string& file_name) {
       int64_t bytes = 0;
       if (!checked_multiply(id.count, id.item, &bytes) ||
           static_cast<uint64_t>(bytes) != held.member.bytes.size())
-        throw_data_error(file_name, -1, str("storage ", name, " of ", id.count, " x ", id.item, " bytes"),
+        throw_data_error(file_name, -1,
+                         str("storage ", name, " of ", id.count, " x ", id.item, " bytes"),
                          str(held.member.bytes.size(), " bytes"), "the file is damaged");
       held.storage = {id.type, id.count, held.member.bytes};
       it = storages.emplace(std::string(id.key), std::move(held)).first;
@@ -69,7 +70,8 @@ StateFile parse_torch_zip(Bytes content, const std::string& file_name) {
     }
     const TorchStorage& s = it->second.storage;
     if (s.type != id.type || s.count != id.count)
-      throw_data_error(file_name, -1, "one type and size per storage", "two", "the file is damaged");
+      throw_data_error(file_name, -1, "one type and size per storage", "two",
+                       "the file is damaged");
     return s;
   });
 }
@@ -91,8 +93,8 @@ StateFile parse_torch_stream(Bytes content, const std::string& file_name) {
   const Pickle keys(&reader, {});
   if (keys.root().kind != Kind::list) reader.fail("the list of storage keys", "another value");
 
-  // The storages follow in the order of their keys, but what type each has is only in the persistent ids
-  // of the object: the walk below needs them located first.
+  // The storages follow in the order of their keys, but what type each has is only in the
+  // persistent ids of the object: the walk below needs them located first.
   std::unordered_map<std::string_view, TorchStorageId> ids;
   object.for_each([&](const PickleValue& v) {
     if (v.kind != Kind::persistent) return;
@@ -104,12 +106,14 @@ StateFile parse_torch_stream(Bytes content, const std::string& file_name) {
   std::unordered_map<std::string_view, TorchStorage> storages;
   for (const PickleRef r : keys.root().items) {
     const PickleValue& key = keys.at(r);
-    const auto id = key.kind == Kind::text || key.kind == Kind::bytes ? ids.find(key.text) : ids.end();
+    const auto id =
+        key.kind == Kind::text || key.kind == Kind::bytes ? ids.find(key.text) : ids.end();
     if (id == ids.end())
       reader.fail("a storage key that the object names", "an unknown one", "the file is damaged");
     const uint64_t count = reader.u64("a storage length");
     if (count != static_cast<uint64_t>(id->second.count))
-      reader.fail(str("a storage of ", id->second.count, " elements"), str(count), "the file is damaged");
+      reader.fail(str("a storage of ", id->second.count, " elements"), str(count),
+                  "the file is damaged");
     int64_t bytes = 0;
     if (!checked_multiply(id->second.count, id->second.item, &bytes))
       reader.fail("a storage inside the file", "a larger one", "the file is damaged");

@@ -35,11 +35,11 @@ struct StorageRow {
   char type;
   int item;
 };
-constexpr StorageRow kStorages[] = {
-    {"FloatStorage", 'f', 4}, {"DoubleStorage", 'd', 8}, {"HalfStorage", 'h', 2},
-    {"BFloat16Storage", 'b', 2}, {"LongStorage", 'l', 8}, {"IntStorage", 'i', 4},
-    {"ShortStorage", 's', 2}, {"CharStorage", 'c', 1},   {"ByteStorage", 'B', 1},
-    {"BoolStorage", 'o', 1}};
+constexpr StorageRow kStorages[] = {{"FloatStorage", 'f', 4}, {"DoubleStorage", 'd', 8},
+                                    {"HalfStorage", 'h', 2},  {"BFloat16Storage", 'b', 2},
+                                    {"LongStorage", 'l', 8},  {"IntStorage", 'i', 4},
+                                    {"ShortStorage", 's', 2}, {"CharStorage", 'c', 1},
+                                    {"ByteStorage", 'B', 1},  {"BoolStorage", 'o', 1}};
 
 constexpr const char* kWrappers[] = {"state_dict", "net", "model"};
 
@@ -49,13 +49,17 @@ class StateWalker {
  public:
   StateWalker(const Pickle& pickle, const std::string& file_name, uint64_t file_bytes,
               const std::function<TorchStorage(const TorchStorageId&)>& storage)
-      : pickle_(pickle), file_(file_name), storage_(storage), allowed_(8 * file_bytes + (1 << 20)) {}
+      : pickle_(pickle),
+        file_(file_name),
+        storage_(storage),
+        allowed_(8 * file_bytes + (1 << 20)) {}
 
   StateFile run() {
     const PickleValue* dict = &pickle_.root();
     for (int depth = 0;; ++depth) {
       if (dict->kind != Kind::dict)
-        fail("a state dict", depth == 0 ? "a file that holds something else" : "another value under it",
+        fail("a state dict",
+             depth == 0 ? "a file that holds something else" : "another value under it",
              "save model.state_dict()");
       const PickleValue* inner = nullptr;
       for (const char* key : kWrappers)
@@ -73,9 +77,11 @@ class StateWalker {
       const PickleValue& value = pickle_.at(dict->items[i + 1]);
       const std::string name(is_text(key) ? key.text.substr(0, 300) : std::string_view("?"));
       if (keys.size() < 200) keys += (keys.empty() ? "" : ", ") + name;
-      if (is_text(key) && value.kind == Kind::call) out_.tensors.emplace_back(name, tensor(value, name));
+      if (is_text(key) && value.kind == Kind::call)
+        out_.tensors.emplace_back(name, tensor(value, name));
       // Counters beside the tensors are kept; None, lists and dicts carry no weights.
-      else if (is_text(key)) add_metadata(name, value);
+      else if (is_text(key))
+        add_metadata(name, value);
     }
     if (out_.tensors.empty())
       fail("tensors in a state dict, or under state_dict, net or model",
@@ -97,15 +103,20 @@ class StateWalker {
   void collect_metadata(const PickleValue& dict) {
     for (size_t i = 0; i < dict.items.size(); i += 2) {
       const PickleValue& key = pickle_.at(dict.items[i]);
-      if (is_text(key)) add_metadata(std::string(key.text.substr(0, 300)), pickle_.at(dict.items[i + 1]));
+      if (is_text(key))
+        add_metadata(std::string(key.text.substr(0, 300)), pickle_.at(dict.items[i + 1]));
     }
   }
 
   void add_metadata(const std::string& name, const PickleValue& v) {
     char buffer[64];
     switch (v.kind) {
-      case Kind::boolean: out_.metadata[name] = v.integer ? "true" : "false"; break;
-      case Kind::integer: out_.metadata[name] = std::to_string(v.integer); break;
+      case Kind::boolean:
+        out_.metadata[name] = v.integer ? "true" : "false";
+        break;
+      case Kind::integer:
+        out_.metadata[name] = std::to_string(v.integer);
+        break;
       case Kind::real: {
         const auto end = std::to_chars(buffer, buffer + sizeof buffer, v.real).ptr;
         out_.metadata[name] = std::string(buffer, end);
@@ -114,11 +125,13 @@ class StateWalker {
       case Kind::text:
         if (v.text.size() <= 300) out_.metadata[name] = std::string(v.text);
         break;
-      default: break;
+      default:
+        break;
     }
   }
 
-  const PickleValue& argument(const PickleValue& tuple, size_t i, Kind kind, const std::string& name) {
+  const PickleValue& argument(const PickleValue& tuple, size_t i, Kind kind,
+                              const std::string& name) {
     if (i >= tuple.items.size() || pickle_.at(tuple.items[i]).kind != kind)
       fail(str("tensor \"", name, "\": argument ", i, " of its kind"), "another");
     return pickle_.at(tuple.items[i]);
@@ -159,7 +172,8 @@ class StateWalker {
     // Inside its storage, without overlap: numel <= count bounds the allocation as well.
     int64_t numel = 1, last = offset, span = 0;
     bool good = true;
-    for (size_t d = 0; d < size.size(); ++d) good = good && checked_multiply(numel, size[d], &numel);
+    for (size_t d = 0; d < size.size(); ++d)
+      good = good && checked_multiply(numel, size[d], &numel);
     if (good && numel > 0)
       for (size_t d = 0; d < size.size(); ++d)
         good = good && checked_multiply(size[d] - 1, stride[d], &span) &&
@@ -199,20 +213,28 @@ class StateWalker {
                const std::vector<int64_t>& stride) {
     const auto same = [](auto v) { return v; };
     switch (s.type) {
-      case 'f': return gather<float, float>(s, start, size, stride, same);
-      case 'd': return gather<double, double>(s, start, size, stride, same);
-      case 'h': return gather<uint16_t, float>(s, start, size, stride, half_to_float);
+      case 'f':
+        return gather<float, float>(s, start, size, stride, same);
+      case 'd':
+        return gather<double, double>(s, start, size, stride, same);
+      case 'h':
+        return gather<uint16_t, float>(s, start, size, stride, half_to_float);
       case 'b':
         return gather<uint16_t, bfloat16>(s, start, size, stride, [](uint16_t v) {
           bfloat16 b;
           b.bits = v;
           return b;
         });
-      case 'l': return gather<int64_t, int64_t>(s, start, size, stride, same);
-      case 'i': return gather<int32_t, int32_t>(s, start, size, stride, same);
-      case 's': return gather<int16_t, int32_t>(s, start, size, stride, same);
-      case 'c': return gather<int8_t, int32_t>(s, start, size, stride, same);
-      case 'B': return gather<uint8_t, uint8_t>(s, start, size, stride, same);
+      case 'l':
+        return gather<int64_t, int64_t>(s, start, size, stride, same);
+      case 'i':
+        return gather<int32_t, int32_t>(s, start, size, stride, same);
+      case 's':
+        return gather<int16_t, int32_t>(s, start, size, stride, same);
+      case 'c':
+        return gather<int8_t, int32_t>(s, start, size, stride, same);
+      case 'B':
+        return gather<uint8_t, uint8_t>(s, start, size, stride, same);
       default:
         return gather<uint8_t, bool>(s, start, size, stride, [](uint8_t v) { return v != 0; });
     }

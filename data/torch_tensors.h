@@ -1,4 +1,5 @@
-// From the pickle of a PyTorch file to named tensors: shared by the zip form and the old stream form.
+// From the pickle of a PyTorch file to named tensors: shared by the zip form and the old stream
+// form.
 #pragma once
 
 #include <functional>
@@ -15,9 +16,9 @@ namespace mtcki::data {
 std::span<const char* const> torch_globals();
 
 struct TorchStorage {
-  char type = 0;    // f d h b l i s c B o: torch.<X>Storage
+  char type = 0;  // f d h b l i s c B o: torch.<X>Storage
   int64_t count = 0;
-  Bytes bytes;      // of the elements; count * item size
+  Bytes bytes;  // of the elements; count * item size
 };
 // Bytes per element of torch.<name>, e.g. "FloatStorage", and its letter; 0 when unknown.
 int torch_item_size(std::string_view storage_name, char* type);
@@ -34,9 +35,9 @@ struct TorchStorageId {
 TorchStorageId torch_storage_id(const Pickle& pickle, const PickleValue& persistent,
                                 const std::string& file_name);
 
-// Walks to the state dict (below state_dict | net | model when wrapped) and copies its tensors into dense
-// ones. `storage` resolves a persistent id. Numbers and short texts beside the state dict become metadata.
-// file_bytes bounds what may be allocated (8 times, tied tensors included).
+// Walks to the state dict (below state_dict | net | model when wrapped) and copies its tensors into
+// dense ones. `storage` resolves a persistent id. Numbers and short texts beside the state dict
+// become metadata. file_bytes bounds what may be allocated (8 times, tied tensors included).
 StateFile torch_state(const Pickle& pickle, const std::string& file_name, uint64_t file_bytes,
                       const std::function<TorchStorage(const TorchStorageId&)>& storage);
 

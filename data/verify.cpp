@@ -88,7 +88,8 @@ std::vector<DataFile> expected_files(const std::string& name, const std::string&
   }
   if (name == "tiny-imagenet") {
     const std::string sub = file_exists(dir + "/wnids.txt") ? "" : "tiny-imagenet-200/";
-    return {{sub + "wnids.txt", 2000, ""}, {sub + "words.txt", -1, ""},
+    return {{sub + "wnids.txt", 2000, ""},
+            {sub + "words.txt", -1, ""},
             {sub + "val/val_annotations.txt", -1, ""}};
   }
   return {};
@@ -123,10 +124,14 @@ VerifyRow check(const DataFile& file, const std::string& dir) {
 
 const char* name_of(FileStatus status) {
   switch (status) {
-    case FileStatus::ok: return "ok";
-    case FileStatus::warning: return "differs";
-    case FileStatus::bad_size: return "wrong size";
-    case FileStatus::missing: return "missing";
+    case FileStatus::ok:
+      return "ok";
+    case FileStatus::warning:
+      return "differs";
+    case FileStatus::bad_size:
+      return "wrong size";
+    case FileStatus::missing:
+      return "missing";
   }
   return "";
 }
@@ -148,7 +153,8 @@ VerifyReport verify_dataset(const std::string& name, const std::string& dir) {
       report.rows.push_back(check(d.file, report.dir));
   if (name == "imagefolder") {
     report.usable = fs::is_directory(report.dir);
-    if (!report.usable) report.repair = "mkdir -p " + report.dir + "/train/<class> (and put images there)";
+    if (!report.usable)
+      report.repair = "mkdir -p " + report.dir + "/train/<class> (and put images there)";
   } else if (!report.usable) {
     report.repair = "mtcki data get " + name + (dir.empty() ? "" : " --data-dir " + dir);
   }
@@ -163,7 +169,8 @@ std::vector<DataDownload> dataset_downloads(const std::string& name) {
     const bool fashion = name == "fashion-mnist";
     for (const DataFile& f : mnist_files(fashion)) {
       DataDownload d{f, {}, Unpack::none};
-      for (const char* host : fashion ? kFashionHosts : kMnistHosts) d.urls.push_back(host + f.path);
+      for (const char* host : fashion ? kFashionHosts : kMnistHosts)
+        d.urls.push_back(host + f.path);
       out.push_back(std::move(d));
     }
   } else if (name == "cifar10") {

@@ -37,7 +37,8 @@ ZipArchive::ZipArchive(Bytes content, std::string file_name)
   bool found = false;
   const size_t lowest = content.size() > 22 + 65535 ? content.size() - 22 - 65535 : 0;
   for (size_t at = content.size() >= 22 ? content.size() - 22 : 0; content.size() >= 22; --at) {
-    if (content[at] == 'P' && content[at + 1] == 'K' && content[at + 2] == 5 && content[at + 3] == 6) {
+    if (content[at] == 'P' && content[at + 1] == 'K' && content[at + 2] == 5 &&
+        content[at + 3] == 6) {
       end = at;
       found = true;
       break;

@@ -28,8 +28,8 @@ class ZipArchive {
   ZipArchive(Bytes content, std::string file_name);
   const std::vector<ZipEntry>& entries() const { return entries_; }
   const ZipEntry* find(std::string_view name) const;  // nullptr: none
-  // Content of the member with its CRC-32 verified. A claimed size that deflate cannot reach, or beyond
-  // `limit`, is a DataError before memory is taken.
+  // Content of the member with its CRC-32 verified. A claimed size that deflate cannot reach, or
+  // beyond `limit`, is a DataError before memory is taken.
   ZipMember read(const ZipEntry& entry, uint64_t limit = UINT64_MAX) const;
   // Offset of the member's data in the file.
   uint64_t data_offset(const ZipEntry& entry) const;
@@ -38,7 +38,8 @@ class ZipArchive {
   Bytes content_;
   std::string file_name_;
   std::vector<ZipEntry> entries_;
-  mutable uint64_t budget_;  // bytes that may still be inflated: members may overlap in a hostile file
+  mutable uint64_t
+      budget_;  // bytes that may still be inflated: members may overlap in a hostile file
 };
 
 }  // namespace mtcki::data

@@ -1,6 +1,6 @@
-// Damaged and hostile files: every prefix and every flipped bit of small files, and the committed corpus,
-// through the entry points that the fuzz targets use. A parser may accept or throw DataError, nothing else;
-// what it holds meanwhile is bounded by the size of its input.
+// Damaged and hostile files: every prefix and every flipped bit of small files, and the committed
+// corpus, through the entry points that the fuzz targets use. A parser may accept or throw
+// DataError, nothing else; what it holds meanwhile is bounded by the size of its input.
 #include <algorithm>
 #include <filesystem>
 
@@ -35,7 +35,8 @@ std::string small_safetensors() {
 
 std::string small_cifar() {
   std::string out;
-  for (int i = 0; i < 2; ++i) out += std::string(1, static_cast<char>(i + 3)) + std::string(3072, 'x');
+  for (int i = 0; i < 2; ++i)
+    out += std::string(1, static_cast<char>(i + 3)) + std::string(3072, 'x');
   return out;
 }
 
@@ -82,17 +83,19 @@ bool feed_bounded(const Parser& p, const std::string& content, uint64_t bytes_pe
 TEST(Damage, WholeSamplesAreAccepted) {
   for (const Sample& s : samples())
     EXPECT_TRUE(feed(parser(s.parser), as_bytes(s.content))) << s.parser << " " << s.name;
-  EXPECT_TRUE(feed(parser("cifar_binary"), as_bytes(small_cifar() + std::string(1, 1) +
-                                                    std::string(3072, 'y'))));
+  EXPECT_TRUE(feed(parser("cifar_binary"),
+                   as_bytes(small_cifar() + std::string(1, 1) + std::string(3072, 'y'))));
 }
 
 TEST(Damage, EveryPrefixIsRefused) {
   for (const Sample& s : samples()) {
     const Parser& p = parser(s.parser);
-    const size_t step = s.content.size() > 2500 ? 7 : 1;  // all of the small ones, a seventh of the rest
+    const size_t step =
+        s.content.size() > 2500 ? 7 : 1;  // all of the small ones, a seventh of the rest
     for (size_t n = 0; n < s.content.size(); n += step)
       ASSERT_FALSE(feed(p, as_bytes(s.content.substr(0, n))))
-          << s.parser << " " << s.name << ": the first " << n << " of " << s.content.size() << " bytes";
+          << s.parser << " " << s.name << ": the first " << n << " of " << s.content.size()
+          << " bytes";
   }
 }
 
@@ -141,8 +144,9 @@ TEST(Damage, EveryParserOnEverySample) {
     for (const Parser& p : kParsers) feed(p, as_bytes(s.content));
   for (const Parser& p : kParsers)
     for (const std::string& text :
-         {std::string(), std::string("\0", 1), std::string("<!DOCTYPE html>"), std::string(5000, '\xff'),
-          std::string("version https://git-lfs.github.com/spec/v1\n"), std::string(4096, '\0')})
+         {std::string(), std::string("\0", 1), std::string("<!DOCTYPE html>"),
+          std::string(5000, '\xff'), std::string("version https://git-lfs.github.com/spec/v1\n"),
+          std::string(4096, '\0')})
       feed(p, as_bytes(text));
 }
 

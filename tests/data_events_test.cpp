@@ -17,15 +17,20 @@ using testing::TempDir;
 TEST(Protobuf, WireFormat) {
   ProtoWriter w;
   w.integer(1, 300).integer(2, -1).boolean(3, true).text(4, "ab").real32(5, 1.5f).real64(16, 2.0);
-  EXPECT_EQ(w.bytes(), from_hex("08ac02 10ffffffffffffffffff01 1801 22026162 2d0000c03f 8101 0000000000000040"));
+  EXPECT_EQ(
+      w.bytes(),
+      from_hex("08ac02 10ffffffffffffffffff01 1801 22026162 2d0000c03f 8101 0000000000000040"));
   EXPECT_EQ(ProtoWriter().message(1, ProtoWriter().integer(1, 1)).bytes(), from_hex("0a020801"));
 }
 
 TEST(Events, Vectors) {
-  EXPECT_EQ(tf_record(event_file_version(1.0)),
-            from_hex("18000000 00000000 a37f4b22 09000000000000f03f1a0d627261696e2e4576656e743a32 86bf577a"));
+  EXPECT_EQ(
+      tf_record(event_file_version(1.0)),
+      from_hex(
+          "18000000 00000000 a37f4b22 09000000000000f03f1a0d627261696e2e4576656e743a32 86bf577a"));
   EXPECT_EQ(tf_record(event_scalar(2.0, 7, "loss", 0.5)),
-            from_hex("1a000000 00000000 129bd82d 09000000000000004010072a0d0a0b0a046c6f7373150000003f c33fc24a"));
+            from_hex("1a000000 00000000 129bd82d "
+                     "09000000000000004010072a0d0a0b0a046c6f7373150000003f c33fc24a"));
   EXPECT_EQ(tf_record(event_session_start(1.0, 7)),
             from_hex("0f000000 00000000 6d532b09 09000000000000f03f10073a020801 c1c3ddcf"));
 }
@@ -68,7 +73,8 @@ TEST(Events, FileOfEveryKind) {
   EXPECT_THAT(records[5], HasSubstr("_hparams_/session_start_info"));
   EXPECT_THAT(records[6], HasSubstr("_hparams_/session_end_info"));
   EXPECT_EQ(records[7].substr(9), from_hex("10023a020801"));
-  EXPECT_THAT(w.path(), ::testing::MatchesRegex(".*/events\\.out\\.tfevents\\.[0-9]{10}\\..*\\.[0-9]+\\.[0-9]+"));
+  EXPECT_THAT(w.path(), ::testing::MatchesRegex(
+                            ".*/events\\.out\\.tfevents\\.[0-9]{10}\\..*\\.[0-9]+\\.[0-9]+"));
 }
 
 TEST(Events, EveryWriterHasItsOwnFile) {

@@ -14,8 +14,8 @@
 namespace mtcki::data {
 namespace {
 
-using ::testing::HasSubstr;
 using testing::from_hex;
+using ::testing::HasSubstr;
 using testing::message_of;
 using testing::read_all;
 using testing::TempDir;
@@ -30,8 +30,9 @@ TEST(Checksum, Vectors) {
   EXPECT_EQ(masked_crc32c(digits.data(), digits.size()), 0xc78ab0e5u);
   EXPECT_EQ(md5_hex(""), "d41d8cd98f00b204e9800998ecf8427e");
   EXPECT_EQ(md5_hex("message digest"), "f96b697d7cb7938d525a2f31aaf161d0");
-  EXPECT_EQ(md5_hex("12345678901234567890123456789012345678901234567890123456789012345678901234567890"),
-            "57edf4a22be3c955ac49da2e2107b67a");
+  EXPECT_EQ(
+      md5_hex("12345678901234567890123456789012345678901234567890123456789012345678901234567890"),
+      "57edf4a22be3c955ac49da2e2107b67a");
 }
 
 TEST(Checksum, InPiecesEqualsAtOnce) {
@@ -145,8 +146,7 @@ TEST(AtomicFile, SyncsFileBeforeRenameAndFolderAfter) {
 
 TEST(AtomicFile, NamesAMissingFolder) {
   TempDir dir;
-  const std::string text =
-      message_of<DiskError>([&] { write_file_atomic(dir / "absent/f", "x"); });
+  const std::string text = message_of<DiskError>([&] { write_file_atomic(dir / "absent/f", "x"); });
   EXPECT_THAT(text, HasSubstr("does the folder exist?"));
 }
 
@@ -202,7 +202,8 @@ TEST(ByteReader, NumbersAndTheEnd) {
   EXPECT_EQ(r.u32_big("a"), 5u);
   EXPECT_EQ(r.line("a"), "line");
   EXPECT_EQ(message_of<DataError>([&] { r.u64("the length"); }),
-            "\"f\": at byte 24: expected 8 bytes of the length, found 4 bytes before the end; the file is "
+            "\"f\": at byte 24: expected 8 bytes of the length, found 4 bytes before the end; the "
+            "file is "
             "truncated or damaged");
   EXPECT_THROW(r.line("a"), DataError);
   EXPECT_THROW(r.take(~uint64_t{0}, "a"), DataError);
@@ -225,8 +226,8 @@ TEST(Recognise, OtherKindsOfFiles) {
 }
 
 TEST(Gzip, TruncationDamageAndLimit) {
-  const std::string real = read_all(std::string(MTCKI_SOURCE_DIR) +
-                                    "/data/fashion-mnist/t10k-labels-idx1-ubyte.gz");
+  const std::string real =
+      read_all(std::string(MTCKI_SOURCE_DIR) + "/data/fashion-mnist/t10k-labels-idx1-ubyte.gz");
   const std::vector<uint8_t> plain = gunzip(as_bytes(real), "f", 10008);
   EXPECT_EQ(plain.size(), 10008u);
   EXPECT_EQ(gunzip(as_bytes(real + real), "f", 1 << 20).size(), 20016u);  // two members

@@ -7,9 +7,9 @@
 namespace mtcki::data {
 namespace {
 
-using ::testing::HasSubstr;
 using testing::fixture;
 using testing::from_hex;
+using ::testing::HasSubstr;
 using testing::message_of;
 using testing::read_all;
 using testing::TempDir;
@@ -21,14 +21,16 @@ TEST(Png, VectorWithAStoredBlock) {
       "0000000f49444154780101040 0fbff00ff8000040101 80e3c24ac30000000049454e44ae426082");
   ASSERT_EQ(png.size(), 72u);
   EXPECT_EQ(crc32c(png.data(), png.size()), 0x3e55c6d7u);
-  EXPECT_EQ(decode_png(as_bytes(png), "f").to_vector<uint8_t>(), (std::vector<uint8_t>{255, 128, 0}));
+  EXPECT_EQ(decode_png(as_bytes(png), "f").to_vector<uint8_t>(),
+            (std::vector<uint8_t>{255, 128, 0}));
 }
 
 TEST(Png, RoundTrip) {
   for (const int64_t channels : {1, 3})
     for (const auto& [h, w] : {std::pair<int64_t, int64_t>{1, 1}, {7, 5}, {64, 33}}) {
       Tensor t = Tensor::empty({channels, h, w}, DType::u8);
-      for (int64_t i = 0; i < t.numel(); ++i) t.data<uint8_t>()[i] = static_cast<uint8_t>(i * i * 31 + i);
+      for (int64_t i = 0; i < t.numel(); ++i)
+        t.data<uint8_t>()[i] = static_cast<uint8_t>(i * i * 31 + i);
       const std::string png = encode_png(t);
       EXPECT_EQ(decode_png(as_bytes(png), "f", static_cast<int>(channels)).to_vector<uint8_t>(),
                 t.to_vector<uint8_t>());
@@ -74,14 +76,17 @@ TEST(Images, Refusals) {
   for (const char* name : {"rgb.png", "q75_420.jpg", "q40_422_progressive.jpg"}) {
     const std::string whole = read_all(fixture(name));
     for (const size_t cut : {size_t{3}, whole.size() / 2, whole.size() - 2})
-      EXPECT_THROW(decode_image(as_bytes(whole.substr(0, cut)), "f"), DataError) << name << " " << cut;
+      EXPECT_THROW(decode_image(as_bytes(whole.substr(0, cut)), "f"), DataError)
+          << name << " " << cut;
   }
-  // A PNG header that claims 60000 x 60000 pixels in a hundred bytes: refused before memory is taken.
+  // A PNG header that claims 60000 x 60000 pixels in a hundred bytes: refused before memory is
+  // taken.
   std::string png = encode_png(Tensor::zeros({3, 1, 1}, DType::u8));
   const std::string big = from_hex("0000ea600000ea60");
   png.replace(16, 8, big);
   const uint32_t crc = crc32(png.data() + 12, 17);
-  for (int i = 0; i < 4; ++i) png[29 + static_cast<size_t>(i)] = static_cast<char>(crc >> (24 - 8 * i));
+  for (int i = 0; i < 4; ++i)
+    png[29 + static_cast<size_t>(i)] = static_cast<char>(crc >> (24 - 8 * i));
   EXPECT_THAT(text(png), HasSubstr("60000 x 60000"));
   std::string jpeg = read_all(fixture("q90_444.jpg"));
   const size_t frame = jpeg.find("\xff\xc0");
@@ -97,7 +102,8 @@ TEST(Images, Grid) {
   EXPECT_EQ(grid.shape(), (Shape{1, 5, 5}));
   const int w = 255;
   EXPECT_EQ(grid.to_vector<uint8_t>(),
-            (std::vector<uint8_t>{0, 1, w, 4, 5, 2, 3, w, 6, 7, w, w, w, w, w, 8, 9, w, w, w, 10, 11, w, w, w}));
+            (std::vector<uint8_t>{0, 1, w, 4, 5, 2, 3, w,  6,  7, w, w, w,
+                                  w, w, 8, 9, w, w, w, 10, 11, w, w, w}));
   EXPECT_EQ(image_grid(Tensor::zeros({7, 3, 4, 4}, DType::u8)).shape(), (Shape{3, 16, 16}));
 }
 

@@ -1,10 +1,9 @@
 // The loader: same batches for any number of threads, resume at any batch, augmentation.
-#include "data/loader.h"
-
 #include <algorithm>
 #include <cmath>
 #include <set>
 
+#include "data/loader.h"
 #include "data/synth10.h"
 #include "tests/data_testing.h"
 
@@ -33,7 +32,8 @@ std::vector<float> all_values(Loader* loader, std::vector<int64_t>* rows = nullp
   for (Batch b = loader->next(); b.defined(); b = loader->next()) {
     const std::vector<float> v = b.images.to_vector<float>();
     out.insert(out.end(), v.begin(), v.end());
-    for (const int64_t label : b.labels.to_vector<int64_t>()) out.push_back(static_cast<float>(label));
+    for (const int64_t label : b.labels.to_vector<int64_t>())
+      out.push_back(static_cast<float>(label));
     if (rows) {
       const std::vector<int64_t> index = b.index.to_vector<int64_t>();
       rows->insert(rows->end(), index.begin(), index.end());
@@ -76,7 +76,8 @@ TEST(Loader, ResumesAtAnyBatch) {
       EXPECT_FALSE(resumed.next().defined());
       break;
     }
-    EXPECT_EQ(resumed.next().images.to_vector<float>(), batches[static_cast<size_t>(first)]) << first;
+    EXPECT_EQ(resumed.next().images.to_vector<float>(), batches[static_cast<size_t>(first)])
+        << first;
   }
   EXPECT_THROW(resumed.start_epoch(4, 7), UsageError);
   EXPECT_THROW(resumed.start_epoch(4, -1), UsageError);
@@ -119,8 +120,9 @@ TEST(Loader, NormalisesAsToTensorAndNormalizeDo) {
   const uint8_t* bytes = set.images.data<uint8_t>();
   for (int64_t i = 0; i < b.images.numel(); ++i) {
     const auto c = static_cast<size_t>(i / 1024 % 3);
-    const float want = (static_cast<float>(bytes[i]) / 255.0f - static_cast<float>(o.normalization.mean[c])) /
-                       static_cast<float>(o.normalization.std[c]);
+    const float want =
+        (static_cast<float>(bytes[i]) / 255.0f - static_cast<float>(o.normalization.mean[c])) /
+        static_cast<float>(o.normalization.std[c]);
     ASSERT_EQ(b.images.data<float>()[i], want) << i;
   }
   o.normalization = {};
@@ -129,7 +131,8 @@ TEST(Loader, NormalisesAsToTensorAndNormalizeDo) {
   EXPECT_EQ(plain.next().images.data<float>()[5], static_cast<float>(bytes[5]) / 255.0f);
 }
 
-// Each augmented image must be one of the crops, mirrored or not, of the padded image; and all must occur.
+// Each augmented image must be one of the crops, mirrored or not, of the padded image; and all must
+// occur.
 TEST(Loader, AugmentationIsPadCropAndMirror) {
   ImageSet set = small_set(1);
   LoaderOptions o;

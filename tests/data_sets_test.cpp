@@ -13,9 +13,9 @@
 namespace mtcki::data {
 namespace {
 
-using ::testing::HasSubstr;
 using testing::fixture;
 using testing::from_hex;
+using ::testing::HasSubstr;
 using testing::message_of;
 using testing::read_all;
 using testing::TempDir;
@@ -26,12 +26,15 @@ TEST(Idx, VectorAndTypes) {
     const std::string s = from_hex(hex);
     return parse_idx(as_bytes(s), "f");
   };
-  EXPECT_EQ(parse("00000801 00000003 070201").to_vector<uint8_t>(), (std::vector<uint8_t>{7, 2, 1}));
+  EXPECT_EQ(parse("00000801 00000003 070201").to_vector<uint8_t>(),
+            (std::vector<uint8_t>{7, 2, 1}));
   EXPECT_EQ(parse("00000901 00000002 ff01").to_vector<int32_t>(), (std::vector<int32_t>{-1, 1}));
-  EXPECT_EQ(parse("00000b01 00000002 ff00 0102").to_vector<int32_t>(), (std::vector<int32_t>{-256, 258}));
+  EXPECT_EQ(parse("00000b01 00000002 ff00 0102").to_vector<int32_t>(),
+            (std::vector<int32_t>{-256, 258}));
   EXPECT_EQ(parse("00000c01 00000001 fffffffe").to_vector<int32_t>(), (std::vector<int32_t>{-2}));
   EXPECT_EQ(parse("00000d01 00000001 3fc00000").to_vector<float>(), (std::vector<float>{1.5f}));
-  EXPECT_EQ(parse("00000e01 00000001 3ff8000000000000").to_vector<double>(), (std::vector<double>{1.5}));
+  EXPECT_EQ(parse("00000e01 00000001 3ff8000000000000").to_vector<double>(),
+            (std::vector<double>{1.5}));
   EXPECT_EQ(parse("00000802 00000002 00000001 0506").shape(), (Shape{2, 1}));
 }
 
@@ -69,7 +72,8 @@ TEST(CifarBinary, Records) {
   };
   EXPECT_THAT(text(cifar10_record(0, 0) + cifar10_record(10, 0), false, 2),
               HasSubstr("at byte 3073: expected a label 0-9 in record 1, found 10"));
-  EXPECT_THAT(text(std::string(1, 20) + cifar10_record(0, 0), true, 1), HasSubstr("coarse label 0-19"));
+  EXPECT_THAT(text(std::string(1, 20) + cifar10_record(0, 0), true, 1),
+              HasSubstr("coarse label 0-19"));
   EXPECT_THAT(text(std::string(1, 0) + cifar10_record(100, 0), true, 1), HasSubstr("a label 0-99"));
   EXPECT_THAT(text(ten, false, 3), HasSubstr("expected 9219 bytes, found 6146"));
   EXPECT_THAT(text(ten.substr(1), false, -1), HasSubstr("a multiple of 3073 bytes"));
@@ -104,7 +108,8 @@ TEST(Cifar, FolderFormsAndMissingBatches) {
   write_all_text(dir / "cifar-10-batches-py/data_batch_1", read_all(fixture("cifar10_python")));
   EXPECT_THAT(message_of<DataError>([&] { load_dataset(spec); }), HasSubstr("data_batch_2"));
   for (int i = 2; i <= 5; ++i)
-    write_all_text(dir / str("cifar-10-batches-py/data_batch_", i), read_all(fixture("cifar10_python")));
+    write_all_text(dir / str("cifar-10-batches-py/data_batch_", i),
+                   read_all(fixture("cifar10_python")));
   const ImageSet set = load_dataset(spec);
   EXPECT_EQ(set.size(), 10);
   EXPECT_EQ(set.class_names[9], "truck");
@@ -137,10 +142,12 @@ TEST(FashionMnist, ShippedFilesAreOfficialAndLoad) {
 TEST(Mnist, ImagesAndLabelsMustBelongTogether) {
   TempDir dir;
   const std::string image(784, '\5');
-  write_all_text(dir / "t10k-images-idx3-ubyte", from_hex("00000803 00000001 0000001c 0000001c") + image);
+  write_all_text(dir / "t10k-images-idx3-ubyte",
+                 from_hex("00000803 00000001 0000001c 0000001c") + image);
   write_all_text(dir / "t10k-labels-idx1-ubyte", from_hex("00000801 00000002 0102"));
   const DatasetSpec spec{"mnist", dir.path(), "test"};
-  EXPECT_THAT(message_of<DataError>([&] { load_dataset(spec); }), HasSubstr("expected u8 labels [1]"));
+  EXPECT_THAT(message_of<DataError>([&] { load_dataset(spec); }),
+              HasSubstr("expected u8 labels [1]"));
   write_all_text(dir / "t10k-labels-idx1-ubyte", from_hex("00000801 00000001 0a"));
   EXPECT_THAT(message_of<DataError>([&] { load_dataset(spec); }),
               HasSubstr("at byte 8: expected a label 0-9, found 10"));
@@ -149,10 +156,15 @@ TEST(Mnist, ImagesAndLabelsMustBelongTogether) {
 }
 
 TEST(Dataset, UnknownNamesAndSplits) {
-  EXPECT_THAT(message_of<UsageError>([] { load_dataset({"cifar-10", "", "test"}); }),
+  EXPECT_THAT(message_of<UsageError>([] {
+                load_dataset({"cifar-10", "", "test"});
+              }),
               HasSubstr("did you mean \"cifar10\"?"));
-  EXPECT_THAT(message_of<UsageError>([] { dataset_info("imagenet21k"); }), HasSubstr("known: cifar10"));
-  EXPECT_THAT(message_of<UsageError>([] { load_dataset({"synth10", "", "val"}); }),
+  EXPECT_THAT(message_of<UsageError>([] { dataset_info("imagenet21k"); }),
+              HasSubstr("known: cifar10"));
+  EXPECT_THAT(message_of<UsageError>([] {
+                load_dataset({"synth10", "", "val"});
+              }),
               HasSubstr("split is train or test"));
   for (const std::string& name : dataset_names()) {
     const DatasetInfo info = dataset_info(name);
@@ -164,7 +176,8 @@ TEST(Dataset, UnknownNamesAndSplits) {
 TEST(Dataset, DefaultFolder) {
   TempDir dir;
   ::setenv("MTCKI_DATA_DIR", dir.path().c_str(), 1);
-  EXPECT_EQ(dataset_default_dir("imagefolder"), dir / "imagefolder");  // nowhere: where it would be put
+  EXPECT_EQ(dataset_default_dir("imagefolder"),
+            dir / "imagefolder");  // nowhere: where it would be put
   std::filesystem::create_directories(dir / "cifar-10");
   EXPECT_EQ(dataset_default_dir("cifar10"), dir / "cifar-10");
   // What ships with the sources is found beside a folder for the rest.
@@ -242,7 +255,8 @@ TEST(TinyImageNet, ValidationLabelsComeFromTheAnnotations) {
   std::filesystem::create_directories(root + "/val/images");
   write_all_text(root + "/val/images/v0.JPEG", read_all(fixture("grey.jpg")));
   write_all_text(root + "/val/images/v1.JPEG", read_all(fixture("q75_420.jpg")));
-  write_all_text(root + "/val/val_annotations.txt", "v0.JPEG\tn01\t0\t0\t1\t1\nv1.JPEG\tn02\t0\t0\t1\t1\n");
+  write_all_text(root + "/val/val_annotations.txt",
+                 "v0.JPEG\tn01\t0\t0\t1\t1\nv1.JPEG\tn02\t0\t0\t1\t1\n");
   const ImageSet train = load_dataset({"tiny-imagenet", dir.path(), "train"});
   EXPECT_EQ(train.class_names, (std::vector<std::string>{"snail", "goldfish"}));
   EXPECT_EQ(train.labels.to_vector<int64_t>(), (std::vector<int64_t>{0, 1}));
@@ -252,7 +266,9 @@ TEST(TinyImageNet, ValidationLabelsComeFromTheAnnotations) {
   EXPECT_THAT(message_of<DataError>([&] { load_image_folder(root, "val"); }),
               HasSubstr("use dataset tiny-imagenet"));
   write_all_text(root + "/val/val_annotations.txt", "v0.JPEG\tn99\n");
-  EXPECT_THAT(message_of<DataError>([&] { load_dataset({"tiny-imagenet", root, "test"}); }),
+  EXPECT_THAT(message_of<DataError>([&] {
+                load_dataset({"tiny-imagenet", root, "test"});
+              }),
               HasSubstr("in line 1"));
   write_all_text(root + "/val/val_annotations.txt", "../../x\tn01\n");
   EXPECT_THROW(load_dataset({"tiny-imagenet", root, "test"}), DataError);
@@ -265,7 +281,8 @@ TEST(Verify, ReportsWhatIsWrongAndHowToRepair) {
   labels[100] ^= 1;
   write_all_text(dir / "t10k-labels-idx1-ubyte.gz", labels);
   write_all_text(dir / "t10k-images-idx3-ubyte.gz", "<html>");
-  std::filesystem::copy_file(source + "train-labels-idx1-ubyte.gz", dir / "train-labels-idx1-ubyte.gz");
+  std::filesystem::copy_file(source + "train-labels-idx1-ubyte.gz",
+                             dir / "train-labels-idx1-ubyte.gz");
   const VerifyReport report = verify_dataset("fashion-mnist", dir.path());
   ASSERT_EQ(report.rows.size(), 4u);
   EXPECT_EQ(report.rows[0].status, FileStatus::missing);
@@ -302,8 +319,8 @@ TEST(Fetch, NothingToDo) {
   EXPECT_THROW(fetch_dataset("imagefolder", "", say), UsageError);
 }
 
-// Without a network, or without curl, the message says so and what to copy by hand. PATH is emptied so that
-// curl cannot be found whatever the machine.
+// Without a network, or without curl, the message says so and what to copy by hand. PATH is emptied
+// so that curl cannot be found whatever the machine.
 TEST(Fetch, SaysPlainlyWhatIsMissing) {
   TempDir dir;
   const char* path = std::getenv("PATH");

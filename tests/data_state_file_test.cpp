@@ -13,9 +13,9 @@
 namespace mtcki::data {
 namespace {
 
-using ::testing::HasSubstr;
 using testing::fixture;
 using testing::from_hex;
+using ::testing::HasSubstr;
 using testing::message_of;
 using testing::read_all;
 using testing::TempDir;
@@ -63,12 +63,14 @@ TEST(Safetensors, SortsByDtypeThenName) {
 TEST(Safetensors, RoundTripOfEveryDtypeShapeAndName) {
   TempDir dir;
   NamedTensors tensors;
-  for (const DType d : {DType::f32, DType::f64, DType::bf16, DType::i64, DType::i32, DType::u8,
-                        DType::boolean})
-    for (const Shape& s : {Shape{}, Shape{0}, Shape{3}, Shape{2, 0, 3}, Shape{1, 2, 1, 2, 1, 2, 1, 2}}) {
+  for (const DType d :
+       {DType::f32, DType::f64, DType::bf16, DType::i64, DType::i32, DType::u8, DType::boolean})
+    for (const Shape& s :
+         {Shape{}, Shape{0}, Shape{3}, Shape{2, 0, 3}, Shape{1, 2, 1, 2, 1, 2, 1, 2}}) {
       Tensor t = Tensor::zeros(s, d);
       for (size_t i = 0; i < t.nbytes(); ++i)
-        static_cast<uint8_t*>(t.raw())[i] = d == DType::boolean ? i % 2 : static_cast<uint8_t>(i * 29);
+        static_cast<uint8_t*>(t.raw())[i] =
+            d == DType::boolean ? i % 2 : static_cast<uint8_t>(i * 29);
       tensors.emplace_back(str(name_of(d), s, " \"\\\n\x01 \xc3\xbc"), t);
     }
   const std::map<std::string, std::string> metadata = {{"k \"", "v\t\xe2\x82\xac"}, {"", ""}};
@@ -99,10 +101,9 @@ TEST(Safetensors, RefusesToWriteBadNames) {
 }
 
 TEST(Safetensors, ReadsForeignDtypes) {
-  const std::string json =
-      R"({"h":{"dtype":"F16","shape":[2],"data_offsets":[0,4]},)"
-      R"("i":{"dtype":"I8","shape":[2],"data_offsets":[4,6]},)"
-      R"("u":{"dtype":"U32","shape":[1],"data_offsets":[6,10]}})";
+  const std::string json = R"({"h":{"dtype":"F16","shape":[2],"data_offsets":[0,4]},)"
+                           R"("i":{"dtype":"I8","shape":[2],"data_offsets":[4,6]},)"
+                           R"("u":{"dtype":"U32","shape":[1],"data_offsets":[6,10]}})";
   const StateFile f =
       parse_safetensors(as_bytes(file_of(json, from_hex("003c00c0 ff7f ffffffff"))), "f");
   EXPECT_EQ(f.tensors[0].second.to_vector<float>(), (std::vector<float>{1, -2}));
@@ -120,7 +121,9 @@ TEST(Safetensors, UnknownDtypeIsAnErrorOnlyWhenAskedFor) {
 }
 
 TEST(Safetensors, RefusesBadHeaders) {
-  const auto entry = [](const std::string& fields) { return file_of("{\"a\":{" + fields + "}}", "abcd"); };
+  const auto entry = [](const std::string& fields) {
+    return file_of("{\"a\":{" + fields + "}}", "abcd");
+  };
   const struct {
     std::string content, text;
   } rows[] = {
@@ -148,17 +151,20 @@ TEST(Safetensors, RefusesBadHeaders) {
       {entry(R"("dtype":"F32","shape":[[1]],"data_offsets":[0,4])"), "unexpected a list"},
       {entry(R"("dtype":"F32","shape":[1,1,1,1,1,1,1,1,1],"data_offsets":[0,4])"), "more than 8"},
       {entry(R"("dtype":"F32","shape":[2],"data_offsets":[0,4])"), "bytes of its shape [2] F32"},
-      {entry(R"("dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,4])"), "bytes of its shape"},
+      {entry(R"("dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,4])"),
+       "bytes of its shape"},
       {entry(R"("dtype":"F32","shape":[1],"data_offsets":[4,0])"), "to begin at buffer byte 0"},
       {entry(R"("dtype":"U8","shape":[3],"data_offsets":[1,4])"), "to begin at buffer byte 0"},
       {entry(R"("dtype":"U8","shape":[3],"data_offsets":[0,3])"), "expected a file of"},
       {entry(R"("dtype":"U8","shape":[5],"data_offsets":[0,5])"), "truncated"},
       {entry(R"("dtype":"U8","shape":[4],"data_offsets":[0,18446744073709551615])"), "the number"},
       {file_of(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},)"
-               R"("b":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}})", "abcd"),
+               R"("b":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}})",
+               "abcd"),
        "to begin at buffer byte 4"},
       {file_of(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},)"
-               R"("a":{"dtype":"U8","shape":[0],"data_offsets":[4,4]}})", "abcd"),
+               R"("a":{"dtype":"U8","shape":[0],"data_offsets":[4,4]}})",
+               "abcd"),
        "duplicate key \"a\""},
       {"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"},
       {"<!DOCTYPE html><html>", "HTML page"},
@@ -189,10 +195,14 @@ TEST(Half, AllValuesOfTheFormat) {
 // The archive of formats: torch.save(OrderedDict(w=tensor([1.,2.]), n=tensor(7))) by PyTorch 1.13.
 TEST(Torch, PickleOfPyTorch113) {
   const std::string pickled = from_hex(
-      "800263636f6c6c656374696f6e730a4f726465726564446963740a71002952710128580100000077710263746f726368"
-      "2e5f7574696c730a5f72656275696c645f74656e736f725f76320a71032828580700000073746f72616765710463746f"
-      "7263680a466c6f617453746f726167650a71055801000000307106580300000063707571074b02747108514b004b0285"
-      "71094b0185710a8968002952710b74710c52710d58010000006e710e68032828680463746f7263680a4c6f6e6753746f"
+      "800263636f6c6c656374696f6e730a4f726465726564446963740a71002952710128580100000077710263746f72"
+      "6368"
+      "2e5f7574696c730a5f72656275696c645f74656e736f725f76320a71032828580700000073746f72616765710463"
+      "746f"
+      "7263680a466c6f617453746f726167650a71055801000000307106580300000063707571074b02747108514b004b"
+      "0285"
+      "71094b0185710a8968002952710b74710c52710d58010000006e710e68032828680463746f7263680a4c6f6e6753"
+      "746f"
       "726167650a710f580100000031711068074b01747111514b00292989680029527112747113527114752e");
   EXPECT_EQ(crc32(pickled.data(), pickled.size()), 0x6f9eb248u);
   ByteReader reader(as_bytes(pickled), "data.pkl");
@@ -261,8 +271,9 @@ TEST(Pickle, RefusesEverythingButData) {
 
 TEST(Pickle, NumbersAndDeepNesting) {
   const std::string text = from_hex("8002") + "(K\x01M\x02\x01J" + from_hex("feffffff") + "\x8a" +
-                           from_hex("02ff7f") + "\x8a" + from_hex("01ff") + "\x8a" + from_hex("00") + "G" +
-                           from_hex("3ff8000000000000") + "NX" + from_hex("02000000") + "ab\x88t.";
+                           from_hex("02ff7f") + "\x8a" + from_hex("01ff") + "\x8a" +
+                           from_hex("00") + "G" + from_hex("3ff8000000000000") + "NX" +
+                           from_hex("02000000") + "ab\x88t.";
   ByteReader reader(as_bytes(text), "p");
   const Pickle p(&reader, {});
   const auto item = [&](size_t i) { return p.at(p.root().items[i]); };
@@ -285,12 +296,14 @@ TEST(Pickle, NumbersAndDeepNesting) {
 std::string stream_file(const std::string& arguments, const std::string& storages,
                         const std::string& view = "N") {
   const std::string id = "(X" + from_hex("07000000") + "storagectorch\nFloatStorage\nX" +
-                         from_hex("01000000") + "0X" + from_hex("03000000") + "cpuK\x06" + view + "tQ";
+                         from_hex("01000000") + "0X" + from_hex("03000000") + "cpuK\x06" + view +
+                         "tQ";
   const std::string object = from_hex("8002") + "}X" + from_hex("01000000") +
                              "wctorch._utils\n_rebuild_tensor\n(" + id + arguments + "tRs.";
   const std::string keys = from_hex("8002") + "]X" + from_hex("01000000") + "0a.";
   const std::string system = from_hex("8002") + "}X" + from_hex("0d000000") + "little_endian\x88s.";
-  return from_hex("80028a0a6cfc9c46f9206aa850192e 80024de9032e") + system + object + keys + storages;
+  return from_hex("80028a0a6cfc9c46f9206aa850192e 80024de9032e") + system + object + keys +
+         storages;
 }
 std::string six_floats() {
   std::string out = from_hex("0600000000000000");
@@ -309,7 +322,8 @@ TEST(Torch, HonoursStrideOffsetAndViews) {
   // A view of 3 elements from element 2 of the storage.
   const std::string view = "(X" + from_hex("01000000") + "vK\x02K\x03t";
   const std::string g = stream_file("K\x01K\x02\x85K\x01\x85", six_floats(), view);
-  EXPECT_EQ(parse_torch(as_bytes(g), "f").tensors[0].second.to_vector<float>(), (std::vector<float>{3, 4}));
+  EXPECT_EQ(parse_torch(as_bytes(g), "f").tensors[0].second.to_vector<float>(),
+            (std::vector<float>{3, 4}));
 }
 
 TEST(Torch, RefusesTensorsOutsideTheirStorage) {
@@ -321,7 +335,8 @@ TEST(Torch, RefusesTensorsOutsideTheirStorage) {
   const std::string view = "(X" + from_hex("01000000") + "vK\x02K\x03t";
   const std::string bad_view = "(X" + from_hex("01000000") + "vK\x04K\x03t";
   EXPECT_THAT(text("K\x01K\x06\x85K\x01\x85"), HasSubstr("inside its storage of 6"));
-  EXPECT_THAT(text(zero + "K\x07\x85" + zero + "\x85"), HasSubstr("inside its storage"));  // stride 0
+  EXPECT_THAT(text(zero + "K\x07\x85" + zero + "\x85"),
+              HasSubstr("inside its storage"));  // stride 0
   EXPECT_THAT(text("J" + from_hex("ffffffff") + "K\x01\x85K\x01\x85"), HasSubstr("offset >= 0"));
   EXPECT_THAT(text("K\x05K\x02\x85J" + from_hex("ffffffff") + "\x85"), HasSubstr("strides >= 0"));
   EXPECT_THAT(text(zero + "K\x02\x85)"), HasSubstr("one stride per size"));

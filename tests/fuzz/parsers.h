@@ -1,4 +1,5 @@
-// Every parser of files behind one signature: the fuzz targets and the corpus replay of the tests use it.
+// Every parser of files behind one signature: the fuzz targets and the corpus replay of the tests
+// use it.
 #pragma once
 
 #include <cstdint>
@@ -23,8 +24,10 @@ inline constexpr Parser kParsers[] = {
     {"safetensors", [](data::Bytes b) { data::parse_safetensors(b, "input"); }},
     {"torch_zip", [](data::Bytes b) { data::parse_torch_zip(b, "input"); }},
     {"torch_stream", [](data::Bytes b) { data::parse_torch_stream(b, "input"); }},
-    {"cifar_pickle", [](data::Bytes b) { data::parse_cifar_pickle(b, "input", b.size() % 2 == 1); }},
-    {"cifar_binary", [](data::Bytes b) { data::parse_cifar_binary(b, "input", b.size() % 2 == 0); }},
+    {"cifar_pickle",
+     [](data::Bytes b) { data::parse_cifar_pickle(b, "input", b.size() % 2 == 1); }},
+    {"cifar_binary",
+     [](data::Bytes b) { data::parse_cifar_binary(b, "input", b.size() % 2 == 0); }},
     {"idx", [](data::Bytes b) { data::parse_idx(b, "input"); }},
     {"npy", [](data::Bytes b) { data::parse_npy(b, "input"); }},
     {"npz", [](data::Bytes b) { data::parse_npz(b, "input"); }},
