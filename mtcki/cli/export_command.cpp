@@ -8,6 +8,8 @@
 #include "mtcki/cli/commands.h"
 #include "mtcki/image_pool.h"
 #include "mtcki/model_file.h"
+#include "mtcki/npz_file.h"
+#include "mtcki/onnx_export.h"
 #include "tensor/error.h"
 
 namespace mtcki::cli {
@@ -16,8 +18,8 @@ namespace fs = std::filesystem;
 
 int export_weights_command(const ExportWeightsOptions& o) {
   const std::string ending = fs::path(o.out).extension().string();
-  if (ending != ".safetensors")
-    throw UsageError("--out \"" + o.out + "\": the name must end in .safetensors");
+  if (ending != ".safetensors" && ending != ".npz" && ending != ".onnx")
+    throw UsageError("--out \"" + o.out + "\": the name must end in .safetensors, .npz or .onnx");
   std::error_code ec;
   if (!fs::is_regular_file(o.weights, ec))
     throw DataError("--weights \"" + o.weights + "\": no such file");
@@ -36,7 +38,14 @@ int export_weights_command(const ExportWeightsOptions& o) {
   const auto net = load_model(o.weights, spec, o.name_map, &card);
   card.spec = spec;
   net->eval();
-  write_model_file(o.out, *net, card);
+  if (ending == ".safetensors") {
+    write_model_file(o.out, *net, card);
+  } else if (ending == ".npz") {
+    const nn::StateDict state = net->state_dict();
+    write_npz(o.out, data::NamedTensors(state.begin(), state.end()));
+  } else {
+    write_onnx(o.out, *net, spec, card.normalization);
+  }
   std::printf("%s: %s, %lld parameters\n", o.out.c_str(), spec.name.c_str(),
               static_cast<long long>(net->parameter_count()));
   return 0;
