@@ -19,12 +19,12 @@ int main() {
   const Variable y = add(add(linear(x, truth, {}), 0.5), Variable(noise));
 
   const auto optimizer = optim::make_sgd({optim::group_of(model)}, {.lr = 0.1, .momentum = 0.9});
-  for (int step = 0; step < 100; ++step) {
+  for (int step = 0; step < 200; ++step) {
     optimizer->zero_grad();
     const Variable loss = mean(square(model(x) - y));
     loss.backward();
     optimizer->step();
-    if (step % 20 == 0) std::printf("step %3d  loss %.6f\n", step, loss.item());
+    if (step % 40 == 0) std::printf("step %3d  loss %.6f\n", step, loss.item());
   }
   const std::vector<float> w = model.weight.data().to_vector<float>();
   std::printf("y = %.2f a - %.2f b + %.2f\n", w[0], -w[1], model.bias->data().item());

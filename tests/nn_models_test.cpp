@@ -66,8 +66,8 @@ std::vector<std::string> key_lines(Module& module) {
   std::vector<std::string> out;
   for (const auto& [name, t] : module.state_dict()) {
     std::string shape;
-    for (const int64_t d : t.shape()) shape += (shape.empty() ? "" : "x") + std::to_string(d);
-    out.push_back(name + " " + (shape.empty() ? "scalar" : shape));
+    for (const int64_t d : t.shape()) shape += str(shape.empty() ? "" : "x", d);
+    out.push_back(str(name, " ", shape.empty() ? "scalar" : shape));
   }
   return out;
 }
