@@ -75,7 +75,7 @@ void accumulate(const Operands& o, float* out) {
       const int64_t first = b * o.block_size + o.taps[t];
       for (int64_t c = first; c < first + lanes; ++c, w += KV * kWidth) {
         V wv[KV];
-        MTCKI_UNROLL for (int k = 0; k < KV; ++k) wv[k] = load(w + k * kWidth);
+        MTCKI_UNROLL for (int k = 0; k < KV; ++k) wv[k] = load_once(w + k * kWidth);
         MTCKI_UNROLL for (int p = 0; p < P; ++p) {
           const V x = broadcast(base[p][c]);
           MTCKI_UNROLL for (int k = 0; k < KV; ++k) acc[p][k] += x * wv[k];
@@ -109,9 +109,9 @@ void accumulate_few(const Operands& o, float* out) {
     for (int64_t t = 0; t < o.tap_count; ++t, w += K * kWidth) {
       const int64_t at = b * o.block_size + o.taps[t];
       V wv[K];
-      MTCKI_UNROLL for (int k = 0; k < K; ++k) wv[k] = load(w + k * kWidth);
+      MTCKI_UNROLL for (int k = 0; k < K; ++k) wv[k] = load_once(w + k * kWidth);
       MTCKI_UNROLL for (int p = 0; p < P; ++p) {
-        const V x = load(base[p] + at);
+        const V x = load_once(base[p] + at);
         MTCKI_UNROLL for (int k = 0; k < K; ++k) acc[p][k] += x * wv[k];
       }
     }

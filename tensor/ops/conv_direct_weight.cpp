@@ -41,7 +41,7 @@ void accumulate(const Lines& l, const int64_t* row_at, const int64_t* column_at,
         l.columns + l.column_line[i] + column_at[c];
     for (int64_t p = 0, rp = 0, cp = 0; p < l.length; ++p, rp += l.row_step, cp += l.column_step) {
       V cv[C];
-      MTCKI_UNROLL for (int c = 0; c < C; ++c) cv[c] = load(column[c] + cp);
+      MTCKI_UNROLL for (int c = 0; c < C; ++c) cv[c] = load_once(column[c] + cp);
       MTCKI_UNROLL for (int r = 0; r < R; ++r) {
         const V x = broadcast(row[r][rp]);
         MTCKI_UNROLL for (int c = 0; c < C; ++c) acc[r][c] += x * cv[c];

@@ -45,7 +45,7 @@ void product(int64_t tiles, const float* v, const float* y, int64_t y_block, flo
       V{};
   for (int64_t t = 0; t < tiles; ++t, v += kWidth, y += kWidth) {
     V yv[KV];
-    MTCKI_UNROLL for (int k = 0; k < KV; ++k) yv[k] = load(y + k * y_block);
+    MTCKI_UNROLL for (int k = 0; k < KV; ++k) yv[k] = load_once(y + k * y_block);
     MTCKI_UNROLL for (int r = 0; r < kRows; ++r) {
       const V x = broadcast(v[r]);
       MTCKI_UNROLL for (int k = 0; k < KV; ++k) acc[r][k] += x * yv[k];

@@ -30,7 +30,7 @@ void kernel(int64_t depth, const T* a, const T* b, T* c, int64_t ldc, bool first
   V acc[R][2];
   MTCKI_UNROLL for (int r = 0; r < R; ++r) acc[r][0] = acc[r][1] = V{};
   for (int64_t k = 0; k < depth; ++k) {
-    const V b0 = load<T>(b), b1 = load<T>(b + W);
+    const V b0 = load_once<T>(b), b1 = load_once<T>(b + W);
     MTCKI_UNROLL for (int r = 0; r < R; ++r) {
       const V x = broadcast<T>(a[r]);
       acc[r][0] += x * b0;

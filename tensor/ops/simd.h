@@ -31,6 +31,16 @@ inline __attribute__((always_inline)) typename Simd<T>::Vector load(const T* p) 
   std::memcpy(&v, p, sizeof v);  // one unaligned load
   return v;
 }
+// A load whose value is used several times. Without the barrier GCC may fold the load into every
+// multiply-add that uses it, and a kernel with few of those per load waits for the load ports.
+template <class T>
+inline __attribute__((always_inline)) typename Simd<T>::Vector load_once(const T* p) {
+  auto v = load(p);
+#if defined(__AVX__)
+  __asm__("" : "+v"(v));
+#endif
+  return v;
+}
 template <class T>
 inline __attribute__((always_inline)) void store(T* p, typename Simd<T>::Vector v) {
   std::memcpy(p, &v, sizeof v);
