@@ -174,7 +174,7 @@ TEST(Pipeline, AdversarialRoundsResumeToo) {
   config.adversarial.rounds = 2;
   config.adversarial.kd_steps = 3;
   config.distill.checkpoint_every = 2;
-  const std::string whole = fresh_folder("rounds");
+  const std::string whole = fresh_folder("uncut_rounds");
   RunLog log;
   const PipelineResult r = run_pipeline(config, whole, log);
   std::map<std::string, double> metrics(r.metrics.begin(), r.metrics.end());
