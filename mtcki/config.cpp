@@ -402,11 +402,15 @@ void validate(const RunConfig& c) {
   if (s.teachers_per_step > static_cast<int64_t>(c.teachers.size()))
     throw UsageError(fmt::format("synthesis.teachers_per_step: {} of {} teachers",
                                  s.teachers_per_step, c.teachers.size()));
-  if (s.teachers_per_step > 0 && s.cr > 0 && s.cr_mode != "each" &&
+  if (s.teachers_per_step > 0 && s.cr > 0 && s.cr_mode == "cat" &&
       s.teachers_per_step < static_cast<int64_t>(c.teachers.size()))
     throw UsageError(
         "synthesis.teachers_per_step: with a part of the teachers, synthesis.cr needs "
-        "cr_mode=each");
+        "cr_mode each or first");
+  if (s.adv > 0)
+    throw UsageError(
+        "synthesis.adv: there is no student while the set is made; set adversarial.rounds and "
+        "adversarial.adv");
   if (c.adversarial.rounds > 0 && c.students.empty())
     throw UsageError("adversarial.rounds: needs a student");
   if (!c.metrics.classifier_weights.empty() && c.metrics.classifier_model.empty())

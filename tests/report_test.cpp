@@ -57,8 +57,22 @@ class ReportTest : public ::testing::Test {
   fs::path dir_;
 };
 
+// Pictures are long and hold no markup: without them the patterns below are quick.
+std::string without_pictures(const std::string& html) {
+  const std::string begin = "data:image/png;base64,";
+  std::string out;
+  size_t at = 0;
+  for (size_t p = 0; (p = html.find(begin, at)) != std::string::npos;) {
+    out += html.substr(at, p + begin.size() - at);
+    at = html.find('"', p);
+  }
+  return out + html.substr(at);
+}
+
 // Nothing in the page may load or run anything.
-void expect_self_contained(const std::string& html) {
+void expect_self_contained(const std::string& page) {
+  EXPECT_LE(page.size(), 5'000'000u);
+  const std::string html = without_pictures(page);
   EXPECT_THAT(html, Not(HasSubstr("<script")));
   EXPECT_THAT(html, Not(HasSubstr("<link")));
   EXPECT_THAT(html, Not(HasSubstr("@import")));
@@ -67,7 +81,6 @@ void expect_self_contained(const std::string& html) {
   for (auto it = std::sregex_iterator(html.begin(), html.end(), address);
        it != std::sregex_iterator(); ++it)
     EXPECT_EQ((*it)[2].str(), "data:") << it->str();
-  EXPECT_LE(html.size(), 5'000'000u);
 }
 
 TEST_F(ReportTest, ShowsTheRunAndEscapesEverything) {
@@ -93,7 +106,8 @@ TEST_F(ReportTest, ShowsTheRunAndEscapesEverything) {
 
 // Every opened element is closed, in order: what a browser would otherwise guess.
 TEST_F(ReportTest, ElementsAreBalanced) {
-  const std::string html = report_html({run("a", 300), run("b", 10)}, {5, 3'000'000});
+  const std::string html =
+      without_pictures(report_html({run("a", 300), run("b", 10)}, {5, 3'000'000}));
   EXPECT_THAT(html, HasSubstr("http-equiv=\"refresh\" content=\"5\""));
   std::vector<std::string> open;
   const std::regex tag("<(/?)([a-z0-9]+)([^>]*?)(/?)>");
