@@ -1,5 +1,6 @@
 #include "mtcki/progress.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 
@@ -28,27 +29,30 @@ std::string Progress::text(const std::string& stage, int64_t done, int64_t total
   char buffer[96];
   std::string tail;
   const auto add = [&tail](const std::string& s) { tail += (tail.empty() ? "" : "  ") + s; };
-  for (const auto& [name, value] : values) {
-    const bool percent = name.find("top1") != std::string::npos || name == "acc";
-    std::snprintf(buffer, sizeof buffer, percent ? "%s %.2f%%" : "%s %.4g", name.c_str(), value);
-    add(buffer);
-  }
+  // What must be seen comes first: a narrow terminal cuts the end.
+  if (done < total) add("ETA " + duration_text(eta_seconds));
   if (images_per_second > 0) {
     std::snprintf(buffer, sizeof buffer, "%.*f img/s", images_per_second < 10 ? 1 : 0,
                   images_per_second);
     add(buffer);
   }
-  if (done < total) add("ETA " + duration_text(eta_seconds));
+  for (const auto& [name, value] : values) {
+    const bool percent = name.find("top1") != std::string::npos || name == "acc";
+    std::snprintf(buffer, sizeof buffer, percent ? "%s %.2f%%" : "%s %.4g", name.c_str(), value);
+    add(buffer);
+  }
   const double share = total > 0 ? static_cast<double>(done) / static_cast<double>(total) : 0.0;
   std::snprintf(buffer, sizeof buffer, "%3.0f%% %lld/%lld", 100 * share,
                 static_cast<long long>(done), static_cast<long long>(total));
   if (width <= 0) return stage + " " + buffer + "  " + tail;
-  const int bar = 20;
-  const int filled = static_cast<int>(std::lround(bar * std::min(1.0, share)));
-  std::string drawn;
-  for (int i = 0; i < bar; ++i) drawn += i < filled ? "#" : "-";
-  std::string out = stage + " [" + drawn + "] " + buffer + "  " + tail;
-  if (static_cast<int>(out.size()) >= width) out = stage + " " + buffer + "  " + tail;
+  std::string out;
+  for (const int bar : {20, 10, 0}) {
+    const int filled = static_cast<int>(std::lround(bar * std::min(1.0, share)));
+    out = stage + " ";
+    if (bar > 0) out += "[" + std::string(filled, '#') + std::string(bar - filled, '-') + "] ";
+    out += std::string(buffer) + "  " + tail;
+    if (static_cast<int>(out.size()) < width) break;
+  }
   if (static_cast<int>(out.size()) >= width) out.resize(static_cast<size_t>(width) - 1);
   return out;
 }
