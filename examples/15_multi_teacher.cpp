@@ -22,8 +22,8 @@ int main() {
   config.train.pad = 2;
   config.train.flip = false;
   config.teachers.resize(2);
-  config.teachers[0].model = "vgg8_w0.125";
-  config.teachers[1].model = "resnet8";
+  config.teachers[0].name = config.teachers[0].model = "vgg8_w0.125";
+  config.teachers[1].name = config.teachers[1].model = "resnet8";
 
   SynthesisConfig& s = config.synthesis;
   s.batches = 10;
@@ -48,7 +48,7 @@ int main() {
   d.pad = 2;
   d.flip = false;
   config.students.resize(1);
-  config.students[0].model = "vgg8_w0.125";
+  config.students[0].name = config.students[0].model = "vgg8_w0.125";
   validate(config);
 
   const std::string folder = (std::filesystem::temp_directory_path() / "mtcki_multi_teacher").string();
