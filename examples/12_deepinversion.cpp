@@ -1,7 +1,7 @@
-// Images out of a trained classifier, without any image: pixels are optimised until every batch norm
-// of the frozen teacher sees the statistics that it saw in training, and until the teacher recognises
-// the wanted class (Yin et al. 2020). No generator, no contrast: the core of the method alone.
-// Expect: statistics loss more than halved: yes
+// Images out of a trained classifier, without any image: pixels are optimised until every batch
+// norm of the frozen teacher sees the statistics that it saw in training, and until the teacher
+// recognises the wanted class (Yin et al. 2020). No generator, no contrast: the core of the method
+// alone. Expect: statistics loss more than halved: yes
 #include <cstdio>
 #include <filesystem>
 
@@ -63,26 +63,28 @@ int main() {
   double first = 0, last = 0;
   for (int64_t step = 0; step < steps; ++step) {
     adam->zero_grad();
-    const ViewParameters views =
-        draw_views(batch, 28, 28, 2, false, 0.25, Rng{1, rng_stream("views"), static_cast<uint64_t>(step)});
+    const ViewParameters views = draw_views(
+        batch, 28, 28, 2, false, 0.25, Rng{1, rng_stream("views"), static_cast<uint64_t>(step)});
     const Teacher::View seen = teacher.view(global_view(images, views, 2), Teacher::kBn);
     const Variable bn = statistics.layers(0, seen.bn_inputs);
-    const Variable loss = bn + class_prior_each({seen.logits}, {1.0}, labels) +
-                          0.5 * total_variation(images);
+    const Variable loss =
+        bn + class_prior_each({seen.logits}, {1.0}, labels) + 0.5 * total_variation(images);
     last = bn.item();
     if (step == 0) first = last;
     loss.backward();
     adam->step();
     images.set_data(clamp(images.data(), 0.0, 1.0));  // pixels stay pixels
     if (step % 25 == 0 || step + 1 == steps) {
-      std::printf("step %3d  statistics %7.3f  total variation %.3f\n", static_cast<int>(step), last,
-                  total_variation(images).item());
+      std::printf("step %3d  statistics %7.3f  total variation %.3f\n", static_cast<int>(step),
+                  last, total_variation(images).item());
       film.push_back(unit_to_u8(images.data().slice(0, 10)));
     }
   }
-  const std::string path = (std::filesystem::temp_directory_path() / "mtcki_deepinversion.png").string();
+  const std::string path =
+      (std::filesystem::temp_directory_path() / "mtcki_deepinversion.png").string();
   data::write_png(path, data::image_grid(cat(film), 10));
   std::printf("one row per 25 steps, one column per class: %s\n", path.c_str());
-  std::printf("recognised as wanted: %.0f %%\n", accuracy(teacher.ask(images.data()).logits.data(), labels).top1);
+  std::printf("recognised as wanted: %.0f %%\n",
+              accuracy(teacher.ask(images.data()).logits.data(), labels).top1);
   std::printf("statistics loss more than halved: %s\n", last < 0.5 * first ? "yes" : "no");
 }

@@ -28,7 +28,7 @@ int main() {
   SynthesisConfig& s = config.synthesis;
   s.batches = 10;
   s.batch_size = 60;
-  s.g_steps = 25;     // optimiser steps per batch of images
+  s.g_steps = 25;  // optimiser steps per batch of images
   s.nz = 32;
   s.ngf = 8;
   s.lr_g = 1e-2;
@@ -51,7 +51,8 @@ int main() {
   config.students[0].name = config.students[0].model = "vgg8_w0.125";
   validate(config);
 
-  const std::string folder = (std::filesystem::temp_directory_path() / "mtcki_multi_teacher").string();
+  const std::string folder =
+      (std::filesystem::temp_directory_path() / "mtcki_multi_teacher").string();
   std::filesystem::remove_all(folder);
   std::filesystem::create_directories(folder);
   RunLog log;  // silent; RunLog(folder, true) would write metrics and pictures

@@ -1,6 +1,6 @@
-// Generate once, teach many: a synthetic set is a folder of its own. Here it is made once, read back,
-// and teaches two students of different architecture; its bytes do not change.
-// Expect: one set of 100 images taught 2 students
+// Generate once, teach many: a synthetic set is a folder of its own. Here it is made once, read
+// back, and teaches two students of different architecture; its bytes do not change. Expect: one
+// set of 100 images taught 2 students
 #include <cstdio>
 #include <filesystem>
 
@@ -10,7 +10,8 @@
 
 using namespace mtcki;
 
-// An untrained teacher is enough to show how the parts fit together; 15_multi_teacher trains its own.
+// An untrained teacher is enough to show how the parts fit together; 15_multi_teacher trains its
+// own.
 std::unique_ptr<Teacher> make_teacher(const char* name, uint64_t seed, const data::ImageSet& real) {
   const nn::ModelSpec spec{name, 1, 28, 10};
   nn::Init init(seed);

@@ -23,8 +23,8 @@ data::ImageSet joined(const data::ImageSet& base, const ImagePool& more) {
 
 }  // namespace
 
-AdversarialResult adversarial_rounds(const AdversarialJob& job, Teachers& teachers, Student& student,
-                                     const data::ImageSet& test, RunLog& log) {
+AdversarialResult adversarial_rounds(const AdversarialJob& job, Teachers& teachers,
+                                     Student& student, const data::ImageSet& test, RunLog& log) {
   const int64_t kd = job.config.kd_steps, rounds = job.config.rounds;
   // A round is g_steps of synthesis, then kd of distillation; both count as steps of the stage, so
   // that it can stop and resume anywhere.
@@ -41,7 +41,8 @@ AdversarialResult adversarial_rounds(const AdversarialJob& job, Teachers& teache
   const auto continue_stage_a = [&] {
     const auto state = CheckpointStore(job.stage_a_dir + "/final", job.stage_a_sha256).load();
     if (!state)
-      throw UsageError(str(job.stage_a_dir, ": no finished synthesis to continue; run `mtcki invert`"));
+      throw UsageError(
+          str(job.stage_a_dir, ": no finished synthesis to continue; run `mtcki invert`"));
     synthesizer.load(*state);
     if (synthesizer.contrast()) stage_a_bank.restore(*synthesizer.contrast(), batches_before);
   };
@@ -94,8 +95,8 @@ AdversarialResult adversarial_rounds(const AdversarialJob& job, Teachers& teache
     synthesizer.load(synthesis);
     const int64_t own = synthesizer.batch() - batches_before;
     if (pool.batches() < own)
-      throw DataError(str(pool.dir(), ": lists ", pool.batches(), " batches, the checkpoint is at ", own,
-                          "; delete the student's folder to start it again"));
+      throw DataError(str(pool.dir(), ": lists ", pool.batches(), " batches, the checkpoint is at ",
+                          own, "; delete the student's folder to start it again"));
     pool.truncate(own);
     set_round = -1;
     if (!synthesizer.contrast()) return;

@@ -10,14 +10,14 @@
 namespace mtcki {
 
 struct AdversarialJob {
-  DistillJob distill;           // of this student; its epochs are the rounds
+  DistillJob distill;  // of this student; its epochs are the rounds
   AdversarialConfig config;
   SynthesisConfig synthesis;
   Synthesizer::Options options;
-  std::string stage_a_dir;      // the shared set, never written; its final/ is where synthesis goes on
+  std::string stage_a_dir;  // the shared set, never written; its final/ is where synthesis goes on
   std::string stage_a_bank_dir;
-  std::string stage_a_sha256;   // of the configuration that made it
-  PoolInfo info;                // of the batches of this stage, kept in distill.dir/synth
+  std::string stage_a_sha256;  // of the configuration that made it
+  PoolInfo info;               // of the batches of this stage, kept in distill.dir/synth
 };
 struct AdversarialResult {
   FitResult fit;
@@ -25,7 +25,7 @@ struct AdversarialResult {
   int64_t images = 0;
 };
 
-AdversarialResult adversarial_rounds(const AdversarialJob& job, Teachers& teachers, Student& student,
-                                     const data::ImageSet& test, RunLog& log);
+AdversarialResult adversarial_rounds(const AdversarialJob& job, Teachers& teachers,
+                                     Student& student, const data::ImageSet& test, RunLog& log);
 
 }  // namespace mtcki

@@ -38,7 +38,8 @@ void BankShards::add(HistoryContrast& contrast, size_t head, int64_t batch) cons
   const Tensor local = entry(file.tensors, "phi_local" + suffix(head));
   const Tensor global = entry(file.tensors, "phi_global" + suffix(head));
   const Shape expected{batch_size_, bank.channels()};
-  if (!local.defined() || !global.defined() || local.shape() != expected || global.shape() != expected)
+  if (!local.defined() || !global.defined() || local.shape() != expected ||
+      global.shape() != expected)
     throw DataError(str(path(batch), ": needs phi_local and phi_global ", expected.to_string(),
                         "; delete this stage's folder to start it again"));
   bank.add(local, global);

@@ -18,7 +18,8 @@ class BatchSource {
   int64_t batches_per_pass() const { return per_pass_; }
 
   data::Batch at(int64_t step) {
-    if (step != next_ || step % per_pass_ == 0) loader_.start_epoch(step / per_pass_, step % per_pass_);
+    if (step != next_ || step % per_pass_ == 0)
+      loader_.start_epoch(step / per_pass_, step % per_pass_);
     next_ = step + 1;
     data::Batch batch = loader_.next();
     if (!batch.defined()) throw Error(str("loader ended before step ", step));

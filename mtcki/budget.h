@@ -2,17 +2,16 @@
 #pragma once
 
 #include <cstdint>
-
 #include <nlohmann/json.hpp>
 
 namespace mtcki {
 
 struct Budget {
-  int64_t images = 0;           // synthesised
+  int64_t images = 0;  // synthesised
   int64_t generator_steps = 0;
   int64_t kd_steps = 0;
-  double forward_macs = 0;      // teachers and judging student, forward, in synthesis
-  double kd_forward_macs = 0;   // teachers, forward, in distillation
+  double forward_macs = 0;     // teachers and judging student, forward, in synthesis
+  double kd_forward_macs = 0;  // teachers, forward, in distillation
 
   nlohmann::json to_json() const {
     return {{"images", images},

@@ -16,7 +16,8 @@ namespace {
 std::unique_ptr<TeacherStudentContrast> make_contrast(const Teachers& teachers, Student& student,
                                                       const DistillConfig& config, uint64_t seed) {
   if (config.ts <= 0) return nullptr;
-  return std::make_unique<TeacherStudentContrast>(teachers, student.net().feature_dim(), config, seed);
+  return std::make_unique<TeacherStudentContrast>(teachers, student.net().feature_dim(), config,
+                                                  seed);
 }
 
 std::vector<optim::ParameterGroup> groups_of(Student& student, TeacherStudentContrast* contrast) {
@@ -62,8 +63,9 @@ Distiller::Distiller(Teachers& teachers, Student& student, const DistillConfig& 
 
 Values Distiller::step(const data::Batch& batch, int64_t step) {
   const double ramp_steps = config_.ts_ramp * static_cast<double>(total_steps_);
-  const double eta =
-      ramp_steps > 0 ? config_.ts * std::min(1.0, static_cast<double>(step) / ramp_steps) : config_.ts;
+  const double eta = ramp_steps > 0
+                         ? config_.ts * std::min(1.0, static_cast<double>(step) / ramp_steps)
+                         : config_.ts;
   const bool contrasts = contrast_ && eta > 0;
   std::vector<Tensor> logits, features;
   {
@@ -75,8 +77,8 @@ Values Distiller::step(const data::Batch& batch, int64_t step) {
     }
   }
   const StageScope scope("distill/student");
-  const Tensor targets = fused_targets(config_.fuse, logits, teachers_.weights(),
-                                       config_.temperature, batch.labels);
+  const Tensor targets =
+      fused_targets(config_.fuse, logits, teachers_.weights(), config_.temperature, batch.labels);
   student_.net().train();
   trainer_.zero_grad();
   const nn::Classifier::Output y = student_.features(Variable(batch.images));

@@ -46,7 +46,8 @@ Tensor student_logits(Student& student, const data::ImageSet& set) {
     ~Restore() { net.train(training); }
   } restore{student.net(), student.net().training()};
   student.net().eval();
-  return logits_of(set, [&](const Tensor& x) { return student.features(Variable(x)).logits.data(); });
+  return logits_of(set,
+                   [&](const Tensor& x) { return student.features(Variable(x)).logits.data(); });
 }
 
 Accuracy evaluate(Student& student, const data::ImageSet& set) {

@@ -31,8 +31,8 @@ struct Position {
   double top1_best = -1, seconds = 0, lr_factor = 1;
 
   nlohmann::json to_json() const {
-    return {{"top1", last.top1}, {"top5", last.top5}, {"n", last.n}, {"top1_best", top1_best},
-            {"seconds", seconds}, {"lr_factor", lr_factor}};
+    return {{"top1", last.top1},      {"top5", last.top5},  {"n", last.n},
+            {"top1_best", top1_best}, {"seconds", seconds}, {"lr_factor", lr_factor}};
   }
   void read(const StageState& state) {
     const nlohmann::json& j = state.meta.at("fit");
@@ -48,7 +48,8 @@ struct Position {
 
 FitResult fit(const FitJob& job, RunLog& log) {
   std::filesystem::create_directories(job.dir);
-  CheckpointStore store(job.dir + "/ckpt", job.config_sha256, static_cast<int>(job.keep_checkpoints));
+  CheckpointStore store(job.dir + "/ckpt", job.config_sha256,
+                        static_cast<int>(job.keep_checkpoints));
   const StageScope scope(job.stage.c_str());
   Position at;
   const auto restore = [&] {
@@ -92,7 +93,8 @@ FitResult fit(const FitJob& job, RunLog& log) {
         log.warn(where + "; skipped");
       } else if (job.on_nan == "rollback" && ++rollbacks <= kMostRollbacks) {
         at.lr_factor *= 0.5;
-        log.warn(str(where, "; back to the last checkpoint with ", at.lr_factor, " of the learning rate"));
+        log.warn(str(where, "; back to the last checkpoint with ", at.lr_factor,
+                     " of the learning rate"));
         if (!restore()) throw NumericError(where);
         continue;
       } else {
@@ -107,13 +109,15 @@ FitResult fit(const FitJob& job, RunLog& log) {
       log.metrics(job.stage, at.step, fraction, "train", values);
     if (epoch_end && (epoch % job.eval_every == 0 || at.step == job.total_steps)) {
       at.last = job.evaluate();
-      log.metrics(job.stage, at.step, fraction, "eval", {{"top1", at.last.top1}, {"top5", at.last.top5}});
+      log.metrics(job.stage, at.step, fraction, "eval",
+                  {{"top1", at.last.top1}, {"top5", at.last.top5}});
       if (at.last.top1 > at.top1_best) {
         at.top1_best = at.last.top1;
         job.write_model(job.dir + "/best.safetensors", at.last);
       }
     }
-    const double speed = static_cast<double>((at.step - first) * job.images_per_step) / clock.seconds();
+    const double speed =
+        static_cast<double>((at.step - first) * job.images_per_step) / clock.seconds();
     if (at.last.top1 >= 0) values.emplace_back("top1", at.last.top1);
     log.progress(job.stage, at.step, job.total_steps, speed, values);
     const bool due = (job.checkpoint_every > 0 ? at.step % job.checkpoint_every == 0 : epoch_end) ||

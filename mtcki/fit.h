@@ -1,5 +1,5 @@
-// The loop that every training stage shares: steps, tests, best and last weights, checkpoints, resume,
-// stop signals, NaN policy. What a step does is the job's.
+// The loop that every training stage shares: steps, tests, best and last weights, checkpoints,
+// resume, stop signals, NaN policy. What a step does is the job's.
 #pragma once
 
 #include <cstdint>

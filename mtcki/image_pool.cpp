@@ -35,7 +35,8 @@ std::string manifest_path(const std::string& dir) { return dir + "/manifest.json
 
 }  // namespace
 
-ImagePool::ImagePool(std::string dir, PoolInfo info) : dir_(std::move(dir)), info_(std::move(info)) {
+ImagePool::ImagePool(std::string dir, PoolInfo info)
+    : dir_(std::move(dir)), info_(std::move(info)) {
   fs::create_directories(dir_);
   if (!fs::exists(manifest_path(dir_))) return;
   ImagePool old = open(dir_);
@@ -96,7 +97,8 @@ void ImagePool::add(int64_t batch, const Tensor& images, const Tensor& labels,
   for (const auto& [teacher, z] : logits) tensors.emplace_back("logits." + teacher, z);
   Shard shard;
   shard.file = shard_name(batch);
-  data::write_safetensors(path(shard.file), tensors, {{"format", "pt"}, {"mtcki.format_version", "1"}});
+  data::write_safetensors(path(shard.file), tensors,
+                          {{"format", "pt"}, {"mtcki.format_version", "1"}});
   shard.sha256 = sha256_file(path(shard.file));
   shard.crc32c = data::crc32c_file(path(shard.file));
   shard.bytes = static_cast<int64_t>(fs::file_size(path(shard.file)));
@@ -139,7 +141,8 @@ data::ImageSet ImagePool::load() const {
   for (const Shard& shard : shards_) {
     const std::string file = path(shard.file);
     if (!data::file_exists(file)) damaged(file, "missing");
-    if (data::crc32c_file(file) != shard.crc32c) damaged(file, "checksum differs from the manifest");
+    if (data::crc32c_file(file) != shard.crc32c)
+      damaged(file, "checksum differs from the manifest");
     const data::StateFile content = data::read_safetensors(file);
     Tensor images, labels;
     for (const auto& [name, tensor] : content.tensors) {

@@ -6,11 +6,10 @@
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <utility>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "data/dataset.h"
 
@@ -22,7 +21,7 @@ struct PoolInfo {
   std::string quant = "round";
   uint64_t seed = 0;
   std::string config_sha256;
-  std::string command;                             // regenerates the set
+  std::string command;                                // regenerates the set
   nlohmann::json teachers = nlohmann::json::array();  // [{name, arch, sha256, mean, std, top1}]
 };
 
@@ -33,8 +32,8 @@ class ImagePool {
   // An existing set; DataError names the damaged or missing file.
   static ImagePool open(const std::string& dir);
 
-  // Writes one shard, then lists it. Shards with this or a later number are dropped first: a resumed
-  // run makes them again, with the same bytes.
+  // Writes one shard, then lists it. Shards with this or a later number are dropped first: a
+  // resumed run makes them again, with the same bytes.
   void add(int64_t batch, const Tensor& images, const Tensor& labels,
            const std::vector<std::pair<std::string, Tensor>>& logits = {});
   // Forgets shards from number `batches` on.

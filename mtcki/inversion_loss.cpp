@@ -24,7 +24,8 @@ class Sum {
     if (!term.defined()) return;
     const double value = term.item();
     if (!std::isfinite(value))
-      throw NumericError(str("loss term ", name, " is ", value, "; lower synthesis.lr_g or the "
+      throw NumericError(str("loss term ", name, " is ", value,
+                             "; lower synthesis.lr_g or the "
                              "weight of this term, or look at the teachers' weights"));
     result_.terms.emplace_back(name, value);
     result_.value += weight * value;
@@ -103,7 +104,8 @@ InversionLoss::Result InversionLoss::evaluate(const Variable& images, const Step
         const NoGradScope keys;  // the global side of the contrast gets no gradient
         global[m] = contrast_->features(m, view).data();
       }
-      local[m] = contrast_->features(m, teacher.view(x_local, contrast_->taps() | Teacher::kTapsOnly));
+      local[m] =
+          contrast_->features(m, teacher.view(x_local, contrast_->taps() | Teacher::kTapsOnly));
       result.macs += batch * teacher.macs();
     }
   }
@@ -121,8 +123,9 @@ InversionLoss::Result InversionLoss::evaluate(const Variable& images, const Step
     sum("bn_statistics", config_.bn, total);
   }
   if (step.cls > 0)
-    sum("class_prior", step.cls, config_.cls_mode == "ens" ? class_prior_ens(logits, fused, step.labels)
-                                                           : class_prior_each(logits, w, step.labels));
+    sum("class_prior", step.cls,
+        config_.cls_mode == "ens" ? class_prior_ens(logits, fused, step.labels)
+                                  : class_prior_each(logits, w, step.labels));
   if (contrast) {
     std::vector<Variable> asked_local;
     std::vector<Variable> asked_global;
@@ -143,7 +146,8 @@ InversionLoss::Result InversionLoss::evaluate(const Variable& images, const Step
         head_weights[0] = boost;
       }
       for (const Variable& v : phi_l) result.phi_local.push_back(v.defined() ? v.data() : Tensor());
-      for (const Variable& v : phi_g) result.phi_global.push_back(v.defined() ? v.data() : Tensor());
+      for (const Variable& v : phi_g)
+        result.phi_global.push_back(v.defined() ? v.data() : Tensor());
       sum("history_contrast", config_.cr,
           contrast_->loss(phi_l, result.phi_global, head_weights, step.bank));
     } else {

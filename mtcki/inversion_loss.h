@@ -23,18 +23,18 @@ class InversionLoss {
   InversionLoss(Teachers& teachers, const SynthesisConfig& config, int64_t rows, uint64_t seed);
 
   struct Step {
-    Tensor labels;                 // i64 [B]
+    Tensor labels;  // i64 [B]
     ViewParameters views;
-    Rng bank;                      // draws from the history
-    std::vector<size_t> subset;    // teachers asked in this step, ascending; empty: all
-    Student* student = nullptr;    // for the adversarial term
-    double cls = 0, adv = 0;       // β, γ of this stage
-    bool keep_features = true;     // φ are needed for the bank
+    Rng bank;                    // draws from the history
+    std::vector<size_t> subset;  // teachers asked in this step, ascending; empty: all
+    Student* student = nullptr;  // for the adversarial term
+    double cls = 0, adv = 0;     // β, γ of this stage
+    bool keep_features = true;   // φ are needed for the bank
   };
   struct Result {
     Variable total;
-    double value = 0;    // of total
-    double select = 0;   // without the adversarial part
+    double value = 0;                                   // of total
+    double select = 0;                                  // without the adversarial part
     std::vector<std::pair<std::string, double>> terms;  // unweighted, as they were added
     std::vector<Tensor> phi_local, phi_global;          // per head; undefined if not seen
     double macs = 0;                                    // forward MACs of teachers and student

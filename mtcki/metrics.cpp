@@ -47,7 +47,8 @@ double inception_score(const Tensor& logits) {
   const Tensor log_p = log_softmax(logits.to(DType::f64));
   const Tensor p = exp(log_p);
   const Tensor log_marginal = log(add(mean(p, {0}), 1e-300));
-  return std::exp(sum(mul(p, sub(log_p, log_marginal))).item() / static_cast<double>(logits.size(0)));
+  return std::exp(sum(mul(p, sub(log_p, log_marginal))).item() /
+                  static_cast<double>(logits.size(0)));
 }
 
 double pairwise_diversity(const Tensor& features) {
@@ -63,8 +64,8 @@ double class_coverage(const Tensor& logits) {
   std::vector<int64_t> count(static_cast<size_t>(k), 0);
   for (const int64_t y : argmax(logits, 1).to_vector<int64_t>()) ++count[static_cast<size_t>(y)];
   const double half_share = 0.5 * static_cast<double>(logits.size(0)) / static_cast<double>(k);
-  const auto covered = std::count_if(count.begin(), count.end(),
-                                     [&](int64_t c) { return static_cast<double>(c) >= half_share; });
+  const auto covered = std::count_if(
+      count.begin(), count.end(), [&](int64_t c) { return static_cast<double>(c) >= half_share; });
   return 100.0 * static_cast<double>(covered) / static_cast<double>(k);
 }
 

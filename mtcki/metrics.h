@@ -22,8 +22,8 @@ double inception_score(const Tensor& logits);
 double pairwise_diversity(const Tensor& features);
 // Percent of classes that at least half of an even share of the images is recognised as.
 double class_coverage(const Tensor& logits);
-// Percent of the reference rows that are the nearest (Euclidean) one of some feature row, of the most
-// that could be: min(N, R).
+// Percent of the reference rows that are the nearest (Euclidean) one of some feature row, of the
+// most that could be: min(N, R).
 double distinct_neighbours(const Tensor& features, const Tensor& reference);
 
 // Features and logits of the first `limit` images of a set.

@@ -22,7 +22,8 @@ std::string join(const std::vector<double>& values) {
 std::vector<double> split(const std::string& text) {
   std::vector<double> out;
   std::istringstream in(text);
-  for (std::string part; std::getline(in, part, ',');) out.push_back(std::strtod(part.c_str(), nullptr));
+  for (std::string part; std::getline(in, part, ',');)
+    out.push_back(std::strtod(part.c_str(), nullptr));
   return out;
 }
 
@@ -82,8 +83,10 @@ ModelCard read_model_card(const std::map<std::string, std::string>& metadata) {
   }
   card.normalization.mean = split(get("mtcki.mean"));
   card.normalization.std = split(get("mtcki.std"));
-  if (const std::string v = get("mtcki.top1"); !v.empty()) card.top1 = std::strtod(v.c_str(), nullptr);
-  if (const std::string v = get("mtcki.top5"); !v.empty()) card.top5 = std::strtod(v.c_str(), nullptr);
+  if (const std::string v = get("mtcki.top1"); !v.empty())
+    card.top1 = std::strtod(v.c_str(), nullptr);
+  if (const std::string v = get("mtcki.top5"); !v.empty())
+    card.top5 = std::strtod(v.c_str(), nullptr);
   card.config_sha256 = get("mtcki.config_sha256");
   return card;
 }
@@ -95,7 +98,8 @@ data::NamedTensors rename_keys(const data::NamedTensors& tensors, const std::str
   for (const auto& [name, tensor] : net.state_dict()) wanted.insert(name);
   data::NamedTensors out = tensors;
   if (preset == "torchvision" || preset == "datafree" || preset == "kuangliu") {
-    const std::vector<std::array<const char*, 2>> pairs = {{"shortcut", "downsample"}, {"linear", "fc"}};
+    const std::vector<std::array<const char*, 2>> pairs = {{"shortcut", "downsample"},
+                                                           {"linear", "fc"}};
     for (auto& [name, tensor] : out)
       for (const auto& [a, b] : pairs) {
         if (uses_part(wanted, a)) name = replace_part(name, b, a);
@@ -105,7 +109,8 @@ data::NamedTensors rename_keys(const data::NamedTensors& tensors, const std::str
   }
   std::ifstream in(preset);
   if (!in)
-    throw UsageError(str("name_map \"", preset, "\" is neither torchvision, datafree, kuangliu nor a ",
+    throw UsageError(str("name_map \"", preset,
+                         "\" is neither torchvision, datafree, kuangliu nor a ",
                          "readable file of lines \"old new\""));
   std::vector<std::pair<std::string, std::string>> map;
   std::string line;
@@ -134,8 +139,8 @@ std::unique_ptr<nn::Classifier> load_model(const std::string& path, const nn::Mo
   if (card) *card = found;
   if (!found.spec.name.empty()) {
     const auto differs = [&](const char* what, const auto& has, const auto& needs) {
-      throw DataError(str(path, ": holds a ", found.spec.name, " with ", has, " ", what, ", but ", needs,
-                          " are needed; is it from another data set?"));
+      throw DataError(str(path, ": holds a ", found.spec.name, " with ", has, " ", what, ", but ",
+                          needs, " are needed; is it from another data set?"));
     };
     if (found.spec.num_classes != spec.num_classes)
       differs("classes", found.spec.num_classes, spec.num_classes);
@@ -150,8 +155,8 @@ std::unique_ptr<nn::Classifier> load_model(const std::string& path, const nn::Mo
   try {
     net->load_state_dict(rename_keys(file.tensors, name_map, *net), notes);
   } catch (const DataError& e) {
-    throw DataError(str(path, ": does not fit ", spec.name, " with ", spec.num_classes, " classes and ",
-                        spec.in_channels, " input channels: ", e.what()));
+    throw DataError(str(path, ": does not fit ", spec.name, " with ", spec.num_classes,
+                        " classes and ", spec.in_channels, " input channels: ", e.what()));
   }
   return net;
 }

@@ -1,5 +1,5 @@
-// Weights with what is needed to use them: architecture, classes, input shape, normalisation and test
-// accuracy in the file's metadata (formats.md 1). And import of other people's files.
+// Weights with what is needed to use them: architecture, classes, input shape, normalisation and
+// test accuracy in the file's metadata (formats.md 1). And import of other people's files.
 #pragma once
 
 #include <map>
@@ -27,13 +27,13 @@ void write_model_file(const std::string& path, nn::Classifier& net, const ModelC
 ModelCard read_model_card(const std::map<std::string, std::string>& metadata);
 
 // Renames keys before loading. preset: "" (none), torchvision and datafree and kuangliu (the three
-// spellings of shortcut/downsample and linear/fc; the one that the network uses is the target), or a
-// file of lines "old new" (prefixes of names).
+// spellings of shortcut/downsample and linear/fc; the one that the network uses is the target), or
+// a file of lines "old new" (prefixes of names).
 data::NamedTensors rename_keys(const data::NamedTensors& tensors, const std::string& preset,
                                nn::Classifier& net);
 
-// Builds spec.name and loads the file strictly. DataError: missing, unexpected and mis-shaped names;
-// other class counts and input channels are named as such.
+// Builds spec.name and loads the file strictly. DataError: missing, unexpected and mis-shaped
+// names; other class counts and input channels are named as such.
 std::unique_ptr<nn::Classifier> load_model(const std::string& path, const nn::ModelSpec& spec,
                                            const std::string& name_map, ModelCard* card = nullptr,
                                            std::vector<std::string>* notes = nullptr);

@@ -25,8 +25,9 @@ TeacherResult run_teacher(RunContext& run, const TeacherConfig& t, RunLog& log, 
   const std::string dir = run.teacher_dir(t), sha = run.teacher_sha(t);
   if (const auto done = read_marker(dir, sha)) {
     *seconds = done->at("seconds");
-    return {run.name(t), t.model, done->at("top1"), done->at("top5"), done->at("parameters"),
-            done->at("imported")};
+    return {
+        run.name(t),         t.model, done->at("top1"), done->at("top5"), done->at("parameters"),
+        done->at("imported")};
   }
   const nn::ModelSpec spec = run.spec(t.model);
   const bool imported = !t.weights.empty();
@@ -44,8 +45,8 @@ TeacherResult run_teacher(RunContext& run, const TeacherConfig& t, RunLog& log, 
     fs::create_directories(dir);
     teacher.save(dir + "/model.safetensors", accuracy.top1, accuracy.top5, sha);
     spent = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    log.info(str("teacher ", run.name(t), ": ", t.model, " from ", t.weights, ", top-1 ", accuracy.top1,
-                 " % on ", run.config().data.name));
+    log.info(str("teacher ", run.name(t), ": ", t.model, " from ", t.weights, ", top-1 ",
+                 accuracy.top1, " % on ", run.config().data.name));
   } else {
     TrainJob job;
     job.stage = "teacher/" + run.name(t);
@@ -64,8 +65,12 @@ TeacherResult run_teacher(RunContext& run, const TeacherConfig& t, RunLog& log, 
   }
   nn::Init init(0);
   const int64_t parameters = nn::make_classifier(spec, init)->parameter_count();
-  write_marker(dir, sha, {{"top1", accuracy.top1}, {"top5", accuracy.top5}, {"parameters", parameters},
-                          {"imported", imported}, {"seconds", spent}});
+  write_marker(dir, sha,
+               {{"top1", accuracy.top1},
+                {"top5", accuracy.top5},
+                {"parameters", parameters},
+                {"imported", imported},
+                {"seconds", spent}});
   *seconds = spent;
   return {run.name(t), t.model, accuracy.top1, accuracy.top5, parameters, imported};
 }
@@ -120,8 +125,10 @@ int64_t synthesis_stage(RunContext& run, RunLog& log, PipelineResult* out, Budge
     job.info = pool_info(run, sha);
     job.keep_checkpoints = run.config().keep_checkpoints;
     result = synthesize(job, run.teachers(), log);
-    write_marker(dir, sha, {{"images", result.images}, {"budget", result.budget.to_json()},
-                            {"seconds", result.seconds}});
+    write_marker(dir, sha,
+                 {{"images", result.images},
+                  {"budget", result.budget.to_json()},
+                  {"seconds", result.seconds}});
   }
   if (out) out->seconds["synthesis"] += result.seconds;
   if (budget) *budget += result.budget;
@@ -134,8 +141,10 @@ StudentResult run_student(RunContext& run, const StudentConfig& s, RunLog& log, 
   if (const auto done = read_marker(dir, sha)) {
     *seconds = done->at("seconds");
     *budget += Budget::from_json(done->at("budget"));
-    return {run.name(s), s.model, done->at("top1"), done->at("top5"), done->at("top1_best"),
-            done->at("agreement"), done->at("parameters")};
+    return {run.name(s),           s.model,
+            done->at("top1"),      done->at("top5"),
+            done->at("top1_best"), done->at("agreement"),
+            done->at("parameters")};
   }
   const RunConfig& c = run.config();
   Student student(run.name(s), run.spec(s.model), run.default_normalization(), c.seed);
@@ -160,7 +169,8 @@ StudentResult run_student(RunContext& run, const StudentConfig& s, RunLog& log, 
     adversarial.stage_a_bank_dir = run.folder() + "/bank";
     adversarial.stage_a_sha256 = run.synthesis_sha();
     adversarial.info = pool_info(run, sha);
-    const AdversarialResult r = adversarial_rounds(adversarial, run.teachers(), student, run.test(), log);
+    const AdversarialResult r =
+        adversarial_rounds(adversarial, run.teachers(), student, run.test(), log);
     fit = r.fit;
     spent = r.budget;
   } else {
@@ -170,16 +180,27 @@ StudentResult run_student(RunContext& run, const StudentConfig& s, RunLog& log, 
     spent = r.budget;
   }
   // Agreement is that of the weights on disk (the averaged ones when there is an average).
-  Teacher::Options options{run.name(s), student.spec(), student.normalization(), 1.0, fit.last.top1};
+  Teacher::Options options{run.name(s), student.spec(), student.normalization(), 1.0,
+                           fit.last.top1};
   Teacher finished(options, load_model(dir + "/model.safetensors", student.spec(), ""));
   const Tensor mine =
       logits_of(run.test(), [&](const Tensor& x) { return finished.ask(x).logits.data(); });
-  StudentResult result{run.name(s), s.model, fit.last.top1, fit.last.top5, fit.top1_best,
-                       agreement(mine, run.fused_test_logits()), student.net().parameter_count()};
-  write_marker(dir, sha, {{"top1", result.top1}, {"top5", result.top5}, {"top1_best", result.top1_best},
-                          {"agreement", result.agreement}, {"parameters", result.parameters},
-                          {"js_loyalty", js_loyalty(mine, run.fused_test_logits())},
-                          {"budget", spent.to_json()}, {"seconds", fit.seconds}});
+  StudentResult result{run.name(s),
+                       s.model,
+                       fit.last.top1,
+                       fit.last.top5,
+                       fit.top1_best,
+                       agreement(mine, run.fused_test_logits()),
+                       student.net().parameter_count()};
+  write_marker(dir, sha,
+               {{"top1", result.top1},
+                {"top5", result.top5},
+                {"top1_best", result.top1_best},
+                {"agreement", result.agreement},
+                {"parameters", result.parameters},
+                {"js_loyalty", js_loyalty(mine, run.fused_test_logits())},
+                {"budget", spent.to_json()},
+                {"seconds", fit.seconds}});
   *seconds = fit.seconds;
   *budget += spent;
   return result;
@@ -201,7 +222,8 @@ std::vector<StudentResult> students_stage(RunContext& run, RunLog& log, Pipeline
 
 }  // namespace
 
-std::vector<TeacherResult> run_teachers(const RunConfig& config, const std::string& folder, RunLog& log) {
+std::vector<TeacherResult> run_teachers(const RunConfig& config, const std::string& folder,
+                                        RunLog& log) {
   RunContext run(config, folder);
   return teachers_stage(run, log, nullptr);
 }
@@ -212,7 +234,8 @@ int64_t run_synthesis(const RunConfig& config, const std::string& folder, RunLog
   return synthesis_stage(run, log, nullptr, nullptr);
 }
 
-std::vector<StudentResult> run_students(const RunConfig& config, const std::string& folder, RunLog& log) {
+std::vector<StudentResult> run_students(const RunConfig& config, const std::string& folder,
+                                        RunLog& log) {
   RunContext run(config, folder);
   run.require_teachers();
   run.require_synthesis();

@@ -25,8 +25,9 @@ std::optional<json> read_marker(const std::string& dir, const std::string& sha) 
   if (marker.is_discarded() || !marker.contains("config_sha256"))
     throw DataError(str(path, ": damaged; delete it to do this stage again"));
   if (marker["config_sha256"] != sha)
-    throw UsageError(str(dir, ": was finished under another configuration; give this run another name, "
-                              "or delete the folder to do the stage again"));
+    throw UsageError(str(dir,
+                         ": was finished under another configuration; give this run another name, "
+                         "or delete the folder to do the stage again"));
   return marker;
 }
 
@@ -51,8 +52,8 @@ std::string RunContext::synthesis_sha() const {
 std::string RunContext::student_sha(const StudentConfig& s) const {
   RunConfig one = config_;
   one.students = {s};
-  return config_sha256(one, {"seed", "data", "train", "teachers", "synthesis", "adversarial", "distill",
-                             "students"});
+  return config_sha256(one, {"seed", "data", "train", "teachers", "synthesis", "adversarial",
+                             "distill", "students"});
 }
 
 std::string RunContext::classifier_sha() const {
@@ -106,8 +107,11 @@ json RunContext::teacher_cards() {
   for (const TeacherConfig& t : config_.teachers) {
     const std::string file = teacher_dir(t) + "/model.safetensors";
     const ModelCard card = read_model_card(data::read_safetensors(file).metadata);
-    cards.push_back({{"name", name(t)}, {"arch", t.model}, {"sha256", sha256_file(file)},
-                     {"mean", card.normalization.mean}, {"std", card.normalization.std},
+    cards.push_back({{"name", name(t)},
+                     {"arch", t.model},
+                     {"sha256", sha256_file(file)},
+                     {"mean", card.normalization.mean},
+                     {"std", card.normalization.std},
                      {"top1", card.top1}});
   }
   return cards;
@@ -122,7 +126,8 @@ Tensor RunContext::fused_test_logits() {
 void RunContext::require_teachers() const {
   for (const TeacherConfig& t : config_.teachers)
     if (!fs::exists(teacher_dir(t) + "/done.json"))
-      throw UsageError(str("teacher ", name(t), " is not ready in ", folder_, "; run `mtcki train` first"));
+      throw UsageError(
+          str("teacher ", name(t), " is not ready in ", folder_, "; run `mtcki train` first"));
 }
 
 void RunContext::require_synthesis() const {

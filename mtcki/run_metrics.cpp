@@ -43,8 +43,8 @@ std::unique_ptr<Teacher> held_out_classifier(RunContext& run, RunLog& log) {
   auto net = load_model(path, spec, "", &card);
   data::Normalization normalization =
       card.normalization.mean.empty() ? run.default_normalization() : card.normalization;
-  return std::make_unique<Teacher>(Teacher::Options{"held-out", spec, normalization, 1.0, card.top1},
-                                   std::move(net));
+  return std::make_unique<Teacher>(
+      Teacher::Options{"held-out", spec, normalization, 1.0, card.top1}, std::move(net));
 }
 
 // `limit` images spread evenly over a set, so that classes and batches keep their shares.

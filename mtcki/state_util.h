@@ -16,7 +16,8 @@ inline void append(nn::StateDict& all, const nn::StateDict& part, const std::str
 inline nn::StateDict under(const nn::StateDict& all, const std::string& prefix) {
   nn::StateDict out;
   for (const auto& [name, tensor] : all)
-    if (name.compare(0, prefix.size(), prefix) == 0) out.emplace_back(name.substr(prefix.size()), tensor);
+    if (name.compare(0, prefix.size(), prefix) == 0)
+      out.emplace_back(name.substr(prefix.size()), tensor);
   return out;
 }
 

@@ -1,4 +1,5 @@
-// Student: the network that learns. Images come in [0,1] and are normalised inside, as for a teacher.
+// Student: the network that learns. Images come in [0,1] and are normalised inside, as for a
+// teacher.
 #pragma once
 
 #include <memory>

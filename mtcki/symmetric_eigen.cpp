@@ -14,10 +14,12 @@ namespace {
 
 // Reduces a (full, row-major) to tridiagonal form in place; rows of q become the columns of the
 // product of all reflections: A = qᵀ T q.
-void tridiagonalize(std::vector<double>& a, std::vector<double>& q, int64_t n, std::vector<double>& d,
-                    std::vector<double>& e) {
+void tridiagonalize(std::vector<double>& a, std::vector<double>& q, int64_t n,
+                    std::vector<double>& d, std::vector<double>& e) {
   std::vector<double> v(static_cast<size_t>(n)), p(static_cast<size_t>(n));
-  const auto at = [&](int64_t i, int64_t j) -> double& { return a[static_cast<size_t>(i * n + j)]; };
+  const auto at = [&](int64_t i, int64_t j) -> double& {
+    return a[static_cast<size_t>(i * n + j)];
+  };
   for (int64_t k = 0; k + 2 < n; ++k) {
     double norm2 = 0;
     for (int64_t i = k + 1; i < n; ++i) norm2 += at(i, k) * at(i, k);
@@ -40,7 +42,8 @@ void tridiagonalize(std::vector<double>& a, std::vector<double>& q, int64_t n, s
       p[static_cast<size_t>(i)] = beta * s;
       if (i > k) vp += v[static_cast<size_t>(i)] * p[static_cast<size_t>(i)];
     }
-    for (int64_t i = k + 1; i < n; ++i) p[static_cast<size_t>(i)] -= 0.5 * beta * vp * v[static_cast<size_t>(i)];
+    for (int64_t i = k + 1; i < n; ++i)
+      p[static_cast<size_t>(i)] -= 0.5 * beta * vp * v[static_cast<size_t>(i)];
     for (int64_t i = k + 1; i < n; ++i)
       for (int64_t j = k + 1; j < n; ++j)
         at(i, j) -= v[static_cast<size_t>(i)] * p[static_cast<size_t>(j)] +
@@ -54,14 +57,16 @@ void tridiagonalize(std::vector<double>& a, std::vector<double>& q, int64_t n, s
         w[static_cast<size_t>(j)] += v[static_cast<size_t>(i)] * q[static_cast<size_t>(i * n + j)];
     for (int64_t i = k + 1; i < n; ++i)
       for (int64_t j = 0; j < n; ++j)
-        q[static_cast<size_t>(i * n + j)] -= beta * v[static_cast<size_t>(i)] * w[static_cast<size_t>(j)];
+        q[static_cast<size_t>(i * n + j)] -=
+            beta * v[static_cast<size_t>(i)] * w[static_cast<size_t>(j)];
   }
   for (int64_t i = 0; i < n; ++i) d[static_cast<size_t>(i)] = at(i, i);
   for (int64_t i = 0; i + 1 < n; ++i) e[static_cast<size_t>(i)] = at(i + 1, i);
 }
 
 // Implicit QL on (d, e); rotates the rows of q along.
-void implicit_ql(std::vector<double>& d, std::vector<double>& e, std::vector<double>& q, int64_t n) {
+void implicit_ql(std::vector<double>& d, std::vector<double>& e, std::vector<double>& q,
+                 int64_t n) {
   const auto rotate = [&](int64_t i, double c, double s) {  // rows i, i+1
     double* x = q.data() + i * n;
     double* y = x + n;
@@ -121,7 +126,8 @@ SymmetricEigen symmetric_eigen(const Tensor& input) {
   const int64_t n = input.size(0);
   std::vector<double> a = input.to_vector<double>();
   for (int64_t i = 0; i < n; ++i)
-    for (int64_t j = i + 1; j < n; ++j) a[static_cast<size_t>(i * n + j)] = a[static_cast<size_t>(j * n + i)];
+    for (int64_t j = i + 1; j < n; ++j)
+      a[static_cast<size_t>(i * n + j)] = a[static_cast<size_t>(j * n + i)];
   std::vector<double> q(static_cast<size_t>(n * n), 0.0), d(static_cast<size_t>(n)),
       e(static_cast<size_t>(n), 0.0);
   for (int64_t i = 0; i < n; ++i) q[static_cast<size_t>(i * n + i)] = 1.0;
@@ -129,8 +135,9 @@ SymmetricEigen symmetric_eigen(const Tensor& input) {
   implicit_ql(d, e, q, n);
   std::vector<int64_t> order(static_cast<size_t>(n));
   std::iota(order.begin(), order.end(), int64_t{0});
-  std::sort(order.begin(), order.end(),
-            [&](int64_t x, int64_t y) { return d[static_cast<size_t>(x)] < d[static_cast<size_t>(y)]; });
+  std::sort(order.begin(), order.end(), [&](int64_t x, int64_t y) {
+    return d[static_cast<size_t>(x)] < d[static_cast<size_t>(y)];
+  });
   SymmetricEigen out{Tensor::empty({n}, DType::f64), Tensor::empty({n, n}, DType::f64)};
   for (int64_t i = 0; i < n; ++i) {
     const int64_t from = order[static_cast<size_t>(i)];

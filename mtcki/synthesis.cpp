@@ -39,8 +39,8 @@ Synthesizer::Synthesizer(Teachers& teachers, const SynthesisConfig& config, cons
 
 Rng Synthesizer::rng(const char* stream, int64_t step) const {
   // Attempts after a rollback draw anew.
-  return {options_.seed + static_cast<uint64_t>(attempt_) * 0x9e3779b97f4a7c15ull, rng_stream(stream),
-          static_cast<uint64_t>(step)};
+  return {options_.seed + static_cast<uint64_t>(attempt_) * 0x9e3779b97f4a7c15ull,
+          rng_stream(stream), static_cast<uint64_t>(step)};
 }
 
 Tensor Synthesizer::draw_labels() const {
@@ -50,7 +50,8 @@ Tensor Synthesizer::draw_labels() const {
   if (config_.targets == "balanced")
     for (int64_t c = 0; c < k; ++c) labels.insert(labels.end(), static_cast<size_t>(n / k), c);
   for (int64_t i = static_cast<int64_t>(labels.size()); i < n; ++i)
-    labels.push_back(static_cast<int64_t>(r.below(static_cast<uint64_t>(k), static_cast<uint64_t>(i))));
+    labels.push_back(
+        static_cast<int64_t>(r.below(static_cast<uint64_t>(k), static_cast<uint64_t>(i))));
   std::sort(labels.begin(), labels.end());
   return Tensor::from(labels, {n});
 }
@@ -58,7 +59,8 @@ Tensor Synthesizer::draw_labels() const {
 std::vector<size_t> Synthesizer::draw_subset() const {
   const auto count = static_cast<int64_t>(teachers_.size());
   // The first losses of all teachers are needed once for bn_reduce = init.
-  if (config_.teachers_per_step <= 0 || config_.teachers_per_step >= count || !loss_.ready()) return {};
+  if (config_.teachers_per_step <= 0 || config_.teachers_per_step >= count || !loss_.ready())
+    return {};
   const Tensor drawn = sample_without_replacement(count, config_.teachers_per_step,
                                                   rng("synthesis/teachers", global_step()));
   std::vector<size_t> subset;
@@ -90,7 +92,8 @@ void Synthesizer::begin() {
   if (batch_ == 0 || attempt_ > 0 || (config_.g_life > 0 && batch_ % config_.g_life == 0))
     generator_->reset(rng("synthesis/reset", batch_));
   generator_->train();
-  latents_ = Variable(randn({config_.batch_size, config_.nz}, rng("synthesis/latents", batch_)), true);
+  latents_ =
+      Variable(randn({config_.batch_size, config_.nz}, rng("synthesis/latents", batch_)), true);
   labels_ = draw_labels();
   make_optimizer();
   best_images_ = {};
@@ -165,7 +168,8 @@ Values Synthesizer::step(Student* student) {
 Synthesizer::Batch Synthesizer::finish() {
   if (!batch_done() || best_step_ < 0)
     throw NumericError(str("synthesis, batch ", batch_, ": no step had a finite loss"));
-  if (contrast()) loss_.complete_features(best_images_, views_at(best_step_), best_local_, best_global_);
+  if (contrast())
+    loss_.complete_features(best_images_, views_at(best_step_), best_local_, best_global_);
   Batch out;
   out.images = unit_to_u8(best_images_.plain(), config_.quant == "round");
   out.labels = labels_;

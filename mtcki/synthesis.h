@@ -1,5 +1,5 @@
-// Stage A (method.md 2.4): images that the teachers recognise and that look like their training data
-// to their batch norms. Per batch a generator and its latents are optimised together:
+// Stage A (method.md 2.4): images that the teachers recognise and that look like their training
+// data to their batch norms. Per batch a generator and its latents are optimised together:
 //
 //   reset G; Z ~ N(0,I); y; Adam([G,Z]);  repeat g_steps: X = G(Z); L_G(X); step G, Z and head
 //   keep the images of the lowest selection loss;  pool.add(uint8(X_best), y);  bank.add(φ_best)
@@ -36,7 +36,7 @@ class Synthesizer {
   // Weights β and γ from now on (stage C has its own).
   void set_weights(double cls, double adv) { cls_ = cls, adv_ = adv; }
 
-  int64_t batch() const { return batch_; }              // finished ones
+  int64_t batch() const { return batch_; }  // finished ones
   int64_t step_in_batch() const { return step_; }
   bool batch_done() const { return step_ == config_.g_steps; }
   int64_t global_step() const { return batch_ * config_.g_steps + step_; }
@@ -50,7 +50,8 @@ class Synthesizer {
     double select = 0;
     std::vector<Tensor> phi_local, phi_global;  // per contrast head
   };
-  // Ends a batch whose g_steps are done: quantises the best images, adds their features to the bank.
+  // Ends a batch whose g_steps are done: quantises the best images, adds their features to the
+  // bank.
   Batch finish();
 
   HistoryContrast* contrast() { return loss_.contrast(); }

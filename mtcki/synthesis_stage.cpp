@@ -27,7 +27,8 @@ void store_batch(const Synthesizer::Batch& batch, int64_t number, Teachers& teac
   std::vector<std::pair<std::string, Tensor>> logits;
   if (config.save_logits)
     for (size_t m = 0; m < teachers.size(); ++m)
-      logits.emplace_back(teachers[m].name(), teachers[m].ask(u8_to_unit(batch.images)).logits.data());
+      logits.emplace_back(teachers[m].name(),
+                          teachers[m].ask(u8_to_unit(batch.images)).logits.data());
   if (!batch.phi_local.empty())
     bank.write(number, batch.phi_local, batch.phi_global,
                config.bank_dtype == "bf16" ? DType::bf16 : DType::f32);
@@ -37,7 +38,8 @@ void store_batch(const Synthesizer::Batch& batch, int64_t number, Teachers& teac
 SynthesisResult synthesize(const SynthesisJob& job, Teachers& teachers, RunLog& log) {
   const SynthesisConfig& c = job.config;
   ImagePool pool(job.dir, job.info);
-  CheckpointStore store(job.dir + "/ckpt", job.config_sha256, static_cast<int>(job.keep_checkpoints));
+  CheckpointStore store(job.dir + "/ckpt", job.config_sha256,
+                        static_cast<int>(job.keep_checkpoints));
   const BankShards bank(job.bank_dir, c.batch_size, job.keep_checkpoints * c.checkpoint_every + 1);
   Synthesizer synthesizer(teachers, c, job.options);
   double seconds_before = 0;
@@ -72,7 +74,8 @@ SynthesisResult synthesize(const SynthesisJob& job, Teachers& teachers, RunLog& 
     Values values = synthesizer.step();
     const int64_t step = synthesizer.global_step();
     const double speed = static_cast<double>((step - first) * c.batch_size) / (now() - start);
-    if (!values.empty() && (synthesizer.step_in_batch() % log_every == 0 || synthesizer.batch_done()))
+    if (!values.empty() &&
+        (synthesizer.step_in_batch() % log_every == 0 || synthesizer.batch_done()))
       log.metrics(kStage, step, static_cast<double>(step) / static_cast<double>(c.g_steps), "train",
                   values);
     log.progress(kStage, step, total, speed, values);

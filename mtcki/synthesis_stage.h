@@ -10,7 +10,7 @@
 namespace mtcki {
 
 struct SynthesisJob {
-  std::string dir;       // receives manifest.json, shards, ckpt/ and final/
+  std::string dir;  // receives manifest.json, shards, ckpt/ and final/
   std::string bank_dir;
   std::string config_sha256;
   SynthesisConfig config;
@@ -24,8 +24,8 @@ struct SynthesisResult {
   double seconds = 0;
 };
 
-// Makes config.batches batches; resumes from the newest good checkpoint. What stage C continues from is
-// left in dir/final and the bank.
+// Makes config.batches batches; resumes from the newest good checkpoint. What stage C continues
+// from is left in dir/final and the bank.
 SynthesisResult synthesize(const SynthesisJob& job, Teachers& teachers, RunLog& log);
 
 // One finished batch into pool and bank.

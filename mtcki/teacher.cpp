@@ -17,7 +17,8 @@ struct LastTapSeen {};
 Teacher::Teacher(Options options, std::unique_ptr<nn::Classifier> net)
     : options_(std::move(options)), net_(std::move(net)) {
   const auto channels = static_cast<size_t>(options_.spec.in_channels);
-  if (options_.normalization.mean.size() != channels || options_.normalization.std.size() != channels)
+  if (options_.normalization.mean.size() != channels ||
+      options_.normalization.std.size() != channels)
     throw UsageError(str("teacher ", options_.name, ": mean and std need ", channels,
                          " values, one per channel; got ", options_.normalization.mean.size(),
                          " and ", options_.normalization.std.size()));
@@ -30,11 +31,12 @@ Teacher::Teacher(Options options, std::unique_ptr<nn::Classifier> net)
   batch_norms_ = net_->batch_norms();
   for (size_t i = 0; i < batch_norms_.size(); ++i) {
     bn_channels_.push_back(batch_norms_[i]->running_mean.size(0));
-    hooks_.push_back(batch_norms_[i]->add_before_hook([this, i](const nn::Module&, const Variable& x) {
-      if (!collecting_ || !(wanted_ & kBn)) return;
-      collecting_->bn_inputs[i] = x;
-      if (--left_ == 0 && (wanted_ & kTapsOnly)) throw LastTapSeen{};
-    }));
+    hooks_.push_back(
+        batch_norms_[i]->add_before_hook([this, i](const nn::Module&, const Variable& x) {
+          if (!collecting_ || !(wanted_ & kBn)) return;
+          collecting_->bn_inputs[i] = x;
+          if (--left_ == 0 && (wanted_ & kTapsOnly)) throw LastTapSeen{};
+        }));
   }
   const std::vector<nn::Module*> stages = net_->stages();
   stage_channels_.resize(stages.size());
@@ -60,7 +62,8 @@ void Teacher::check_frozen() const {
                       " is in train mode; a teacher is only ever asked"));
   for (const Variable& p : parameters_)
     if (p.requires_grad())
-      throw Error(str("teacher ", options_.name, ": a parameter requires a gradient; it is frozen"));
+      throw Error(
+          str("teacher ", options_.name, ": a parameter requires a gradient; it is frozen"));
 }
 
 Variable Teacher::normalized(const Variable& images) const {
@@ -73,7 +76,8 @@ Teacher::View Teacher::view(const Variable& images, unsigned taps) {
   View out;
   left_ = 0;
   if (taps & kBn) left_ += batch_norms_.size(), out.bn_inputs.resize(batch_norms_.size());
-  if (taps & kStages) left_ += stage_channels_.size(), out.stage_inputs.resize(stage_channels_.size());
+  if (taps & kStages)
+    left_ += stage_channels_.size(), out.stage_inputs.resize(stage_channels_.size());
   if ((taps & kTapsOnly) && left_ == 0) return out;
   struct Collect {
     Teacher& t;

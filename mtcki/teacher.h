@@ -39,9 +39,9 @@ class Teacher {
 
   // What one pass gives. Taps are inputs of modules, in the order of batch_norms() and stages().
   struct View {
-    Variable logits;                      // [N, K]
-    Variable feature;                     // [N, feature_dim()]
-    std::vector<Variable> bn_inputs;      // [N, C_l, H_l, W_l]
+    Variable logits;                  // [N, K]
+    Variable feature;                 // [N, feature_dim()]
+    std::vector<Variable> bn_inputs;  // [N, C_l, H_l, W_l]
     std::vector<Variable> stage_inputs;
   };
   enum Taps : unsigned { kNone = 0, kBn = 1, kStages = 2, kTapsOnly = 4 };

@@ -26,7 +26,8 @@ ViewParameters draw_views(int64_t batch, int64_t height, int64_t width, int64_t 
     const uint64_t positions = static_cast<uint64_t>(2 * pad + 1);
     p.offset.data<int32_t>()[2 * i] = below(positions, 0);
     p.offset.data<int32_t>()[2 * i + 1] = below(positions, 1);
-    const double area = (min_crop + (1.0 - min_crop) * uniform(2)) * static_cast<double>(height * width);
+    const double area =
+        (min_crop + (1.0 - min_crop) * uniform(2)) * static_cast<double>(height * width);
     const double ratio = std::exp(log_ratio * (2.0 * uniform(3) - 1.0));
     const double w = std::min(std::sqrt(area * ratio), static_cast<double>(width));
     const double h = std::min(std::sqrt(area / ratio), static_cast<double>(height));

@@ -9,10 +9,10 @@
 namespace mtcki {
 
 struct ViewParameters {
-  Tensor offset;       // i32 [B,2] in [0, 2 pad]
-  Tensor flip;         // bool [B], undefined: no mirror
-  Tensor box;          // f32 [B,4] (y0, x0, height, width) in pixels
-  Tensor local_flip;   // bool [B]
+  Tensor offset;      // i32 [B,2] in [0, 2 pad]
+  Tensor flip;        // bool [B], undefined: no mirror
+  Tensor box;         // f32 [B,4] (y0, x0, height, width) in pixels
+  Tensor local_flip;  // bool [B]
 };
 
 // The box has an area uniform in [min_crop, 1] of the image, a ratio log-uniform in [3/4, 4/3],

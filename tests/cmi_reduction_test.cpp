@@ -1,5 +1,5 @@
-// With one teacher and the switches that turn the method into CMI, one inversion step gives the losses
-// and gradients of an independent PyTorch computation (scripts/make_cmi_fixture.py).
+// With one teacher and the switches that turn the method into CMI, one inversion step gives the
+// losses and gradients of an independent PyTorch computation (scripts/make_cmi_fixture.py).
 #include <gtest/gtest.h>
 
 #include <map>
@@ -48,7 +48,9 @@ class CmiReduction : public ::testing::Test {
     EXPECT_TRUE(t.defined()) << name;
     return t;
   }
-  double expected(const std::string& name) const { return get(("expected." + name).c_str()).item(); }
+  double expected(const std::string& name) const {
+    return get(("expected." + name).c_str()).item();
+  }
 
   data::NamedTensors file_;
   Teachers teachers_;
@@ -76,7 +78,8 @@ TEST_F(CmiReduction, OneStepEqualsPyTorch) {
     EXPECT_NEAR(value, want, 2e-5 * std::abs(want)) << name;
   }
   EXPECT_NEAR(r.value, expected("total"), 2e-5 * expected("total"));
-  EXPECT_NEAR(r.select, expected("total") - 0.5 * expected("adversarial"), 2e-5 * expected("total"));
+  EXPECT_NEAR(r.select, expected("total") - 0.5 * expected("adversarial"),
+              2e-5 * expected("total"));
 
   r.total.backward();
   const auto compare = [](const Tensor& got, const Tensor& want, const char* what) {

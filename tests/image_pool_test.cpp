@@ -18,7 +18,8 @@ class ImagePoolTest : public ::testing::Test {
  protected:
   void SetUp() override {
     dir_ = (fs::temp_directory_path() /
-            ("mtcki_pool_" + std::string(::testing::UnitTest::GetInstance()->current_test_info()->name())))
+            ("mtcki_pool_" +
+             std::string(::testing::UnitTest::GetInstance()->current_test_info()->name())))
                .string();
     fs::remove_all(dir_);
     info_.channels = 1;

@@ -21,7 +21,9 @@ namespace mtcki {
 namespace {
 
 Tensor f64(const std::vector<double>& v, const Shape& shape) { return Tensor::from(v, shape); }
-Tensor labels(const std::vector<int64_t>& v) { return Tensor::from(v, {static_cast<int64_t>(v.size())}); }
+Tensor labels(const std::vector<int64_t>& v) {
+  return Tensor::from(v, {static_cast<int64_t>(v.size())});
+}
 
 const Tensor kTeacher = f64({2, 0, 0, 1}, {2, 2});
 const Tensor kStudent = f64({1, 0, 1, 0}, {2, 2});
@@ -117,7 +119,8 @@ TEST(Losses, FusedTargetsModes) {
   const std::vector<double> w{0.5, 0.5};
   const Tensor y = labels({0, 1});
   const auto p_of = [](const Tensor& logits) { return softmax(logits).to_vector<double>(); };
-  EXPECT_TRUE(allclose(fused_targets("mean", z, w, 4, y), f64({1.5, 0, 0.5, 0.5}, {2, 2}), 0, 1e-12));
+  EXPECT_TRUE(
+      allclose(fused_targets("mean", z, w, 4, y), f64({1.5, 0, 0.5, 0.5}, {2, 2}), 0, 1e-12));
   // prob: softmax(target/T) is the mean of softmax(z/T).
   const auto prob = p_of(mul(fused_targets("prob", z, w, 4, y), 0.25));
   const auto a = p_of(mul(kTeacher, 0.25)), b = p_of(mul(kStudent, 0.25));
@@ -130,7 +133,7 @@ TEST(Losses, FusedTargetsModes) {
   // entropy: the more certain teacher weighs more in row 0.
   const auto entropy = fused_targets("entropy", z, w, 4, y).to_vector<double>();
   EXPECT_GT(entropy[0], 1.5);
-  EXPECT_NEAR(entropy[2] + 0.0, 1 - entropy[3], 1e-12);  // equally certain: ω = ½ each
+  EXPECT_NEAR(entropy[2] + 0.0, 1 - entropy[3], 1e-12);         // equally certain: ω = ½ each
   for (const char* mode : {"mean", "prob", "conf", "entropy"})  // one teacher: itself
     EXPECT_TRUE(identical(fused_targets(mode, {kTeacher}, {1.0}, 4, y), kTeacher)) << mode;
   EXPECT_THROW(fused_targets("median", z, w, 4, y), UsageError);
@@ -149,7 +152,8 @@ TEST(Losses, FiniteDifferences) {
   const auto random = [&](const Shape& s, uint64_t i) {
     return Variable(randn(s, rng.at(i), DType::f64), true);
   };
-  const auto check = [](const char* name, const std::function<Variable(const std::vector<Variable>&)>& f,
+  const auto check = [](const char* name,
+                        const std::function<Variable(const std::vector<Variable>&)>& f,
                         const std::vector<Variable>& in) {
     const GradcheckReport r = gradcheck(f, in);
     EXPECT_TRUE(r.ok) << name << ": " << r.message;
@@ -158,12 +162,17 @@ TEST(Losses, FiniteDifferences) {
   const std::vector<double> w{0.3, 0.7};
   using In = const std::vector<Variable>&;
   const std::vector<Variable> two{random({5, 3}, 0), random({5, 3}, 1)};
-  check("class_prior_each", [&](In v) { return class_prior_each(v, w, y); }, two);
-  check("class_prior_ens", [&](In v) { return class_prior_ens(v, w, y); }, two);
-  check("consensus", [&](In v) { return teacher_consensus(v, w); }, two);
+  check(
+      "class_prior_each", [&](In v) { return class_prior_each(v, w, y); }, two);
+  check(
+      "class_prior_ens", [&](In v) { return class_prior_ens(v, w, y); }, two);
+  check(
+      "consensus", [&](In v) { return teacher_consensus(v, w); }, two);
   check("balance", [&](In v) { return class_balance(v[0]); }, {two[0]});
-  check("kl-agree", [&](In v) { return adversarial("kl-agree", v[0], v[1]); }, two);
-  check("js", [&](In v) { return adversarial("js", v[0], v[1]); }, two);
+  check(
+      "kl-agree", [&](In v) { return adversarial("kl-agree", v[0], v[1]); }, two);
+  check(
+      "js", [&](In v) { return adversarial("js", v[0], v[1]); }, two);
   check("fused_kd", [&](In v) { return fused_kd(two[0].data(), v[0], 20.0); }, {two[1]});
   check("tv", [&](In v) { return total_variation(v[0]); }, {random({2, 2, 4, 5}, 2)});
   check("norm", [&](In v) { return image_norm(v[0]); }, {random({2, 2, 4, 5}, 3)});

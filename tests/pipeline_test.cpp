@@ -98,7 +98,8 @@ void expect_equal_results(const std::string& a, const std::string& b) {
 }
 
 // Runs until done, interrupted every `polls` steps.
-int run_with_interruptions(const RunConfig& config, const std::string& folder, int64_t polls, bool kill) {
+int run_with_interruptions(const RunConfig& config, const std::string& folder, int64_t polls,
+                           bool kill) {
   for (int attempt = 0; attempt < 200; ++attempt) {
     (kill ? kill_after_polls : stop_after_polls)(polls);
     try {

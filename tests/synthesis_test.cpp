@@ -118,7 +118,8 @@ TEST(Teachers, BitIdenticalAfterSynthesis) {
   while (!s.batch_done()) s.step();
   s.finish();
   const auto same = [](const nn::StateDict& x, const nn::StateDict& y) {
-    for (size_t i = 0; i < x.size(); ++i) EXPECT_TRUE(identical(x[i].second, y[i].second)) << x[i].first;
+    for (size_t i = 0; i < x.size(); ++i)
+      EXPECT_TRUE(identical(x[i].second, y[i].second)) << x[i].first;
   };
   same(a, t.teachers[0].state_dict());
   same(b, t.teachers[1].state_dict());

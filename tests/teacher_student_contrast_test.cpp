@@ -35,7 +35,8 @@ class TeacherStudentContrastTest : public ::testing::Test {
     return {randn({kBatch, d}, Rng{2, 1, step}), randn({kBatch, d}, Rng{3, 1, step})};
   }
   // Cosines of student row i and teacher row j through the linear heads, over τ.
-  std::vector<double> similarities(TeacherStudentContrast& c, const Tensor& s, const Tensor& t, int m) {
+  std::vector<double> similarities(TeacherStudentContrast& c, const Tensor& s, const Tensor& t,
+                                   int m) {
     const nn::StateDict state = c.state_dict();
     const auto project = [&](const Tensor& x, const std::string& head) {
       return normalize(linear(x, entry(state, head + "0.weight"), entry(state, head + "0.bias")));
@@ -73,7 +74,8 @@ TEST_F(TeacherStudentContrastTest, EqualsTheFormula) {
             int count = 0;
             for (int64_t j = 0; j < kBatch; ++j) {
               total += std::exp(at(i, j, transposed));
-              const bool match = supcon ? y[static_cast<size_t>(i)] == y[static_cast<size_t>(j)] : i == j;
+              const bool match =
+                  supcon ? y[static_cast<size_t>(i)] == y[static_cast<size_t>(j)] : i == j;
               if (match) positive += at(i, j, transposed), ++count;
             }
             both[transposed] += (std::log(total) - positive / count) / kBatch;
@@ -89,7 +91,7 @@ TEST_F(TeacherStudentContrastTest, QueueAddsNegatives) {
   const double without = c.loss(Variable(student(0)), teacher(0), labels_).item();
   c.enqueue();
   const double with = c.loss(Variable(student(0)), teacher(0), labels_).item();
-  EXPECT_GT(with, without);  // the same batch against five more keys
+  EXPECT_GT(with, without);           // the same batch against five more keys
   for (uint64_t i = 1; i < 4; ++i) {  // 5 rows each into a queue of 7: it wraps
     c.loss(Variable(student(i)), teacher(i), labels_);
     c.enqueue();
@@ -104,7 +106,8 @@ TEST_F(TeacherStudentContrastTest, QueueAddsNegatives) {
 TEST_F(TeacherStudentContrastTest, StateContinuesExactly) {
   for (const char* head : {"linear", "mlp"}) {
     config_.ts_head = head;
-    TeacherStudentContrast a(teachers_, kStudentDim, config_, 9), b(teachers_, kStudentDim, config_, 10);
+    TeacherStudentContrast a(teachers_, kStudentDim, config_, 9),
+        b(teachers_, kStudentDim, config_, 10);
     for (uint64_t i = 0; i < 3; ++i) {
       a.loss(Variable(student(i)), teacher(i), labels_);
       a.enqueue();
