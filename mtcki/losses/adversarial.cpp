@@ -15,7 +15,8 @@ constexpr double kJsTemperature = 3.0;
 Variable adversarial(const std::string& mode, const Variable& teacher_logits,
                      const Variable& student_logits) {
   if (mode == "js")
-    return add(mul(js_div(teacher_logits, student_logits, kJsTemperature), -1.0 / std::log(2.0)), 1.0);
+    return add(mul(js_div(teacher_logits, student_logits, kJsTemperature), -1.0 / std::log(2.0)),
+               1.0);
   if (mode != "kl-agree")
     throw UsageError(str("adversarial: unknown mode ", mode, "; use kl-agree or js"));
   const Tensor agree = equal(argmax(teacher_logits.data(), 1), argmax(student_logits.data(), 1))

@@ -85,7 +85,8 @@ void BnStatisticsLoss::load_state_dict(const nn::StateDict& state) {
     const size_t dot = key.find('.'), second = key.find('.', dot + 1);
     if (dot == std::string::npos || second == std::string::npos)
       throw DataError(str("bn_statistics state: unexpected entry ", key));
-    Layer& layer = layers_.at(std::stoul(key.substr(dot + 1))).at(std::stoul(key.substr(second + 1)));
+    Layer& layer =
+        layers_.at(std::stoul(key.substr(dot + 1))).at(std::stoul(key.substr(second + 1)));
     (key.compare(0, dot, "ema_mean") == 0 ? layer.ema_mean : layer.ema_var) = tensor.clone();
   }
 }

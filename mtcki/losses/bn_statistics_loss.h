@@ -6,9 +6,9 @@
 //   sum    1
 //   layer  L̄/|B_m|, the mean number of layers over this teacher's: every teacher counts alike
 //   init   the mean of the teachers' first losses over this teacher's own
-// Only losses are averaged over teachers, never statistics. With momentum κ > 0 (Fast) the statistics
-// inside the norms are (1−κ)·batch + κ·EMA; the EMA is set by the first finished batch and moves once
-// per batch.
+// Only losses are averaged over teachers, never statistics. With momentum κ > 0 (Fast) the
+// statistics inside the norms are (1−κ)·batch + κ·EMA; the EMA is set by the first finished batch
+// and moves once per batch.
 #pragma once
 
 #include <string>

@@ -45,7 +45,8 @@ Tensor entropy_rows(const Tensor& z) {
 Tensor fused_targets(const std::string& mode, const std::vector<Tensor>& logits,
                      const std::vector<double>& weights, double temperature, const Tensor& labels) {
   const size_t count = logits.size();
-  if (mode == "mean" || count == 1) return count == 1 ? logits.at(0) : weighted_sum(logits, weights);
+  if (mode == "mean" || count == 1)
+    return count == 1 ? logits.at(0) : weighted_sum(logits, weights);
   if (mode == "prob") {
     std::vector<Tensor> p;
     for (const Tensor& z : logits) p.push_back(softmax(mul(z, 1.0 / temperature)));
@@ -55,8 +56,7 @@ Tensor fused_targets(const std::string& mode, const std::vector<Tensor>& logits,
   if (mode == "conf") {
     const Tensor share =
         softmax(columns(logits, [&](const Tensor& z) { return cross_entropy_rows(z, labels); }));
-    return sample_weighted(logits,
-                           mul(add(neg(share), 1.0), 1.0 / static_cast<double>(count - 1)));
+    return sample_weighted(logits, mul(add(neg(share), 1.0), 1.0 / static_cast<double>(count - 1)));
   }
   if (mode == "entropy")
     return sample_weighted(logits, softmax(neg(columns(logits, entropy_rows))));

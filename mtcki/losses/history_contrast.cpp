@@ -28,8 +28,8 @@ Variable contrast_loss(nn::Module& head, const Variable& local, const Tensor& gl
   Tensor row_weights =
       Tensor::full({batch}, 1.0 / static_cast<double>(batch), local.data().dtype());
   if (past > 0)
-    row_weights = cat(std::vector<Tensor>{row_weights, Tensor::full({past}, 1.0 / static_cast<double>(past),
-                                                 local.data().dtype())});
+    row_weights = cat(std::vector<Tensor>{
+        row_weights, Tensor::full({past}, 1.0 / static_cast<double>(past), local.data().dtype())});
   return info_nce(u, Variable(v), diagonal_positives(batch + past), tau, row_weights);
 }
 
@@ -81,13 +81,15 @@ Variable HistoryContrast::features(size_t m, const Teacher::View& view) const {
 
 std::vector<Variable> HistoryContrast::join(const std::vector<Variable>& per_teacher) const {
   if (mode_ == "each") return per_teacher;
-  if (mode_ == "first" || per_teacher.size() == 1) return std::vector<Variable>(1, per_teacher.at(0));
+  if (mode_ == "first" || per_teacher.size() == 1)
+    return std::vector<Variable>(1, per_teacher.at(0));
   std::vector<Variable> joined;
   joined.push_back(cat(per_teacher, 1));
   return joined;
 }
 
-Variable HistoryContrast::loss(const std::vector<Variable>& local, const std::vector<Tensor>& global,
+Variable HistoryContrast::loss(const std::vector<Variable>& local,
+                               const std::vector<Tensor>& global,
                                const std::vector<double>& weights, const Rng& rng) {
   std::vector<MemoryBank::Draw> draws;
   for (size_t h = 0; h < heads_.size(); ++h) {
@@ -98,7 +100,8 @@ Variable HistoryContrast::loss(const std::vector<Variable>& local, const std::ve
   return loss(local, global, weights, draws);
 }
 
-Variable HistoryContrast::loss(const std::vector<Variable>& local, const std::vector<Tensor>& global,
+Variable HistoryContrast::loss(const std::vector<Variable>& local,
+                               const std::vector<Tensor>& global,
                                const std::vector<double>& weights,
                                const std::vector<MemoryBank::Draw>& draws) {
   Variable total;

@@ -4,7 +4,8 @@
 
 namespace mtcki {
 
-Variable teacher_consensus(const std::vector<Variable>& logits, const std::vector<double>& weights) {
+Variable teacher_consensus(const std::vector<Variable>& logits,
+                           const std::vector<double>& weights) {
   std::vector<Variable> p;
   Variable mixture;
   for (size_t m = 0; m < logits.size(); ++m) {

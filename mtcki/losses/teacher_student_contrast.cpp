@@ -17,7 +17,8 @@ namespace {
 Variable supervised(const Variable& q, const Variable& v, const Tensor& anchor_labels,
                     const Tensor& key_labels, double tau) {
   const int64_t a = anchor_labels.size(0), j = key_labels.size(0);
-  Tensor positive = equal(anchor_labels.reshape({a, 1}), key_labels.reshape({1, j})).to(q.data().dtype());
+  Tensor positive =
+      equal(anchor_labels.reshape({a, 1}), key_labels.reshape({1, j})).to(q.data().dtype());
   positive = div(positive, sum(positive, {1}, true));  // its own key is always one
   const Variable log_p = log_softmax(mul(matmul(q, transpose(v)), 1.0 / tau));
   return mul(sum(mul(log_p, Variable(positive))), -1.0 / static_cast<double>(a));
@@ -66,7 +67,9 @@ Variable TeacherStudentContrast::loss(const Variable& student_feature,
     Variable term;
     if (config_.ts_supcon) {
       const Tensor past_labels = rows(queue.labels, queue.filled);
-      term = supervised(q, v, labels, past_labels.defined() ? cat(std::vector<Tensor>{labels, past_labels}) : labels, tau);
+      term = supervised(
+          q, v, labels,
+          past_labels.defined() ? cat(std::vector<Tensor>{labels, past_labels}) : labels, tau);
       if (config_.ts_sym) term = mul(add(term, supervised(k, q, labels, labels, tau)), 0.5);
     } else {
       term = info_nce(q, v, positive, tau, row_weights);
@@ -84,8 +87,10 @@ void TeacherStudentContrast::enqueue() {
     const int64_t size = config_.ts_queue, rows_now = queue.last_keys.size(0);
     for (int64_t from = std::max<int64_t>(0, rows_now - size); from < rows_now;) {
       const int64_t n = std::min(rows_now - from, size - queue.position);
-      queue.keys.slice(queue.position, queue.position + n).copy_(queue.last_keys.slice(from, from + n));
-      queue.labels.slice(queue.position, queue.position + n).copy_(last_labels_.slice(from, from + n));
+      queue.keys.slice(queue.position, queue.position + n)
+          .copy_(queue.last_keys.slice(from, from + n));
+      queue.labels.slice(queue.position, queue.position + n)
+          .copy_(last_labels_.slice(from, from + n));
       from += n;
       queue.position = (queue.position + n) % size;
       queue.filled = std::min(size, queue.filled + n);
@@ -96,7 +101,8 @@ void TeacherStudentContrast::enqueue() {
 
 nn::NamedList<Variable> TeacherStudentContrast::parameters() {
   nn::NamedList<Variable> out;
-  for (auto& [name, p] : student_head_->named_parameters()) out.emplace_back("ts.student." + name, *p);
+  for (auto& [name, p] : student_head_->named_parameters())
+    out.emplace_back("ts.student." + name, *p);
   for (size_t m = 0; m < teacher_heads_.size(); ++m)
     for (auto& [name, p] : teacher_heads_[m]->named_parameters())
       out.emplace_back(str("ts.teacher.", m, ".", name), *p);
@@ -124,7 +130,8 @@ void TeacherStudentContrast::load_state_dict(const nn::StateDict& state) {
     teacher_heads_[m]->load_state_dict(under(state, str("teacher.", m, ".")));
     if (config_.ts_queue == 0) continue;
     const nn::StateDict saved = under(state, str("queue.", m, "."));
-    const Tensor ring = entry(saved, "ring"), keys = entry(saved, "keys"), labels = entry(saved, "labels");
+    const Tensor ring = entry(saved, "ring"), keys = entry(saved, "keys"),
+                 labels = entry(saved, "labels");
     if (!ring.defined() || !keys.defined() || !labels.defined())
       throw DataError(str("teacher_student_contrast state: queue ", m, " is missing"));
     queues_[m].keys.copy_(keys);

@@ -2,11 +2,12 @@
 // near every teacher's embedding of the same image, and far from those of others.
 //
 //   q_i = norm(g_S f_S(x_i)),  k_i^m = norm(g_m f_m(x_i))
-//   L_ts = Σ_m w_m (1/B) Σ_i −log( exp(q_i·k_i^m/τ) / (Σ_{j≤B} exp(q_i·k_j^m/τ) + Σ_{n∈Q_m} exp(q_i·k_n/τ)) )
+//   L_ts = Σ_m w_m (1/B) Σ_i −log( exp(q_i·k_i^m/τ) / (Σ_{j≤B} exp(q_i·k_j^m/τ) + Σ_{n∈Q_m}
+//   exp(q_i·k_n/τ)) )
 //
-// Q_m: FIFO of past keys of teacher m. Options: sym adds the term with the teacher as anchor (in the
-// batch); supcon takes all images of the same label as positives. The heads g train with the student's
-// optimiser and are discarded afterwards.
+// Q_m: FIFO of past keys of teacher m. Options: sym adds the term with the teacher as anchor (in
+// the batch); supcon takes all images of the same label as positives. The heads g train with the
+// student's optimiser and are discarded afterwards.
 #pragma once
 
 #include <memory>
