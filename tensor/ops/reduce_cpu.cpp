@@ -16,18 +16,11 @@ template <class T>
 using Sum =
     std::conditional_t<std::is_floating_point_v<T> || std::is_same_v<T, bfloat16>, double, int64_t>;
 
-// Sum of a long row: f32 runs in vectors over short chunks, f64 from chunk to chunk.
 template <class T>
 Sum<T> sum_run(const T* x, int64_t n) {
-  using Acc = std::conditional_t<std::is_same_v<T, float>, float, Sum<T>>;
   Sum<T> total = 0;
-  for (int64_t begin = 0; begin < n; begin += 512) {
-    const int64_t end = std::min(n, begin + 512);
-    Acc chunk = 0;
-#pragma omp simd reduction(+ : chunk)
-    for (int64_t i = begin; i < end; ++i) chunk += static_cast<Acc>(x[i]);
-    total += static_cast<Sum<T>>(chunk);
-  }
+#pragma omp simd reduction(+ : total)
+  for (int64_t i = 0; i < n; ++i) total += static_cast<Sum<T>>(x[i]);
   return total;
 }
 
