@@ -1,8 +1,9 @@
 #include "mtcki/image_pool.h"
 
-#include <cstdio>
 #include <filesystem>
 #include <fstream>
+
+#include <fmt/format.h>
 
 #include "data/atomic_file.h"
 #include "data/checksum.h"
@@ -21,9 +22,7 @@ namespace {
 constexpr int kFormatVersion = 1;
 
 std::string shard_name(int64_t batch) {
-  char name[48];
-  std::snprintf(name, sizeof name, "shard-%05lld.safetensors", static_cast<long long>(batch));
-  return name;
+  return fmt::format("shard-{:05}.safetensors", batch);
 }
 
 std::string manifest_path(const std::string& dir) { return dir + "/manifest.json"; }

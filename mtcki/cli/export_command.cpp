@@ -3,6 +3,8 @@
 #include <cstdio>
 #include <filesystem>
 
+#include <fmt/format.h>
+
 #include "data/image_file.h"
 #include "data/state_file.h"
 #include "mtcki/cli/commands.h"
@@ -66,9 +68,7 @@ int export_images_command(const ExportImagesOptions& o) {
   const std::vector<int64_t> y = labels.to_vector<int64_t>();
   const auto folder_of = [&](int64_t label) {
     // Padded, so that sorting the names sorts the classes.
-    char name[16];
-    std::snprintf(name, sizeof name, "%03lld", static_cast<long long>(label));
-    return o.out + "/" + name;
+    return fmt::format("{}/{:03}", o.out, label);
   };
   fs::create_directories(o.out, ec);
   if (o.layout == "imagefolder")
@@ -76,10 +76,8 @@ int export_images_command(const ExportImagesOptions& o) {
   if (ec) throw DiskError("cannot create \"" + o.out + "\": " + ec.message());
   const int64_t n = set.size();
   for (int64_t i = 0; i < n; ++i) {
-    char name[32];
-    std::snprintf(name, sizeof name, "/%08lld.png", static_cast<long long>(i));
-    const std::string path =
-        (o.layout == "flat" ? o.out : folder_of(y[static_cast<size_t>(i)])) + name;
+    const std::string folder = o.layout == "flat" ? o.out : folder_of(y[static_cast<size_t>(i)]);
+    const std::string path = fmt::format("{}/{:08}.png", folder, i);
     const Tensor image = set.images.slice(i, i + 1);
     data::write_png(path, image.reshape({image.size(1), image.size(2), image.size(3)}));
   }
