@@ -1,6 +1,5 @@
 #include "data/dataset.h"
 
-#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 
@@ -9,6 +8,7 @@
 #include "data/image_folder.h"
 #include "data/mnist.h"
 #include "data/synth10.h"
+#include "tensor/nearest_name.h"
 
 namespace mtcki::data {
 
@@ -86,36 +86,16 @@ std::vector<std::string> folder_names(const std::string& name) {
   return {name};
 }
 
-size_t edit_distance(const std::string& a, const std::string& b) {
-  std::vector<size_t> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t best = std::min({row[j] + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1])});
-      diagonal = row[j];
-      row[j] = best;
-    }
-  }
-  return row[b.size()];
-}
-
 const DatasetInfo& find(const std::string& name) {
-  const DatasetInfo* nearest = nullptr;
-  size_t least = 4;
+  std::vector<std::string> names;
   std::string all;
   for (const DatasetInfo& row : table()) {
     if (row.name == name) return row;
+    names.push_back(row.name);
     all += (all.empty() ? "" : " ") + row.name;
-    if (const size_t d = edit_distance(name, row.name); d < least) {
-      least = d;
-      nearest = &row;
-    }
   }
-  throw UsageError(str("unknown dataset \"", name, "\"",
-                       nearest ? ": did you mean \"" + nearest->name + "\"?" : "", " (known: ", all,
-                       ")"));
+  throw UsageError(
+      str("unknown dataset \"", name, "\"", did_you_mean(name, names), " (known: ", all, ")"));
 }
 
 }  // namespace

@@ -13,8 +13,8 @@
 
 #include "mtcki/config_keys.h"
 #include "mtcki/digest.h"
-#include "mtcki/nearest.h"
 #include "tensor/error.h"
+#include "tensor/nearest_name.h"
 
 namespace mtcki {
 
@@ -80,7 +80,7 @@ std::string last_part(const std::string& path) { return path.substr(path.rfind('
       elsewhere = k;
     }
   }
-  std::string near = nearest(last_part(plain), siblings);
+  std::string near = likely_name(last_part(plain), siblings);
   if (!near.empty() && edit_distance(near, last_part(plain)) <= best) {
     near = section + near;
   } else if (!elsewhere.empty()) {

@@ -4,7 +4,7 @@
 #include <unordered_map>
 
 #include "nn/module.h"
-#include "nn/nearest_name.h"
+#include "tensor/nearest_name.h"
 
 namespace mtcki::nn {
 

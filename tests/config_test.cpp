@@ -14,8 +14,8 @@
 
 #include "mtcki/config_keys.h"
 #include "mtcki/digest.h"
-#include "mtcki/nearest.h"
 #include "tensor/error.h"
+#include "tensor/nearest_name.h"
 
 namespace mtcki {
 namespace {
@@ -285,9 +285,9 @@ TEST(Nearest, FindsTyposOnly) {
   EXPECT_EQ(edit_distance("kitten", "sitting"), 3);
   EXPECT_EQ(edit_distance("ab", "ba"), 1);
   EXPECT_EQ(edit_distance("", "abc"), 3);
-  EXPECT_EQ(nearest("epcohs", {"epochs", "batch"}), "epochs");
-  EXPECT_EQ(nearest("zzz", {"epochs", "batch"}), "");
-  EXPECT_EQ(nearest("lr", {"ab"}), "");
+  EXPECT_EQ(likely_name("epcohs", {"epochs", "batch"}), "epochs");
+  EXPECT_EQ(likely_name("zzz", {"epochs", "batch"}), "");
+  EXPECT_EQ(likely_name("lr", {"ab"}), "");
 }
 
 TEST(Digest, Sha256Vectors) {

@@ -249,7 +249,7 @@ TEST(Models, OptionAShortcutHasNoParameters) {
 
 TEST(Models, UnknownNamesGetTheNearest) {
   const auto build = [](const std::string& name) { return [name] { classifier(name); }; };
-  EXPECT_THAT(build("resnet43"), ThrowsMessage<UsageError>(HasSubstr("nearest: resnet4")));
+  EXPECT_THAT(build("resnet45"), ThrowsMessage<UsageError>(HasSubstr("nearest: resnet44")));
   EXPECT_THAT(build("wrn-40-2"), ThrowsMessage<UsageError>(HasSubstr("nearest: wrn40_2")));
   for (const char* bad : {"", "wrn41_2", "wrn40_2x", "wrn4_1", "wrn40_0", "vgg8_w", "vgg8_w0",
                           "vgg8_w-1", "vgg8_wnan", "vgg8_w1e9", "vgg9", "resnet9", "resnet18_a"})

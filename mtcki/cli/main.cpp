@@ -8,9 +8,9 @@
 #include "mtcki/build_info.h"
 #include "mtcki/cli/commands.h"
 #include "mtcki/console.h"
-#include "mtcki/nearest.h"
 #include "mtcki/run_log.h"
 #include "tensor/error.h"
+#include "tensor/nearest_name.h"
 
 namespace mtcki::cli {
 

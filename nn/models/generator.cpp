@@ -1,6 +1,6 @@
 #include "nn/init.h"
 #include "nn/models/model.h"
-#include "nn/nearest_name.h"
+#include "tensor/nearest_name.h"
 #include "tensor/op_error.h"
 
 namespace mtcki::nn {

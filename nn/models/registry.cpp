@@ -5,7 +5,7 @@
 #include <optional>
 
 #include "nn/models/families.h"
-#include "nn/nearest_name.h"
+#include "tensor/nearest_name.h"
 #include "tensor/op_error.h"
 
 namespace mtcki::nn {

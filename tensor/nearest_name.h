@@ -1,4 +1,4 @@
-// "did you mean": the candidate nearest to what was typed.
+// The candidate most like a name, for the texts of errors.
 #pragma once
 
 #include <string>
@@ -9,9 +9,11 @@ namespace mtcki {
 
 // Insertions, deletions, substitutions and swaps of neighbours, each 1.
 int edit_distance(std::string_view a, std::string_view b);
+// The first candidate at the smallest distance; "" without candidates.
+std::string nearest_name(const std::string& word, const std::vector<std::string>& candidates);
 // The nearest candidate, or "" when none is near enough to be a likely typo of `word` (distance
 // more than a third of its length, at least 2). A candidate that `word` begins or ends also counts.
-std::string nearest(const std::string& word, const std::vector<std::string>& candidates);
+std::string likely_name(const std::string& word, const std::vector<std::string>& candidates);
 // `; did you mean "x"?` or "".
 std::string did_you_mean(const std::string& word, const std::vector<std::string>& candidates);
 

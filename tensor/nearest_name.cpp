@@ -1,4 +1,4 @@
-#include "mtcki/nearest.h"
+#include "tensor/nearest_name.h"
 
 #include <algorithm>
 
@@ -20,7 +20,15 @@ int edit_distance(std::string_view a, std::string_view b) {
   return last[b.size()];
 }
 
-std::string nearest(const std::string& word, const std::vector<std::string>& candidates) {
+std::string nearest_name(const std::string& word, const std::vector<std::string>& candidates) {
+  const auto found = std::min_element(candidates.begin(), candidates.end(),
+                                      [&](const std::string& a, const std::string& b) {
+                                        return edit_distance(word, a) < edit_distance(word, b);
+                                      });
+  return found == candidates.end() ? "" : *found;
+}
+
+std::string likely_name(const std::string& word, const std::vector<std::string>& candidates) {
   if (word.empty()) return "";
   const int limit = std::max(2, static_cast<int>(word.size()) / 3);
   int best = limit + 1;
@@ -41,7 +49,7 @@ std::string nearest(const std::string& word, const std::vector<std::string>& can
 }
 
 std::string did_you_mean(const std::string& word, const std::vector<std::string>& candidates) {
-  const std::string found = nearest(word, candidates);
+  const std::string found = likely_name(word, candidates);
   return found.empty() ? "" : "; did you mean \"" + found + "\"?";
 }
 
