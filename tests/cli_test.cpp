@@ -336,7 +336,13 @@ TEST_F(CliTest, SummaryTotals) {
   EXPECT_EQ(j["state_keys"], 227);
   EXPECT_NEAR(j["macs"].get<double>() / 1e6, 327.6, 0.1);
   EXPECT_THAT(run({"summary", "--list"}).out, HasSubstr("resnet20_a"));
+  const auto generator = [&](const std::string& ngf) {
+    const auto out = run({"summary", "--generator", "cmi", "--json", "--nz", "64", "--ngf", ngf});
+    return nlohmann::json::parse(out.out)["macs"].get<double>();
+  };
+  EXPECT_GT(generator("32"), 2 * generator("16"));
   refused({"summary"}, 2, "--model");
+  refused({"summary", "--generator", "cmi", "--nz", "0"}, 2, "--nz");
 }
 
 TEST_F(CliTest, ProfileWritesTraceAndCsv) {

@@ -38,6 +38,7 @@ int eval_command(const EvalOptions& options);
 struct SummaryOptions {
   std::string model, generator;
   int64_t classes = 10, channels = 3, size = 32;
+  int64_t nz = 256, ngf = 64;  // of the generator
   bool list = false, json = false;
 };
 int summary_command(const SummaryOptions& options);

@@ -153,6 +153,12 @@ int parse_and_run(int argc, char** argv) {
   CLI::App* summary = app.add_subcommand("summary", "layers, parameters, MACs, memory of a model");
   summary->add_option("--model", summary_o.model, "classifier, e.g. wrn40_2");
   summary->add_option("--generator", summary_o.generator, "generator: cmi, large or dcgan");
+  summary->add_option("--nz", summary_o.nz, "generator: latent dimensions")
+      ->check(CLI::Range(1, 1 << 16))
+      ->capture_default_str();
+  summary->add_option("--ngf", summary_o.ngf, "generator: width")
+      ->check(CLI::Range(1, 1 << 12))
+      ->capture_default_str();
   summary->add_flag("--list", summary_o.list, "list the known models");
   summary->add_flag("--json", summary_o.json, "totals as JSON");
   add_input_shape(summary, &summary_o.classes, &summary_o.channels, &summary_o.size);

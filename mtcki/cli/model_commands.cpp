@@ -151,6 +151,8 @@ int summary_command(const SummaryOptions& o) {
   } else {
     nn::GeneratorSpec spec;
     spec.name = o.generator;
+    spec.nz = o.nz;
+    spec.ngf = o.ngf;
     spec.channels = o.channels;
     spec.image_size = o.size;
     net = nn::make_generator(spec, init);
