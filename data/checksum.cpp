@@ -1,10 +1,7 @@
 #include "data/checksum.h"
 
 #include <algorithm>
-#include <bit>
-#include <cmath>
-#include <cstring>
-#include <functional>
+#include <array>
 
 #include "data/file_bytes.h"
 
@@ -43,15 +40,6 @@ uint32_t run_crc(const Tables& t, const void* data, size_t bytes, uint32_t crc) 
   return ~c;
 }
 
-constexpr int kShift[16] = {7, 12, 17, 22, 5, 9, 14, 20, 4, 11, 16, 23, 6, 10, 15, 21};
-
-std::array<uint32_t, 64> sine_table() {
-  std::array<uint32_t, 64> t{};
-  for (int i = 0; i < 64; ++i)
-    t[i] = static_cast<uint32_t>(std::floor(std::fabs(std::sin(i + 1.0)) * 4294967296.0));
-  return t;
-}
-
 }  // namespace
 
 uint32_t crc32(const void* data, size_t bytes, uint32_t crc) {
@@ -83,90 +71,6 @@ uint32_t crc32c_file(const std::string& path) {
   uint32_t crc = 0;
   read_in_pieces(path, [&crc](const uint8_t* p, size_t n) { crc = crc32c(p, n, crc); });
   return crc;
-}
-
-void Md5::block(const uint8_t* p) {
-  static const std::array<uint32_t, 64> kSine = sine_table();
-  uint32_t m[16];
-  for (int i = 0; i < 16; ++i)
-    m[i] = uint32_t{p[4 * i]} | uint32_t{p[4 * i + 1]} << 8 | uint32_t{p[4 * i + 2]} << 16 |
-           uint32_t{p[4 * i + 3]} << 24;
-  auto [a, b, c, d] = state_;
-  for (int i = 0; i < 64; ++i) {
-    uint32_t f;
-    int g;
-    if (i < 16) {
-      f = (b & c) | (~b & d);
-      g = i;
-    } else if (i < 32) {
-      f = (d & b) | (~d & c);
-      g = (5 * i + 1) % 16;
-    } else if (i < 48) {
-      f = b ^ c ^ d;
-      g = (3 * i + 5) % 16;
-    } else {
-      f = c ^ (b | ~d);
-      g = (7 * i) % 16;
-    }
-    const uint32_t sum = a + f + kSine[static_cast<size_t>(i)] + m[g];
-    a = d;
-    d = c;
-    c = b;
-    b += std::rotl(sum, kShift[i / 16 * 4 + i % 4]);
-  }
-  state_[0] += a;
-  state_[1] += b;
-  state_[2] += c;
-  state_[3] += d;
-}
-
-Md5& Md5::update(const void* data, size_t bytes) {
-  const auto* p = static_cast<const uint8_t*>(data);
-  bytes_ += bytes;
-  while (bytes > 0) {
-    if (filled_ == 0 && bytes >= 64) {
-      block(p);
-      p += 64;
-      bytes -= 64;
-      continue;
-    }
-    const size_t n = std::min(bytes, 64 - filled_);
-    std::memcpy(pending_.data() + filled_, p, n);
-    filled_ += n;
-    p += n;
-    bytes -= n;
-    if (filled_ == 64) {
-      block(pending_.data());
-      filled_ = 0;
-    }
-  }
-  return *this;
-}
-
-std::string Md5::hex() {
-  const uint64_t bits = bytes_ * 8;
-  const uint8_t one = 0x80, zero = 0;
-  update(&one, 1);
-  while (filled_ != 56) update(&zero, 1);
-  uint8_t length[8];
-  for (int i = 0; i < 8; ++i) length[i] = static_cast<uint8_t>(bits >> (8 * i));
-  update(length, 8);
-  std::string out;
-  for (const uint32_t word : state_)
-    for (int byte = 0; byte < 4; ++byte) {
-      const uint32_t v = word >> (8 * byte) & 0xff;
-      out += "0123456789abcdef"[v >> 4];
-      out += "0123456789abcdef"[v & 15];
-    }
-  return out;
-}
-
-std::string md5_hex(std::string_view text) { return Md5().update(text.data(), text.size()).hex(); }
-
-std::string md5_file(const std::string& path) {
-  Md5 md5;
-  read_in_pieces(path, [&md5](const uint8_t* p, size_t n) { md5.update(p, n); });
-  return md5.hex();
 }
 
 }  // namespace mtcki::data

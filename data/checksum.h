@@ -1,12 +1,9 @@
-// Checksums of the formats: CRC-32 (ZIP, PNG, gzip), CRC-32C (own files, TFRecord), MD5
-// (downloads). SHA-256 is in mtcki/digest.h.
+// Checksums of the formats: CRC-32 (ZIP, PNG, gzip), CRC-32C (own files, TFRecord), Adler-32.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string>
-#include <string_view>
 
 namespace mtcki::data {
 
@@ -23,22 +20,5 @@ inline uint32_t masked_crc32c(const void* data, size_t bytes) {
 }
 // Of a file's content, read in pieces. DataError when it cannot be read.
 uint32_t crc32c_file(const std::string& path);
-
-// RFC 1321. Identifies downloads whose publishers give an MD5; not a protection against forgery.
-class Md5 {
- public:
-  Md5& update(const void* data, size_t bytes);
-  std::string hex();  // 32 lowercase digits; ends the computation
-
- private:
-  void block(const uint8_t* p);
-  std::array<uint32_t, 4> state_{0x67452301u, 0xefcdab89u, 0x98badcfeu, 0x10325476u};
-  std::array<uint8_t, 64> pending_{};
-  size_t filled_ = 0;
-  uint64_t bytes_ = 0;
-};
-
-std::string md5_hex(std::string_view text);
-std::string md5_file(const std::string& path);
 
 }  // namespace mtcki::data

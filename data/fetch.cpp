@@ -10,8 +10,8 @@
 #include <filesystem>
 
 #include "data/atomic_file.h"
-#include "data/checksum.h"
 #include "data/dataset.h"
+#include "data/digest.h"
 #include "data/file_bytes.h"
 #include "data/verify.h"
 #include "data/zip.h"

@@ -2,8 +2,8 @@
 
 #include <filesystem>
 
-#include "data/checksum.h"
 #include "data/dataset.h"
+#include "data/digest.h"
 #include "data/file_bytes.h"
 #include "tensor/error.h"
 

@@ -11,8 +11,8 @@
 #include <set>
 #include <sstream>
 
+#include "data/digest.h"
 #include "mtcki/config_keys.h"
-#include "mtcki/digest.h"
 #include "tensor/error.h"
 #include "tensor/nearest_name.h"
 
@@ -454,7 +454,7 @@ std::string to_toml(const RunConfig& config) {
 }
 
 std::string config_sha256(const RunConfig& config) {
-  return sha256_hex(canonical(config, true, {}));
+  return data::sha256_hex(canonical(config, true, {}));
 }
 
 std::string config_sha256(const RunConfig& config, const std::vector<std::string>& sections) {
@@ -463,7 +463,7 @@ std::string config_sha256(const RunConfig& config, const std::vector<std::string
     if (std::find(known.begin(), known.end(), s) == known.end())
       throw Error("config_sha256: no section or key \"" + s + "\"" + did_you_mean(s, known));
   }
-  return sha256_hex(canonical(config, true, sections));
+  return data::sha256_hex(canonical(config, true, sections));
 }
 
 std::string config_reference() {

@@ -7,9 +7,9 @@
 
 #include "data/atomic_file.h"
 #include "data/checksum.h"
+#include "data/digest.h"
 #include "data/file_bytes.h"
 #include "data/state_file.h"
-#include "mtcki/digest.h"
 #include "tensor/ops/index.h"
 
 namespace mtcki {
@@ -98,7 +98,7 @@ void ImagePool::add(int64_t batch, const Tensor& images, const Tensor& labels,
   shard.file = shard_name(batch);
   data::write_safetensors(path(shard.file), tensors,
                           {{"format", "pt"}, {"mtcki.format_version", "1"}});
-  shard.sha256 = sha256_file(path(shard.file));
+  shard.sha256 = data::sha256_file(path(shard.file));
   shard.crc32c = data::crc32c_file(path(shard.file));
   shard.bytes = static_cast<int64_t>(fs::file_size(path(shard.file)));
   shard.first = size();

@@ -4,7 +4,7 @@
 #include <fstream>
 
 #include "data/atomic_file.h"
-#include "mtcki/digest.h"
+#include "data/digest.h"
 #include "mtcki/evaluate.h"
 
 namespace mtcki {
@@ -109,7 +109,7 @@ json RunContext::teacher_cards() {
     const ModelCard card = read_model_card(data::read_safetensors(file).metadata);
     cards.push_back({{"name", name(t)},
                      {"arch", t.model},
-                     {"sha256", sha256_file(file)},
+                     {"sha256", data::sha256_file(file)},
                      {"mean", card.normalization.mean},
                      {"std", card.normalization.std},
                      {"top1", card.top1}});

@@ -13,7 +13,6 @@
 #include <sstream>
 
 #include "mtcki/config_keys.h"
-#include "mtcki/digest.h"
 #include "tensor/error.h"
 #include "tensor/nearest_name.h"
 
@@ -288,18 +287,6 @@ TEST(Nearest, FindsTyposOnly) {
   EXPECT_EQ(likely_name("epcohs", {"epochs", "batch"}), "epochs");
   EXPECT_EQ(likely_name("zzz", {"epochs", "batch"}), "");
   EXPECT_EQ(likely_name("lr", {"ab"}), "");
-}
-
-TEST(Digest, Sha256Vectors) {
-  EXPECT_EQ(sha256_hex(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
-  EXPECT_EQ(sha256_hex("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-  EXPECT_EQ(sha256_hex("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"),
-            "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
-  Sha256 pieces;
-  for (int i = 0; i < 1000; ++i) pieces.update("aaaaaaaaaa", static_cast<size_t>(i % 11));
-  std::string whole(0, 'a');
-  for (int i = 0; i < 1000; ++i) whole += std::string(static_cast<size_t>(i % 11), 'a');
-  EXPECT_EQ(pieces.hex(), sha256_hex(whole));
 }
 
 }  // namespace
