@@ -1,19 +1,23 @@
 # Flags that every target of the project gets, through the interface target mtcki_options.
 add_library(mtcki_options INTERFACE)
 target_include_directories(mtcki_options INTERFACE ${CMAKE_SOURCE_DIR})
-target_compile_options(mtcki_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow)
+# Flags of the host compiler; nvcc gets the warnings through -Xcompiler.
+set(_cxx $<COMPILE_LANGUAGE:CXX>)
+target_compile_options(mtcki_options INTERFACE $<${_cxx}:-Wall;-Wextra;-Wpedantic;-Wshadow>
+                       $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra>)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   # GCC 12 warns falsely on std::string concatenation (GCC bug 105651).
-  target_compile_options(mtcki_options INTERFACE -Wno-restrict)
+  target_compile_options(mtcki_options INTERFACE $<${_cxx}:-Wno-restrict>)
 endif()
 if(MTCKI_ARCH)
   # PUBLIC for the whole project: the channel block of blocked layouts follows the vector width.
-  target_compile_options(mtcki_options INTERFACE -march=${MTCKI_ARCH})
+  target_compile_options(mtcki_options INTERFACE $<${_cxx}:-march=${MTCKI_ARCH}>
+                         $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-march=${MTCKI_ARCH}>)
 endif()
 # Same results whatever the compiler folds: no value-changing float optimisation.
-target_compile_options(mtcki_options INTERFACE -fno-fast-math -ffp-contract=fast)
+target_compile_options(mtcki_options INTERFACE $<${_cxx}:-fno-fast-math;-ffp-contract=fast>)
 if(MTCKI_SANITIZE)
-  target_compile_options(mtcki_options INTERFACE -fsanitize=${MTCKI_SANITIZE} -fno-omit-frame-pointer
-                         -fno-sanitize-recover=all)
+  target_compile_options(mtcki_options INTERFACE
+                         $<${_cxx}:-fsanitize=${MTCKI_SANITIZE};-fno-omit-frame-pointer;-fno-sanitize-recover=all>)
   target_link_options(mtcki_options INTERFACE -fsanitize=${MTCKI_SANITIZE})
 endif()

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
@@ -9,6 +10,7 @@
 #include <unordered_map>
 
 #include "tensor/context.h"
+#include "tensor/cuda/runtime.h"
 #include "tensor/error.h"
 
 namespace mtcki {
@@ -26,23 +28,52 @@ size_t round_up(size_t bytes) {
   return (bytes + step - 1) / step * step;
 }
 
-class HostPool {
+// Where a cache gets its blocks from.
+struct HostSource {
+  static constexpr const char* name = "the system";
+  static void* get(size_t size) {
+    const size_t alignment = size >= kLarge ? size_t{2} << 20 : kAlignment;
+    void* data = nullptr;
+    if (posix_memalign(&data, alignment, size) != 0) return nullptr;
+    if (size >= kLarge) madvise(data, size, MADV_HUGEPAGE);
+    return data;
+  }
+  static void put(void* data) { std::free(data); }
+  static int pool() { return 0; }
+  static size_t capacity() { return 0; }  // not asked for
+};
+struct DeviceSource {
+  static constexpr const char* name = "the GPU";
+  static void* get(size_t size) {
+    cuda::forbid_while_capturing("new memory from the driver");
+    return cuda::malloc_device(size);
+  }
+  static void put(void* data) { cuda::free_device(data); }
+  static int pool() { return device_pool(); }
+  static size_t capacity() { return cuda::capacity().total; }
+};
+
+template <class Source>
+class Cache {
  public:
   void* get(size_t bytes) {
     const size_t size = round_up(bytes);
     const std::lock_guard<std::mutex> lock(mutex_);
-    void* data = reuse(size);
+    const int pool = Source::pool();
+    void* data = reuse(pool, size);
     if (!data) {
       if (limit_ && stats_.in_use + size > limit_) {
         release();
         fail(bytes, "the limit set for this process");
       }
-      data = from_system(size);
+      data = Source::get(size);
       if (!data) {
         release();
-        data = from_system(size);
+        data = Source::get(size);
       }
-      if (!data) fail(bytes, "the system");
+      if (!data) fail(bytes, Source::name);
+      ++stats_.system_allocations;
+      if (pool != 0) pool_of_[data] = pool;
     }
     ++stats_.allocations;
     stats_.in_use += size;
@@ -60,7 +91,8 @@ class HostPool {
     const std::lock_guard<std::mutex> lock(mutex_);
     stats_.in_use -= size;
     stats_.cached += size;
-    free_[size].push_back(data);
+    const auto owner = pool_of_.find(data);
+    free_[owner == pool_of_.end() ? 0 : owner->second][size].push_back(data);
     if (!owner_.empty()) {
       const auto it = owner_.find(data);
       if (it != owner_.end()) {
@@ -81,6 +113,13 @@ class HostPool {
   void release_all() {
     const std::lock_guard<std::mutex> lock(mutex_);
     release();
+  }
+  void release_pool(int pool) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto it = free_.find(pool);
+    if (it == free_.end()) return;
+    release_sizes(it->second);
+    free_.erase(it);
   }
   void limit(size_t bytes) {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -106,28 +145,28 @@ class HostPool {
 
  private:
   // Only blocks of exactly this class: put() knows the requested size, hence the class, and no more.
-  void* reuse(size_t size) {
-    const auto it = free_.find(size);
-    if (it == free_.end() || it->second.empty()) return nullptr;
+  void* reuse(int pool, size_t size) {
+    const auto of_pool = free_.find(pool);
+    if (of_pool == free_.end()) return nullptr;
+    const auto it = of_pool->second.find(size);
+    if (it == of_pool->second.end() || it->second.empty()) return nullptr;
     void* data = it->second.back();
     it->second.pop_back();
     stats_.cached -= size;
     return data;
   }
-  void* from_system(size_t size) {
-    const size_t alignment = size >= kLarge ? size_t{2} << 20 : kAlignment;
-    void* data = nullptr;
-    if (posix_memalign(&data, alignment, size) != 0) return nullptr;
-    if (size >= kLarge) madvise(data, size, MADV_HUGEPAGE);
-    ++stats_.system_allocations;
-    return data;
-  }
   void release() {
-    for (auto& [size, blocks] : free_) {
-      for (void* data : blocks) std::free(data);
+    for (auto& [pool, sizes] : free_) release_sizes(sizes);
+    free_.clear();
+  }
+  void release_sizes(const std::unordered_map<size_t, std::vector<void*>>& sizes) {
+    for (auto& [size, blocks] : sizes) {
+      for (void* data : blocks) {
+        pool_of_.erase(data);
+        Source::put(data);
+      }
       stats_.cached -= size * blocks.size();
     }
-    free_.clear();
   }
   [[noreturn]] void fail(size_t bytes, const char* who) {
     const std::string where = context_path();
@@ -135,12 +174,15 @@ class HostPool {
                                "; in use ", human_bytes(stats_.in_use), ", peak ",
                                human_bytes(stats_.peak), ", cached ", human_bytes(stats_.cached),
                                limit_ ? ", limit " + human_bytes(limit_) : std::string(),
+                               Source::capacity() ? ", capacity " + human_bytes(Source::capacity())
+                                                  : std::string(),
                                where.empty() ? "" : " (in " + where + ")",
                                ". A smaller batch_size needs proportionally less."));
   }
 
   std::mutex mutex_;
-  std::unordered_map<size_t, std::vector<void*>> free_;
+  std::unordered_map<int, std::unordered_map<size_t, std::vector<void*>>> free_;  // by pool, size
+  std::unordered_map<void*, int> pool_of_;  // blocks of other pools than 0
   std::unordered_map<void*, std::string> owner_;
   std::map<std::string, size_t> tags_;
   MemoryStats stats_;
@@ -149,44 +191,56 @@ class HostPool {
 };
 
 // Never destroyed: tensors with static lifetime may be freed after it otherwise.
-HostPool& host() {
-  static auto* pool = new HostPool;
-  return *pool;
+Cache<HostSource>& host() {
+  static auto* cache = new Cache<HostSource>;
+  return *cache;
+}
+Cache<DeviceSource>& device_cache() {
+  static auto* cache = new Cache<DeviceSource>;
+  return *cache;
 }
 
-void only_host(Device device) {
-  if (!device.is_cpu()) throw DeviceError("allocate: this build has no CUDA memory; use --device cpu");
-}
+thread_local int current_pool = -1;  // -1: that of the stream
+std::atomic<int> next_pool{1 << 16};
 
 }  // namespace
 
+int device_pool() { return current_pool >= 0 ? current_pool : cuda::stream_index(); }
+int new_device_pool() { return next_pool++; }
+DevicePoolScope::DevicePoolScope(int pool) : before_(current_pool) { current_pool = pool; }
+DevicePoolScope::~DevicePoolScope() { current_pool = before_; }
+void release_device_pool(int pool) { device_cache().release_pool(pool); }
+
 void* allocate(size_t bytes, Device device) {
-  only_host(device);
-  return bytes ? host().get(bytes) : nullptr;
+  if (device.is_cpu()) return bytes ? host().get(bytes) : nullptr;
+  cuda::use_device(device.index);
+  return bytes ? device_cache().get(bytes) : nullptr;
 }
 
-void deallocate(void* data, size_t bytes, Device) noexcept {
-  if (data) host().put(data, bytes);
+void deallocate(void* data, size_t bytes, Device device) noexcept {
+  if (!data) return;
+  device.is_cpu() ? host().put(data, bytes) : device_cache().put(data, bytes);
 }
 
 MemoryStats memory_stats(Device device) {
-  only_host(device);
-  return host().stats();
+  return device.is_cpu() ? host().stats() : device_cache().stats();
 }
 void reset_peak_memory(Device device) {
-  only_host(device);
-  host().reset_peak();
+  device.is_cpu() ? host().reset_peak() : device_cache().reset_peak();
 }
 void release_cached_memory(Device device) {
-  only_host(device);
-  host().release_all();
+  device.is_cpu() ? host().release_all() : device_cache().release_all();
 }
 void set_memory_limit(size_t bytes, Device device) {
-  only_host(device);
-  host().limit(bytes);
+  device.is_cpu() ? host().limit(bytes) : device_cache().limit(bytes);
 }
-void enable_memory_tags(bool on) { host().tagging(on); }
-std::vector<std::pair<std::string, size_t>> memory_by_tag() { return host().by_tag(); }
+void enable_memory_tags(bool on) {
+  host().tagging(on);
+  device_cache().tagging(on);
+}
+std::vector<std::pair<std::string, size_t>> memory_by_tag(Device device) {
+  return device.is_cpu() ? host().by_tag() : device_cache().by_tag();
+}
 
 std::string human_bytes(size_t bytes) {
   const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB"};

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "tensor/error.h"
+#include "tensor/host_device.h"
 
 namespace mtcki {
 
@@ -15,7 +16,7 @@ enum class DType : uint8_t { f32, f64, bf16, i64, i32, u8, boolean };
 struct bfloat16 {
   uint16_t bits = 0;
   bfloat16() = default;
-  explicit bfloat16(float value) {
+  MTCKI_HD explicit bfloat16(float value) {
     uint32_t u;
     std::memcpy(&u, &value, 4);
     if ((u & 0x7fffffffu) > 0x7f800000u) {
@@ -24,7 +25,7 @@ struct bfloat16 {
       bits = static_cast<uint16_t>((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
     }
   }
-  operator float() const {  // NOLINT: reads like a float on purpose
+  MTCKI_HD operator float() const {  // NOLINT: reads like a float on purpose
     const uint32_t u = static_cast<uint32_t>(bits) << 16;
     float value;
     std::memcpy(&value, &u, 4);

@@ -23,6 +23,7 @@ struct ShapeError : Error { explicit ShapeError(const std::string& m) : Error(m,
 struct DTypeError : Error { explicit DTypeError(const std::string& m) : Error(m, 1) {} };
 struct DeviceError : Error { explicit DeviceError(const std::string& m) : Error(m, 2) {} };
 struct GradientError : Error { explicit GradientError(const std::string& m) : Error(m, 1) {} };
+struct CaptureError : Error { explicit CaptureError(const std::string& m) : Error(m, 1) {} };
 // What a user meets.
 struct UsageError : Error { explicit UsageError(const std::string& m) : Error(m, 2) {} };
 struct DataError : Error { explicit DataError(const std::string& m) : Error(m, 3) {} };

@@ -3,11 +3,30 @@
 #include <cstring>
 
 #include "tensor/allocator.h"
+#include "tensor/cuda/runtime.h"
 #include "tensor/op_error.h"
 #include "tensor/ops/cast.h"
+#include "tensor/ops/cast_kernels.h"
 #include "tensor/parallel.h"
 
 namespace mtcki {
+
+namespace {
+
+void copy_bytes(void* dst, Device to, const void* src, Device from, size_t bytes) {
+  if (bytes == 0) return;
+  if (to.is_cpu() && from.is_cpu()) {
+    std::memmove(dst, src, bytes);
+  } else if (to.is_cpu()) {
+    cuda::copy_to_host(dst, src, bytes);
+  } else if (from.is_cpu()) {
+    cuda::copy_to_device(dst, src, bytes);
+  } else {
+    cuda::copy_on_device(dst, src, bytes);
+  }
+}
+
+}  // namespace
 
 Storage::Storage(size_t bytes, Device device)
     : data_(allocate(bytes, device)), bytes_(bytes), device_(device) {}
@@ -24,6 +43,8 @@ Tensor Tensor::empty(const Shape& shape, DType dtype, Device device, Layout layo
   }
   if (layout != Layout::plain && shape.rank() != 4)
     throw ShapeError(str("Tensor::empty: layout ", name_of(layout), " needs rank 4, got ", shape));
+  if (layout == Layout::blocked && device.is_cuda())
+    throw ShapeError("Tensor::empty: layout blocked is one of the CPU; CUDA tensors are channels_last or plain");
   if (layout == Layout::blocked && shape[1] % kChannelBlock != 0)
     throw ShapeError(str("Tensor::empty: layout blocked needs channels divisible by ",
                          kChannelBlock, ", got ", shape));
@@ -105,20 +126,26 @@ Tensor Tensor::to(Layout layout) const {
 
 Tensor Tensor::to(Device device) const {
   if (!defined() || device == this->device()) return *this;
-  no_cuda("Tensor::to");
+  if (layout_ == Layout::blocked && device.is_cuda()) return plain().to(device);
+  Tensor t = empty(shape_, dtype_, device, layout_);
+  copy_bytes(t.raw(), device, raw(), this->device(), nbytes());
+  return t;
 }
 
 Tensor Tensor::clone() const {
   Tensor t = empty_like(*this);
-  if (nbytes()) std::memcpy(t.raw(), raw(), nbytes());
+  copy_bytes(t.raw(), device(), raw(), device(), nbytes());
   return t;
 }
 
 void Tensor::fill_(double value) {
   if (!defined()) throw ShapeError("fill_: the tensor is undefined");
-  if (!device().is_cpu()) no_cuda("fill_");
   bump_version();
   const int64_t n = numel();
+  if (device().is_cuda()) {
+    if (nbytes()) value == 0.0 ? cuda::set_bytes(raw(), 0, nbytes()) : fill_cuda(*this, value);
+    return;
+  }
   if (value == 0.0) {
     char* p = static_cast<char*>(raw());
     parallel_for(static_cast<int64_t>(nbytes()), 1 << 20,
@@ -140,9 +167,12 @@ void Tensor::copy_(const Tensor& src) {
   if (shape() != src.shape())
     OpError("copy_").operand("destination", *this).operand("source", src).shape(
         "shapes need to be equal");
-  const Tensor s = src.to(dtype_).to(layout_).to(device());
+  // Conversions run where the source is, except to a layout that only this side has.
+  const bool here = layout_ == Layout::blocked;
+  const Tensor s = here ? src.to(dtype_).to(device()).to(layout_)
+                        : src.to(dtype_).to(layout_).to(device());
   bump_version();
-  if (nbytes() && raw() != s.raw()) std::memmove(raw(), s.raw(), nbytes());
+  if (raw() != s.raw()) copy_bytes(raw(), device(), s.raw(), s.device(), nbytes());
 }
 
 std::string Tensor::describe() const {

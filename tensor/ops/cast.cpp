@@ -8,10 +8,9 @@ namespace mtcki {
 Tensor cast(const Tensor& x, DType dtype) {
   if (!x.defined()) OpError("cast").operand("input", x).argument("the input is undefined");
   if (x.dtype() == dtype) return x;
-  cpu_only("cast", x);
   Tensor y = Tensor::empty(x.shape(), dtype, x.device(), x.layout());
   ProfileScope scope("cast", 0, bytes_of(x, y));
-  cast_cpu(x, y);
+  MTCKI_ON_DEVICE(x, cast, x, y);
   return y;
 }
 
@@ -25,30 +24,27 @@ Tensor to_layout(const Tensor& x, Layout layout) {
         .operand("input", x)
         .shape("layout blocked needs channels divisible by ", kChannelBlock, ", input has ",
                x.size(1));
-  cpu_only("to_layout", x);
   Tensor y = Tensor::empty(x.shape(), x.dtype(), x.device(), layout);
   ProfileScope scope("to_layout", 0, bytes_of(x, y));
-  if (x.numel() > 0) to_layout_cpu(x, y);
+  if (x.numel() > 0) MTCKI_ON_DEVICE(x, to_layout, x, y);
   return y;
 }
 
 Tensor u8_to_unit(const Tensor& images) {
   if (!images.defined() || images.dtype() != DType::u8)
     OpError("u8_to_unit").operand("images", images).dtype("images need dtype u8");
-  cpu_only("u8_to_unit", images);
   Tensor y = Tensor::empty(images.shape(), DType::f32, images.device(), images.layout());
   ProfileScope scope("u8_to_unit", static_cast<double>(y.numel()), bytes_of(images, y));
-  u8_to_unit_cpu(images, y);
+  MTCKI_ON_DEVICE(images, u8_to_unit, images, y);
   return y;
 }
 
 Tensor unit_to_u8(const Tensor& images, bool round) {
   if (!images.defined() || images.dtype() != DType::f32)
     OpError("unit_to_u8").operand("images", images).dtype("images need dtype f32");
-  cpu_only("unit_to_u8", images);
   Tensor y = Tensor::empty(images.shape(), DType::u8, images.device(), images.layout());
   ProfileScope scope("unit_to_u8", 2.0 * static_cast<double>(y.numel()), bytes_of(images, y));
-  unit_to_u8_cpu(images, y, round);
+  MTCKI_ON_DEVICE(images, unit_to_u8, images, y, round);
   return y;
 }
 

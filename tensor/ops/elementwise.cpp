@@ -11,11 +11,10 @@ namespace {
 
 Tensor unary(const char* name, UnaryOp op, const Tensor& x, double p = 0, double q = 0) {
   check_floating(name, "input", x);
-  cpu_only(name, x);
   const Tensor in = widen(x);
   Tensor y = Tensor::empty_like(in);
   ProfileScope scope(name, static_cast<double>(x.numel()), bytes_of(in, y));
-  unary_cpu(op, in, y, p, q);
+  if (y.numel() > 0) MTCKI_ON_DEVICE(in, unary, op, in, y, p, q);
   return y.to(x.dtype());
 }
 
@@ -41,7 +40,6 @@ Operands prepare(const char* name, const Tensor& a_in, const Tensor& b_in) {
   if (!a_in.defined() || !b_in.defined())
     OpError(name).operand("a", a_in).operand("b", b_in).argument("an operand is undefined");
   check_same_dtype_device(name, "a", a_in, "b", b_in);
-  cpu_only(name, a_in);
   Operands o{widen(a_in), widen(b_in), {}, Layout::plain, {}};
   const Shape &sa = a_in.shape(), &sb = b_in.shape();
   using Kind = BinaryPlan::Kind;
@@ -90,7 +88,7 @@ Tensor binary(const char* name, BinaryOp op, const Tensor& a, const Tensor& b, d
   const Operands o = prepare(name, a, b);
   Tensor y = Tensor::empty(o.shape, o.a.dtype(), a.device(), o.layout);
   ProfileScope scope(name, static_cast<double>(y.numel()), bytes_of(o.a, o.b, y));
-  if (y.numel() > 0) binary_cpu(op, o.a, o.b, y, o.plan, p);
+  if (y.numel() > 0) MTCKI_ON_DEVICE(y, binary, op, o.a, o.b, y, o.plan, p);
   return y.to(a.dtype());
 }
 
@@ -103,7 +101,7 @@ Tensor compare(const char* name, CompareOp op, const Tensor& a, const Tensor& b)
   const Operands o = prepare(name, a, b);
   Tensor y = Tensor::empty(o.shape, DType::boolean, a.device(), o.layout);
   ProfileScope scope(name, static_cast<double>(y.numel()), bytes_of(o.a, o.b, y));
-  if (y.numel() > 0) compare_cpu(op, o.a, o.b, y, o.plan);
+  if (y.numel() > 0) MTCKI_ON_DEVICE(y, compare, op, o.a, o.b, y, o.plan);
   return y;
 }
 
@@ -161,36 +159,33 @@ Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
   check_same_shape("where", "a", a, "b", b);
   check_same_shape("where", "condition", condition, "a", a);
   check_same_dtype_device("where", "a", a, "b", b);
-  cpu_only("where", a);
   const Tensor other = b.to(a.layout()), mask = condition.to(a.layout());
   Tensor y = Tensor::empty_like(a);
   ProfileScope scope("where", 0, bytes_of(mask, a, other, y));
-  where_cpu(mask, a, other, y);
+  if (y.numel() > 0) MTCKI_ON_DEVICE(y, where, mask, a, other, y);
   return y;
 }
 
 bool all_finite(const Tensor& x) {
   check_floating("all_finite", "input", x);
-  cpu_only("all_finite", x);
   const Tensor in = widen(x);
   ProfileScope scope("all_finite", 0, bytes_of(in));
-  return all_finite_cpu(in);
+  return in.numel() == 0 || MTCKI_ON_DEVICE(in, all_finite, in);
 }
 
 bool identical(const Tensor& a, const Tensor& b) {
   if (!a.defined() || !b.defined()) return a.defined() == b.defined();
   if (a.shape() != b.shape() || a.dtype() != b.dtype()) return false;
-  const Tensor other = b.to(a.layout()).to(a.device());
-  cpu_only("identical", a);
-  return a.nbytes() == 0 || std::memcmp(a.raw(), other.raw(), a.nbytes()) == 0;
+  const Tensor left = a.to(Device::cpu()), right = b.to(Device::cpu()).to(left.layout());
+  return left.nbytes() == 0 || std::memcmp(left.raw(), right.raw(), left.nbytes()) == 0;
 }
 
 bool allclose(const Tensor& a, const Tensor& b, double rtol, double atol) {
   if (!a.defined() || !b.defined())
     OpError("allclose").operand("a", a).operand("b", b).argument("an operand is undefined");
   check_same_shape("allclose", "a", a, "b", b);
-  cpu_only("allclose", a);
-  return allclose_cpu(a.to(DType::f64), b.to(a.layout()).to(DType::f64), rtol, atol);
+  const Tensor left = a.to(Device::cpu()), right = b.to(Device::cpu());
+  return allclose_cpu(left.to(DType::f64), right.to(left.layout()).to(DType::f64), rtol, atol);
 }
 
 void add_(const Tensor& dst, const Tensor& src, double alpha) {
@@ -198,32 +193,20 @@ void add_(const Tensor& dst, const Tensor& src, double alpha) {
   check_floating("add_", "src", src);
   check_same_shape("add_", "dst", dst, "src", src);
   check_same_dtype_device("add_", "dst", dst, "src", src);
-  cpu_only("add_", dst);
   const Tensor addend = widen(src.to(dst.layout()));
   ProfileScope scope("add_", 2.0 * static_cast<double>(dst.numel()),
                      2 * bytes_of(dst) + bytes_of(src));
-  if (is_bf16(dst)) {
-    const Tensor wide = widen(dst);
-    axpy_cpu(wide, addend, alpha);
-    Tensor(dst).copy_(wide);  // moves the version
-    return;
-  }
-  axpy_cpu(dst, addend, alpha);
-  dst.bump_version();
+  const Tensor sum = widen(dst);
+  if (dst.numel() > 0) MTCKI_ON_DEVICE(dst, axpy, sum, addend, alpha);
+  sum.shares_memory(dst) ? dst.bump_version() : Tensor(dst).copy_(sum);  // moves the version
 }
 
 void mul_(const Tensor& dst, double s) {
   check_floating("mul_", "dst", dst);
-  cpu_only("mul_", dst);
   ProfileScope scope("mul_", static_cast<double>(dst.numel()), 2 * bytes_of(dst));
-  if (is_bf16(dst)) {
-    const Tensor wide = widen(dst);
-    scale_cpu(wide, s);
-    Tensor(dst).copy_(wide);
-    return;
-  }
-  scale_cpu(dst, s);
-  dst.bump_version();
+  const Tensor product = widen(dst);
+  if (dst.numel() > 0) MTCKI_ON_DEVICE(dst, scale, product, s);
+  product.shares_memory(dst) ? dst.bump_version() : Tensor(dst).copy_(product);
 }
 
 }  // namespace mtcki

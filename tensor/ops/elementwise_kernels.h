@@ -1,4 +1,4 @@
-// CPU kernels of elementwise.h: checked inputs, allocated outputs.
+// Kernels of elementwise.h: checked inputs, allocated outputs.
 #pragma once
 
 #include "tensor/tensor.h"
@@ -61,5 +61,15 @@ bool all_finite_cpu(const Tensor& x);
 bool allclose_cpu(const Tensor& a, const Tensor& b, double rtol, double atol);  // f64, same layout
 void axpy_cpu(const Tensor& dst, const Tensor& src, double alpha);
 void scale_cpu(const Tensor& dst, double s);
+
+void unary_cuda(UnaryOp op, const Tensor& x, const Tensor& y, double p, double q);
+void binary_cuda(BinaryOp op, const Tensor& a, const Tensor& b, const Tensor& y,
+                const BinaryPlan& plan, double p);
+void compare_cuda(CompareOp op, const Tensor& a, const Tensor& b, const Tensor& y,
+                 const BinaryPlan& plan);
+void where_cuda(const Tensor& condition, const Tensor& a, const Tensor& b, const Tensor& y);
+bool all_finite_cuda(const Tensor& x);
+void axpy_cuda(const Tensor& dst, const Tensor& src, double alpha);
+void scale_cuda(const Tensor& dst, double s);
 
 }  // namespace mtcki

@@ -8,12 +8,7 @@
 #include <type_traits>
 
 #include "tensor/dtype.h"
-
-#if defined(__CUDACC__)
-#define MTCKI_HD __host__ __device__
-#else
-#define MTCKI_HD
-#endif
+#include "tensor/host_device.h"
 
 namespace mtcki {
 

@@ -1,4 +1,5 @@
-// What the .cpp of every op shares: the bf16 detour and the bytes that a profiler scope reports.
+// What the .cpp of every op shares: the branch to the kernel of a device, the bf16 detour of the
+// CPU, the bytes that a profiler scope reports.
 #pragma once
 
 #include "tensor/op_error.h"
@@ -7,10 +8,17 @@
 
 namespace mtcki {
 
+// MTCKI_ON_DEVICE(x, unary, op, x, y) calls unary_cuda(op, x, y) or unary_cpu(op, x, y).
+#define MTCKI_ON_DEVICE(tensor_, kernel_, ...) \
+  ((tensor_).device().is_cuda() ? kernel_##_cuda(__VA_ARGS__) : kernel_##_cpu(__VA_ARGS__))
+
 inline bool is_bf16(const Tensor& x) { return x.defined() && x.dtype() == DType::bf16; }
 // CPU kernels know f32 and f64: bf16 operands are computed in f32, and the result is rounded back
-// with Tensor::to. Everything else, undefined tensors too, passes through.
-inline Tensor widen(const Tensor& x) { return is_bf16(x) ? x.to(DType::f32) : x; }
+// with Tensor::to. Everything else, undefined tensors too, passes through. CUDA kernels read and
+// write bf16 themselves and compute in f32.
+inline Tensor widen(const Tensor& x) {
+  return is_bf16(x) && x.device().is_cpu() ? x.to(DType::f32) : x;
+}
 inline Tensor narrow_to(const Tensor& y, DType dtype) { return y.defined() ? y.to(dtype) : y; }
 
 inline double bytes_of(const Tensor& x) {

@@ -1,0 +1,153 @@
+# Finds nvcc, the static CUDA runtime, cuBLAS(Lt) and cuDNN >= 9 (and CUPTI, optional) in an installed toolkit or in a tree of
+# Python wheels (site-packages/nvidia/cu13 and nvidia/cudnn). find_package(CUDAToolkit) does not understand the wheel tree.
+#   MTCKI_CUDA            AUTO: use CUDA if everything is found; ON: stop with an error if not; OFF: never
+#   MTCKI_CUDA_ROOT       optional hint; also read: CUDA_HOME, CUDA_PATH, CUDNN_ROOT, nvcc on PATH, /usr/local/cuda
+# Result: MTCKI_WITH_CUDA, targets mtcki_cuda::{cudart,cublas,cublasLt,cudnn[,cupti]}, language CUDA enabled.
+# Include after project(... LANGUAGES CXX).
+#
+# mtcki_cuda_backends(): the two devices behind tensor/cuda/runtime.h. Every program links one of them through mtcki::tensor:
+#   mtcki_cuda_native     *.cu by nvcc, tensor/cuda/native/; only when CUDA was found
+#   mtcki_cuda_emulated   *.cu by the host compiler, tensor/cuda/emulated/; without CUDA, and for targets with the property
+#                         MTCKI_EMULATED_CUDA, which are tests of the kernels on machines without a GPU
+set(MTCKI_WITH_CUDA OFF)
+set(MTCKI_CUDA_WHY "switched off (MTCKI_CUDA=OFF)")
+
+function(_mtcki_python_package module out)
+  find_program(MTCKI_PYTHON NAMES python3 python)
+  mark_as_advanced(MTCKI_PYTHON)
+  set(dir "")
+  if(MTCKI_PYTHON)
+    execute_process(
+      COMMAND ${MTCKI_PYTHON} -c "import importlib.util as u
+try: s = u.find_spec('${module}')
+except ImportError: s = None
+print(list(s.submodule_search_locations)[0] if s else '')"
+      OUTPUT_VARIABLE dir OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+  endif()
+  set(${out} "${dir}" PARENT_SCOPE)
+endfunction()
+
+if(NOT MTCKI_CUDA STREQUAL "OFF")
+  # 1. where to look, best first
+  set(_roots ${MTCKI_CUDA_ROOT} $ENV{CUDA_HOME} $ENV{CUDA_PATH})
+  find_program(MTCKI_NVCC_ON_PATH nvcc)
+  mark_as_advanced(MTCKI_NVCC_ON_PATH)
+  if(MTCKI_NVCC_ON_PATH)  # it may be a wrapper script far from the toolkit: ask it where it lives
+    execute_process(COMMAND ${MTCKI_NVCC_ON_PATH} --dryrun -E -x cu /dev/null ERROR_VARIABLE _dry OUTPUT_QUIET)
+    if(_dry MATCHES "_HERE_=([^\r\n]+)")
+      file(REAL_PATH ${CMAKE_MATCH_1} _bin)
+      get_filename_component(_root ${_bin} DIRECTORY)
+      list(APPEND _roots ${_root})
+    endif()
+  endif()
+  _mtcki_python_package(nvidia.cu13 _wheel)
+  list(APPEND _roots /usr/local/cuda ${_wheel})
+  set(_cudnn_roots $ENV{CUDNN_ROOT})
+  foreach(_r IN LISTS _roots)
+    list(APPEND _cudnn_roots ${_r} ${_r}/../cudnn)
+  endforeach()
+  _mtcki_python_package(nvidia.cudnn _wheel)
+  list(APPEND _cudnn_roots ${_wheel})
+
+  # 2. the parts; wheels hold only versioned libraries (libcublas.so.13) and lib/, no lib64/.
+  #    NAMES_PER_DIR: without it an unversioned library of a later directory wins over a versioned one of the right directory.
+  find_program(MTCKI_NVCC nvcc HINTS ${_roots} PATH_SUFFIXES bin NO_DEFAULT_PATH)
+  find_path(MTCKI_CUDART_INCLUDE cuda_runtime.h HINTS ${_roots} PATH_SUFFIXES include NO_DEFAULT_PATH)
+  find_library(MTCKI_CUDART_LIBRARY NAMES cudart_static libcudart_static.a NAMES_PER_DIR HINTS ${_roots}
+               PATH_SUFFIXES lib64 lib)
+  foreach(_l cublas cublasLt cupti)
+    string(TOUPPER ${_l} _u)
+    find_library(MTCKI_${_u}_LIBRARY NAMES ${_l} lib${_l}.so.13 lib${_l}.so.12 NAMES_PER_DIR HINTS ${_roots}
+                 PATH_SUFFIXES lib64 lib)
+  endforeach()
+  find_path(MTCKI_CUDNN_INCLUDE cudnn_graph.h HINTS ${_cudnn_roots} PATH_SUFFIXES include)
+  find_library(MTCKI_CUDNN_LIBRARY NAMES cudnn libcudnn.so.9 NAMES_PER_DIR HINTS ${_cudnn_roots} PATH_SUFFIXES lib64 lib)
+  if(MTCKI_CUDNN_INCLUDE)
+    file(STRINGS ${MTCKI_CUDNN_INCLUDE}/cudnn_version.h _v REGEX "#define CUDNN_(MAJOR|MINOR|PATCHLEVEL) ")
+    string(REGEX REPLACE ".*MAJOR ([0-9]+).*MINOR ([0-9]+).*PATCHLEVEL ([0-9]+).*" "\\1.\\2.\\3" MTCKI_CUDNN_VERSION "${_v}")
+  endif()
+
+  set(_missing "")
+  foreach(_part NVCC CUDART_INCLUDE CUDART_LIBRARY CUBLAS_LIBRARY CUBLASLT_LIBRARY CUDNN_INCLUDE CUDNN_LIBRARY)
+    if(NOT MTCKI_${_part})
+      list(APPEND _missing ${_part})
+    endif()
+  endforeach()
+  if(MTCKI_CUDNN_VERSION AND MTCKI_CUDNN_VERSION VERSION_LESS 9.8)
+    list(APPEND _missing "cuDNN>=9.8 (found ${MTCKI_CUDNN_VERSION})")
+  endif()
+  if(_missing)
+    string(REPLACE ";" " " MTCKI_CUDA_WHY "not found: ${_missing}")
+    if(MTCKI_CUDA STREQUAL "ON")
+      message(FATAL_ERROR "MTCKI_CUDA=ON but ${MTCKI_CUDA_WHY}. Set MTCKI_CUDA_ROOT and CUDNN_ROOT, or use MTCKI_CUDA=OFF.")
+    endif()
+  else()
+    set(MTCKI_WITH_CUDA ON)
+  endif()
+endif()
+
+if(MTCKI_WITH_CUDA)
+  # 3. the language; sm_80 and sm_90 machine code plus sm_90 PTX for later chips. Never "native": it needs a GPU.
+  if(NOT CMAKE_CUDA_ARCHITECTURES)
+    set(CMAKE_CUDA_ARCHITECTURES "80-real;90" CACHE STRING "CUDA architectures")
+  endif()
+  get_filename_component(MTCKI_CUDA_LIBDIR ${MTCKI_CUDART_LIBRARY} DIRECTORY)
+  get_filename_component(MTCKI_CUDNN_LIBDIR ${MTCKI_CUDNN_LIBRARY} DIRECTORY)
+  set(CMAKE_CUDA_COMPILER ${MTCKI_NVCC})
+  set(CMAKE_CUDA_FLAGS_INIT "-L${MTCKI_CUDA_LIBDIR}")  # nvcc.profile names lib64, which wheels do not have
+  set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
+  enable_language(CUDA)
+  # CMake 3.25.1 (Debian 12) has no flag for CUDA20 with nvcc: CMAKE_CUDA_STANDARD 20 alone is dropped without a word, and with
+  # CUDA_STANDARD_REQUIRED (or CXX_STANDARD_REQUIRED, which CUDA inherits) it is an error. Newer versions know the flag.
+  if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+    set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+  endif()
+  set(CMAKE_CUDA_STANDARD 20)
+  set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+  # cudart's lib folder counts as an implicit link folder, so CMake leaves it out of the run path: add it by hand.
+  list(APPEND CMAKE_BUILD_RPATH ${MTCKI_CUDA_LIBDIR} ${MTCKI_CUDNN_LIBDIR})
+  list(APPEND CMAKE_INSTALL_RPATH ${MTCKI_CUDA_LIBDIR} ${MTCKI_CUDNN_LIBDIR})
+
+  find_package(Threads REQUIRED)
+  add_library(mtcki_cuda_cudart INTERFACE)
+  target_include_directories(mtcki_cuda_cudart SYSTEM INTERFACE ${MTCKI_CUDART_INCLUDE})
+  target_link_libraries(mtcki_cuda_cudart INTERFACE ${MTCKI_CUDART_LIBRARY} Threads::Threads ${CMAKE_DL_LIBS} rt)
+  add_library(mtcki_cuda::cudart ALIAS mtcki_cuda_cudart)
+  foreach(_l cublas cublasLt cudnn cupti)
+    string(TOUPPER ${_l} _u)
+    if(MTCKI_${_u}_LIBRARY)
+      add_library(mtcki_cuda::${_l} UNKNOWN IMPORTED)
+      set_target_properties(mtcki_cuda::${_l} PROPERTIES IMPORTED_LOCATION ${MTCKI_${_u}_LIBRARY}
+                                                         INTERFACE_LINK_LIBRARIES mtcki_cuda::cudart)
+    endif()
+  endforeach()
+  target_include_directories(mtcki_cuda::cudnn SYSTEM INTERFACE ${MTCKI_CUDNN_INCLUDE})
+endif()
+
+function(mtcki_cuda_backends)
+  file(GLOB_RECURSE kernels CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tensor/*.cu)
+  # The same .cu file is CUDA in one target and C++ in the other; a language belongs to a file, hence a C++ file each.
+  set(wrappers "")
+  foreach(kernel ${kernels})
+    file(RELATIVE_PATH name ${CMAKE_SOURCE_DIR} ${kernel})
+    set(wrapper ${CMAKE_BINARY_DIR}/emulated/${name}.cpp)
+    file(CONFIGURE OUTPUT ${wrapper} CONTENT "#include \"${name}\"\n")
+    set_property(SOURCE ${wrapper} APPEND PROPERTY OBJECT_DEPENDS ${kernel})
+    list(APPEND wrappers ${wrapper})
+  endforeach()
+  file(GLOB emulated CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tensor/cuda/emulated/*.cpp)
+  add_library(mtcki_cuda_emulated STATIC ${emulated} ${wrappers})
+  target_link_libraries(mtcki_cuda_emulated PUBLIC mtcki_options OpenMP::OpenMP_CXX PRIVATE mtcki_tensor)
+  set(default mtcki_cuda_emulated)
+  if(MTCKI_WITH_CUDA)
+    file(GLOB native CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tensor/cuda/native/*.cpp)
+    add_library(mtcki_cuda_native STATIC ${native} ${kernels})
+    target_link_libraries(mtcki_cuda_native PUBLIC mtcki_options OpenMP::OpenMP_CXX mtcki_cuda::cudnn mtcki_cuda::cublasLt
+                          PRIVATE mtcki_tensor)
+    set(default mtcki_cuda_native)
+  endif()
+  # A cycle of static libraries on purpose: ops call kernels, kernels read tensors.
+  target_link_libraries(mtcki_tensor INTERFACE
+    $<IF:$<BOOL:$<TARGET_PROPERTY:MTCKI_EMULATED_CUDA>>,mtcki_cuda_emulated,${default}>)
+endfunction()

@@ -1,0 +1,229 @@
+#include "tensor/cuda/runtime.h"
+
+#include <sys/mman.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <vector>
+
+#include "tensor/context.h"
+#include "tensor/cuda/emulated/device.h"
+#include "tensor/error.h"
+
+namespace mtcki::cuda {
+
+namespace {
+
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool kProtect = false;
+#else
+constexpr bool kProtect = true;
+#endif
+constexpr size_t kArena = size_t{12} << 30, kPage = 4096;
+
+// Device memory: pages of one reserved range, handed out first fit by size.
+class Memory {
+ public:
+  void* get(size_t bytes) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!kProtect) {
+      void* data = std::malloc(bytes);
+      if (data) std::memset(data, 0xFF, bytes);  // NaN, so that a read of what nobody wrote shows
+      return data;
+    }
+    const size_t size = (bytes + kPage - 1) / kPage * kPage;
+    if (!base_) {
+      void* p = mmap(nullptr, kArena, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      if (p == MAP_FAILED) return nullptr;
+      base_ = static_cast<char*>(p);
+    }
+    char* data = nullptr;
+    const auto it = free_.find(size);
+    if (it != free_.end() && !it->second.empty()) {
+      data = it->second.back();
+      it->second.pop_back();
+    } else if (used_ + size <= kArena) {
+      data = base_ + used_;
+      used_ += size;
+    } else {
+      return nullptr;
+    }
+    size_of_[data] = size;
+    in_use_ += size;
+    protect(PROT_READ | PROT_WRITE);
+    std::memset(data, 0xFF, size);
+    if (depth_ == 0) protect(PROT_NONE);
+    return data;
+  }
+  void put(void* data) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!kProtect) return std::free(data);
+    const auto it = size_of_.find(static_cast<char*>(data));
+    in_use_ -= it->second;
+    free_[it->second].push_back(it->first);
+    size_of_.erase(it);
+  }
+  void open() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (depth_++ == 0) protect(PROT_READ | PROT_WRITE);
+  }
+  void close() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (--depth_ == 0) protect(PROT_NONE);
+  }
+  Capacity capacity() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return {kArena - in_use_, kArena};
+  }
+
+ private:
+  void protect(int mode) {
+    if (kProtect && used_) mprotect(base_, used_, mode);
+  }
+  std::mutex mutex_;
+  char* base_ = nullptr;
+  size_t used_ = 0, in_use_ = 0;
+  int depth_ = 0;
+  std::map<size_t, std::vector<char*>> free_;
+  std::map<char*, size_t> size_of_;
+};
+
+Memory& memory() {
+  static auto* m = new Memory;  // never destroyed: tensors may outlive it otherwise
+  return *m;
+}
+
+thread_local std::vector<std::function<void()>>* recording = nullptr;
+thread_local int current_stream = 0;
+
+}  // namespace
+
+DeviceAccess::DeviceAccess() { memory().open(); }
+DeviceAccess::~DeviceAccess() { memory().close(); }
+
+void issue(std::function<void()> work) {
+  if (recording) {
+    recording->push_back(std::move(work));
+  } else {
+    work();
+  }
+}
+
+const Availability& availability() {
+  static const Availability a = [] {
+    // Programs that carry no other device are not to find this one by accident.
+    const char* on = std::getenv("MTCKI_EMULATE_CUDA");
+    if (on && *on && *on != '0') return Availability{true, "", 1};
+    return Availability{false, "this build has no CUDA kernels", 0};
+  }();
+  return a;
+}
+bool is_emulated() { return true; }
+
+DeviceInfo device_info(int) {
+  DeviceInfo d;
+  d.name = "emulated (CUDA kernels on the CPU)";
+  d.major = 9;
+  d.multiprocessors = 132;
+  d.memory = kArena;
+  d.l2 = size_t{50} << 20;
+  return d;
+}
+std::string library_versions() { return "none"; }
+
+void use_device(int index) {
+  if (!availability().usable) throw DeviceError(availability().why);
+  if (index != 0) throw DeviceError("there is one emulated device, cuda:0");
+}
+int current_device() { return 0; }
+
+void* malloc_device(size_t bytes) noexcept { return memory().get(bytes); }
+void free_device(void* data) noexcept {
+  if (data) memory().put(data);
+}
+Capacity capacity() { return memory().capacity(); }
+void* malloc_pinned(size_t bytes) {
+  void* data = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
+  if (!data) throw OutOfMemoryError(str("out of memory: no ", bytes, " bytes of pinned host memory"));
+  return data;
+}
+void free_pinned(void* data) noexcept { std::free(data); }
+
+void copy_to_device(void* dst, const void* src, size_t bytes) {
+  forbid_while_capturing("a copy from unpinned host memory");
+  const DeviceAccess access;
+  std::memcpy(dst, src, bytes);
+}
+void copy_from_pinned(void* dst, const void* pinned, size_t bytes) {
+  issue([=] {
+    const DeviceAccess access;
+    std::memcpy(dst, pinned, bytes);
+  });
+}
+void copy_to_host(void* dst, const void* src, size_t bytes) {
+  forbid_while_capturing("a copy to the host");
+  const DeviceAccess access;
+  std::memcpy(dst, src, bytes);
+}
+void copy_on_device(void* dst, const void* src, size_t bytes) {
+  issue([=] {
+    const DeviceAccess access;
+    std::memmove(dst, src, bytes);
+  });
+}
+void set_bytes(void* dst, int value, size_t bytes) {
+  issue([=] {
+    const DeviceAccess access;
+    std::memset(dst, value, bytes);
+  });
+}
+void synchronize() { forbid_while_capturing("synchronize()"); }
+
+StreamHandle stream() { return nullptr; }
+int stream_index() { return current_stream; }
+StreamScope::StreamScope(int index) : before_(current_stream) { current_stream = index; }
+StreamScope::~StreamScope() { current_stream = before_; }
+void fork(int) {}
+void join(int) {}
+
+struct Event::Impl {
+  std::chrono::steady_clock::time_point at;
+};
+Event::Event() : impl_(new Impl) {}
+Event::~Event() = default;
+Event::Event(Event&&) noexcept = default;
+Event& Event::operator=(Event&&) noexcept = default;
+void Event::record() { impl_->at = std::chrono::steady_clock::now(); }
+void Event::wait() const { forbid_while_capturing("waiting for an event"); }
+bool Event::reached() const { return true; }
+double Event::microseconds_since(const Event& start) const {
+  return std::chrono::duration<double, std::micro>(impl_->at - start.impl_->at).count();
+}
+
+struct Graph::Impl {
+  std::vector<std::function<void()>> work;
+};
+Graph::Graph() : impl_(new Impl) {}
+Graph::~Graph() = default;
+void Graph::begin() {
+  forbid_while_capturing("a second capture");
+  impl_->work.clear();
+  recording = &impl_->work;
+}
+void Graph::end() { recording = nullptr; }
+void Graph::abandon() noexcept {
+  recording = nullptr;
+  impl_->work.clear();
+}
+void Graph::launch() const {
+  for (const auto& work : impl_->work) work();
+}
+size_t Graph::nodes() const { return impl_->work.size(); }
+
+bool capturing() { return recording != nullptr; }
+
+}  // namespace mtcki::cuda

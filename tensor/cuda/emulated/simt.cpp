@@ -1,0 +1,259 @@
+#include "tensor/cuda/emulated/simt.h"
+
+#include <omp.h>
+#include <ucontext.h>
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "tensor/cuda/emulated/device.h"
+
+#if defined(__SANITIZE_ADDRESS__) || !defined(__x86_64__)
+#define MTCKI_SIMT_UCONTEXT 1
+#else
+// swapcontext saves the signal mask, two system calls per switch; this saves what the ABI asks for.
+extern "C" void mtcki_simt_switch(void** from, void* to);
+asm(R"(
+.text
+.type mtcki_simt_switch, @function
+mtcki_simt_switch:
+  pushq %rbp
+  pushq %rbx
+  pushq %r12
+  pushq %r13
+  pushq %r14
+  pushq %r15
+  movq %rsp, (%rdi)
+  movq %rsi, %rsp
+  popq %r15
+  popq %r14
+  popq %r13
+  popq %r12
+  popq %rbx
+  popq %rbp
+  ret
+.size mtcki_simt_switch, .-mtcki_simt_switch
+)");
+#endif
+
+namespace mtcki::cuda::simt {
+
+thread_local Position here;
+
+namespace {
+
+constexpr size_t kStack = 128 << 10;
+
+#if defined(MTCKI_SIMT_UCONTEXT)
+struct Context {
+  ucontext_t state;
+};
+void switch_to(Context& from, Context& to) { swapcontext(&from.state, &to.state); }
+void prepare(Context& c, void* stack, size_t bytes, void (*entry)()) {
+  getcontext(&c.state);
+  c.state.uc_stack.ss_sp = stack;
+  c.state.uc_stack.ss_size = bytes;
+  c.state.uc_link = nullptr;
+  makecontext(&c.state, entry, 0);
+}
+#else
+struct Context {
+  void* sp = nullptr;
+};
+void switch_to(Context& from, Context& to) { mtcki_simt_switch(&from.sp, to.sp); }
+void prepare(Context& c, void* stack, size_t bytes, void (*entry)()) {
+  auto top = reinterpret_cast<uintptr_t>(stack) + bytes;
+  top &= ~uintptr_t{15};
+  void** sp = reinterpret_cast<void**>(top) - 1;  // as after a call: 8 below a multiple of 16
+  *sp = nullptr;                                  // no return address: entry never returns
+  *--sp = reinterpret_cast<void*>(entry);
+  sp -= 6;  // callee-saved registers
+  std::memset(sp, 0, 6 * sizeof(void*));
+  c.sp = sp;
+}
+#endif
+
+// One coroutine. It runs threads of the block one after the other until one of them yields; that
+// one keeps it until it is done.
+struct Fiber {
+  Context context;
+  std::unique_ptr<char[]> stack;
+};
+
+struct ThreadState {
+  bool done = false;
+  Wait wait = Wait::none;
+  int fiber = -1;
+};
+
+// The block that this OS thread runs.
+struct Block {
+  Context scheduler;
+  std::vector<std::unique_ptr<Fiber>> fibers;
+  std::vector<int> idle;
+  std::vector<ThreadState> threads;
+  std::vector<uint64_t> slots;
+  std::vector<unsigned char> shared;
+  const std::function<void()>* kernel = nullptr;
+  int running_fiber = -1;
+  std::vector<int> order;
+  size_t next = 0;  // position in `order` of the next thread that has not started
+  uint32_t shuffle = 0;
+};
+thread_local Block b;
+
+void set_thread(int index) {
+  here.thread = index;
+  const auto i = static_cast<unsigned>(index);
+  here.thread_index = dim3(i % here.block.x, (i / here.block.x) % here.block.y,
+                           i / (here.block.x * here.block.y));
+}
+
+void fiber_main() {
+  for (;;) {
+    const int fiber = b.running_fiber;
+    while (b.next < b.order.size()) {
+      const int t = b.order[b.next++];
+      ThreadState& state = b.threads[static_cast<size_t>(t)];
+      state.fiber = fiber;
+      set_thread(t);
+      (*b.kernel)();
+      state.done = true;
+      state.fiber = -1;
+      // After a yield this fiber was resumed for t alone; starting others is the scheduler's choice
+      // again, which comes here too while any are left.
+    }
+    b.idle.push_back(fiber);
+    switch_to(b.fibers[static_cast<size_t>(fiber)]->context, b.scheduler);
+  }
+}
+
+int take_fiber() {
+  if (!b.idle.empty()) {
+    const int f = b.idle.back();
+    b.idle.pop_back();
+    return f;
+  }
+  auto fiber = std::make_unique<Fiber>();
+  fiber->stack.reset(new char[kStack]);
+  prepare(fiber->context, fiber->stack.get(), kStack, fiber_main);
+  b.fibers.push_back(std::move(fiber));
+  return static_cast<int>(b.fibers.size()) - 1;
+}
+
+void resume(int fiber) {
+  b.running_fiber = fiber;
+  switch_to(b.scheduler, b.fibers[static_cast<size_t>(fiber)]->context);
+}
+
+// Releases threads [first, last) when each unfinished one waits for w.
+bool release(size_t first, size_t last, Wait w) {
+  bool some = false;
+  for (size_t i = first; i < last; ++i) {
+    if (b.threads[i].done) continue;
+    if (b.threads[i].wait != w) return false;
+    some = true;
+  }
+  for (size_t i = first; i < last; ++i) b.threads[i].wait = Wait::none;
+  return some;
+}
+
+// MTCKI_SIMT_SHUFFLE=SEED runs the threads of a block in another order, which shows missing barriers.
+uint32_t shuffle_seed() {
+  static const char* text = std::getenv("MTCKI_SIMT_SHUFFLE");
+  return text ? static_cast<uint32_t>(std::strtoul(text, nullptr, 10)) : 0;
+}
+
+void run_block() {
+  const size_t n = b.threads.size();
+  for (ThreadState& t : b.threads) t = {};
+  if (b.shuffle)
+    for (size_t i = n - 1; i > 0; --i) {
+      b.shuffle = b.shuffle * 1664525u + 1013904223u;
+      std::swap(b.order[i], b.order[(b.shuffle >> 8) % (i + 1)]);
+    }
+  b.next = 0;
+  for (;;) {
+    while (b.next < n) resume(take_fiber());
+    bool ran = false;
+    for (const int t : b.order) {
+      const ThreadState& state = b.threads[static_cast<size_t>(t)];
+      if (state.done || state.wait != Wait::none) continue;
+      ran = true;
+      set_thread(t);
+      resume(state.fiber);
+    }
+    if (ran) continue;
+    bool released = false;
+    for (size_t w = 0; w < n; w += 32) released |= release(w, std::min(n, w + 32), Wait::warp);
+    if (released || release(0, n, Wait::block)) continue;
+    if (std::all_of(b.threads.begin(), b.threads.end(), [](const auto& t) { return t.done; }))
+      return;
+    std::fprintf(stderr, "simt: a barrier that not every thread reaches, in block %u,%u,%u\n",
+                 here.block_index.x, here.block_index.y, here.block_index.z);
+    std::abort();
+  }
+}
+
+void run_grid(dim3 grid, dim3 block, size_t shared, const std::function<void()>& kernel) {
+  const DeviceAccess access;
+  const int64_t blocks = int64_t{1} * grid.x * grid.y * grid.z;
+  const size_t threads = size_t{1} * block.x * block.y * block.z;
+  const auto run = [&](int64_t index) {
+    here.grid = grid;
+    here.block = block;
+    here.block_index =
+        dim3(static_cast<unsigned>(index % grid.x), static_cast<unsigned>(index / grid.x % grid.y),
+             static_cast<unsigned>(index / (int64_t{1} * grid.x * grid.y)));
+    if (b.threads.size() != threads) {
+      b.threads.resize(threads);
+      b.slots.resize(threads);
+      b.order.resize(threads);
+      for (size_t i = 0; i < threads; ++i) b.order[i] = static_cast<int>(i);
+    }
+    b.shared.assign(shared + 64, 0xCD);  // a read of what nobody wrote shows
+    b.kernel = &kernel;
+    b.shuffle = shuffle_seed();
+    run_block();
+  };
+  if (blocks == 1 || omp_in_parallel()) {
+    for (int64_t i = 0; i < blocks; ++i) run(i);
+    return;
+  }
+#pragma omp parallel for schedule(dynamic, 1)
+  for (int64_t i = 0; i < blocks; ++i) run(i);
+}
+
+}  // namespace
+
+void yield(Wait wait) {
+  const int me = here.thread;
+  ThreadState& state = b.threads[static_cast<size_t>(me)];
+  state.wait = wait;
+  switch_to(b.fibers[static_cast<size_t>(state.fiber)]->context, b.scheduler);
+}
+
+uint64_t exchange(uint64_t value, int source) {
+  const int me = here.thread;
+  b.slots[static_cast<size_t>(me)] = value;
+  yield(Wait::warp);
+  const uint64_t out = b.slots[static_cast<size_t>((me & ~31) | source)];
+  yield(Wait::warp);
+  return out;
+}
+
+void* dynamic_shared() {
+  const auto address = reinterpret_cast<uintptr_t>(b.shared.data());
+  return reinterpret_cast<void*>((address + 15) & ~uintptr_t{15});
+}
+
+void launch(dim3 grid, dim3 block, size_t shared, std::function<void()> thread) {
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  const size_t threads = size_t{1} * block.x * block.y * block.z;
+  if (threads == 0 || threads > 1024 || shared > (size_t{227} << 10) || grid.y > 65535 || grid.z > 65535)
+    throw Error(str("simt: no GPU runs a block of ", threads, " threads with ", shared,
+                    " bytes of shared memory in a grid of ", grid.x, "x", grid.y, "x", grid.z));
+  issue([=] { run_grid(grid, block, shared, thread); });
+}
+
+}  // namespace mtcki::cuda::simt

@@ -1,0 +1,128 @@
+// CUDA kernels on the CPU: the syntax of a kernel (threadIdx, __shared__, __syncthreads, shuffles)
+// in terms of coroutines, one per CUDA thread; barriers and shuffles yield to a scheduler. Blocks
+// run beside each other on OpenMP threads. Included by launch.cuh where nvcc is not the compiler.
+//
+// Limits: threads of one block never run at the same time, so there are no real races and no memory
+// model; static __shared__ arrays keep the values of an earlier block; no tensor cores, no
+// asynchronous copies. A barrier that some threads never reach ends the program with a message.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <type_traits>
+#include <vector>
+
+#include "tensor/dtype.h"
+
+struct dim3 {
+  unsigned x, y, z;
+  constexpr dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c) {}
+};
+struct alignas(8) float2 { float x, y; };
+struct alignas(16) float4 { float x, y, z, w; };
+struct alignas(8) uint2 { unsigned x, y; };
+struct alignas(16) uint4 { unsigned x, y, z, w; };
+inline float2 make_float2(float a, float b) { return {a, b}; }
+inline float4 make_float4(float a, float b, float c, float d) { return {a, b, c, d}; }
+inline uint2 make_uint2(unsigned a, unsigned b) { return {a, b}; }
+inline uint4 make_uint4(unsigned a, unsigned b, unsigned c, unsigned d) { return {a, b, c, d}; }
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __restrict__ __restrict
+#define __launch_bounds__(...)
+#define __shared__ static thread_local
+
+namespace mtcki::cuda::simt {
+
+// What the kernel of the running coroutine sees.
+struct Position {
+  dim3 grid, block, block_index, thread_index;
+  int thread = 0;  // linear index in its block
+};
+extern thread_local Position here;
+
+enum class Wait { none, block, warp };
+void yield(Wait wait);
+// The value that lane `source` of this warp passed to the same exchange.
+uint64_t exchange(uint64_t value, int source);
+void* dynamic_shared();
+
+// Runs `thread` once per thread of the grid, or records that for the graph being captured.
+void launch(dim3 grid, dim3 block, size_t shared, std::function<void()> thread);
+
+template <class T>
+T exchange_value(T value, int source) {
+  static_assert(sizeof(T) <= 8 && std::is_trivially_copyable_v<T>);
+  uint64_t raw = 0;
+  std::memcpy(&raw, &value, sizeof value);
+  raw = exchange(raw, source);
+  std::memcpy(&value, &raw, sizeof value);
+  return value;
+}
+
+}  // namespace mtcki::cuda::simt
+
+namespace mtcki::cuda {
+
+template <class... P>
+void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
+            std::type_identity_t<P>... args) {
+  simt::launch(grid, block, shared, [=] { kernel(args...); });
+}
+
+}  // namespace mtcki::cuda
+
+#define MTCKI_DYNAMIC_SHARED(T, name) T* name = static_cast<T*>(::mtcki::cuda::simt::dynamic_shared())
+#define threadIdx (::mtcki::cuda::simt::here.thread_index)
+#define blockIdx (::mtcki::cuda::simt::here.block_index)
+#define blockDim (::mtcki::cuda::simt::here.block)
+#define gridDim (::mtcki::cuda::simt::here.grid)
+
+inline void __syncthreads() { mtcki::cuda::simt::yield(mtcki::cuda::simt::Wait::block); }
+inline void __syncwarp(unsigned = ~0u) { mtcki::cuda::simt::yield(mtcki::cuda::simt::Wait::warp); }
+template <class T>
+T __shfl_sync(unsigned, T v, int lane) {
+  return mtcki::cuda::simt::exchange_value(v, lane & 31);
+}
+template <class T>
+T __shfl_xor_sync(unsigned, T v, int mask) {
+  return mtcki::cuda::simt::exchange_value(v, (mtcki::cuda::simt::here.thread & 31) ^ mask);
+}
+template <class T>
+T __shfl_down_sync(unsigned, T v, unsigned delta) {
+  const int lane = mtcki::cuda::simt::here.thread & 31, source = lane + static_cast<int>(delta);
+  return mtcki::cuda::simt::exchange_value(v, source < 32 ? source : lane);
+}
+template <class T>
+T __shfl_up_sync(unsigned, T v, unsigned delta) {
+  const int lane = mtcki::cuda::simt::here.thread & 31, source = lane - static_cast<int>(delta);
+  return mtcki::cuda::simt::exchange_value(v, source >= 0 ? source : lane);
+}
+// Integer atomics only: blocks run on several threads.
+template <class T>
+T atomicAdd(T* p, T v) {
+  static_assert(std::is_integral_v<T>, "no float atomics: their order is not fixed");
+  return __atomic_fetch_add(p, v, __ATOMIC_RELAXED);
+}
+template <class T>
+T atomicOr(T* p, T v) {
+  return __atomic_fetch_or(p, v, __ATOMIC_RELAXED);
+}
+template <class T>
+T atomicExch(T* p, T v) {
+  return __atomic_exchange_n(p, v, __ATOMIC_RELAXED);
+}
+inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
+inline double rsqrt(double x) { return 1.0 / std::sqrt(x); }
+template <class T>
+T __ldg(const T* p) {
+  return *p;
+}

@@ -1,0 +1,88 @@
+// Kernel launches, for .cu files only. The same source is compiled twice: by nvcc into device code,
+// and by the host compiler against emulated/simt.h, where every CUDA thread is a coroutine.
+//
+//   cuda::launch(kernel<float>, grid, block, shared_bytes, x, y, n);   on cuda::stream()
+//
+// Kernels use plain CUDA C++ except MTCKI_DYNAMIC_SHARED(T, name) for `extern __shared__`. Rules: no
+// float atomics (reductions run in two stages in a fixed order), every lane of a warp reaches every
+// shuffle, bounds are checked by the kernel, offsets are 64-bit.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "tensor/cuda/runtime.h"
+#include "tensor/dtype.h"
+
+#if defined(__CUDACC__)
+#include <cuda_runtime.h>
+
+#define MTCKI_DYNAMIC_SHARED(T, name)                                \
+  extern __shared__ __align__(16) unsigned char name##_bytes_[];     \
+  T* name = reinterpret_cast<T*>(name##_bytes_)
+
+namespace mtcki::cuda {
+
+void check_launch(const void* kernel);  // throws Error naming the op; MTCKI_SYNC=1 waits first
+
+template <class... P>
+void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
+            std::type_identity_t<P>... args) {
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  kernel<<<grid, block, shared, static_cast<cudaStream_t>(stream())>>>(args...);
+  check_launch(reinterpret_cast<const void*>(kernel));
+}
+
+}  // namespace mtcki::cuda
+#else
+#include "tensor/cuda/emulated/simt.h"
+#endif
+
+namespace mtcki::cuda {
+
+inline constexpr int kThreads = 256;  // of a block, unless a kernel knows better
+
+// Blocks for a grid-stride loop over n items of `per_thread` elements: enough to fill the device,
+// few enough that each has work.
+inline dim3 grid_for(int64_t n, int threads = kThreads, int64_t most = 132 * 16) {
+  const int64_t blocks = (n + threads - 1) / threads;
+  return dim3(static_cast<unsigned>(blocks < most ? (blocks > 0 ? blocks : 0) : most));
+}
+
+// The type in which a kernel computes on T: float for bf16.
+template <class T>
+struct Compute {
+  using type = T;
+};
+template <>
+struct Compute<::mtcki::bfloat16> {
+  using type = float;
+};
+template <class T>
+using compute_t = typename Compute<T>::type;
+
+}  // namespace mtcki::cuda
+
+// for (int64_t i : every element that this thread has in a grid-stride loop over n)
+#define MTCKI_GRID_LOOP(i, n)                                                              \
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < (n);   \
+       i += static_cast<int64_t>(gridDim.x) * blockDim.x)
+
+// T = float, double or bfloat16: the dtypes of a CUDA kernel.
+#define MTCKI_DISPATCH_CUDA(dtype_, op_, T_, ...)                                            \
+  do {                                                                                       \
+    const ::mtcki::DType mtcki_d_ = (dtype_);                                                \
+    if (mtcki_d_ == ::mtcki::DType::f32) {                                                   \
+      using T_ = float;                                                                      \
+      __VA_ARGS__                                                                            \
+    } else if (mtcki_d_ == ::mtcki::DType::bf16) {                                           \
+      using T_ = ::mtcki::bfloat16;                                                          \
+      __VA_ARGS__                                                                            \
+    } else if (mtcki_d_ == ::mtcki::DType::f64) {                                            \
+      using T_ = double;                                                                     \
+      __VA_ARGS__                                                                            \
+    } else {                                                                                 \
+      throw ::mtcki::DTypeError(                                                             \
+          ::mtcki::str(op_, ": needs f32, f64 or bf16, got ", ::mtcki::name_of(mtcki_d_)));  \
+    }                                                                                        \
+  } while (0)

@@ -1,0 +1,297 @@
+#include "tensor/cuda/runtime.h"
+
+#include <cublasLt.h>
+#include <cuda_runtime.h>
+#include <cudnn_graph.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <mutex>
+#include <vector>
+
+#include "tensor/context.h"
+#include "tensor/cuda/native/check.h"
+#include "tensor/error.h"
+
+namespace mtcki::cuda {
+
+namespace {
+
+std::string version_text(int v) { return str(v / 1000, ".", v % 1000 / 10); }
+
+std::atomic<int> chosen{-1};
+
+void need_device() {
+  if (chosen.load(std::memory_order_relaxed) < 0) use_device(0);
+}
+
+// Streams of the process, made on first use. Index 0 computes.
+class Streams {
+ public:
+  cudaStream_t at(int index) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    while (static_cast<int>(streams_.size()) <= index) {
+      cudaStream_t s = nullptr;
+      check(cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking), "cudaStreamCreate");
+      cudaEvent_t e = nullptr;
+      check(cudaEventCreateWithFlags(&e, cudaEventDisableTiming), "cudaEventCreate");
+      streams_.push_back(s);
+      events_.push_back(e);
+    }
+    return streams_[static_cast<size_t>(index)];
+  }
+  void after(int waiting, int waited_for) {
+    const cudaStream_t first = at(waited_for), second = at(waiting);
+    const cudaEvent_t e = events_[static_cast<size_t>(waited_for)];
+    check(cudaEventRecord(e, first), "cudaEventRecord");
+    check(cudaStreamWaitEvent(second, e, 0), "cudaStreamWaitEvent");
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<cudaStream_t> streams_;
+  std::vector<cudaEvent_t> events_;
+};
+Streams& streams() {
+  static auto* s = new Streams;
+  return *s;
+}
+thread_local int current_stream = 0;
+thread_local bool is_capturing = false;
+
+cudaStream_t now() {
+  need_device();
+  return streams().at(current_stream);
+}
+
+Availability ask() {
+  Availability a;
+  int driver = 0, runtime = 0;
+  cudaRuntimeGetVersion(&runtime);
+  cudaDriverGetVersion(&driver);
+  if (driver == 0) {
+    a.why = "no NVIDIA driver on this machine";
+    return a;
+  }
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error != cudaSuccess || count == 0) {
+    cudaGetLastError();
+    a.why = error == cudaErrorInsufficientDriver
+                ? str("the NVIDIA driver supports CUDA ", version_text(driver),
+                      ", this build needs ", version_text(runtime), "; install a newer driver")
+            : error == cudaErrorNoDevice || error == cudaSuccess
+                ? std::string("the NVIDIA driver finds no GPU")
+                : str("the NVIDIA driver answers: ", cudaGetErrorString(error));
+    return a;
+  }
+  if (const size_t found = cudnnGetVersion(); found / 10000 != CUDNN_VERSION / 10000) {
+    a.why = str("cuDNN ", found, " was found, this build needs version ", CUDNN_MAJOR, ".x");
+    return a;
+  }
+  a.devices = count;
+  a.usable = true;
+  return a;
+}
+
+}  // namespace
+
+void check(cudaError_t error, const char* what) {
+  if (error == cudaSuccess) return;
+  cudaGetLastError();  // clears it unless it is sticky
+  const std::string where = context_path();
+  const std::string text = str(what, ": ", cudaGetErrorName(error), " (", cudaGetErrorString(error),
+                               ")", where.empty() ? "" : " (in " + where + ")");
+  if (error == cudaErrorMemoryAllocation) throw OutOfMemoryError(text);
+  throw Error(text);
+}
+
+void check_launch(const void* kernel) {
+  static const bool wait = [] {
+    const char* on = std::getenv("MTCKI_SYNC");
+    return on && *on && *on != '0';
+  }();
+  cudaError_t error = cudaGetLastError();
+  if (error == cudaSuccess && wait && !is_capturing) error = cudaStreamSynchronize(now());
+  if (error == cudaSuccess) return;
+  const char* name = nullptr;
+  if (cudaFuncGetName(&name, kernel) != cudaSuccess) name = nullptr;
+  check(error, name ? name : "kernel");
+}
+
+const Availability& availability() {
+  static const Availability a = ask();
+  return a;
+}
+bool is_emulated() { return false; }
+
+DeviceInfo device_info(int index) {
+  cudaDeviceProp p{};
+  check(cudaGetDeviceProperties(&p, index), "cudaGetDeviceProperties");
+  DeviceInfo d;
+  d.name = p.name;
+  d.major = p.major;
+  d.minor = p.minor;
+  d.multiprocessors = p.multiProcessorCount;
+  d.memory = p.totalGlobalMem;
+  d.l2 = static_cast<size_t>(p.l2CacheSize);
+  cudaDriverGetVersion(&d.driver_version);
+  cudaRuntimeGetVersion(&d.runtime_version);
+  return d;
+}
+
+std::string library_versions() {
+  int runtime = 0;
+  cudaRuntimeGetVersion(&runtime);
+  const size_t dnn = cudnnGetVersion(), blas = cublasLtGetVersion();
+  return str("CUDA ", version_text(runtime), ", cuBLAS ", blas / 10000, ".", blas % 10000 / 100, ".",
+             blas % 100, ", cuDNN ", dnn / 10000, ".", dnn % 10000 / 100, ".", dnn % 100);
+}
+
+void use_device(int index) {
+  const Availability& a = availability();
+  if (!a.usable) throw DeviceError(a.why);
+  if (index < 0 || index >= a.devices)
+    throw DeviceError(str("there is no GPU cuda:", index, ", only ", a.devices, " (cuda:0",
+                          a.devices > 1 ? str(" to cuda:", a.devices - 1) : "", ")"));
+  int none = -1;
+  if (!chosen.compare_exchange_strong(none, index) && none != index)
+    throw DeviceError(str("one process uses one GPU: cuda:", none, " is in use, cuda:", index,
+                          " was asked for; start a process for each"));
+  check(cudaSetDevice(index), "cudaSetDevice");
+}
+int current_device() { return chosen.load(std::memory_order_relaxed); }
+
+void* malloc_device(size_t bytes) noexcept {
+  void* data = nullptr;
+  if (cudaMalloc(&data, bytes) != cudaSuccess) {
+    cudaGetLastError();
+    return nullptr;
+  }
+  return data;
+}
+void free_device(void* data) noexcept { cudaFree(data); }
+Capacity capacity() {
+  need_device();
+  Capacity c;
+  check(cudaMemGetInfo(&c.free, &c.total), "cudaMemGetInfo");
+  return c;
+}
+void* malloc_pinned(size_t bytes) {
+  need_device();
+  void* data = nullptr;
+  check(cudaMallocHost(&data, bytes), "cudaMallocHost");
+  return data;
+}
+void free_pinned(void* data) noexcept { cudaFreeHost(data); }
+
+void copy_to_device(void* dst, const void* src, size_t bytes) {
+  forbid_while_capturing("a copy from unpinned host memory");
+  // From pageable memory the driver stages the source before it returns.
+  check(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, now()), "copy to the device");
+}
+void copy_from_pinned(void* dst, const void* pinned, size_t bytes) {
+  check(cudaMemcpyAsync(dst, pinned, bytes, cudaMemcpyHostToDevice, now()), "copy to the device");
+}
+void copy_to_host(void* dst, const void* src, size_t bytes) {
+  forbid_while_capturing("a copy to the host");
+  check(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, now()), "copy to the host");
+  check(cudaStreamSynchronize(now()), "copy to the host");
+}
+void copy_on_device(void* dst, const void* src, size_t bytes) {
+  check(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, now()), "copy on the device");
+}
+void set_bytes(void* dst, int value, size_t bytes) {
+  check(cudaMemsetAsync(dst, value, bytes, now()), "fill");
+}
+void synchronize() {
+  forbid_while_capturing("synchronize()");
+  check(cudaDeviceSynchronize(), "synchronize");
+}
+
+StreamHandle stream() { return now(); }
+int stream_index() { return current_stream; }
+StreamScope::StreamScope(int index) : before_(current_stream) { current_stream = index; }
+StreamScope::~StreamScope() { current_stream = before_; }
+void fork(int index) {
+  need_device();
+  streams().after(index, 0);
+}
+void join(int index) {
+  need_device();
+  streams().after(0, index);
+}
+
+struct Event::Impl {
+  cudaEvent_t event = nullptr;
+};
+Event::Event() : impl_(new Impl) { check(cudaEventCreate(&impl_->event), "cudaEventCreate"); }
+Event::~Event() {
+  if (impl_ && impl_->event) cudaEventDestroy(impl_->event);
+}
+Event::Event(Event&&) noexcept = default;
+Event& Event::operator=(Event&&) noexcept = default;
+void Event::record() { check(cudaEventRecord(impl_->event, now()), "cudaEventRecord"); }
+void Event::wait() const {
+  forbid_while_capturing("waiting for an event");
+  check(cudaEventSynchronize(impl_->event), "cudaEventSynchronize");
+}
+bool Event::reached() const {
+  const cudaError_t e = cudaEventQuery(impl_->event);
+  if (e == cudaErrorNotReady) {
+    cudaGetLastError();
+    return false;
+  }
+  check(e, "cudaEventQuery");
+  return true;
+}
+double Event::microseconds_since(const Event& start) const {
+  float ms = 0;
+  check(cudaEventElapsedTime(&ms, start.impl_->event, impl_->event), "cudaEventElapsedTime");
+  return 1000.0 * static_cast<double>(ms);
+}
+
+struct Graph::Impl {
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t exec = nullptr;
+  ~Impl() { reset(); }
+  void reset() {
+    if (exec) cudaGraphExecDestroy(exec);
+    if (graph) cudaGraphDestroy(graph);
+    exec = nullptr;
+    graph = nullptr;
+  }
+};
+Graph::Graph() : impl_(new Impl) {}
+Graph::~Graph() = default;
+void Graph::begin() {
+  forbid_while_capturing("a second capture");
+  impl_->reset();
+  // Thread-local: loader threads may go on copying meanwhile.
+  check(cudaStreamBeginCapture(now(), cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+  is_capturing = true;
+}
+void Graph::end() {
+  is_capturing = false;
+  check(cudaStreamEndCapture(now(), &impl_->graph), "cudaStreamEndCapture");
+  check(cudaGraphInstantiate(&impl_->exec, impl_->graph, 0), "cudaGraphInstantiate");
+}
+void Graph::abandon() noexcept {
+  if (is_capturing) {
+    is_capturing = false;
+    cudaGraph_t broken = nullptr;
+    cudaStreamEndCapture(streams().at(current_stream), &broken);
+    if (broken) cudaGraphDestroy(broken);
+    cudaGetLastError();
+  }
+  impl_->reset();
+}
+void Graph::launch() const { check(cudaGraphLaunch(impl_->exec, now()), "cudaGraphLaunch"); }
+size_t Graph::nodes() const {
+  size_t n = 0;
+  if (impl_->graph) check(cudaGraphGetNodes(impl_->graph, nullptr, &n), "cudaGraphGetNodes");
+  return n;
+}
+bool capturing() { return is_capturing; }
+
+}  // namespace mtcki::cuda
