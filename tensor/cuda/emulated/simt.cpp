@@ -3,8 +3,10 @@
 #include <omp.h>
 #include <ucontext.h>
 
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <numeric>
 
 #include "tensor/cuda/emulated/device.h"
 
@@ -158,15 +160,18 @@ bool release(size_t first, size_t last, Wait w) {
   return some;
 }
 
-// MTCKI_SIMT_SHUFFLE=SEED runs the threads of a block in another order, which shows missing barriers.
-uint32_t shuffle_seed() {
-  static const char* text = std::getenv("MTCKI_SIMT_SHUFFLE");
-  return text ? static_cast<uint32_t>(std::strtoul(text, nullptr, 10)) : 0;
+std::atomic<uint32_t>& shuffle_seed() {
+  static std::atomic<uint32_t> seed = [] {
+    const char* text = std::getenv("MTCKI_SIMT_SHUFFLE");
+    return text ? static_cast<uint32_t>(std::strtoul(text, nullptr, 10)) : 0u;
+  }();
+  return seed;
 }
 
 void run_block() {
   const size_t n = b.threads.size();
   for (ThreadState& t : b.threads) t = {};
+  std::iota(b.order.begin(), b.order.end(), 0);
   if (b.shuffle)
     for (size_t i = n - 1; i > 0; --i) {
       b.shuffle = b.shuffle * 1664525u + 1013904223u;
@@ -209,11 +214,10 @@ void run_grid(dim3 grid, dim3 block, size_t shared, const std::function<void()>&
       b.threads.resize(threads);
       b.slots.resize(threads);
       b.order.resize(threads);
-      for (size_t i = 0; i < threads; ++i) b.order[i] = static_cast<int>(i);
     }
     b.shared.assign(shared + 64, 0xCD);  // a read of what nobody wrote shows
     b.kernel = &kernel;
-    b.shuffle = shuffle_seed();
+    b.shuffle = shuffle_seed().load(std::memory_order_relaxed);
     run_block();
   };
   if (blocks == 1 || omp_in_parallel()) {
@@ -241,6 +245,8 @@ uint64_t exchange(uint64_t value, int source) {
   yield(Wait::warp);
   return out;
 }
+
+void set_shuffle(uint32_t seed) { shuffle_seed().store(seed); }
 
 void* dynamic_shared() {
   const auto address = reinterpret_cast<uintptr_t>(b.shared.data());

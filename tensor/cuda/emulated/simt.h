@@ -54,6 +54,9 @@ void yield(Wait wait);
 // The value that lane `source` of this warp passed to the same exchange.
 uint64_t exchange(uint64_t value, int source);
 void* dynamic_shared();
+// Runs the threads of a block in a random order from now on (0: in order), which shows missing
+// barriers. Also by the environment: MTCKI_SIMT_SHUFFLE=SEED.
+void set_shuffle(uint32_t seed);
 
 // Runs `thread` once per thread of the grid, or records that for the graph being captured.
 void launch(dim3 grid, dim3 block, size_t shared, std::function<void()> thread);
