@@ -119,7 +119,7 @@ std::string chrome_trace(const std::vector<Event>& events) {
                     {"args",
                      {{"module", e.module},
                       {"stage", e.stage},
-                      {"note", e.shape},
+                      {"note", e.note},
                       {"GFLOP/s", e.duration_us > 0 ? e.flops / e.duration_us * 1e-3 : 0.0},
                       {"GB/s", e.duration_us > 0 ? e.bytes / e.duration_us * 1e-3 : 0.0}}}};
     out += (first ? "" : ",\n") + j.dump(-1, ' ', false, json::error_handler_t::replace);

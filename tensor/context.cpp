@@ -2,6 +2,8 @@
 
 #include <vector>
 
+#include "tensor/cuda/ranges.h"
+
 namespace mtcki {
 
 namespace {
@@ -11,6 +13,15 @@ struct Entry {
   const char* name;
 };
 thread_local std::vector<Entry> stack;
+
+void push_entry(ContextScope::Kind kind, const char* name) {
+  stack.push_back({kind, name});
+  if (cuda::ranges_wanted()) cuda::push_range(*name ? name : "(root)");
+}
+void pop_entry() {
+  stack.pop_back();
+  if (cuda::ranges_wanted()) cuda::pop_range();
+}
 
 std::string join(ContextScope::Kind kind) {
   const char separator = kind == ContextScope::Kind::stage ? '/' : '.';
@@ -36,12 +47,12 @@ std::string context_path() {
 
 ContextScope::ContextScope(Kind kind, const std::string& name) { push(kind, name.c_str()); }
 ContextScope::ContextScope(Kind kind, const char* name) { push(kind, name); }
-ContextScope::~ContextScope() { stack.pop_back(); }
-void ContextScope::push(Kind kind, const char* name) { stack.push_back({kind, name}); }
+ContextScope::~ContextScope() { pop_entry(); }
+void ContextScope::push(Kind kind, const char* name) { push_entry(kind, name); }
 
 ContextReplay::ContextReplay(const std::string& module_path) {
-  stack.push_back({ContextScope::Kind::module, module_path.c_str()});
+  push_entry(ContextScope::Kind::module, module_path.c_str());
 }
-ContextReplay::~ContextReplay() { stack.pop_back(); }
+ContextReplay::~ContextReplay() { pop_entry(); }
 
 }  // namespace mtcki

@@ -85,9 +85,10 @@ void check_output(const Operands& ops, const Tensor& gy, const ConvProblem& d) {
   if (gy.shape() != want) ops.error().shape("grad_output needs shape ", want, ", got ", gy.shape());
 }
 
-double cost_bytes(const ConvProblem& d, DType dtype) {
-  return static_cast<double>(d.x_size() + d.w_size() + d.y_size()) *
-         static_cast<double>(size_of(dtype));
+Traffic cost_bytes(const ConvProblem& d, const Tensor& x) {
+  return {static_cast<double>(d.x_size() + d.w_size() + d.y_size()) *
+              static_cast<double>(size_of(x.dtype())),
+          &x};
 }
 
 std::string shape_note(const ConvProblem& d, const char* kernel) {
@@ -246,7 +247,7 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2d
   check_types(ops);
   const ConvProblem d = problem(ops, x.shape(), w.shape(), o);
   check_bias(ops, bias, d.k);
-  ProfileScope scope("conv2d", d.flops(), cost_bytes(d, x.dtype()));
+  ProfileScope scope("conv2d", d.flops(), cost_bytes(d, x));
   return run_forward(scope, d, widen(x), widen(w), widen(bias)).to(x.dtype());
 }
 
@@ -256,7 +257,7 @@ Tensor conv2d_grad_input(const Tensor& gy, const Tensor& w, const Shape& x_shape
   check_types(ops);
   const ConvProblem d = problem(ops, x_shape, w.shape(), o);
   check_output(ops, gy, d);
-  ProfileScope scope("conv2d_grad_input", d.flops(), cost_bytes(d, gy.dtype()));
+  ProfileScope scope("conv2d_grad_input", d.flops(), cost_bytes(d, gy));
   return run_grad_input(scope, d, widen(gy), widen(w)).to(gy.dtype());
 }
 
@@ -266,7 +267,7 @@ Tensor conv2d_grad_weight(const Tensor& gy, const Tensor& x, const Shape& w_shap
   check_types(ops);
   const ConvProblem d = problem(ops, x.shape(), w_shape, o);
   check_output(ops, gy, d);
-  ProfileScope scope("conv2d_grad_weight", d.flops(), cost_bytes(d, gy.dtype()));
+  ProfileScope scope("conv2d_grad_weight", d.flops(), cost_bytes(d, gy));
   return run_grad_weight(scope, d, widen(gy), widen(x)).to(gy.dtype());
 }
 
@@ -275,7 +276,7 @@ Tensor conv2d_grad_bias(const Tensor& gy) {
   check_types(ops);
   if (gy.rank() != 4) ops.error().shape("grad_output needs rank 4 [N,K,P,Q], got ", gy.shape());
   ProfileScope scope("conv2d_grad_bias", static_cast<double>(gy.numel()),
-                     static_cast<double>(gy.nbytes()));
+                     Traffic(static_cast<double>(gy.nbytes()), &gy));
   if (gy.dtype() == DType::bf16) return conv2d_grad_bias(gy.to(DType::f32)).to(DType::bf16);
   const ChannelView v = channel_view(gy.shape(), gy.layout());
   Tensor gb = Tensor::empty({v.channels()}, gy.dtype(), gy.device());
@@ -290,7 +291,7 @@ Tensor conv_transpose2d(const Tensor& x, const Tensor& w, const Tensor& bias,
   check_types(ops);
   const ConvProblem d = transposed_problem(ops, x.shape(), w.shape(), o);
   check_bias(ops, bias, d.c);
-  ProfileScope scope("conv_transpose2d", d.flops(), cost_bytes(d, x.dtype()));
+  ProfileScope scope("conv_transpose2d", d.flops(), cost_bytes(d, x));
   Tensor y = run_grad_input(scope, d, widen(x), widen(w));
   if (bias.defined()) add_channel_bias(y, widen(bias));
   return y.to(x.dtype());
@@ -301,7 +302,7 @@ Tensor conv_transpose2d_grad_input(const Tensor& gy, const Tensor& w,
   const Operands ops{"conv_transpose2d_grad_input", {{"grad_output", &gy}, {"weight", &w}}};
   check_types(ops);
   const ConvProblem d = problem(ops, gy.shape(), w.shape(), o);
-  ProfileScope scope("conv_transpose2d_grad_input", d.flops(), cost_bytes(d, gy.dtype()));
+  ProfileScope scope("conv_transpose2d_grad_input", d.flops(), cost_bytes(d, gy));
   return run_forward(scope, d, widen(gy), widen(w), Tensor()).to(gy.dtype());
 }
 
@@ -312,7 +313,7 @@ Tensor conv_transpose2d_grad_weight(const Tensor& gy, const Tensor& x, const Sha
   const ConvProblem d = problem(ops, gy.shape(), w_shape, o);
   if (x.shape() != Shape{d.n, d.k, d.p, d.q})
     ops.error().shape("input needs shape ", Shape{d.n, d.k, d.p, d.q}, ", got ", x.shape());
-  ProfileScope scope("conv_transpose2d_grad_weight", d.flops(), cost_bytes(d, gy.dtype()));
+  ProfileScope scope("conv_transpose2d_grad_weight", d.flops(), cost_bytes(d, gy));
   return run_grad_weight(scope, d, widen(x), widen(gy)).to(gy.dtype());
 }
 

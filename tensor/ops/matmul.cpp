@@ -79,7 +79,8 @@ Tensor product2(const char* op, const Operand& left, const Operand& right, bool 
       2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
   ProfileScope scope(
       op, flops,
-      static_cast<double>(m * k + k * n + m * n) * static_cast<double>(size_of(a.dtype())));
+      Traffic(static_cast<double>(m * k + k * n + m * n) * static_cast<double>(size_of(a.dtype())),
+              &a));
   const Tensor wa = widen(a), wb = widen(b), add = widen(bias);
   Tensor y = Tensor::empty({m, n}, wa.dtype(), wa.device());
   product(scope, wa, wb, trans_a, trans_b, 1, m, n, k, y);
@@ -117,7 +118,9 @@ Tensor matmul(const Tensor& a, const Tensor& b, bool trans_a, bool trans_b) {
   ProfileScope scope(
       "matmul",
       2.0 * items * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k),
-      items * static_cast<double>(m * k + k * n + m * n) * static_cast<double>(size_of(a.dtype())));
+      Traffic(items * static_cast<double>(m * k + k * n + m * n) *
+                  static_cast<double>(size_of(a.dtype())),
+              &a));
   const Tensor wa = widen(a), wb = widen(b);
   Tensor c = Tensor::empty(lead ? Shape{batch, m, n} : Shape{m, n}, wa.dtype(), wa.device());
   product(scope, wa, wb, trans_a, trans_b, batch, m, n, k, c);
@@ -142,7 +145,7 @@ Tensor linear_grad_bias(const Tensor& gy) {
   if (!gy.device().is_cpu()) no_cuda("linear_grad_bias");
   if (gy.dtype() == DType::bf16) return linear_grad_bias(gy.to(DType::f32)).to(DType::bf16);
   ProfileScope scope("linear_grad_bias", static_cast<double>(gy.numel()),
-                     static_cast<double>(gy.nbytes()));
+                     Traffic(static_cast<double>(gy.nbytes()), &gy));
   const int64_t m = gy.size(0), n = gy.size(1);
   Tensor gb = Tensor::empty({n}, gy.dtype(), gy.device());
   MTCKI_DISPATCH_FLOAT(gy.dtype(), "linear_grad_bias", T, {

@@ -93,7 +93,7 @@ BatchNormGrads batch_norm_grad(const char* op, bool train, const Tensor& gy, con
   }
   if (want_residual) out.residual = masked ? Tensor::empty_like(like) : g;
   const bool reduces = want_params || (train && want_x);
-  const double reads = bytes_of(g, a.x, mask);
+  const Traffic reads = bytes_of(g, a.x, mask);
   ProfileScope scope(
       op, (reduces ? 10.0 : 4.0) * count_of(like),
       (reduces && (want_x || want_residual) ? 2 : 1) * reads + bytes_of(out.x, out.residual));

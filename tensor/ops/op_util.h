@@ -21,11 +21,11 @@ inline Tensor widen(const Tensor& x) {
 }
 inline Tensor narrow_to(const Tensor& y, DType dtype) { return y.defined() ? y.to(dtype) : y; }
 
-inline double bytes_of(const Tensor& x) {
-  return x.defined() ? static_cast<double>(x.nbytes()) : 0;
+inline Traffic bytes_of(const Tensor& x) {
+  return x.defined() ? Traffic(static_cast<double>(x.nbytes()), &x) : Traffic();
 }
 template <class... Ts>
-double bytes_of(const Tensor& x, const Ts&... rest) {
+Traffic bytes_of(const Tensor& x, const Ts&... rest) {
   return bytes_of(x) + bytes_of(rest...);
 }
 

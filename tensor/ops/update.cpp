@@ -57,9 +57,9 @@ double count(const TensorList& list) {
   for (const Tensor& t : list) n += static_cast<double>(t.numel());
   return n;
 }
-double bytes(const TensorList& list) {
-  double n = 0;
-  for (const Tensor& t : list) n += bytes_of(t);
+Traffic bytes(const TensorList& list) {
+  Traffic n;
+  for (const Tensor& t : list) n = n + bytes_of(t);
   return n;
 }
 
