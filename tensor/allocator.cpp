@@ -20,7 +20,8 @@ namespace {
 constexpr size_t kAlignment = 64;
 constexpr size_t kLarge = size_t{1} << 20;  // from here on 2 MiB aligned, huge pages advised
 
-// Size classes: multiples of 64 below 1 KiB, then eight steps per power of two (at most 12.5 % lost).
+// Size classes: multiples of 64 below 1 KiB, then eight steps per power of two (at most 12.5 %
+// lost).
 size_t round_up(size_t bytes) {
   if (bytes <= 1024) return (bytes + kAlignment - 1) / kAlignment * kAlignment;
   const int top = 63 - __builtin_clzll(bytes - 1);
@@ -41,6 +42,7 @@ struct HostSource {
   static void put(void* data) { std::free(data); }
   static int pool() { return 0; }
   static size_t capacity() { return 0; }  // not asked for
+  static bool caching() { return true; }
 };
 struct DeviceSource {
   static constexpr const char* name = "the GPU";
@@ -51,13 +53,22 @@ struct DeviceSource {
   static void put(void* data) { cuda::free_device(data); }
   static int pool() { return device_pool(); }
   static size_t capacity() { return cuda::capacity().total; }
+  // MTCKI_CUDA_ALLOC=plain: every block from the driver and back at once, with its exact size, so
+  // that compute-sanitizer sees accesses beside it. Not with captured steps.
+  static bool caching() {
+    static const bool on = [] {
+      const char* text = std::getenv("MTCKI_CUDA_ALLOC");
+      return !text || std::string(text) != "plain";
+    }();
+    return on;
+  }
 };
 
 template <class Source>
 class Cache {
  public:
   void* get(size_t bytes) {
-    const size_t size = round_up(bytes);
+    const size_t size = Source::caching() ? round_up(bytes) : bytes;
     const std::lock_guard<std::mutex> lock(mutex_);
     const int pool = Source::pool();
     void* data = reuse(pool, size);
@@ -87,12 +98,16 @@ class Cache {
   }
 
   void put(void* data, size_t bytes) {
-    const size_t size = round_up(bytes);
+    const size_t size = Source::caching() ? round_up(bytes) : bytes;
     const std::lock_guard<std::mutex> lock(mutex_);
     stats_.in_use -= size;
-    stats_.cached += size;
     const auto owner = pool_of_.find(data);
-    free_[owner == pool_of_.end() ? 0 : owner->second][size].push_back(data);
+    if (Source::caching()) {
+      stats_.cached += size;
+      free_[owner == pool_of_.end() ? 0 : owner->second][size].push_back(data);
+    } else if (owner != pool_of_.end()) {
+      pool_of_.erase(owner);
+    }
     if (!owner_.empty()) {
       const auto it = owner_.find(data);
       if (it != owner_.end()) {
@@ -100,6 +115,7 @@ class Cache {
         owner_.erase(it);
       }
     }
+    if (!Source::caching()) Source::put(data);
   }
 
   MemoryStats stats() {
@@ -144,7 +160,8 @@ class Cache {
   }
 
  private:
-  // Only blocks of exactly this class: put() knows the requested size, hence the class, and no more.
+  // Only blocks of exactly this class: put() knows the requested size, hence the class, and no
+  // more.
   void* reuse(int pool, size_t size) {
     const auto of_pool = free_.find(pool);
     if (of_pool == free_.end()) return nullptr;
@@ -170,14 +187,13 @@ class Cache {
   }
   [[noreturn]] void fail(size_t bytes, const char* who) {
     const std::string where = context_path();
-    throw OutOfMemoryError(str("out of memory: ", who, " refused ", human_bytes(bytes),
-                               "; in use ", human_bytes(stats_.in_use), ", peak ",
-                               human_bytes(stats_.peak), ", cached ", human_bytes(stats_.cached),
-                               limit_ ? ", limit " + human_bytes(limit_) : std::string(),
-                               Source::capacity() ? ", capacity " + human_bytes(Source::capacity())
-                                                  : std::string(),
-                               where.empty() ? "" : " (in " + where + ")",
-                               ". A smaller batch_size needs proportionally less."));
+    throw OutOfMemoryError(
+        str("out of memory: ", who, " refused ", human_bytes(bytes), "; in use ",
+            human_bytes(stats_.in_use), ", peak ", human_bytes(stats_.peak), ", cached ",
+            human_bytes(stats_.cached), limit_ ? ", limit " + human_bytes(limit_) : std::string(),
+            Source::capacity() ? ", capacity " + human_bytes(Source::capacity()) : std::string(),
+            where.empty() ? "" : " (in " + where + ")",
+            ". A smaller batch_size needs proportionally less."));
   }
 
   std::mutex mutex_;
