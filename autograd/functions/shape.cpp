@@ -1,7 +1,6 @@
 #include "autograd/functions.h"
 #include "autograd/recorder.h"
 #include "tensor/op_error.h"
-#include "tensor/ops/elementwise.h"
 #include "tensor/ops/index.h"
 
 namespace mtcki {
@@ -49,14 +48,9 @@ Variable narrow(const Variable& x, int dim, int64_t begin, int64_t end) {
 Variable index_select(const Variable& x, const Tensor& index) {
   Recorder r("index_select", {x});
   const Tensor y = index_select(x.data(), index);
-  if (r.needs(0))  // rows may repeat: their gradients add up, in the order of the index
-    r.grad(0, [s = x.shape(), dtype = x.data().dtype(), index = r.save(index)](const Tensor& gy) {
-      const Tensor gx = Tensor::zeros(s, dtype, gy.device()), g = gy.plain();
-      const std::vector<int64_t> rows = index.get().to_vector<int64_t>();
-      for (size_t i = 0; i < rows.size(); ++i)
-        add_(gx.slice(rows[i], rows[i] + 1),
-             g.slice(static_cast<int64_t>(i), static_cast<int64_t>(i) + 1));
-      return gx;
+  if (r.needs(0))
+    r.grad(0, [s = x.shape(), index = r.save(index)](const Tensor& gy) {
+      return index_select_grad(gy, index.get(), s);
     });
   return r.finish(y);
 }

@@ -46,13 +46,12 @@ __global__ void transpose_kernel(const T* __restrict__ x, T* __restrict__ y, int
 }
 
 template <class T>
-void transpose(const Tensor& x, const Tensor& y, int64_t rows, int64_t columns) {
-  const int64_t images = x.size(0);
+void transpose(const void* x, void* y, int64_t images, int64_t rows, int64_t columns) {
   const auto tiles = [](int64_t n) { return static_cast<unsigned>((n + kTile - 1) / kTile); };
   const auto most = [](int64_t n) { return static_cast<unsigned>(n < 65535 ? n : 65535); };
   launch(transpose_kernel<T>, dim3(tiles(columns), most(tiles(rows)), most(images)),
-         dim3(kTile, kTileRows), 0, static_cast<const T*>(x.raw()), static_cast<T*>(y.raw()), rows,
-         columns, images);
+         dim3(kTile, kTileRows), 0, static_cast<const T*>(x), static_cast<T*>(y), rows, columns,
+         images);
 }
 
 __global__ void u8_to_unit_kernel(const uint8_t* __restrict__ x, float* __restrict__ y, int64_t n) {
@@ -86,19 +85,24 @@ void cast_cuda(const Tensor& x, const Tensor& y) {
   });
 }
 
+void transpose_cuda(const void* x, void* y, int64_t images, int64_t rows, int64_t columns,
+                    size_t element) {
+  switch (element) {
+    case 1:
+      return transpose<uint8_t>(x, y, images, rows, columns);
+    case 2:
+      return transpose<uint16_t>(x, y, images, rows, columns);
+    case 4:
+      return transpose<uint32_t>(x, y, images, rows, columns);
+    default:
+      return transpose<uint64_t>(x, y, images, rows, columns);
+  }
+}
+
 void to_layout_cuda(const Tensor& x, const Tensor& y) {
   const int64_t c = x.size(1), hw = x.size(2) * x.size(3);
   const int64_t rows = x.is_plain() ? c : hw, columns = x.is_plain() ? hw : c;
-  switch (size_of(x.dtype())) {
-    case 1:
-      return transpose<uint8_t>(x, y, rows, columns);
-    case 2:
-      return transpose<uint16_t>(x, y, rows, columns);
-    case 4:
-      return transpose<uint32_t>(x, y, rows, columns);
-    default:
-      return transpose<uint64_t>(x, y, rows, columns);
-  }
+  transpose_cuda(x.raw(), y.raw(), x.size(0), rows, columns, size_of(x.dtype()));
 }
 
 void u8_to_unit_cuda(const Tensor& x, const Tensor& y) {

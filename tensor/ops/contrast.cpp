@@ -28,6 +28,7 @@ void check_rows(const char* op, const Tensor& u, const Tensor& v, const Tensor& 
         .operand("u", u)
         .operand("positive", positive)
         .shape("positive needs one entry per row of u");
+  check_same_device(op, "u", u, "positive", positive);
   if (!(tau > 0)) OpError(op).operand("u", u).argument("tau needs to be positive, got ", tau);
   const int64_t* p = positive.data<int64_t>();
   for (int64_t i = 0; i < checkable(positive); ++i)
@@ -36,24 +37,29 @@ void check_rows(const char* op, const Tensor& u, const Tensor& v, const Tensor& 
           .operand("v", v)
           .operand("positive", positive)
           .argument("positive ", p[i], " of row ", i, " is outside 0..", v.size(0) - 1);
-  cpu_only(op, u);
 }
 
 void check_gradient(const char* op, const Tensor& u, const Tensor& g, const Tensor& lse) {
-  for (const Tensor& t : {g, lse})
+  for (const Tensor& t : {g, lse}) {
     if (!t.defined() || t.shape() != Shape{u.size(0)})
       OpError(op)
           .operand("u", u)
           .operand("g", g)
           .operand("lse", lse)
           .shape("g and lse need one entry per row of u");
+    check_same_device(op, "u", u, "g or lse", t);
+  }
 }
 
-// f(begin, end) over chunks of u's rows whose similarities take about 4 MiB of f32.
+// The similarities are f32 at least, on every device: they are multiplied by 1/tau in an exponent.
+Tensor at_least_f32(const Tensor& x) { return is_bf16(x) ? x.to(DType::f32) : x; }
+
+// f(begin, end) over chunks of u's rows whose similarities take about 4 MiB of f32, on a GPU 64.
 template <class F>
 void for_chunks(const Tensor& u, const Tensor& v, const F& f) {
   const int64_t rows = u.size(0);
-  const int64_t chunk = std::clamp<int64_t>((1 << 20) / v.size(0), 16, std::max<int64_t>(16, rows));
+  const int64_t elements = u.device().is_cuda() ? 1 << 24 : 1 << 20;
+  const int64_t chunk = std::clamp<int64_t>(elements / v.size(0), 16, std::max<int64_t>(16, rows));
   for (int64_t begin = 0; begin < rows; begin += chunk) f(begin, std::min(rows, begin + chunk));
 }
 
@@ -66,7 +72,7 @@ double flops(const Tensor& u, const Tensor& v, double matmuls) {
 Tensor similarity_grad(const Tensor& u, const Tensor& v, const Tensor& g, const Tensor& positive,
                        const Tensor& lse, double tau, int64_t begin, int64_t end) {
   Tensor s = matmul(u.slice(begin, end), v, false, true);
-  info_nce_chunk_grad_cpu(s, g, positive, lse, tau, begin);
+  MTCKI_ON_DEVICE(s, info_nce_chunk_grad, s, g, positive, lse, tau, begin);
   return s;
 }
 
@@ -75,14 +81,14 @@ Tensor similarity_grad(const Tensor& u, const Tensor& v, const Tensor& g, const 
 InfoNce info_nce_rows(const Tensor& u_in, const Tensor& v_in, const Tensor& positive, double tau) {
   const char* op = "info_nce_rows";
   check_rows(op, u_in, v_in, positive, tau);
-  const Tensor u = widen(u_in), v = widen(v_in);
+  const Tensor u = at_least_f32(u_in), v = at_least_f32(v_in);
   InfoNce out;
   out.rows = Tensor::empty({u.size(0)}, u.dtype(), u.device());
   out.lse = Tensor::empty({u.size(0)}, u.dtype(), u.device());
   ProfileScope scope(op, flops(u, v, 1), bytes_of(u, v, out.rows, out.lse));
   for_chunks(u, v, [&](int64_t begin, int64_t end) {
     const Tensor s = matmul(u.slice(begin, end), v, false, true);
-    info_nce_chunk_cpu(s, positive, tau, begin, out.rows, out.lse);
+    MTCKI_ON_DEVICE(s, info_nce_chunk, s, positive, tau, begin, out.rows, out.lse);
   });
   out.rows = out.rows.to(u_in.dtype());
   return out;  // lse stays wide: the gradient subtracts it from similarities
@@ -93,7 +99,8 @@ Tensor info_nce_grad_u(const Tensor& g, const Tensor& u_in, const Tensor& v_in,
   const char* op = "info_nce_grad_u";
   check_rows(op, u_in, v_in, positive, tau);
   check_gradient(op, u_in, g, lse);
-  const Tensor u = widen(u_in), v = widen(v_in), wg = g.to(u.dtype()), wl = lse.to(u.dtype());
+  const Tensor u = at_least_f32(u_in), v = at_least_f32(v_in), wg = g.to(u.dtype()),
+               wl = lse.to(u.dtype());
   Tensor gu = Tensor::empty_like(u);
   ProfileScope scope(op, flops(u, v, 2), bytes_of(u, v, gu));
   for_chunks(u, v, [&](int64_t begin, int64_t end) {
@@ -107,7 +114,8 @@ Tensor info_nce_grad_v(const Tensor& g, const Tensor& u_in, const Tensor& v_in,
   const char* op = "info_nce_grad_v";
   check_rows(op, u_in, v_in, positive, tau);
   check_gradient(op, u_in, g, lse);
-  const Tensor u = widen(u_in), v = widen(v_in), wg = g.to(u.dtype()), wl = lse.to(u.dtype());
+  const Tensor u = at_least_f32(u_in), v = at_least_f32(v_in), wg = g.to(u.dtype()),
+               wl = lse.to(u.dtype());
   Tensor gv;
   ProfileScope scope(op, flops(u, v, 2), bytes_of(u, v, v));
   for_chunks(u, v, [&](int64_t begin, int64_t end) {

@@ -1,4 +1,5 @@
-// CPU kernels of contrast.h over one chunk of similarity rows s [rows, J] = u v^T.
+// Kernels of contrast.h (f32 and f64; CUDA: a positive outside 0..J-1 gives NaN) over one chunk of
+// similarity rows s [rows, J] = u v^T.
 #pragma once
 
 #include "tensor/tensor.h"
@@ -11,5 +12,10 @@ void info_nce_chunk_cpu(const Tensor& s, const Tensor& positive, double tau, int
 // In place: s_ij <- g_i/tau (exp(s_ij/tau - lse_i) - [j = p_i]).
 void info_nce_chunk_grad_cpu(const Tensor& s, const Tensor& g, const Tensor& positive,
                              const Tensor& lse, double tau, int64_t begin);
+
+void info_nce_chunk_cuda(const Tensor& s, const Tensor& positive, double tau, int64_t begin,
+                         const Tensor& rows_out, const Tensor& lse);
+void info_nce_chunk_grad_cuda(const Tensor& s, const Tensor& g, const Tensor& positive,
+                              const Tensor& lse, double tau, int64_t begin);
 
 }  // namespace mtcki

@@ -1,7 +1,10 @@
 #include "tensor/ops/index.h"
 
+#include <algorithm>
+
 #include "tensor/ops/index_kernels.h"
 #include "tensor/ops/op_util.h"
+#include "tensor/ops/walk.h"
 
 namespace mtcki {
 
@@ -18,16 +21,21 @@ void check_defined(const char* op, const Tensor& x) {
   if (!x.defined()) OpError(op).operand("input", x).argument("the input is undefined");
 }
 
-// Bytes of everything after dimension `dim`, and the number of steps before it.
+// Bytes of everything after dimension `dim` in memory, and the number of steps before it.
 int64_t bytes_after(const Tensor& x, int dim) {
   int64_t n = static_cast<int64_t>(size_of(x.dtype()));
-  for (int i = dim + 1; i < x.rank(); ++i) n *= x.size(i);
+  for (int i = x.rank() - 1; memory_dim(x.layout(), i) != dim; --i)
+    n *= x.size(memory_dim(x.layout(), i));
   return n;
 }
 int64_t count_before(const Tensor& x, int dim) {
   int64_t n = 1;
-  for (int i = 0; i < dim; ++i) n *= x.size(i);
+  for (int i = 0; memory_dim(x.layout(), i) != dim; ++i) n *= x.size(memory_dim(x.layout(), i));
   return n;
+}
+// As it is where parts along `dim` can be cut out of its layout.
+Tensor cuttable(const Tensor& x, int dim) {
+  return dim == 0 || x.layout() == Layout::channels_last ? x : x.plain();
 }
 char* bytes(const Tensor& x) { return static_cast<char*>(x.raw()); }
 
@@ -35,6 +43,7 @@ void check_index(const char* op, const Tensor& index, const Tensor& x) {
   if (!index.defined() || index.dtype() != DType::i64 || index.rank() != 1)
     OpError(op).operand("input", x).operand("index", index).dtype("index needs dtype i64, rank 1");
   if (x.rank() == 0) OpError(op).operand("input", x).shape("a scalar has no rows");
+  check_same_device(op, "input", x, "index", index);
   const int64_t* p = index.data<int64_t>();
   for (int64_t i = 0; i < checkable(index); ++i)
     if (p[i] < 0 || p[i] >= x.size(0))
@@ -51,8 +60,10 @@ Tensor cat(const std::vector<Tensor>& parts, int dim) {
   const Tensor& first = parts[0];
   check_defined("cat", first);
   const int d = check_dim("cat", first, dim);
-  cpu_only("cat", first);
-  const Layout layout = d == 0 ? first.layout() : Layout::plain;
+  const bool all_last = std::all_of(parts.begin(), parts.end(), [](const Tensor& part) {
+    return part.layout() == Layout::channels_last;
+  });
+  const Layout layout = d == 0 || all_last ? first.layout() : Layout::plain;
   Shape shape = first.shape();
   int64_t total = 0;
   for (const Tensor& part : parts) {
@@ -74,7 +85,7 @@ Tensor cat(const std::vector<Tensor>& parts, int dim) {
   for (const Tensor& part : parts) {
     const Tensor in = part.to(layout);
     const int64_t row = bytes_after(in, d) * in.size(d);
-    copy_rows_cpu(bytes(in), row, bytes(y) + at, pitch, row, rows);
+    MTCKI_ON_DEVICE(y, copy_rows, bytes(in), row, bytes(y) + at, pitch, row, rows);
     at += row;
   }
   return y;
@@ -87,15 +98,14 @@ Tensor narrow(const Tensor& x, int dim, int64_t begin, int64_t end) {
     OpError("narrow")
         .operand("input", x)
         .shape("[", begin, ", ", end, ") is outside dimension ", d);
-  cpu_only("narrow", x);
-  const Tensor in = d == 0 ? x : x.plain();
+  const Tensor in = cuttable(x, d);
   Shape shape = x.shape();
   shape.set(d, end - begin);
   Tensor y = Tensor::empty(shape, x.dtype(), x.device(), in.layout());
   ProfileScope scope("narrow", 0, 2 * bytes_of(y));
   const int64_t step = bytes_after(in, d);
-  copy_rows_cpu(bytes(in) + begin * step, step * x.size(d), bytes(y), step * (end - begin),
-                step * (end - begin), count_before(in, d));
+  MTCKI_ON_DEVICE(y, copy_rows, bytes(in) + begin * step, step * x.size(d), bytes(y),
+                  step * (end - begin), step * (end - begin), count_before(in, d));
   return y;
 }
 
@@ -109,27 +119,46 @@ Tensor narrow_grad(const Tensor& gy, const Shape& x_shape, int dim, int64_t begi
     OpError("narrow_grad")
         .operand("gy", gy)
         .shape("gy is no part of ", x_shape, " from ", begin, " in dimension ", d);
-  cpu_only("narrow_grad", gy);
-  const Tensor in = d == 0 ? gy : gy.plain();
+  const Tensor in = cuttable(gy, d);
   Tensor gx = Tensor::zeros(x_shape, gy.dtype(), gy.device(), in.layout());
   ProfileScope scope("narrow_grad", 0, bytes_of(gy, gx));
   const int64_t step = bytes_after(in, d);
-  copy_rows_cpu(bytes(in), step * gy.size(d), bytes(gx) + begin * step, step * x_shape[d],
-                step * gy.size(d), count_before(in, d));
+  MTCKI_ON_DEVICE(gx, copy_rows, bytes(in), step * gy.size(d), bytes(gx) + begin * step,
+                  step * x_shape[d], step * gy.size(d), count_before(in, d));
   return gx;
 }
 
 Tensor index_select(const Tensor& x, const Tensor& index) {
   check_defined("index_select", x);
   check_index("index_select", index, x);
-  cpu_only("index_select", x);
   Shape shape = x.shape();
   shape.set(0, index.numel());
   Tensor y = Tensor::empty(shape, x.dtype(), x.device(), x.layout());
   ProfileScope scope("index_select", 0, 2 * bytes_of(y));
-  gather_rows_cpu(bytes(x), bytes(y), index.data<int64_t>(), bytes_after(x, 0), index.numel(),
-                  false);
+  MTCKI_ON_DEVICE(y, gather_rows, bytes(x), bytes(y), index.data<int64_t>(), bytes_after(x, 0),
+                  index.numel(), x.size(0), false);
   return y;
+}
+
+Tensor index_select_grad(const Tensor& gy, const Tensor& index, const Shape& x_shape) {
+  const char* op = "index_select_grad";
+  check_floating(op, "gy", gy);
+  if (!index.defined() || index.dtype() != DType::i64 || index.rank() != 1)
+    OpError(op).operand("gy", gy).operand("index", index).dtype("index needs dtype i64, rank 1");
+  bool fits = x_shape.rank() > 0 && gy.rank() == x_shape.rank() && gy.size(0) == index.numel();
+  for (int i = 1; fits && i < gy.rank(); ++i) fits = gy.size(i) == x_shape[i];
+  if (!fits)
+    OpError(op)
+        .operand("gy", gy)
+        .operand("index", index)
+        .shape("gy is no selection of rows of ", x_shape);
+  check_same_device(op, "gy", gy, "index", index);
+  const bool last = gy.layout() == Layout::channels_last;  // rows are whole in it, too
+  const Tensor in = widen(last ? gy : gy.plain());
+  const Tensor gx = Tensor::empty(x_shape, in.dtype(), in.device(), in.layout());
+  ProfileScope scope(op, static_cast<double>(gy.numel()), bytes_of(in, index, gx));
+  MTCKI_ON_DEVICE(in, add_rows, in, index, gx);
+  return gx.to(gy.dtype());
 }
 
 void index_copy_(const Tensor& dst, const Tensor& index, const Tensor& rows) {
@@ -144,11 +173,10 @@ void index_copy_(const Tensor& dst, const Tensor& index, const Tensor& rows) {
         .operand("index", index)
         .operand("rows", rows)
         .shape("rows need shape ", wanted);
-  cpu_only("index_copy_", dst);
   const Tensor in = rows.to(dst.layout());
   ProfileScope scope("index_copy_", 0, 2 * bytes_of(rows));
-  gather_rows_cpu(bytes(in), bytes(dst), index.data<int64_t>(), bytes_after(dst, 0), index.numel(),
-                  true);
+  MTCKI_ON_DEVICE(dst, gather_rows, bytes(in), bytes(dst), index.data<int64_t>(),
+                  bytes_after(dst, 0), index.numel(), dst.size(0), true);
   dst.bump_version();
 }
 
@@ -173,10 +201,10 @@ Tensor permute(const Tensor& x, const std::vector<int>& order) {
     OpError("permute")
         .operand("input", x)
         .argument("order needs every dimension 0..", rank - 1, " exactly once");
-  cpu_only("permute", x);
   Tensor y = Tensor::empty(shape, x.dtype(), x.device());
   ProfileScope scope("permute", 0, 2 * bytes_of(y));
-  if (y.numel() > 0) permute_cpu(x.plain(), y, order);
+  if (y.numel() > 0)
+    x.device().is_cuda() ? permute_cuda(x, y, order) : permute_cpu(x.plain(), y, order);
   return y;
 }
 
@@ -189,10 +217,9 @@ Tensor one_hot(const Tensor& labels, int64_t classes, DType dtype) {
       OpError("one_hot")
           .operand("labels", labels)
           .argument("label ", p[i], " at position ", i, " is outside 0..", classes - 1);
-  cpu_only("one_hot", labels);
-  Tensor y = Tensor::zeros({labels.numel(), classes}, dtype, labels.device());
+  Tensor y = Tensor::empty({labels.numel(), classes}, dtype, labels.device());
   ProfileScope scope("one_hot", 0, bytes_of(labels, y));
-  one_hot_cpu(labels, y);
+  MTCKI_ON_DEVICE(y, one_hot, labels, y);
   return y;
 }
 
@@ -204,10 +231,15 @@ Tensor subsample_pad_channels(const Tensor& x, int64_t stride, int64_t before, i
     OpError(op)
         .operand("input", x)
         .argument("needs stride >= 1 and paddings >= 0, got ", stride, ", ", before, ", ", after);
-  cpu_only(op, x);
-  const Tensor in = widen(x).plain();
   const Shape shape{x.size(0), before + x.size(1) + after, (x.size(2) + stride - 1) / stride,
                     (x.size(3) + stride - 1) / stride};
+  if (x.device().is_cuda()) {
+    Tensor y = Tensor::empty(shape, x.dtype(), x.device(), x.layout());
+    ProfileScope scope(op, 0, bytes_of(x, y));
+    subsample_pad_cuda(x, y, stride, before);
+    return y;
+  }
+  const Tensor in = widen(x).plain();
   Tensor y = Tensor::empty(shape, in.dtype(), x.device());
   ProfileScope scope(op, 0, bytes_of(in, y));
   subsample_pad_cpu(in, y, stride, before);
@@ -226,9 +258,14 @@ Tensor subsample_pad_channels_grad(const Tensor& gy, const Shape& x_shape, int64
       gy.size(3) != (x_shape[3] + stride - 1) / stride)
     OpError(op).operand("gy", gy).shape("gy does not belong to an input ", x_shape, ", stride ",
                                         stride, ", ", before, " channels before");
-  cpu_only(op, gy);
+  if (gy.device().is_cuda()) {
+    Tensor gx = Tensor::empty(x_shape, gy.dtype(), gy.device(), gy.layout());
+    ProfileScope scope(op, 0, bytes_of(gy, gx));
+    subsample_pad_grad_cuda(gy, gx, stride, before);
+    return gx;
+  }
   const Tensor in = widen(gy).plain();
-  Tensor gx = Tensor::zeros(x_shape, in.dtype(), gy.device());
+  Tensor gx = Tensor::empty(x_shape, in.dtype(), gy.device());
   ProfileScope scope(op, 0, bytes_of(in, gx));
   subsample_pad_grad_cpu(in, gx, stride, before);
   const Layout layout = gy.layout() == Layout::blocked && x_shape[1] % kChannelBlock != 0

@@ -1,4 +1,6 @@
-// Copying index ops: concatenation, row gathers, transposition, channel padding.
+// Copying index ops: concatenation, row gathers, transposition, channel padding. Indices and labels
+// outside their range are errors on the CPU; on a GPU, where nobody reads them on the host, such a
+// row is zero (index_copy_: left out).
 #pragma once
 
 #include <vector>
@@ -7,16 +9,19 @@
 
 namespace mtcki {
 
-// Along `dim`; equal other dimensions. Rank-4 inputs are joined in plain layout unless dim is 0.
+// Along `dim`; equal other dimensions. Rank-4 inputs are joined in plain layout, unless dim is 0 or
+// all of them are channels_last.
 Tensor cat(const std::vector<Tensor>& parts, int dim = 0);
 // The part [begin, end) of dimension `dim`, copied (dim 0 of a plain tensor: use Tensor::slice).
 Tensor narrow(const Tensor& x, int dim, int64_t begin, int64_t end);
 Tensor narrow_grad(const Tensor& gy, const Shape& x_shape, int dim, int64_t begin);
 // rows x[index[i]] of the first dimension; index i64 [n]. Any dtype; layout of x is kept.
 Tensor index_select(const Tensor& x, const Tensor& index);
-// dst[index[i]] = rows[i], in place.
+// Rows may repeat: their gradients add up, in the order of the index.
+Tensor index_select_grad(const Tensor& gy, const Tensor& index, const Shape& x_shape);
+// dst[index[i]] = rows[i], in place; of several rows for one place the last one stays.
 void index_copy_(const Tensor& dst, const Tensor& index, const Tensor& rows);
-Tensor transpose(const Tensor& x);  // rank 2
+Tensor transpose(const Tensor& x);                               // rank 2
 Tensor permute(const Tensor& x, const std::vector<int>& order);  // any rank, plain result
 Tensor one_hot(const Tensor& labels, int64_t classes, DType dtype = DType::f32);
 

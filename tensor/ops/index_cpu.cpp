@@ -71,6 +71,7 @@ void subsample_grad(const T* gy, T* gx, const Shape& ys, const Shape& xs, int64_
                    const int64_t n = t / xs[1], c = t % xs[1] + before;
                    const T* in = gy + (n * ys[1] + c) * out_plane;
                    T* out = gx + t * in_plane;
+                   std::fill(out, out + in_plane, T(0));
                    for (int64_t i = 0; i < ys[2]; ++i)
                      for (int64_t j = 0; j < ys[3]; ++j)
                        out[i * stride * xs[3] + j * stride] = in[i * ys[3] + j];
@@ -96,7 +97,7 @@ void copy_rows_cpu(const char* src, int64_t src_pitch, char* dst, int64_t dst_pi
 }
 
 void gather_rows_cpu(const char* src, char* dst, const int64_t* index, int64_t row, int64_t rows,
-                     bool scatter) {
+                     int64_t /*limit*/, bool scatter) {
   if (row == 0) return;
   const auto copy = [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
@@ -106,6 +107,20 @@ void gather_rows_cpu(const char* src, char* dst, const int64_t* index, int64_t r
   };
   // Two equal targets of a scatter would race: the last row wins only in a serial loop.
   scatter ? copy(0, rows) : parallel_for(rows, row_grain(row), copy);
+}
+
+void add_rows_cpu(const Tensor& gy, const Tensor& index, const Tensor& gx) {
+  Tensor(gx).zero_();
+  const int64_t* at = index.data<int64_t>();
+  const int64_t row = gx.size(0) ? gx.numel() / gx.size(0) : 0;
+  MTCKI_DISPATCH_FLOAT(gx.dtype(), "index_select_grad", T, {
+    const T* in = gy.data<T>();
+    T* out = gx.data<T>();
+    parallel_for(row, kGrainBytes, [&](int64_t begin, int64_t end) {  // threads own columns
+      for (int64_t i = 0; i < index.numel(); ++i)
+        for (int64_t c = begin; c < end; ++c) out[at[i] * row + c] += in[i * row + c];
+    });
+  });
 }
 
 void permute_cpu(const Tensor& x, const Tensor& y, const std::vector<int>& order) {
@@ -126,6 +141,7 @@ void one_hot_cpu(const Tensor& labels, const Tensor& y) {
   const int64_t classes = y.size(1);
   MTCKI_DISPATCH_ALL(y.dtype(), T, {
     T* out = y.data<T>();
+    std::fill(out, out + y.numel(), static_cast<T>(0));
     for (int64_t i = 0; i < labels.numel(); ++i) out[i * classes + label[i]] = static_cast<T>(1);
   });
 }

@@ -33,6 +33,14 @@ Traffic bytes_of(const Tensor& x, const Ts&... rest) {
 // check their own.
 inline int64_t checkable(const Tensor& x) { return x.device().is_cpu() ? x.numel() : 0; }
 
+// Index tensors and the like, whose dtype is checked by itself.
+inline void check_same_device(const char* op, const char* a_name, const Tensor& a,
+                              const char* b_name, const Tensor& b) {
+  if (a.device() != b.device())
+    OpError(op).operand(a_name, a).operand(b_name, b).device(a_name, " and ", b_name,
+                                                             " are on different devices");
+}
+
 // The branch at which a CUDA build takes its own kernels.
 inline void cpu_only(const char* op, const Tensor& x) {
   if (x.device().is_cuda()) no_cuda(op);

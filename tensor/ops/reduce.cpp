@@ -27,7 +27,7 @@ Axis axis_of(const Shape& shape, int first, int last) {  // dimensions [first, l
   return a;
 }
 
-// Sums in f64 (integers: i64) over the marked dimensions, which stay as 1.
+// On the CPU: sums in f64 (integers: i64) over the marked dimensions, which stay as 1.
 Tensor sum_marked(const Tensor& x, const std::vector<bool>& reduced) {
   const bool floating = is_floating(x.dtype());
   const DType wide = floating ? DType::f64 : DType::i64;
@@ -55,10 +55,24 @@ Tensor sum_marked(const Tensor& x, const std::vector<bool>& reduced) {
   return y.dtype() == wide ? y : y.to(wide);
 }
 
+// How a CUDA kernel walks x for a sum over the marked dimensions, whatever its layout.
+SumPlan sum_plan(const Tensor& x, const std::vector<bool>& reduced) {
+  const Strides at(x.shape(), x.layout());
+  SumPlan plan;
+  int innermost = -1;
+  for (int i = 0; i < x.rank(); ++i) {
+    const int d = memory_dim(x.layout(), i);
+    if (reduced[static_cast<size_t>(d)]) plan.reduced.add(x.size(d), at.of[d]);
+    if (!reduced[static_cast<size_t>(i)]) plan.kept.add(x.size(i), at.of[i]);
+    if (x.size(d) > 1) innermost = d;
+  }
+  plan.by_rows = innermost < 0 || reduced[static_cast<size_t>(innermost)];
+  return plan;
+}
+
 Tensor sum_scaled(const char* op, const Tensor& x, const std::vector<int>& dims, bool keepdim,
                   bool average) {
   if (!x.defined()) OpError(op).operand("input", x).argument("the input is undefined");
-  cpu_only(op, x);
   std::vector<bool> reduced(static_cast<size_t>(x.rank()), dims.empty());
   for (int d : dims) reduced[static_cast<size_t>(check_dim(op, x, d))] = true;
   Shape kept;
@@ -69,9 +83,16 @@ Tensor sum_scaled(const char* op, const Tensor& x, const std::vector<int>& dims,
       kept.push_back(reduced[static_cast<size_t>(i)] ? 1 : x.size(i));
   }
   ProfileScope scope(op, static_cast<double>(x.numel()), bytes_of(x));
+  const DType dtype = is_floating(x.dtype()) ? x.dtype() : DType::i64;
+  const double scale = average ? 1.0 / static_cast<double>(count) : 1.0;
+  if (x.device().is_cuda()) {
+    const Tensor y = Tensor::empty(kept, dtype, x.device());
+    sum_cuda(x, y, sum_plan(x, reduced), SumKind::sum, scale);
+    return y;
+  }
   Tensor y = sum_marked(x, reduced);
-  if (average && count != 1) mul_(y, 1.0 / static_cast<double>(count));
-  return y.reshape(kept).to(is_floating(x.dtype()) ? x.dtype() : DType::i64);
+  if (scale != 1.0) mul_(y, scale);
+  return y.reshape(kept).to(dtype);
 }
 
 }  // namespace
@@ -88,7 +109,6 @@ Tensor mean(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
 namespace {
 void max_into(const char* op, const Tensor& x, int dim, Tensor* value, Tensor* index) {
   if (!x.defined()) OpError(op).operand("input", x).argument("the input is undefined");
-  cpu_only(op, x);
   const int d = check_dim(op, x, dim);
   if (x.size(d) == 0)
     OpError(op).operand("input", x).shape("dimension ", dim, " is empty, it has no maximum");
@@ -99,7 +119,8 @@ void max_into(const char* op, const Tensor& x, int dim, Tensor* value, Tensor* i
   if (value) *value = Tensor::empty(shape, x.dtype(), x.device());
   if (index) *index = Tensor::empty(shape, DType::i64, x.device());
   ProfileScope scope(op, static_cast<double>(x.numel()), bytes_of(x));
-  max_axis_cpu(in, value ? *value : Tensor(), index ? *index : Tensor(), a.outer, a.count, a.inner);
+  MTCKI_ON_DEVICE(in, max_axis, in, value ? *value : Tensor(), index ? *index : Tensor(), a.outer,
+                  a.count, a.inner);
 }
 
 Shape without(const Shape& shape, int dim) {
@@ -124,22 +145,28 @@ Tensor argmax(const Tensor& x, int dim) {
 
 Tensor norm(const Tensor& x) {
   check_floating("norm", "input", x);
-  cpu_only("norm", x);
   ProfileScope scope("norm", 2.0 * static_cast<double>(x.numel()), bytes_of(x));
+  if (x.device().is_cuda()) {
+    const Tensor y = Tensor::empty({}, x.dtype(), x.device());
+    const std::vector<bool> all(static_cast<size_t>(x.rank()), true);
+    sum_cuda(x, y, sum_plan(x, all), SumKind::norm, 1.0);
+    return y;
+  }
   return Tensor::scalar(std::sqrt(sum_of_squares_cpu(widen(x))), x.dtype());
 }
 
 Tensor broadcast_to(const Tensor& x, const Shape& shape) {
   if (!x.defined()) OpError("broadcast_to").operand("input", x).argument("the input is undefined");
   if (x.shape() == shape) return x;
-  cpu_only("broadcast_to", x);
   const int lead = shape.rank() - x.rank();
   for (int i = 0; i < x.rank(); ++i)
     if (lead < 0 || (x.size(i) != 1 && x.size(i) != shape[lead + i]))
       OpError("broadcast_to").operand("input", x).shape("the input does not broadcast to ", shape);
-  Tensor y = Tensor::empty(shape, x.dtype(), x.device());
+  const bool cuda = x.device().is_cuda();
+  Tensor y = Tensor::empty(shape, x.dtype(), x.device(),
+                           cuda && shape.rank() == 4 ? Layout::channels_last : Layout::plain);
   ProfileScope scope("broadcast_to", 0, bytes_of(x, y));
-  if (y.numel() > 0) broadcast_cpu(x.plain(), y);
+  if (y.numel() > 0) cuda ? broadcast_cuda(x, y) : broadcast_cpu(x.plain(), y);
   return y;
 }
 
@@ -157,8 +184,8 @@ Tensor sum_to(const Tensor& x, const Shape& shape) {
   return dims.empty() ? x.reshape(shape) : sum(x, dims, true).reshape(shape);
 }
 
-int64_t count_topk_correct(const Tensor& logits, const Tensor& labels, int k) {
-  const char* op = "count_topk_correct";
+Tensor topk_correct(const Tensor& logits, const Tensor& labels, int k) {
+  const char* op = "topk_correct";
   check_floating(op, "logits", logits);
   check_rank(op, "logits", logits, 2);
   if (!labels.defined() || labels.dtype() != DType::i64)
@@ -169,7 +196,7 @@ int64_t count_topk_correct(const Tensor& logits, const Tensor& labels, int k) {
         .operand("labels", labels)
         .shape("labels need one entry per row of logits");
   if (k < 1) OpError(op).operand("logits", logits).argument("k needs to be at least 1, got ", k);
-  cpu_only(op, logits);
+  check_same_device(op, "logits", logits, "labels", labels);
   const int64_t* label = labels.data<int64_t>();
   for (int64_t i = 0; i < checkable(labels); ++i)
     if (label[i] < 0 || label[i] >= logits.size(1))
@@ -178,7 +205,16 @@ int64_t count_topk_correct(const Tensor& logits, const Tensor& labels, int k) {
           .operand("labels", labels)
           .argument("label ", label[i], " of row ", i, " is outside 0..", logits.size(1) - 1);
   ProfileScope scope(op, static_cast<double>(logits.numel()), bytes_of(logits, labels));
-  return count_topk_correct_cpu(logits.to(DType::f64), labels, k);
+  if (logits.device().is_cpu())
+    return Tensor::from(std::vector<int64_t>{topk_correct_cpu(logits.to(DType::f64), labels, k)},
+                        {});
+  const Tensor correct = Tensor::zeros({}, DType::i64, logits.device());
+  topk_correct_cuda(logits, labels, k, correct);
+  return correct;
+}
+
+int64_t count_topk_correct(const Tensor& logits, const Tensor& labels, int k) {
+  return static_cast<int64_t>(topk_correct(logits, labels, k).item());
 }
 
 }  // namespace mtcki

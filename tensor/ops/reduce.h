@@ -1,4 +1,5 @@
-// Reductions, in fixed order. Float inputs accumulate in f64 where the row is long. Results are plain.
+// Reductions, in fixed order. Float inputs accumulate in f64 where the row is long. Results are
+// plain, but rank-4 results of broadcast_to are channels_last on a GPU, as activations are there.
 #pragma once
 
 #include <vector>
@@ -21,7 +22,9 @@ Tensor broadcast_to(const Tensor& x, const Shape& shape);
 Tensor sum_to(const Tensor& x, const Shape& shape);
 
 // Number of rows of logits [N,K] whose label [N] i64 is among the k largest (ties count in favour
-// of the smaller index, as in torch.topk).
+// of the smaller index, as in torch.topk): a scalar i64 on their device, or that number on the
+// host, for which a GPU is waited for.
+Tensor topk_correct(const Tensor& logits, const Tensor& labels, int k);
 int64_t count_topk_correct(const Tensor& logits, const Tensor& labels, int k);
 
 }  // namespace mtcki

@@ -168,7 +168,7 @@ void broadcast_cpu(const Tensor& x, const Tensor& y) {
   });
 }
 
-int64_t count_topk_correct_cpu(const Tensor& logits, const Tensor& labels, int k) {
+int64_t topk_correct_cpu(const Tensor& logits, const Tensor& labels, int k) {
   const double* x = logits.data<double>();
   const int64_t* label = labels.data<int64_t>();
   const int64_t rows = logits.size(0), classes = logits.size(1);

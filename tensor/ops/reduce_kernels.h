@@ -1,6 +1,7 @@
-// CPU kernels of reduce.h: checked inputs, allocated outputs.
+// Kernels of reduce.h: checked inputs, allocated outputs.
 #pragma once
 
+#include "tensor/ops/walk.h"
 #include "tensor/tensor.h"
 
 namespace mtcki {
@@ -15,6 +16,20 @@ void max_axis_cpu(const Tensor& x, const Tensor& value, const Tensor& index, int
                   int64_t count, int64_t inner);
 double sum_of_squares_cpu(const Tensor& x);            // f32 or f64
 void broadcast_cpu(const Tensor& x, const Tensor& y);  // plain
-int64_t count_topk_correct_cpu(const Tensor& logits, const Tensor& labels, int k);
+int64_t topk_correct_cpu(const Tensor& logits, const Tensor& labels, int k);
+
+// y[k] = scale * sum_r x[kept(k) + reduced(r)], or the root of the sum of squares. y: x's dtype for
+// floats, i64 for the others. by_rows: the terms of one output are neighbours in memory.
+struct SumPlan {
+  Walk kept, reduced;
+  bool by_rows = false;
+};
+enum class SumKind { sum, norm };
+void sum_cuda(const Tensor& x, const Tensor& y, const SumPlan& plan, SumKind kind, double scale);
+void max_axis_cuda(const Tensor& x, const Tensor& value, const Tensor& index, int64_t outer,
+                   int64_t count, int64_t inner);
+void broadcast_cuda(const Tensor& x, const Tensor& y);  // plain or channels_last, y has elements
+// correct: one i64, zeroed. A row whose label is no class is not counted.
+void topk_correct_cuda(const Tensor& logits, const Tensor& labels, int k, const Tensor& correct);
 
 }  // namespace mtcki

@@ -11,7 +11,6 @@ Tensor rows_of(const char* op, const char* name, const Tensor& x) {
   check_floating(op, name, x);
   if (x.rank() < 1) OpError(op).operand(name, x).shape(name, " needs rank 1 or more");
   if (x.size(-1) == 0) OpError(op).operand(name, x).shape("the last dimension is empty");
-  cpu_only(op, x);
   return widen(x.plain());
 }
 
@@ -19,7 +18,6 @@ void check_logits(const char* op, const char* name, const Tensor& x) {
   check_floating(op, name, x);
   check_rank(op, name, x, 2);
   if (x.size(1) == 0) OpError(op).operand(name, x).shape(name, " has no classes");
-  cpu_only(op, x);
 }
 
 void check_labels(const char* op, const Tensor& logits, const Tensor& labels) {
@@ -30,6 +28,7 @@ void check_labels(const char* op, const Tensor& logits, const Tensor& labels) {
         .operand("logits", logits)
         .operand("labels", labels)
         .shape("labels need one entry per row of logits");
+  check_same_device(op, "logits", logits, "labels", labels);
   const int64_t* p = labels.data<int64_t>();
   for (int64_t i = 0; i < checkable(labels); ++i)
     if (p[i] < 0 || p[i] >= logits.size(1))
@@ -46,6 +45,7 @@ Tensor row_gradients(const char* op, const Tensor& g, const Tensor& logits) {
         .operand("g", g)
         .operand("logits", logits)
         .shape("g needs one entry per row of logits");
+  check_same_device(op, "g", g, "logits", logits);
   return g.to(widen(logits).dtype());
 }
 
@@ -77,7 +77,7 @@ Tensor divergence(const char* op, Divergence kind, const Tensor& p, const Tensor
   const Tensor wp = widen(p), wq = widen(q);
   Tensor loss = Tensor::empty({p.size(0)}, wp.dtype(), p.device());
   ProfileScope scope(op, work(p, 12), bytes_of(wp, wq, loss));
-  divergence_cpu(kind, wp, wq, temperature, loss);
+  MTCKI_ON_DEVICE(wp, divergence, kind, wp, wq, temperature, loss);
   return loss.to(p.dtype());
 }
 
@@ -87,7 +87,7 @@ Tensor divergence_grad(const char* op, Divergence kind, Side side, const Tensor&
   const Tensor wg = row_gradients(op, g, p), wp = widen(p), wq = widen(q);
   Tensor gx = Tensor::empty_like(wp);
   ProfileScope scope(op, work(p, 14), bytes_of(wp, wq, gx));
-  divergence_grad_cpu(kind, side, wg, wp, wq, temperature, gx);
+  MTCKI_ON_DEVICE(wp, divergence_grad, kind, side, wg, wp, wq, temperature, gx);
   return gx.to(p.dtype());
 }
 
@@ -95,7 +95,7 @@ Tensor softmax_forward(const char* op, const Tensor& x, bool logarithm) {
   const Tensor in = rows_of(op, "input", x);
   Tensor y = Tensor::empty_like(in);
   ProfileScope scope(op, work(x, 5), bytes_of(in, y));
-  softmax_cpu(in, y, logarithm);
+  MTCKI_ON_DEVICE(in, softmax, in, y, logarithm);
   return y.to(x.dtype());
 }
 
@@ -107,7 +107,7 @@ Tensor softmax_backward(const char* op, const Tensor& gy, const Tensor& y, bool 
   const Tensor g = rows_of(op, "gy", gy), out = rows_of(op, "y", y);
   Tensor gx = Tensor::empty_like(g);
   ProfileScope scope(op, work(y, 4), bytes_of(g, out, gx));
-  softmax_grad_cpu(g, out, gx, logarithm);
+  MTCKI_ON_DEVICE(g, softmax_grad, g, out, gx, logarithm);
   return gx.to(gy.dtype());
 }
 
@@ -130,7 +130,7 @@ Tensor cross_entropy_rows(const Tensor& logits, const Tensor& labels, double lab
   const Tensor in = widen(logits);
   Tensor loss = Tensor::empty({logits.size(0)}, in.dtype(), logits.device());
   ProfileScope scope(op, work(logits, 5), bytes_of(in, labels, loss));
-  cross_entropy_cpu(in, labels, label_smoothing, loss);
+  MTCKI_ON_DEVICE(in, cross_entropy, in, labels, label_smoothing, loss);
   return loss.to(logits.dtype());
 }
 
@@ -143,7 +143,7 @@ Tensor cross_entropy_rows_grad(const Tensor& g, const Tensor& logits, const Tens
   const Tensor wg = row_gradients(op, g, logits), in = widen(logits);
   Tensor gx = Tensor::empty_like(in);
   ProfileScope scope(op, work(logits, 7), bytes_of(in, labels, gx));
-  cross_entropy_grad_cpu(wg, in, labels, label_smoothing, gx);
+  MTCKI_ON_DEVICE(in, cross_entropy_grad, wg, in, labels, label_smoothing, gx);
   return gx.to(logits.dtype());
 }
 
@@ -175,7 +175,7 @@ Tensor normalize(const Tensor& x, double eps) {
   const Tensor in = rows_of(op, "input", x);
   Tensor y = Tensor::empty_like(in);
   ProfileScope scope(op, work(x, 3), bytes_of(in, y));
-  normalize_cpu(in, y, eps);
+  MTCKI_ON_DEVICE(in, normalize, in, y, eps);
   return y.to(x.dtype());
 }
 
@@ -188,7 +188,7 @@ Tensor normalize_grad(const Tensor& gy, const Tensor& x, double eps) {
   const Tensor g = rows_of(op, "gy", gy), in = rows_of(op, "input", x);
   Tensor gx = Tensor::empty_like(in);
   ProfileScope scope(op, work(x, 6), bytes_of(g, in, gx));
-  normalize_grad_cpu(g, in, gx, eps);
+  MTCKI_ON_DEVICE(g, normalize_grad, g, in, gx, eps);
   return gx.to(gy.dtype());
 }
 
