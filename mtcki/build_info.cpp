@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "tensor/allocator.h"
+#include "tensor/comm.h"
 #include "tensor/error.h"
 #include "tensor/layout.h"
 #include "tensor/ops/conv.h"
@@ -76,6 +77,8 @@ std::vector<std::pair<std::string, std::string>> info_lines() {
           {"flags", b.flags},
           {"oneDNN", b.onednn},
           {"CUDA", b.cuda},
+          {"MPI", mpi_version()},
+          {"NCCL", nccl_version()},
           {"CPU", str(m.cpu, ", ", m.cores, m.cores == 1 ? " core" : " cores")},
           {"instructions", m.instructions.empty() ? "baseline" : m.instructions},
           {"memory", human_bytes(m.memory_bytes)},

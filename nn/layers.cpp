@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "autograd/parallel.h"
 #include "nn/init.h"
 #include "tensor/op_error.h"
 
@@ -92,8 +93,8 @@ BatchNorm2d::BatchNorm2d(int64_t channels, double eps, double momentum, DType dt
 Variable BatchNorm2d::fused(const Variable& x, Activation act, const Variable& residual) {
   if (!training())
     return batch_norm_eval(x, weight, bias, running_mean, running_var, eps_, act, residual);
-  Variable y =
-      batch_norm_train(x, weight, bias, running_mean, running_var, momentum_, eps_, act, residual);
+  Variable y = batch_norm_train(x, weight, bias, running_mean, running_var, momentum_, eps_, act,
+                                residual, *comm_);
   ++*num_batches_tracked.data<int64_t>();
   num_batches_tracked.bump_version();
   return y;

@@ -8,6 +8,7 @@
 
 #include "autograd/functions.h"
 #include "nn/module.h"
+#include "tensor/comm.h"
 #include "tensor/rng.h"
 
 namespace mtcki::nn {
@@ -89,6 +90,8 @@ class BatchNorm2d : public Module {
     return call(x, [&] { return fused(x, act, residual); });
   }
   double eps() const { return eps_; }
+  // Train mode takes its statistics over the rows of all ranks (nn/parallel.h).
+  void set_communicator(const Communicator& comm) { comm_ = &comm; }
   Variable& weight;
   Variable& bias;
   Tensor& running_mean;
@@ -101,6 +104,7 @@ class BatchNorm2d : public Module {
  private:
   Variable fused(const Variable& x, Activation act, const Variable& residual);
   double eps_, momentum_;
+  const Communicator* comm_ = &Communicator::self();
 };
 
 // A list of modules applied in order; children may be named freely (checkpoint names have gaps).

@@ -31,4 +31,5 @@ if(MTCKI_BUILD_FUZZERS)
   add_subdirectory(fuzz)
 endif()
 
+include(${CMAKE_CURRENT_SOURCE_DIR}/mpi.cmake)
 include(${CMAKE_CURRENT_SOURCE_DIR}/docs.cmake)

@@ -1,0 +1,26 @@
+// Internal to tensor/comm: host memory between ranks. Without MPI in the build nothing was launched
+// and the rest throws.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "tensor/dtype.h"
+
+namespace mtcki::mpi {
+
+std::string version();  // empty: not in this build
+struct Ranks {
+  int rank = 0, size = 1, local_rank = 0;
+};
+Ranks start();  // MPI_Init; MPI_Finalize at exit
+bool started();
+
+void sum(void* data, int64_t count, DType dtype);  // f32, f64, i64; in place
+void broadcast(void* data, size_t bytes, int root);
+void all_gather(const void* mine, void* all, size_t bytes);
+void barrier();
+[[noreturn]] void abort(int exit_code);
+
+}  // namespace mtcki::mpi

@@ -1,0 +1,45 @@
+# Tests of jobs of several processes (tests/mpi/): CTest names mpi.*, label mpi. Two ranks on two cores
+# beside other tests: one thread each, not bound, waiting ranks yield.
+if(NOT MTCKI_WITH_MPI)
+  add_test(NAME mpi COMMAND ${CMAKE_COMMAND} -E echo "skipped: MPI is ${MTCKI_MPI_TEXT}")
+  set_tests_properties(mpi PROPERTIES SKIP_REGULAR_EXPRESSION "skipped:" LABELS mpi)
+  return()
+endif()
+
+set(mtcki_mpirun ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} 2)
+if(MTCKI_OPEN_MPI)
+  list(APPEND mtcki_mpirun --oversubscribe --allow-run-as-root --bind-to none
+       --mca mpi_yield_when_idle 1 --mca btl_vader_single_copy_mechanism none)
+endif()
+
+function(mtcki_mpi_test name)
+  add_test(NAME mpi.${name} COMMAND ${mtcki_mpirun} ${ARGN} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+  set_property(GLOBAL APPEND PROPERTY mtcki_mpi_tests mpi.${name})
+endfunction()
+# A job that must end with this exit code and this text, soon.
+function(mtcki_mpi_exit name code text)
+  add_test(NAME mpi.${name}
+           COMMAND ${CMAKE_COMMAND} -DCODE=${code} -DTEXT=${text} "-DCOMMAND=${mtcki_mpirun};${ARGN}"
+                   -P ${CMAKE_CURRENT_SOURCE_DIR}/expect_exit.cmake
+           WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+  set_property(GLOBAL APPEND PROPERTY mtcki_mpi_tests mpi.${name})
+endfunction()
+
+file(GLOB mpi_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/mpi/*.cpp)
+list(FILTER mpi_sources EXCLUDE REGEX "/fail_on_rank\\.cpp$|_cuda\\.cpp$")
+add_executable(mpi_check ${mpi_sources})
+target_link_libraries(mpi_check PRIVATE mtcki::mtcki GTest::gtest)
+add_executable(fail_on_rank mpi/fail_on_rank.cpp)
+target_link_libraries(fail_on_rank PRIVATE mtcki::tensor)
+set_target_properties(mpi_check fail_on_rank PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+
+foreach(suite Communicator ParallelFunctions ParallelTraining)
+  mtcki_mpi_test(${suite} $<TARGET_FILE:mpi_check> --gtest_filter=${suite}.*)
+endforeach()
+foreach(rank 0 1)
+  mtcki_mpi_exit(error_on_rank_${rank} 3 "the file is damaged" $<TARGET_FILE:fail_on_rank> ${rank})
+endforeach()
+
+get_property(mpi_tests GLOBAL PROPERTY mtcki_mpi_tests)
+set_tests_properties(${mpi_tests} PROPERTIES LABELS mpi TIMEOUT 300 PROCESSORS 2
+                     ENVIRONMENT "OMP_NUM_THREADS=1;MTCKI_EMULATE_CUDA=1")
