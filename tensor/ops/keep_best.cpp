@@ -35,9 +35,9 @@ void copy_if_less_(const Tensor& score, const Tensor& best, const std::vector<Te
     check_same_dtype_device(op, "src", src[i], "dst", dst[i]);
     check_same_device(op, "src", src[i], "score", score);
     from.push_back(src[i].to(dst[i].layout()));
-    moved += bytes_of(src[i], dst[i]);
+    moved += 2.0 * static_cast<double>(dst[i].nbytes());
   }
-  ProfileScope scope(op, 0, moved);
+  ProfileScope scope(op, 0, {moved, &score});
   MTCKI_ON_DEVICE(score, copy_if_less, score, best, from, dst);
 }
 
