@@ -1,6 +1,7 @@
 // The op table: one row per differentiable function of autograd/functions.h. A row is data; the
 // drivers in op_table_test.cpp run every row through gradcheck, against its reference, in f32 and
-// bf16, in every layout, with every kernel family, and read its error texts and FLOPs.
+// bf16, in every layout, with every kernel family, and read its error texts and FLOPs; those in
+// op_table_cuda_test.cpp run it on a GPU.
 #pragma once
 
 #include <functional>
@@ -52,6 +53,10 @@ Tensor noise(const Shape& shape, uint64_t seed = 1);           // [-1, 1)
 Tensor away_from_zero(const Shape& shape, uint64_t seed = 1);  // 0.1 < |x| < 1.1: no kink near
 Tensor positive(const Shape& shape, uint64_t seed = 1);        // [0.5, 2)
 Tensor distinct(const Shape& shape, uint64_t seed = 1);        // no two values close, shuffled
+
+// A constant that a function takes beside its inputs, on the device of `like`. One copy of each value
+// is kept there, so that a graph capture after a first run copies nothing; clone() what is written.
+Tensor constant(const Tensor& host, const Variable& like);
 
 // For references: a tensor from a formula, and an element read with broadcasting (leading
 // dimensions that x lacks are skipped, dimensions of size 1 repeat).

@@ -200,7 +200,9 @@ Row pad_crop_row() {
     c.inputs = {noise({3, kC, 5, 6})};
     const Tensor offset = random ? Tensor::from(offsets, {3, 2}) : Tensor();
     const Tensor flip = random ? flips() : Tensor();
-    c.run = [offset, flip](In in) { return pad_crop_flip(in[0], 2, offset, flip); };
+    c.run = [offset, flip](In in) {
+      return pad_crop_flip(in[0], 2, constant(offset, in[0]), constant(flip, in[0]));
+    };
     c.reference = [offsets, random](Ref in) {
       return fill(in[0].shape(), [&](const Index& i) {
         const size_t n = static_cast<size_t>(i[0]);
@@ -232,7 +234,8 @@ Row resized_crop_row() {
     c.name = str("to ", oh, "x", ow);
     c.inputs = {noise({3, kC, 6, 7})};
     c.run = [boxes, h = oh, w = ow](In in) {
-      return resized_crop_flip(in[0], Tensor::from(boxes, {3, 4}), flips(), h, w);
+      return resized_crop_flip(in[0], constant(Tensor::from(boxes, {3, 4}), in[0]),
+                               constant(flips(), in[0]), h, w);
     };
     c.reference = [boxes, h = oh, w = ow](Ref in) {
       const Tensor& x = in[0];
@@ -274,7 +277,8 @@ Row normalize_channels_row() {
     c.inputs = {noise(shape)};
     c.run = [mean, std](In in) {
       const DType dtype = in[0].data().dtype();
-      return normalize_channels(in[0], mean.to(dtype), std.to(dtype));
+      return normalize_channels(in[0], constant(mean.to(dtype), in[0]),
+                                constant(std.to(dtype), in[0]));
     };
     c.reference = [mean, std](Ref in) {
       return fill(in[0].shape(), [&](const Index& i) {

@@ -65,7 +65,9 @@ Row cross_entropy_row() {
     Case c;
     c.name = str("smoothing ", smoothing);
     c.inputs = {mtcki::mul(noise({5, 10}), 4.0)};
-    c.run = [=](In in) { return cross_entropy(in[0], Tensor::from(labels, {5}), smoothing); };
+    c.run = [=](In in) {
+      return cross_entropy(in[0], constant(Tensor::from(labels, {5}), in[0]), smoothing);
+    };
     c.reference = [=](Ref in) {
       double loss = 0;
       for (int64_t i = 0; i < 5; ++i) {
@@ -117,7 +119,7 @@ Row kl_row() {
       c.name = str("T ", temperature, weighted ? ", weighted" : "");
       c.inputs = {mtcki::mul(noise({6, 7}, 1), 3.0), mtcki::mul(noise({6, 7}, 2), 3.0)};
       c.run = [=](In in) {
-        const Tensor w = weights.to(in[0].data().dtype());
+        const Tensor w = constant(weights.to(in[0].data().dtype()), in[0]);
         return kl_div(in[0], in[1], temperature, weighted ? w : Tensor());
       };
       c.reference = [=](Ref in) {
@@ -229,7 +231,8 @@ Row info_nce_row() {
     c.name = str("tau ", tau);
     c.inputs = {noise({5, 6}, 1), noise({9, 6}, 2)};
     c.run = [=](In in) {
-      return info_nce(in[0], in[1], Tensor::from(positives, {5}), tau, weights);
+      return info_nce(in[0], in[1], constant(Tensor::from(positives, {5}), in[0]), tau,
+                      constant(weights, in[0]));
     };
     c.reference = [=](Ref in) {
       const Tensor s = fill({5, 9}, [&](const Index& i) {

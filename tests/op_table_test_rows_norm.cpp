@@ -81,8 +81,10 @@ Row batch_norm_row(bool train) {
                 s.residual ? noise(s.shape, 4) : Tensor()};
     c.run = [=, act = s.act](In in) {
       // bf16 networks keep their statistics in bf16 here: one dtype for everything.
-      const Tensor mean = running_mean(channels).to(in[0].data().dtype()),
-                   var = running_var(channels).to(in[0].data().dtype());
+      // Training writes them.
+      const DType dtype = in[0].data().dtype();
+      const Tensor mean = constant(running_mean(channels).to(dtype), in[0]).clone(),
+                   var = constant(running_var(channels).to(dtype), in[0]).clone();
       return train ? batch_norm_train(in[0], in[1], in[2], mean, var, 0.1, kEps, act, in[3])
                    : batch_norm_eval(in[0], in[1], in[2], mean, var, kEps, act, in[3]);
     };
@@ -127,7 +129,7 @@ Row statistics_row() {
       c.inputs = {noise(shape, 1)};
       c.run = [=](In in) {
         const DType dtype = in[0].data().dtype();
-        const auto t = [dtype](const Tensor& x) { return x.to(dtype); };
+        const auto t = [&](const Tensor& x) { return constant(x.to(dtype), in[0]); };
         return bn_statistics(in[0], t(running_mean(channels)), t(running_var(channels)), momentum,
                              momentum > 0 ? t(noise({channels}, 31)) : Tensor(),
                              momentum > 0 ? t(positive({channels}, 32)) : Tensor());

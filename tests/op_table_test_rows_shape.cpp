@@ -246,7 +246,7 @@ std::vector<Row> shape_rows() {
     select.cases.push_back(moving(
         shape.to_string(), {noise(shape)},
         [](In in) {
-          return index_select(in[0], Tensor::from<int64_t>({3, 0, 3, 1, 3}, {5}));
+          return index_select(in[0], constant(Tensor::from<int64_t>({3, 0, 3, 1, 3}, {5}), in[0]));
         },
         [](Ref in) {
           Shape out = in[0].shape();
