@@ -26,6 +26,12 @@ void default_init(Variable& weight, Variable* bias, Init& init) {
 
 Variable optional(const Variable* v) { return v == nullptr ? Variable() : *v; }
 
+// An input or parameter of a convolution or product. Gradients of parameters arrive in f32.
+Variable operand(const Variable& v, Precision precision) {
+  const bool rounds = precision == Precision::bf16 && v.defined() && v.data().dtype() == DType::f32;
+  return rounds ? cast(v, DType::bf16) : v;
+}
+
 }  // namespace
 
 Conv2d::Conv2d(int64_t in, int64_t out, int64_t kernel, const Conv2dOptions& o, bool with_bias,
@@ -40,7 +46,10 @@ Conv2d::Conv2d(int64_t in, int64_t out, int64_t kernel, const Conv2dOptions& o, 
   default_init(weight, bias, init);
 }
 
-Variable Conv2d::forward(const Variable& x) { return conv2d(x, weight, optional(bias), options_); }
+Variable Conv2d::forward(const Variable& x) {
+  return conv2d(operand(x, precision()), operand(weight, precision()),
+                operand(optional(bias), precision()), options_);
+}
 
 double Conv2d::macs(const Shape&, const Shape& output) const {
   const Shape& w = weight.shape();
@@ -60,7 +69,8 @@ ConvTranspose2d::ConvTranspose2d(int64_t in, int64_t out, int64_t kernel,
 }
 
 Variable ConvTranspose2d::forward(const Variable& x) {
-  return conv_transpose2d(x, weight, optional(bias), options_);
+  return conv_transpose2d(operand(x, precision()), operand(weight, precision()),
+                          operand(optional(bias), precision()), options_);
 }
 
 // Every input element meets every weight of its channel once.
@@ -75,7 +85,10 @@ Linear::Linear(int64_t in, int64_t out, bool with_bias, Init& init)
   default_init(weight, bias, init);
 }
 
-Variable Linear::forward(const Variable& x) { return linear(x, weight, optional(bias)); }
+Variable Linear::forward(const Variable& x) {
+  const Precision p = keep_f32_ && precision() == Precision::bf16 ? Precision::f32 : precision();
+  return linear(operand(x, p), operand(weight, p), operand(optional(bias), p));
+}
 
 double Linear::macs(const Shape&, const Shape& output) const {
   return static_cast<double>(output.numel()) * static_cast<double>(weight.size(1));

@@ -70,11 +70,16 @@ class Linear : public Module {
   Linear(int64_t in, int64_t out, bool bias, Init& init);
   std::string kind() const override { return "Linear"; }
   double macs(const Shape& input, const Shape& output) const override;
+  // Computes in f32 under Precision::bf16 too: for the layer that makes the logits.
+  void keep_f32() { keep_f32_ = true; }
   Variable& weight;  // [out, in]
   Variable* bias;
 
  protected:
   Variable forward(const Variable& x) override;
+
+ private:
+  bool keep_f32_ = false;
 };
 
 // Also batch norm over [N,C]. In train mode batch statistics are used and the running ones moved;

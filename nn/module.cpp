@@ -63,6 +63,10 @@ void Module::train(bool on) {
   for (auto& [path, module] : named_modules()) module->training_ = on;
 }
 
+void Module::set_precision(Precision precision) {
+  for (auto& [path, module] : named_modules()) module->precision_ = precision;
+}
+
 void Module::set_requires_grad(bool on) {
   for (auto& [name, p] : named_parameters()) p->set_requires_grad(on);
 }

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "autograd/variable.h"
+#include "nn/precision.h"
 #include "tensor/context.h"
 
 namespace mtcki::nn {
@@ -66,6 +67,9 @@ class Module {
   void eval() { train(false); }
   bool training() const { return training_; }
   void set_requires_grad(bool on);
+  // Of this module and all below it. Parameters and buffers stay as they are.
+  void set_precision(Precision precision);
+  Precision precision() const { return precision_; }
   void zero_grad();
   int64_t parameter_count();
 
@@ -117,6 +121,7 @@ class Module {
 
   std::string name_;
   bool training_ = true;
+  Precision precision_ = Precision::f32;
   // Stable addresses: references returned by register_* stay valid.
   NamedList<std::unique_ptr<Variable>> parameters_;
   NamedList<std::unique_ptr<Tensor>> buffers_;

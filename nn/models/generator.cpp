@@ -15,6 +15,11 @@ std::unique_ptr<BatchNorm2d> batch_norm(int64_t channels, const Init& init) {
   return std::make_unique<BatchNorm2d>(channels, 1e-5, 0.1, init.dtype);
 }
 
+// sigmoid(x) in f32: a bf16 image would have no more than 8 bits a pixel.
+Variable image_of(const Variable& x) {
+  return sigmoid(x.data().dtype() == DType::bf16 ? cast(x, DType::f32) : x);
+}
+
 const Activation kLeaky = Activation::leaky_relu(0.2);
 
 // z -> Linear -> [C0, s, s], BN, nearest x2, conv BN leaky, nearest x2, conv BN leaky, conv
@@ -33,7 +38,7 @@ class UpsamplingBody : public Module {
  protected:
   Variable forward(const Variable& x) override {
     const Variable a = bn3_(conv2_(twice(bn0_(x))), kLeaky);
-    return sigmoid(conv9_(bn7_(conv6_(twice(a)), kLeaky)));
+    return image_of(conv9_(bn7_(conv6_(twice(a)), kLeaky)));
   }
 
  private:
@@ -99,7 +104,7 @@ class DcganBody : public Module {
   Variable forward(const Variable& x) override {
     Variable h = bn0_(x);
     for (const Stage& stage : stages_) h = (*stage.bn)((*stage.conv)(h), kLeaky);
-    return sigmoid((*last_)(h));
+    return image_of((*last_)(h));
   }
 
  private:

@@ -13,8 +13,8 @@ namespace mtcki::nn {
 class Classifier : public Module {
  public:
   struct Output {
-    Variable logits;   // [N, classes]
-    Variable feature;  // [N, feature_dim()]
+    Variable logits;   // [N, classes], f32 in every precision
+    Variable feature;  // [N, feature_dim()], likewise
   };
   // One pass that gives both; operator() gives the logits only.
   Output features(const Variable& x);
@@ -29,9 +29,11 @@ class Classifier : public Module {
   explicit Classifier(int64_t num_classes) : num_classes_(num_classes) {}
   virtual Variable trunk(const Variable& x) = 0;       // [N,C,H,W] -> [N, feature_dim]
   virtual Variable head(const Variable& feature) = 0;  // -> logits
-  Variable forward(const Variable& x) override { return head(trunk(x)); }
+  Variable forward(const Variable& x) override { return head(feature_of(x)); }
 
  private:
+  Variable feature_of(const Variable& x);  // the trunk's, at least f32
+
   int64_t num_classes_;
 };
 
@@ -48,7 +50,7 @@ struct ModelSpec {
 std::unique_ptr<Classifier> make_classifier(const ModelSpec& spec, Init& init);
 std::vector<std::string> classifier_names();  // for help texts; wrn as wrn40_2 etc.
 
-// Generators: latents [N, nz] -> images [N, channels, size, size] in [0,1].
+// Generators: latents [N, nz] -> images [N, channels, size, size] in [0,1], f32 in every precision.
 class Generator : public Module {
  public:
   virtual int64_t nz() const = 0;

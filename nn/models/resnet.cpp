@@ -77,6 +77,7 @@ class ResNet : public Classifier {
         layers_(make_layers(config, init)),
         head_(add(config.head_name,
                   std::make_unique<Linear>(config.widths.back(), spec.num_classes, true, init))) {
+    head_.keep_f32();
     if (init.draw && config.weights == ResNetConfig::Weights::kaiming_normal_fan_in)
       kaiming_normal_fan_in_(head_.weight, init.next());
   }

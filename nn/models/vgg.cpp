@@ -49,6 +49,7 @@ class Vgg : public Classifier {
         blocks_(make_blocks(config, spec.in_channels, init)),
         classifier_(add("classifier", std::make_unique<Linear>(config.back().back(),
                                                                spec.num_classes, true, init))) {
+    classifier_.keep_f32();
     if (init.draw) normal_(classifier_.weight, 0.0, 0.01, init.next());
     constant_(*classifier_.bias, 0.0);
   }

@@ -74,6 +74,7 @@ class WideResNet : public Classifier {
         block3_(add("block3", std::make_unique<NetworkBlock>(n, 32 * k, 64 * k, 2, init))),
         bn1_(add("bn1", batch_norm(64 * k, init))),
         fc_(add("fc", std::make_unique<Linear>(64 * k, spec.num_classes, true, init))) {
+    fc_.keep_f32();
     constant_(*fc_.bias, 0.0);
   }
   std::string kind() const override { return "WideResNet"; }
