@@ -53,8 +53,9 @@ Variable subsample_pad_channels(const Variable& x, int64_t stride, int64_t befor
 Variable cast(const Variable& x, DType dtype);
 
 // functions/matmul.cpp
-Variable matmul(const Variable& a, const Variable& b);
-Variable linear(const Variable& x, const Variable& w, const Variable& bias);
+Variable matmul(const Variable& a, const Variable& b, Math math = Math::strict);
+Variable linear(const Variable& x, const Variable& w, const Variable& bias,
+                Math math = Math::strict, bool constant_weight = false);
 
 // functions/conv.cpp
 Variable conv2d(const Variable& x, const Variable& w, const Variable& bias,

@@ -7,6 +7,7 @@
 #include "tensor/op_error.h"
 #include "tensor/ops/cast.h"
 #include "tensor/ops/cast_kernels.h"
+#include "tensor/ops/weight_copies.h"
 #include "tensor/parallel.h"
 
 namespace mtcki {
@@ -31,7 +32,10 @@ void copy_bytes(void* dst, Device to, const void* src, Device from, size_t bytes
 Storage::Storage(size_t bytes, Device device)
     : data_(allocate(bytes, device)), bytes_(bytes), device_(device) {}
 
-Storage::~Storage() { deallocate(data_, bytes_, device_); }
+Storage::~Storage() {
+  if (device_.is_cuda()) forget_weight_copies(data_, bytes_);
+  deallocate(data_, bytes_, device_);
+}
 
 Tensor Tensor::empty(const Shape& shape, DType dtype, Device device, Layout layout) {
   uint64_t elements = 1;

@@ -14,10 +14,12 @@ Variable conv2d(const Variable& x, const Variable& w, const Variable& bias,
       return conv2d_grad_input(gy, w.get(), s, o);
     });
   if (r.needs(1))
-    r.grad(1, [x = r.save(x.data()), s = w.shape(), o](const Tensor& gy) {
-      return conv2d_grad_weight(gy, x.get(), s, o);
+    r.grad(1, [x = r.save(x.data()), s = w.shape(), o, dtype = w.data().dtype()](const Tensor& gy) {
+      return conv2d_grad_weight(gy, x.get(), s, o, dtype);
     });
-  if (r.needs(2)) r.grad(2, [](const Tensor& gy) { return conv2d_grad_bias(gy); });
+  if (r.needs(2))
+    r.grad(2,
+           [dtype = bias.data().dtype()](const Tensor& gy) { return conv2d_grad_bias(gy, dtype); });
   return r.finish(y);
 }
 
@@ -30,10 +32,12 @@ Variable conv_transpose2d(const Variable& x, const Variable& w, const Variable& 
       return conv_transpose2d_grad_input(gy, w.get(), o);
     });
   if (r.needs(1))
-    r.grad(1, [x = r.save(x.data()), s = w.shape(), o](const Tensor& gy) {
-      return conv_transpose2d_grad_weight(gy, x.get(), s, o);
+    r.grad(1, [x = r.save(x.data()), s = w.shape(), o, dtype = w.data().dtype()](const Tensor& gy) {
+      return conv_transpose2d_grad_weight(gy, x.get(), s, o, dtype);
     });
-  if (r.needs(2)) r.grad(2, [](const Tensor& gy) { return conv2d_grad_bias(gy); });
+  if (r.needs(2))
+    r.grad(2,
+           [dtype = bias.data().dtype()](const Tensor& gy) { return conv2d_grad_bias(gy, dtype); });
   return r.finish(y);
 }
 

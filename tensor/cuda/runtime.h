@@ -114,6 +114,9 @@ class Graph {
   std::unique_ptr<Impl> impl_;
 };
 bool capturing();
+// Moves at every begin, end, abandon and launch of a graph: whenever device memory may have changed
+// or be read without the host's knowledge.
+uint64_t graph_epoch();
 // Throws CaptureError, which names the op and module path, when a graph is being captured: for host
 // reads, synchronisation and memory from the driver. `what` as in "item()".
 void forbid_while_capturing(const char* what);

@@ -4,11 +4,11 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "tensor/op_error.h"
+#include "tensor/ops/conv_cuda.h"
 #include "tensor/ops/conv_kernels.h"
 #include "tensor/ops/conv_select.h"
+#include "tensor/ops/op_util.h"
 #include "tensor/parallel.h"
-#include "tensor/profiler.h"
 
 namespace mtcki {
 
@@ -56,6 +56,7 @@ ConvProblem problem(const Operands& ops, const Shape& x, const Shape& w, const C
   return d;
 }
 
+// The first operand is an activation; weight and bias have its dtype, or are f32 beside bf16.
 void check_types(const Operands& ops) {
   const Tensor* first = nullptr;
   for (const auto& [name, t] : ops.list) {
@@ -66,13 +67,22 @@ void check_types(const Operands& ops) {
     if (!is_floating(t->dtype()))
       ops.error().dtype(name, " needs a floating dtype (f32, f64, bf16)");
     if (!first) first = t;
-    if (t->dtype() != first->dtype())
+    const bool parameter = std::strcmp(name, "weight") == 0 || std::strcmp(name, "bias") == 0;
+    if (t->dtype() != first->dtype() &&
+        !(parameter && first->dtype() == DType::bf16 && t->dtype() == DType::f32))
       ops.error().dtype(name, " is ", name_of(t->dtype()), ", ", ops.list[0].first, " is ",
                         name_of(first->dtype()));
     if (!(t->device() == first->device()))
       ops.error().device(name, " and ", ops.list[0].first, " are on different devices");
   }
-  if (!first->device().is_cpu()) no_cuda(ops.op);
+}
+
+// The dtype asked for a weight gradient: the activations', or f32 where those are bf16.
+DType gradient_type(const Operands& ops, const Tensor& gy, std::optional<DType> dtype) {
+  const DType d = dtype.value_or(gy.dtype());
+  if (d != gy.dtype() && !(gy.dtype() == DType::bf16 && d == DType::f32))
+    ops.error().dtype("a gradient in ", name_of(d), " cannot be had from ", name_of(gy.dtype()));
+  return d;
 }
 
 void check_bias(const Operands& ops, const Tensor& bias, int64_t channels) {
@@ -91,15 +101,6 @@ Traffic cost_bytes(const ConvProblem& d, const Tensor& x) {
           &x};
 }
 
-std::string shape_note(const ConvProblem& d, const char* kernel) {
-  return str(kernel, " n", d.n, " ", d.c, "->", d.k, " ", d.h, "x", d.w, " k", d.r, "x", d.s, " s",
-             d.stride_h, " p", d.pad_h, d.groups > 1 ? str(" g", d.groups) : std::string());
-}
-
-Tensor widen(const Tensor& t) {
-  return t.defined() && t.dtype() == DType::bf16 ? t.to(DType::f32) : t;
-}
-
 Tensor in_form(const Tensor& t) {
   return t.to(is_blocked(t.size(1)) ? Layout::blocked : Layout::plain);
 }
@@ -107,8 +108,14 @@ Tensor in_form(const Tensor& t) {
 // True when the f32 kernels take it; else the plain loops.
 bool fast(const ConvProblem& d, DType dtype) { return dtype == DType::f32 && d.groups == 1; }
 
-Tensor run_forward(ProfileScope& scope, const ConvProblem& d, const Tensor& x, const Tensor& w,
-                   const Tensor& bias) {
+Tensor run_forward(ProfileScope& scope, const ConvProblem& d, const Tensor& x_in,
+                   const Tensor& w_in, const Tensor& bias_in, const Conv2dOptions& o) {
+  if (x_in.device().is_cuda()) {
+    const Tensor y = conv_cuda::forward(scope, d, x_in, w_in, o);
+    if (bias_in.defined() && y.numel() > 0) conv_cuda::add_bias(y, bias_in);
+    return y;
+  }
+  const Tensor x = widen(x_in), w = widen(w_in), bias = widen(bias_in);
   const Shape shape{d.n, d.k, d.p, d.q};
   if (fast(d, x.dtype())) {
     Tensor y = Tensor::empty(shape, DType::f32, x.device(),
@@ -130,8 +137,10 @@ Tensor run_forward(ProfileScope& scope, const ConvProblem& d, const Tensor& x, c
   return y;
 }
 
-Tensor run_grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor& gy,
-                      const Tensor& w) {
+Tensor run_grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor& gy_in,
+                      const Tensor& w_in, const Conv2dOptions& o) {
+  if (gy_in.device().is_cuda()) return conv_cuda::grad_input(scope, d, gy_in, w_in, o);
+  const Tensor gy = widen(gy_in), w = widen(w_in);
   const Shape shape{d.n, d.c, d.h, d.w};
   if (fast(d, gy.dtype())) {
     Tensor gx = Tensor::empty(shape, DType::f32, gy.device(),
@@ -150,10 +159,12 @@ Tensor run_grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor& g
   return gx;
 }
 
-Tensor run_grad_weight(ProfileScope& scope, const ConvProblem& d, const Tensor& gy,
-                       const Tensor& x) {
+Tensor run_grad_weight(ProfileScope& scope, const ConvProblem& d, const Tensor& gy_in,
+                       const Tensor& x_in, DType dtype, const Conv2dOptions& o) {
   const Shape shape{d.k, d.c / d.groups, d.r, d.s};
-  if (d.n == 0) return Tensor::zeros(shape, gy.dtype(), gy.device());
+  if (d.n == 0) return Tensor::zeros(shape, dtype, gy_in.device());
+  if (gy_in.device().is_cuda()) return conv_cuda::grad_weight(scope, d, gy_in, x_in, dtype, o);
+  const Tensor gy = widen(gy_in), x = widen(x_in);
   Tensor gw = Tensor::empty(shape, gy.dtype(), gy.device());
   if (fast(d, gy.dtype())) {
     const ConvKernel& kernel = select_conv(d, ConvPass::grad_weight);
@@ -248,7 +259,7 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2d
   const ConvProblem d = problem(ops, x.shape(), w.shape(), o);
   check_bias(ops, bias, d.k);
   ProfileScope scope("conv2d", d.flops(), cost_bytes(d, x));
-  return run_forward(scope, d, widen(x), widen(w), widen(bias)).to(x.dtype());
+  return run_forward(scope, d, x, w, bias, o).to(x.dtype());
 }
 
 Tensor conv2d_grad_input(const Tensor& gy, const Tensor& w, const Shape& x_shape,
@@ -258,31 +269,37 @@ Tensor conv2d_grad_input(const Tensor& gy, const Tensor& w, const Shape& x_shape
   const ConvProblem d = problem(ops, x_shape, w.shape(), o);
   check_output(ops, gy, d);
   ProfileScope scope("conv2d_grad_input", d.flops(), cost_bytes(d, gy));
-  return run_grad_input(scope, d, widen(gy), widen(w)).to(gy.dtype());
+  return run_grad_input(scope, d, gy, w, o).to(gy.dtype());
 }
 
 Tensor conv2d_grad_weight(const Tensor& gy, const Tensor& x, const Shape& w_shape,
-                          const Conv2dOptions& o) {
+                          const Conv2dOptions& o, std::optional<DType> dtype) {
   const Operands ops{"conv2d_grad_weight", {{"grad_output", &gy}, {"input", &x}}};
   check_types(ops);
   const ConvProblem d = problem(ops, x.shape(), w_shape, o);
   check_output(ops, gy, d);
   ProfileScope scope("conv2d_grad_weight", d.flops(), cost_bytes(d, gy));
-  return run_grad_weight(scope, d, widen(gy), widen(x)).to(gy.dtype());
+  const DType out = gradient_type(ops, gy, dtype);
+  return run_grad_weight(scope, d, gy, x, out, o).to(out);
 }
 
-Tensor conv2d_grad_bias(const Tensor& gy) {
+Tensor conv2d_grad_bias(const Tensor& gy, std::optional<DType> dtype) {
   const Operands ops{"conv2d_grad_bias", {{"grad_output", &gy}}};
   check_types(ops);
   if (gy.rank() != 4) ops.error().shape("grad_output needs rank 4 [N,K,P,Q], got ", gy.shape());
-  ProfileScope scope("conv2d_grad_bias", static_cast<double>(gy.numel()),
-                     Traffic(static_cast<double>(gy.nbytes()), &gy));
-  if (gy.dtype() == DType::bf16) return conv2d_grad_bias(gy.to(DType::f32)).to(DType::bf16);
-  const ChannelView v = channel_view(gy.shape(), gy.layout());
-  Tensor gb = Tensor::empty({v.channels()}, gy.dtype(), gy.device());
-  MTCKI_DISPATCH_FLOAT(gy.dtype(), "conv2d_grad_bias", T,
-                       { channel_sums(v, gy.data<T>(), gb.data<T>()); });
-  return gb;
+  ProfileScope scope("conv2d_grad_bias", static_cast<double>(gy.numel()), bytes_of(gy));
+  const DType out = gradient_type(ops, gy, dtype);
+  if (gy.device().is_cuda()) {
+    Tensor gb = Tensor::empty({gy.size(1)}, out, gy.device());
+    conv_cuda::channel_sums(gy, gb);
+    return gb;
+  }
+  const Tensor g = widen(gy);
+  const ChannelView v = channel_view(g.shape(), g.layout());
+  Tensor gb = Tensor::empty({v.channels()}, g.dtype());
+  MTCKI_DISPATCH_FLOAT(g.dtype(), "conv2d_grad_bias", T,
+                       { channel_sums(v, g.data<T>(), gb.data<T>()); });
+  return gb.to(out);
 }
 
 Tensor conv_transpose2d(const Tensor& x, const Tensor& w, const Tensor& bias,
@@ -292,8 +309,9 @@ Tensor conv_transpose2d(const Tensor& x, const Tensor& w, const Tensor& bias,
   const ConvProblem d = transposed_problem(ops, x.shape(), w.shape(), o);
   check_bias(ops, bias, d.c);
   ProfileScope scope("conv_transpose2d", d.flops(), cost_bytes(d, x));
-  Tensor y = run_grad_input(scope, d, widen(x), widen(w));
-  if (bias.defined()) add_channel_bias(y, widen(bias));
+  Tensor y = run_grad_input(scope, d, x, w, o);
+  if (bias.defined() && y.numel() > 0)
+    y.device().is_cuda() ? conv_cuda::add_bias(y, bias) : add_channel_bias(y, widen(bias));
   return y.to(x.dtype());
 }
 
@@ -303,18 +321,19 @@ Tensor conv_transpose2d_grad_input(const Tensor& gy, const Tensor& w,
   check_types(ops);
   const ConvProblem d = problem(ops, gy.shape(), w.shape(), o);
   ProfileScope scope("conv_transpose2d_grad_input", d.flops(), cost_bytes(d, gy));
-  return run_forward(scope, d, widen(gy), widen(w), Tensor()).to(gy.dtype());
+  return run_forward(scope, d, gy, w, Tensor(), o).to(gy.dtype());
 }
 
 Tensor conv_transpose2d_grad_weight(const Tensor& gy, const Tensor& x, const Shape& w_shape,
-                                    const ConvTranspose2dOptions& o) {
+                                    const ConvTranspose2dOptions& o, std::optional<DType> dtype) {
   const Operands ops{"conv_transpose2d_grad_weight", {{"grad_output", &gy}, {"input", &x}}};
   check_types(ops);
   const ConvProblem d = problem(ops, gy.shape(), w_shape, o);
   if (x.shape() != Shape{d.n, d.k, d.p, d.q})
     ops.error().shape("input needs shape ", Shape{d.n, d.k, d.p, d.q}, ", got ", x.shape());
   ProfileScope scope("conv_transpose2d_grad_weight", d.flops(), cost_bytes(d, gy));
-  return run_grad_weight(scope, d, widen(x), widen(gy)).to(gy.dtype());
+  const DType out = gradient_type(ops, gy, dtype);
+  return run_grad_weight(scope, d, x, gy, out, o).to(out);
 }
 
 }  // namespace mtcki

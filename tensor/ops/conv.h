@@ -3,14 +3,18 @@
 //   y[n,k,p,q] = bias[k] + sum_{c,i,j} x[n, c, p*s - pad + i*dil, q*s - pad + j*dil] w[k,c,i,j]
 //
 // x [N,C,H,W], w [K,C/groups,R,S], y [N,K,P,Q] with P = (H + 2 pad - dil(R-1) - 1)/s + 1.
-// f32: y comes in preferred_layout (blocked where K allows); plain inputs with few channels (images)
-// are taken as they are. f64 and grouped or dilated convolutions: built-in kernels, plain.
+// CPU, f32: y comes in preferred_layout (blocked where K allows); plain inputs with few channels
+// (images) are taken as they are. f64 and grouped or dilated convolutions: built-in kernels, plain.
+// CUDA: y is channels_last; cuDNN, or im2col and a GEMM.
+// Beside bf16 activations w and bias may be f32; they are rounded where the kernels read them.
 // Errors: ShapeError on rank, channel or group mismatch, kernel larger than the padded input.
 #pragma once
 
 #include <array>
+#include <optional>
 #include <string>
 
+#include "tensor/math_mode.h"
 #include "tensor/tensor.h"
 
 namespace mtcki {
@@ -20,6 +24,10 @@ struct Conv2dOptions {
   std::array<int64_t, 2> padding{0, 0};
   std::array<int64_t, 2> dilation{1, 1};
   int64_t groups = 1;
+  Math math = Math::strict;
+  // The weight never changes again (frozen teachers): captured steps then read the copy of it that
+  // was made before them. Not set, every captured step makes its copies anew.
+  bool constant_weight = false;
 
   Conv2dOptions() = default;
   Conv2dOptions(int64_t s, int64_t p) : stride{s, s}, padding{p, p} {}
@@ -28,9 +36,11 @@ struct Conv2dOptions {
 Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2dOptions& o = {});
 Tensor conv2d_grad_input(const Tensor& gy, const Tensor& w, const Shape& x_shape,
                          const Conv2dOptions& o = {});
+// dtype of the result: gy's, or f32 where gy is bf16.
 Tensor conv2d_grad_weight(const Tensor& gy, const Tensor& x, const Shape& w_shape,
-                          const Conv2dOptions& o = {});
-Tensor conv2d_grad_bias(const Tensor& gy);  // sum over N, H, W -> [K]
+                          const Conv2dOptions& o = {}, std::optional<DType> dtype = {});
+// Sum over N, H, W -> [K].
+Tensor conv2d_grad_bias(const Tensor& gy, std::optional<DType> dtype = {});
 
 // Transposed convolution: the adjoint of conv2d with the same weight. w [C, K/groups, R, S] (IOHW),
 // output size (H-1)*s - 2 pad + dil(R-1) + output_padding + 1.
@@ -46,15 +56,30 @@ Tensor conv_transpose2d(const Tensor& x, const Tensor& w, const Tensor& bias,
 Tensor conv_transpose2d_grad_input(const Tensor& gy, const Tensor& w,
                                    const ConvTranspose2dOptions& o = {});
 Tensor conv_transpose2d_grad_weight(const Tensor& gy, const Tensor& x, const Shape& w_shape,
-                                    const ConvTranspose2dOptions& o = {});
+                                    const ConvTranspose2dOptions& o = {},
+                                    std::optional<DType> dtype = {});
 
-// Which f32 kernels convolution, matmul and linear use on the CPU. `automatic`: the built-in Winograd
-// F(4x4,3x3) for 3x3 stride-1 where it wins, else oneDNN where it was found, else built-in. Also by
-// the environment: MTCKI_CPU_KERNELS=auto|onednn|builtin.
+// Which f32 kernels convolution, matmul and linear use on the CPU. `automatic`: the built-in
+// Winograd F(4x4,3x3) for 3x3 stride-1 where it wins, else oneDNN where it was found, else
+// built-in. Also by the environment: MTCKI_CPU_KERNELS=auto|onednn|builtin.
 enum class CpuKernels { automatic, onednn, builtin };
 void set_cpu_kernels(CpuKernels kernels);  // throws UsageError for onednn when it was not built in
 CpuKernels cpu_kernels();
 bool onednn_available();
 std::string onednn_version();  // "2.6.3", empty without oneDNN
+
+// Which kernels convolution uses on CUDA. `automatic`: cuDNN, and im2col with a GEMM where cuDNN
+// has no kernel (one warning names the shape) and for f64. Also by the environment:
+// MTCKI_CONV=auto|cudnn| im2col. With `cudnn` a missing kernel is an Error.
+enum class CudaConv { automatic, cudnn, im2col };
+void set_cuda_conv(CudaConv kernels);
+CudaConv cuda_conv();
+// Only cuDNN kernels that repeat bit for bit. On by default; it costs next to nothing.
+void set_deterministic(bool on);
+bool deterministic();
+// Time the likely cuDNN kernels of a shape when it is first met, and keep the fastest; off: take
+// the one that cuDNN expects to be fastest. Choices go to the plan cache file (tensor/cuda/conv.h).
+void set_autotune(bool on);
+bool autotune();
 
 }  // namespace mtcki

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "tensor/allocator.h"
+#include "tensor/error.h"
 #include "tensor/layout.h"
 
 namespace mtcki {
@@ -21,6 +23,13 @@ struct ConvProblem {
   int64_t w_size() const { return k * (c / groups) * r * s; }
   int64_t y_size() const { return n * k * p * q; }
 };
+
+// "cudnn 67 n128 64->64 32x32 k3x3 s1 p1": a kernel and what it computes.
+inline std::string shape_note(const ConvProblem& d, const std::string& kernel) {
+  return str(kernel, " n", d.n, " ", d.c, "->", d.k, " ", d.h, "x", d.w, " k", d.r, "x", d.s, " s",
+             d.stride_h, " p", d.pad_h, d.dil_h > 1 ? str(" d", d.dil_h) : std::string(),
+             d.groups > 1 ? str(" g", d.groups) : std::string());
+}
 
 enum class ConvPass { forward, grad_input, grad_weight };
 

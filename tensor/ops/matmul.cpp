@@ -3,33 +3,71 @@
 #include <algorithm>
 #include <vector>
 
-#include "tensor/op_error.h"
+#include "tensor/cuda/blas.h"
+#include "tensor/ops/conv_cuda.h"
 #include "tensor/ops/conv_select.h"
+#include "tensor/ops/op_util.h"
+#include "tensor/ops/weight_copies.h"
 #include "tensor/parallel.h"
-#include "tensor/profiler.h"
 
 namespace mtcki {
 
 namespace {
 
-Tensor widen(const Tensor& t) {
-  return t.defined() && t.dtype() == DType::bf16 ? t.to(DType::f32) : t;
+// Sizes of c[batch,m,n] = op(a) op(b), everything plain.
+struct Product {
+  bool trans_a, trans_b;
+  int64_t batch, m, n, k;
+  double flops() const {
+    return 2.0 * static_cast<double>(batch) * static_cast<double>(m) * static_cast<double>(n) *
+           static_cast<double>(k);
+  }
+  Traffic bytes(const Tensor& a) const {
+    return {static_cast<double>(batch) * static_cast<double>(m * k + k * n + m * n) *
+                static_cast<double>(size_of(a.dtype())),
+            &a};
+  }
+  std::string note(const char* kernel) const {
+    return str(kernel, batch > 1 ? str(" b", batch) : std::string(), " m", m, " n", n, " k", k);
+  }
+};
+
+void add_row(const Tensor& y, const Tensor& bias) {
+  const int64_t m = y.size(0), n = y.size(1);
+  MTCKI_DISPATCH_FLOAT(y.dtype(), "linear", T, {
+    T* out = y.data<T>();
+    const T* row = bias.data<T>();
+    parallel_for(m, std::max<int64_t>(1, 16384 / std::max<int64_t>(1, n)),
+                 [&](int64_t begin, int64_t end) {
+                   for (int64_t i = begin; i < end; ++i)
+                     for (int64_t j = 0; j < n; ++j) out[i * n + j] += row[j];
+                 });
+  });
 }
 
-// c[B,M,N] = op(a) op(b), checked, f32 or f64, everything plain.
-void product(ProfileScope& scope, const Tensor& a, const Tensor& b, bool trans_a, bool trans_b,
-             int64_t batch, int64_t m, int64_t n, int64_t k, const Tensor& c) {
-  const int64_t lda = trans_a ? m : k, ldb = trans_b ? k : n;
-  if (c.numel() == 0) return;
-  if (k == 0) {
-    c.bump_version();
-    Tensor(c).zero_();
-    return;
-  }
-  const GemmKernel* f32 = a.dtype() == DType::f32 ? &select_gemm(m, n, k) : nullptr;
+// c of a's dtype, or f32 beside bf16.
+void product_cuda(ProfileScope& scope, const Product& p, const Tensor& a, const Tensor& b,
+                  const Tensor& bias, const Tensor& c, Math math) {
   if (scope.active())
-    scope.note(str(f32 ? f32->name : "builtin", batch > 1 ? str(" b", batch) : std::string(), " m",
-                   m, " n", n, " k", k));
+    scope.note(p.note(math == Math::tf32 && a.dtype() == DType::f32 ? "cublas tf32" : "cublas"));
+  cuda::Gemm g;
+  g.in = a.dtype(), g.out = c.dtype(), g.math = math;
+  g.trans_a = p.trans_a, g.trans_b = p.trans_b;
+  g.m = p.m, g.n = p.n, g.k = p.k, g.batch = p.batch;
+  g.lda = p.trans_a ? p.m : p.k, g.ldb = p.trans_b ? p.k : p.n, g.ldc = p.n;
+  g.stride_a = p.m * p.k, g.stride_b = p.k * p.n, g.stride_c = p.m * p.n;
+  const bool same = bias.defined() && bias.dtype() == c.dtype();
+  const bool added = cuda::gemm(g, a.raw(), b.raw(), c.raw(), same ? bias.raw() : nullptr);
+  if (bias.defined() && !(same && added)) conv_cuda::add_bias(c, bias);
+}
+
+// f32 or f64.
+void product_cpu(ProfileScope& scope, const Product& p, const Tensor& a, const Tensor& b,
+                 const Tensor& bias, const Tensor& c) {
+  const auto& [trans_a, trans_b, batch, m, n, k] = p;
+  const int64_t lda = trans_a ? m : k, ldb = trans_b ? k : n;
+  const GemmKernel* f32 = a.dtype() == DType::f32 ? &select_gemm(m, n, k) : nullptr;
+  if (scope.active()) scope.note(p.note(f32 ? f32->name : "builtin"));
   for (int64_t i = 0; i < batch; ++i) {
     if (f32) {
       f32->gemm(trans_a, trans_b, m, n, k, a.data<float>() + i * m * k, lda,
@@ -39,6 +77,24 @@ void product(ProfileScope& scope, const Tensor& a, const Tensor& b, bool trans_a
                            b.data<double>() + i * k * n, ldb, c.data<double>() + i * m * n, n);
     }
   }
+  if (bias.defined()) add_row(c, bias);
+}
+
+Tensor product(ProfileScope& scope, const Product& p, const Shape& shape, const Tensor& a_in,
+               const Tensor& b_in, const Tensor& bias_in, DType dtype, Math math) {
+  const Tensor a = widen(a_in), b = widen(b_in), bias = widen(bias_in);
+  const bool cuda = a.device().is_cuda();
+  Tensor c = Tensor::empty(shape, cuda ? dtype : a.dtype(), a.device());
+  if (c.numel() == 0) return c.to(dtype);
+  if (p.k == 0) {
+    c.zero_();
+    if (bias.defined()) cuda ? conv_cuda::add_bias(c, bias) : add_row(c, bias);
+  } else if (cuda) {
+    product_cuda(scope, p, a, b, bias, c, math);
+  } else {
+    product_cpu(scope, p, a, b, bias, c);
+  }
+  return c.to(dtype);
 }
 
 struct Operand {
@@ -56,12 +112,30 @@ void check(const char* op, const Operand& a, const Operand& b) {
   check_floating(op, a.name, *a.tensor);
   check_floating(op, b.name, *b.tensor);
   check_same_dtype_device(op, a.name, *a.tensor, b.name, *b.tensor);
-  if (!a.tensor->device().is_cpu()) no_cuda(op);
 }
 
-// Rank-2 product with checks and profile: result [M,N] in a's dtype.
+// Beside bf16 activations a parameter may be f32; CUDA kernels get it rounded, the CPU computes in
+// f32 anyway.
+Tensor parameter(const Tensor& x, const Tensor& w, bool constant) {
+  const bool mixed =
+      is_bf16(x) && w.defined() && w.dtype() == DType::f32 && w.device() == x.device();
+  if (!mixed) return w;
+  return x.device().is_cuda() ? cast_weight(w, DType::bf16, constant) : w.to(DType::bf16);
+}
+
+// The dtype asked for a parameter's gradient: the activations', or f32 where those are bf16.
+DType gradient_type(const char* op, const Tensor& gy, std::optional<DType> dtype) {
+  const DType d = dtype.value_or(gy.dtype());
+  if (d != gy.dtype() && !(gy.dtype() == DType::bf16 && d == DType::f32))
+    OpError(op)
+        .operand("grad_output", gy)
+        .dtype("a gradient in ", name_of(d), " cannot be had from ", name_of(gy.dtype()));
+  return d;
+}
+
+// Rank-2 product with checks and profile: result [M,N] in dtype.
 Tensor product2(const char* op, const Operand& left, const Operand& right, bool trans_a,
-                bool trans_b, const Tensor& bias = Tensor()) {
+                bool trans_b, DType dtype, Math math, const Tensor& bias = Tensor()) {
   const Tensor &a = *left.tensor, &b = *right.tensor;
   check(op, left, right);
   if (a.rank() != 2 || b.rank() != 2)
@@ -73,34 +147,17 @@ Tensor product2(const char* op, const Operand& left, const Operand& right, bool 
   if (bias.defined()) {
     if (bias.rank() != 1 || bias.size(0) != n)
       error(op, left, right).operand("bias", bias).shape("bias needs shape [", n, "]");
-    check_same_dtype_device(op, left.name, a, "bias", bias);
+    if (!(is_bf16(a) && bias.dtype() == DType::f32 && bias.device() == a.device()))
+      check_same_dtype_device(op, left.name, a, "bias", bias);
   }
-  const double flops =
-      2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
-  ProfileScope scope(
-      op, flops,
-      Traffic(static_cast<double>(m * k + k * n + m * n) * static_cast<double>(size_of(a.dtype())),
-              &a));
-  const Tensor wa = widen(a), wb = widen(b), add = widen(bias);
-  Tensor y = Tensor::empty({m, n}, wa.dtype(), wa.device());
-  product(scope, wa, wb, trans_a, trans_b, 1, m, n, k, y);
-  if (add.defined()) {
-    MTCKI_DISPATCH_FLOAT(y.dtype(), op, T, {
-      T* out = y.data<T>();
-      const T* row = add.data<T>();
-      parallel_for(m, std::max<int64_t>(1, 16384 / std::max<int64_t>(1, n)),
-                   [&](int64_t begin, int64_t end) {
-                     for (int64_t i = begin; i < end; ++i)
-                       for (int64_t j = 0; j < n; ++j) out[i * n + j] += row[j];
-                   });
-    });
-  }
-  return y.to(a.dtype());
+  const Product p{trans_a, trans_b, 1, m, n, k};
+  ProfileScope scope(op, p.flops(), p.bytes(a));
+  return product(scope, p, {m, n}, a, b, bias, dtype, math);
 }
 
 }  // namespace
 
-Tensor matmul(const Tensor& a, const Tensor& b, bool trans_a, bool trans_b) {
+Tensor matmul(const Tensor& a, const Tensor& b, bool trans_a, bool trans_b, Math math) {
   const Operand left{"a", &a}, right{"b", &b};
   check("matmul", left, right);
   if (a.rank() != b.rank() || (a.rank() != 2 && a.rank() != 3))
@@ -114,40 +171,43 @@ Tensor matmul(const Tensor& a, const Tensor& b, bool trans_a, bool trans_b) {
   if (k != k2)
     error("matmul", left, right)
         .shape("inner sizes differ: op(a) is ", m, "x", k, ", op(b) is ", k2, "x", n);
-  const double items = static_cast<double>(batch);
-  ProfileScope scope(
-      "matmul",
-      2.0 * items * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k),
-      Traffic(items * static_cast<double>(m * k + k * n + m * n) *
-                  static_cast<double>(size_of(a.dtype())),
-              &a));
-  const Tensor wa = widen(a), wb = widen(b);
-  Tensor c = Tensor::empty(lead ? Shape{batch, m, n} : Shape{m, n}, wa.dtype(), wa.device());
-  product(scope, wa, wb, trans_a, trans_b, batch, m, n, k, c);
-  return c.to(a.dtype());
+  const Product p{trans_a, trans_b, batch, m, n, k};
+  ProfileScope scope("matmul", p.flops(), p.bytes(a));
+  return product(scope, p, lead ? Shape{batch, m, n} : Shape{m, n}, a, b, Tensor(), a.dtype(),
+                 math);
 }
 
-Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias) {
-  return product2("linear", {"input", &x}, {"weight", &w}, false, true, bias);
+Tensor linear(const Tensor& x, const Tensor& w, const Tensor& bias, Math math,
+              bool constant_weight) {
+  const Tensor weight = parameter(x, w, constant_weight);
+  return product2("linear", {"input", &x}, {"weight", &weight}, false, true, x.dtype(), math, bias);
 }
 
-Tensor linear_grad_input(const Tensor& gy, const Tensor& w) {
-  return product2("linear_grad_input", {"grad_output", &gy}, {"weight", &w}, false, false);
+Tensor linear_grad_input(const Tensor& gy, const Tensor& w, Math math, bool constant_weight) {
+  const Tensor weight = parameter(gy, w, constant_weight);
+  return product2("linear_grad_input", {"grad_output", &gy}, {"weight", &weight}, false, false,
+                  gy.dtype(), math);
 }
 
-Tensor linear_grad_weight(const Tensor& gy, const Tensor& x) {
-  return product2("linear_grad_weight", {"grad_output", &gy}, {"input", &x}, true, false);
+Tensor linear_grad_weight(const Tensor& gy, const Tensor& x, Math math,
+                          std::optional<DType> dtype) {
+  return product2("linear_grad_weight", {"grad_output", &gy}, {"input", &x}, true, false,
+                  gradient_type("linear_grad_weight", gy, dtype), math);
 }
 
-Tensor linear_grad_bias(const Tensor& gy) {
-  check_rank("linear_grad_bias", "grad_output", gy, 2);
-  check_floating("linear_grad_bias", "grad_output", gy);
-  if (!gy.device().is_cpu()) no_cuda("linear_grad_bias");
-  if (gy.dtype() == DType::bf16) return linear_grad_bias(gy.to(DType::f32)).to(DType::bf16);
-  ProfileScope scope("linear_grad_bias", static_cast<double>(gy.numel()),
-                     Traffic(static_cast<double>(gy.nbytes()), &gy));
-  const int64_t m = gy.size(0), n = gy.size(1);
-  Tensor gb = Tensor::empty({n}, gy.dtype(), gy.device());
+Tensor linear_grad_bias(const Tensor& gy_in, std::optional<DType> dtype) {
+  check_rank("linear_grad_bias", "grad_output", gy_in, 2);
+  check_floating("linear_grad_bias", "grad_output", gy_in);
+  const DType out_type = gradient_type("linear_grad_bias", gy_in, dtype);
+  ProfileScope scope("linear_grad_bias", static_cast<double>(gy_in.numel()), bytes_of(gy_in));
+  const int64_t m = gy_in.size(0), n = gy_in.size(1);
+  if (gy_in.device().is_cuda()) {
+    Tensor gb = Tensor::empty({n}, out_type, gy_in.device());
+    conv_cuda::channel_sums(gy_in, gb);
+    return gb;
+  }
+  const Tensor gy = widen(gy_in);
+  Tensor gb = Tensor::empty({n}, gy.dtype());
   MTCKI_DISPATCH_FLOAT(gy.dtype(), "linear_grad_bias", T, {
     const T* g = gy.data<T>();
     T* out = gb.data<T>();
@@ -161,7 +221,7 @@ Tensor linear_grad_bias(const Tensor& gy) {
                      out[j] = static_cast<T>(total[static_cast<size_t>(j - begin)]);
                  });
   });
-  return gb;
+  return gb.to(out_type);
 }
 
 }  // namespace mtcki

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
@@ -99,6 +100,7 @@ Memory& memory() {
 
 thread_local std::vector<std::function<void()>>* recording = nullptr;
 thread_local int current_stream = 0;
+std::atomic<uint64_t> epoch{0};
 
 }  // namespace
 
@@ -213,17 +215,24 @@ void Graph::begin() {
   forbid_while_capturing("a second capture");
   impl_->work.clear();
   recording = &impl_->work;
+  ++epoch;
 }
-void Graph::end() { recording = nullptr; }
+void Graph::end() {
+  recording = nullptr;
+  ++epoch;
+}
 void Graph::abandon() noexcept {
+  ++epoch;
   recording = nullptr;
   impl_->work.clear();
 }
 void Graph::launch() const {
+  ++epoch;
   for (const auto& work : impl_->work) work();
 }
 size_t Graph::nodes() const { return impl_->work.size(); }
 
 bool capturing() { return recording != nullptr; }
+uint64_t graph_epoch() { return epoch; }
 
 }  // namespace mtcki::cuda

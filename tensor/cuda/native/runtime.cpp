@@ -58,6 +58,7 @@ Streams& streams() {
 }
 thread_local int current_stream = 0;
 thread_local bool is_capturing = false;
+std::atomic<uint64_t> epoch{0};
 
 cudaStream_t now() {
   need_device();
@@ -270,15 +271,18 @@ void Graph::begin() {
   // Thread-local: loader threads may go on copying meanwhile.
   check(cudaStreamBeginCapture(now(), cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
   is_capturing = true;
+  ++epoch;
 }
 void Graph::end() {
   is_capturing = false;
+  ++epoch;
   check(cudaStreamEndCapture(now(), &impl_->graph), "cudaStreamEndCapture");
   check(cudaGraphInstantiate(&impl_->exec, impl_->graph, 0), "cudaGraphInstantiate");
 }
 void Graph::abandon() noexcept {
   if (is_capturing) {
     is_capturing = false;
+    ++epoch;
     cudaGraph_t broken = nullptr;
     cudaStreamEndCapture(streams().at(current_stream), &broken);
     if (broken) cudaGraphDestroy(broken);
@@ -286,12 +290,16 @@ void Graph::abandon() noexcept {
   }
   impl_->reset();
 }
-void Graph::launch() const { check(cudaGraphLaunch(impl_->exec, now()), "cudaGraphLaunch"); }
+void Graph::launch() const {
+  ++epoch;
+  check(cudaGraphLaunch(impl_->exec, now()), "cudaGraphLaunch");
+}
 size_t Graph::nodes() const {
   size_t n = 0;
   if (impl_->graph) check(cudaGraphGetNodes(impl_->graph, nullptr, &n), "cudaGraphGetNodes");
   return n;
 }
 bool capturing() { return is_capturing; }
+uint64_t graph_epoch() { return epoch; }
 
 }  // namespace mtcki::cuda

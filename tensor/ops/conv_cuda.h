@@ -1,0 +1,50 @@
+// Internal: convolution and bias on CUDA. Activations are channels_last there, weights OIHW with a
+// copy in the order of the kernels, OHWI (conv_weights.h).
+#pragma once
+
+#include "tensor/ops/conv.h"
+#include "tensor/ops/conv_kernels.h"
+#include "tensor/profiler.h"
+#include "tensor/tensor.h"
+
+namespace mtcki::conv_cuda {
+
+// Checked arguments; results are channels_last in the dtype of the activations. `w` may be f32
+// beside bf16 activations. cuDNN where it has a kernel, else im2col.
+Tensor forward(ProfileScope& scope, const ConvProblem& d, const Tensor& x, const Tensor& w,
+               const Conv2dOptions& o);
+Tensor grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor& gy, const Tensor& w,
+                  const Conv2dOptions& o);
+// OIHW in `dtype`.
+Tensor grad_weight(ProfileScope& scope, const ConvProblem& d, const Tensor& gy, const Tensor& x,
+                   DType dtype, const Conv2dOptions& o);
+
+// Patches of images as rows of a matrix, and one GEMM: every dtype, group and dilation, in chunks
+// of the batch so that the matrix stays below im2col_bytes. w: OHWI in the dtype of the
+// activations.
+namespace im2col {
+void forward(const ConvProblem& d, const Tensor& x, const Tensor& w, const Tensor& y, Math math);
+void grad_input(const ConvProblem& d, const Tensor& gy, const Tensor& w, const Tensor& gx,
+                Math math);
+// gw: OHWI, f32 for bf16 activations, else their dtype.
+void grad_weight(const ConvProblem& d, const Tensor& gy, const Tensor& x, const Tensor& gw,
+                 Math math);
+}  // namespace im2col
+inline constexpr int64_t kIm2colBytes = int64_t{128} << 20;
+
+// Kernels (conv_cuda.cu). Rows of the column matrix are output pixels of `images` images, columns
+// (group, tap, channel of the group).
+void unfold(const ConvProblem& d, const Tensor& x, int64_t images, const Tensor& columns);
+// Adjoint of unfold: every input element gathers its taps in a fixed order.
+void fold(const ConvProblem& d, const Tensor& columns, int64_t images, const Tensor& gx);
+// OIHW [k, c, r, s] to [k, r*s, padded], zero in the channels beyond c; and back without those.
+void weight_to_ohwi(const Tensor& w, const Tensor& out);
+void weight_from_ohwi(const Tensor& in, const Tensor& gw);
+// channels_last x [n,c,h,w] into the first c channels of y, the others 0.
+void pad_channels(const Tensor& x, const Tensor& y);
+// y += bias per channel; rank 4 or [N, C], bias f32 or y's dtype.
+void add_bias(const Tensor& y, const Tensor& bias);
+// Sums over everything but the channel of channels_last or [N, C], in two stages of fixed order.
+void channel_sums(const Tensor& g, const Tensor& out);
+
+}  // namespace mtcki::conv_cuda
