@@ -30,7 +30,7 @@ double tolerance(DType dtype) {
 }
 
 TEST_F(ReduceIndexCuda, SumsEverySubsetOfDimensionsInBothLayouts) {
-  for (const Shape& shape : {Shape{3, 5, 4, 7}, Shape{2, 33, 3, 3}, Shape{1, 40, 1, 9}})
+  for (const Shape& shape : {Shape{3, 5, 4, 7}, Shape{1, 40, 1, 9}})
     for (const DType dtype : kFloats) {
       const Tensor x = sample(shape, 1, dtype);
       for (unsigned mask = 1; mask < 16; ++mask) {
@@ -49,12 +49,12 @@ TEST_F(ReduceIndexCuda, SumsEverySubsetOfDimensionsInBothLayouts) {
 }
 
 TEST_F(ReduceIndexCuda, LongSumsKeepTheirDigitsAndRepeat) {
-  const int64_t n = 300007;
+  const int64_t n = 100003;
   const Tensor x = Tensor::full({n}, 0.1).to(kGpu);
   const double tenth = static_cast<double>(0.1f);
-  EXPECT_NEAR(sum(x).item(), static_cast<double>(n) * tenth, 2e-3);
+  EXPECT_NEAR(sum(x).item(), static_cast<double>(n) * tenth, 1e-3);
   EXPECT_NEAR(mean(x).item(), tenth, 1e-8);
-  for (const Shape& shape : {Shape{3, 70001}, Shape{70001, 3}, Shape{1100, 100}, Shape{5, 2000}}) {
+  for (const Shape& shape : {Shape{3, 20011}, Shape{20011, 3}, Shape{1100, 100}, Shape{5, 2000}}) {
     const Tensor y = sample(shape, 2, DType::f32), there = y.to(kGpu);
     for (const int d : {0, 1}) {
       EXPECT_TRUE(near(sum(there, {d}), sum(y, {d}), 1e-6)) << shape << d;

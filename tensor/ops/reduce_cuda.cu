@@ -28,6 +28,23 @@ __device__ Sum<T> term(T x, bool square) {
   return square ? v * v : v;
 }
 
+// Terms begin, begin + step, ... below end of the walk from `in`.
+template <class T>
+__device__ Sum<T> sum_terms(const T* in, const Walk& walk, int64_t begin, int64_t end, int64_t step,
+                            bool square) {
+  Sum<T> total = 0;
+  if (walk.dims > 1) {
+    for (int64_t r = begin; r < end; r += step) total += term(in[walk.offset(r)], square);
+    return total;
+  }
+  const int64_t stride = walk.stride[0];  // no divisions, and loads that run ahead of the sum
+#if defined(__CUDA_ARCH__)
+#pragma unroll 4
+#endif
+  for (int64_t r = begin; r < end; r += step) total += term(in[r * stride], square);
+  return total;
+}
+
 // What becomes of a complete sum: y[k], or, where sums are of slices, partial[slice][k].
 template <class T>
 struct Finish {
@@ -63,11 +80,8 @@ struct SumRow {
   __device__ void operator()(int64_t row, const Threads& th) const {
     const int64_t k = row / slices, slice = row % slices, begin = slice * per_slice;
     const int64_t end = begin + per_slice < reduced.count ? begin + per_slice : reduced.count;
-    const T* in = x + kept.offset(k);
-    Sum<T> total = 0;
-    for (int64_t r = begin + th.index(); r < end; r += th.count())
-      total += term(in[reduced.offset(r)], finish.kind == SumKind::norm);
-    total = th.sum(total);
+    const Sum<T> total = th.sum(sum_terms(x + kept.offset(k), reduced, begin + th.index(), end,
+                                          th.count(), finish.kind == SumKind::norm));
     if (th.index() == 0) finish(k, slice, total);
   }
 };
@@ -82,11 +96,9 @@ __global__ void sum_columns_kernel(const T* __restrict__ x, Walk kept, Walk redu
   const int64_t begin = slice * per_slice;
   const int64_t end = begin + per_slice < reduced.count ? begin + per_slice : reduced.count;
   Sum<T> total = 0;
-  if (k < kept.count) {
-    const T* in = x + kept.offset(k);
-    for (int64_t r = begin + threadIdx.y; r < end; r += kStrips)
-      total += term(in[reduced.offset(r)], finish.kind == SumKind::norm);
-  }
+  if (k < kept.count)
+    total = sum_terms(x + kept.offset(k), reduced, begin + threadIdx.y, end, kStrips,
+                      finish.kind == SumKind::norm);
   strip[threadIdx.y][threadIdx.x] = total;
   __syncthreads();
   if (threadIdx.y != 0 || k >= kept.count) return;
