@@ -61,7 +61,8 @@ const std::vector<DatasetInfo>& table() {
        200,
        {{0.4802, 0.4481, 0.3975}, {0.2302, 0.2265, 0.2262}}},
       {"imagefolder",
-       "your own PNG or JPEG images of one size: DIR/train/<class>/*, DIR/test/<class>/*",
+       "your own PNG or JPEG images: DIR/train/<class>/*, DIR/test/<class>/*; data.size for mixed "
+       "sizes",
        "a folder of yours (--data-dir)", 3, 0, 0, kImageNet},
       {"synth10",
        "synth10: procedural shapes 32x32, 10 classes, made in memory",
@@ -111,6 +112,10 @@ std::vector<std::string> dataset_names() {
 
 DatasetInfo dataset_info(const std::string& name) { return find(name); }
 
+bool has_image_files(const std::string& name) {
+  return name == "imagefolder" || name == "tiny-imagenet";
+}
+
 std::string dataset_default_dir(const std::string& name) {
   std::vector<std::string> roots;
   if (const char* set = std::getenv("MTCKI_DATA_DIR"); set && *set) roots.emplace_back(set);
@@ -131,15 +136,21 @@ ImageSet load_dataset(const DatasetSpec& spec) {
         str("dataset \"", spec.name, "\": split is train or test, not \"", spec.split, "\""));
   if (spec.limit < 0) throw UsageError(str("dataset limit ", spec.limit, ": must not be negative"));
   const std::string dir = spec.dir.empty() ? dataset_default_dir(spec.name) : spec.dir;
+  if (spec.size != 0 && !has_image_files(spec.name))
+    throw UsageError(str("dataset \"", spec.name, "\": its images have one size, ", info.image_size,
+                         " x ", info.image_size, "; a size is for imagefolder and tiny-imagenet"));
+  if (spec.fit != "crop" && spec.fit != "pad")
+    throw UsageError(str("dataset fit \"", spec.fit, "\": must be crop or pad"));
+  const FolderOptions files{spec.limit, spec.size, spec.fit == "pad" ? Fit::pad : Fit::crop};
   ImageSet set;
   if (spec.name == "cifar10" || spec.name == "cifar100") {
     set = load_cifar(dir, spec.split, spec.name == "cifar100");
   } else if (spec.name == "mnist" || spec.name == "fashion-mnist") {
     set = load_mnist(dir, spec.split, spec.name == "fashion-mnist");
   } else if (spec.name == "tiny-imagenet") {
-    set = load_tiny_imagenet(dir, spec.split, spec.limit);
+    set = load_tiny_imagenet(dir, spec.split, files);
   } else if (spec.name == "imagefolder") {
-    set = load_image_folder(dir, spec.split, spec.limit);
+    set = load_image_folder(dir, spec.split, files);
   } else {
     set = make_synth10(spec.split, spec.limit, spec.seed, info.channels);
   }

@@ -58,14 +58,32 @@ void thin(std::vector<Sample>* samples, int64_t limit) {
   *samples = std::move(kept);
 }
 
-// Decodes all; the size of the first image counts for all.
-void decode_all(const std::vector<Sample>& samples, ImageSet* set) {
+// "12 of 300 images were resized (40 x 30 ... 640 x 480) to 32 x 32".
+std::string resize_note(const std::vector<std::pair<int64_t, int64_t>>& sizes, int64_t n, Fit fit) {
+  int64_t changed = 0;
+  auto least = sizes[0], most = sizes[0];  // by area
+  const auto area = [](const auto& s) { return s.first * s.second; };
+  for (const auto& s : sizes) {
+    changed += s.first != n || s.second != n;
+    if (area(s) < area(least)) least = s;
+    if (area(s) > area(most)) most = s;
+  }
+  if (changed == 0) return "";
+  return str(changed, " of ", sizes.size(), " images (", least.first, " x ", least.second, " to ",
+             most.first, " x ", most.second, ") became ", n, " x ", n, ": ",
+             fit == Fit::crop ? "centre square" : "padded with black", ", bilinear");
+}
+
+// Decodes all. Without options.size the size of the first image counts for all.
+void decode_all(const std::vector<Sample>& samples, const FolderOptions& o, ImageSet* set) {
   const Tensor first = read_image(samples[0].path);
-  const int64_t h = first.size(1), w = first.size(2), n = static_cast<int64_t>(samples.size());
-  const int64_t image = 3 * h * w;
+  const bool fitted = o.size > 0;
+  const int64_t h = fitted ? o.size : first.size(1), w = fitted ? o.size : first.size(2);
+  const int64_t n = static_cast<int64_t>(samples.size()), image = 3 * h * w;
   set->images = Tensor::empty({n, 3, h, w}, DType::u8);
   set->labels = Tensor::empty({n}, DType::i64);
   std::vector<std::string> problems(samples.size());
+  std::vector<std::pair<int64_t, int64_t>> sizes(samples.size());  // width, height
   uint8_t* out = set->images.data<uint8_t>();
   int64_t* labels = set->labels.data<int64_t>();
   parallel_for(n, 16, [&](int64_t begin, int64_t end) {
@@ -73,10 +91,15 @@ void decode_all(const std::vector<Sample>& samples, ImageSet* set) {
       const Sample& s = samples[static_cast<size_t>(i)];
       labels[i] = s.label;
       try {
-        const Tensor t = read_image(s.path);
+        Tensor t = read_image(s.path);
+        sizes[static_cast<size_t>(i)] = {t.size(2), t.size(1)};
+        if (fitted) t = resize_to_square(t, o.size, o.fit);
         if (t.size(1) != h || t.size(2) != w)
-          throw_data_error(s.path, -1, str("an image of ", w, " x ", h, " as the first one"),
-                           str(t.size(2), " x ", t.size(1)), "resize all images to one size");
+          throw_data_error(s.path, -1,
+                           str("an image of ", w, " x ", h, ", the size of the first one (",
+                               samples[0].path, ")"),
+                           str(t.size(2), " x ", t.size(1)),
+                           "data.size=N brings all images to N x N (mtcki eval: --data-size N)");
         std::memcpy(out + i * image, t.raw(), static_cast<size_t>(image));
       } catch (const Error& e) {
         problems[static_cast<size_t>(i)] = e.what();
@@ -86,6 +109,7 @@ void decode_all(const std::vector<Sample>& samples, ImageSet* set) {
   });
   for (const std::string& p : problems)
     if (!p.empty()) throw DataError(p);
+  if (fitted) set->note = resize_note(sizes, o.size, o.fit);
 }
 
 void need_folder(const std::string& dir, const std::string& next) {
@@ -103,7 +127,7 @@ std::vector<std::string> lines_of(const std::string& path) {
   return out;
 }
 
-ImageSet folder_set(const std::string& root, const std::string& split, int64_t limit) {
+ImageSet folder_set(const std::string& root, const std::string& split, const FolderOptions& o) {
   std::string dir = root + "/" + split;
   if (split == "test" && !fs::is_directory(dir) && fs::is_directory(root + "/val"))
     dir = root + "/val";
@@ -130,12 +154,12 @@ ImageSet folder_set(const std::string& root, const std::string& split, int64_t l
                        "add images or remove the folder");
     for (const std::string& f : files) samples.push_back({f, static_cast<int64_t>(c)});
   }
-  thin(&samples, limit);
-  decode_all(samples, &set);
+  thin(&samples, o.limit);
+  decode_all(samples, o, &set);
   return set;
 }
 
-ImageSet tiny_imagenet_set(std::string dir, const std::string& split, int64_t limit) {
+ImageSet tiny_imagenet_set(std::string dir, const std::string& split, const FolderOptions& o) {
   if (!file_exists(dir + "/wnids.txt") && file_exists(dir + "/tiny-imagenet-200/wnids.txt"))
     dir += "/tiny-imagenet-200";
   if (!file_exists(dir + "/wnids.txt"))
@@ -186,8 +210,8 @@ ImageSet tiny_imagenet_set(std::string dir, const std::string& split, int64_t li
     }
     if (samples.empty()) throw_data_error(notes, -1, "lines", "none", "unpack the archive again");
   }
-  thin(&samples, limit);
-  decode_all(samples, &set);
+  thin(&samples, o.limit);
+  decode_all(samples, o, &set);
   return set;
 }
 
@@ -202,12 +226,14 @@ ImageSet guarded(const std::string& dir, const F& f) {
 
 }  // namespace
 
-ImageSet load_image_folder(const std::string& dir, const std::string& split, int64_t limit) {
-  return guarded(dir, [&] { return folder_set(dir, split, limit); });
+ImageSet load_image_folder(const std::string& dir, const std::string& split,
+                           const FolderOptions& options) {
+  return guarded(dir, [&] { return folder_set(dir, split, options); });
 }
 
-ImageSet load_tiny_imagenet(const std::string& dir, const std::string& split, int64_t limit) {
-  return guarded(dir, [&] { return tiny_imagenet_set(dir, split, limit); });
+ImageSet load_tiny_imagenet(const std::string& dir, const std::string& split,
+                            const FolderOptions& options) {
+  return guarded(dir, [&] { return tiny_imagenet_set(dir, split, options); });
 }
 
 }  // namespace mtcki::data

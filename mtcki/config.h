@@ -26,6 +26,8 @@ struct TrainConfig {
 
 struct DataConfig {
   std::string name = "cifar10", dir;
+  int64_t size = 0;                         // image files become size x size; 0: as they are
+  std::string fit = "crop";                 // crop | pad
   int64_t train_limit = 0, test_limit = 0;  // 0: all
   int64_t loader_threads = 1;
 };
@@ -103,6 +105,7 @@ struct MetricsConfig {
   std::string classifier_model;    // held-out classifier for FID-C / IS-C; empty: none
   std::string classifier_weights;  // empty: trained on the real set with [train]
   int64_t samples = 5000;
+  int64_t neighbours = 20;
 };
 
 struct RunConfig {

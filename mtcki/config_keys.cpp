@@ -57,6 +57,9 @@ void visit(Walk& w, DataConfig& c) {
         "real set: teachers train on it, everybody is tested on it (mtcki data list)")
       .key("dir", c.dir, "folder of its files; empty: $MTCKI_DATA_DIR/<name> or data/<name>")
       .inert()
+      .key("size", c.size, between(0, 4096),
+           "imagefolder, tiny-imagenet: bring every image to size x size; 0: they have one size")
+      .key("fit", c.fit, {"crop", "pad"}, "with size: the centre square, or all of it on black")
       .key("train_limit", c.train_limit, at_least(0), "use the first n training images; 0: all")
       .key("test_limit", c.test_limit, at_least(0), "use the first n test images; 0: all")
       .key("loader_threads", c.loader_threads, between(0, 64), "prefetch threads; 0: none")
@@ -191,7 +194,10 @@ void visit(Walk& w, MetricsConfig& c) {
   w.key("classifier_model", c.classifier_model,
         "held-out classifier of FID-C and IS-C; empty: these are not computed")
       .key("classifier_weights", c.classifier_weights, "its file; empty: trained as [train] says")
-      .key("samples", c.samples, at_least(2), "images compared");
+      .key("samples", c.samples, at_least(2), "images compared")
+      .key("neighbours", c.neighbours, between(0, 500),
+           "synthetic images that the report shows beside their nearest real ones; 0: none")
+      .inert();
 }
 
 void visit(Walk& w, RunConfig& c) {

@@ -36,6 +36,9 @@ void check_normalization(const std::string& who, const std::vector<double>& mean
 void preflight(const RunConfig& config) {
   parse_device(config.device);
   const data::DatasetInfo info = data::dataset_info(config.data.name);
+  if (config.data.size > 0 && !data::has_image_files(config.data.name))
+    throw UsageError(str("data.size: the images of ", config.data.name,
+                         " have one size; it is for imagefolder and tiny-imagenet"));
   const std::string dir =
       config.data.dir.empty() ? data::dataset_default_dir(config.data.name) : config.data.dir;
   std::error_code ec;
@@ -46,10 +49,15 @@ void preflight(const RunConfig& config) {
   spec.in_channels = info.channels;
   spec.image_size = info.image_size;
   spec.num_classes = info.num_classes;
+  if (config.data.size > 0) spec.image_size = config.data.size;  // which holds for every file
   if (spec.image_size == 0 || spec.num_classes == 0) {
     // The files say it: one image of the test part is enough.
     const data::ImageSet set =
-        data::load_dataset({config.data.name, config.data.dir, "test", 1, 0});
+        data::load_dataset({config.data.name, config.data.dir, "test", 1, 0, config.data.size});
+    if (set.images.size(2) != set.images.size(3))
+      throw DataError(str("dataset ", config.data.name, ": an image of ", set.images.size(3), " x ",
+                          set.images.size(2), " in \"", dir,
+                          "\"; networks need square ones: data.size=N brings all to N x N"));
     spec.in_channels = set.images.size(1);
     spec.image_size = set.images.size(2);
     spec.num_classes = set.num_classes();

@@ -5,7 +5,9 @@
 
 #include "data/atomic_file.h"
 #include "data/digest.h"
+#include "mtcki/console.h"
 #include "mtcki/evaluate.h"
+#include "tensor/ops/elementwise.h"
 
 namespace mtcki {
 
@@ -67,7 +69,11 @@ data::ImageSet RunContext::load(const char* split, int64_t limit) const {
   spec.split = split;
   spec.limit = limit;
   spec.seed = config_.seed;
-  return data::load_dataset(spec);
+  spec.size = config_.data.size;
+  spec.fit = config_.data.fit;
+  data::ImageSet set = data::load_dataset(spec);
+  if (!set.note.empty()) console::info(str(set.name, " ", split, ": ", set.note));
+  return set;
 }
 
 const data::ImageSet& RunContext::train() {
@@ -117,9 +123,25 @@ json RunContext::teacher_cards() {
   return cards;
 }
 
+const std::vector<Tensor>& RunContext::teacher_test_logits() {
+  if (teacher_logits_.empty())
+    for (size_t m = 0; m < teachers().size(); ++m)
+      teacher_logits_.push_back(
+          logits_of(test(), [&](const Tensor& x) { return teachers()[m].ask(x).logits.data(); }));
+  return teacher_logits_;
+}
+
 Tensor RunContext::fused_test_logits() {
-  if (!fused_.defined())
-    fused_ = logits_of(test(), [&](const Tensor& x) { return teachers().fused_logits(x); });
+  if (!fused_.defined()) {
+    const std::vector<double> w = teachers().weights();
+    for (size_t m = 0; m < w.size(); ++m) {
+      const Tensor z = mul(teacher_test_logits()[m], w[m]);
+      if (fused_.defined())
+        add_(fused_, z);
+      else
+        fused_ = z;
+    }
+  }
   return fused_;
 }
 

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "data/dataset.h"
 #include "mtcki/config.h"
@@ -53,6 +54,8 @@ class RunContext {
   // From teachers/NAME/model.safetensors.
   Teachers& teachers();
   nlohmann::json teacher_cards();
+  // On the real test set, computed once: f32 [N,K] per teacher, and their weighted sum.
+  const std::vector<Tensor>& teacher_test_logits();
   Tensor fused_test_logits();
 
   // UsageError naming the command that makes what is missing.
@@ -66,6 +69,7 @@ class RunContext {
   std::string folder_;
   std::optional<data::ImageSet> train_, test_;
   std::unique_ptr<Teachers> teachers_;
+  std::vector<Tensor> teacher_logits_;
   Tensor fused_;
 };
 

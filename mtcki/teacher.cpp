@@ -126,18 +126,4 @@ double Teachers::macs() const {
   return total;
 }
 
-Tensor Teachers::fused_logits(const Tensor& images) {
-  const std::vector<double> w = weights();
-  Tensor fused;
-  for (size_t m = 0; m < list_.size(); ++m) {
-    const Tensor z = mul(list_[m]->ask(images).logits.data(), w[m]);
-    if (fused.defined()) {
-      add_(fused, z);
-    } else {
-      fused = z;
-    }
-  }
-  return fused;
-}
-
 }  // namespace mtcki

@@ -84,8 +84,6 @@ class Teachers {
   const Teacher& operator[](size_t m) const { return *list_[m]; }
   std::vector<double> weights() const;  // normalised; UsageError when all are 0
   double macs() const;                  // of all
-  // Fused logits z̄ = Σ w_m z_m, without a graph.
-  Tensor fused_logits(const Tensor& images);
 
  private:
   std::vector<std::unique_ptr<Teacher>> list_;

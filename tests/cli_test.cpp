@@ -277,6 +277,18 @@ TEST_F(CliTest, WholeRunThenSkipsThenReports) {
   EXPECT_TRUE(fs::exists(dir_ / "png" / "009"));
   refused({"export", "images", folder.string(), "--out", (dir_ / "png").string()}, 2,
           "not an empty");
+  const std::string pupil = (folder / "students/pupil/model.safetensors").string();
+  const fs::path onnx = dir_ / "p.onnx";
+  EXPECT_EQ(run({"export", "weights", "--weights", pupil, "--out", onnx.string(), "--opset", "17",
+                 "--fold-bn"})
+                .code,
+            0);
+  EXPECT_THAT(read_file(onnx), Not(HasSubstr("BatchNormalization")));
+  refused(
+      {"export", "weights", "--weights", pupil, "--out", (dir_ / "p.npz").string(), "--fold-bn"}, 2,
+      "only for .onnx");
+  refused({"export", "weights", "--weights", pupil, "--out", onnx.string(), "--opset", "18"}, 2,
+          "--opset");
 }
 
 // SIGTERM: saved, exit 143, and the finished run equals the one that was never stopped.

@@ -27,7 +27,8 @@ struct RunOptions {
 int run_command(const RunOptions& options);
 
 struct EvalOptions {
-  std::string model, weights, data, data_dir, split = "test", name_map;
+  std::string model, weights, data, data_dir, data_fit = "crop", split = "test", name_map;
+  int64_t data_size = 0;
   std::vector<double> mean, std;
   int64_t limit = 0;
   bool json = false;
@@ -61,6 +62,8 @@ int data_get_command(const DataOptions& options);
 struct ExportWeightsOptions {
   std::string model, weights, name_map, out;
   int64_t classes = 10, channels = 3, size = 32;
+  int64_t opset = 13;  // .onnx only, as fold_bn
+  bool opset_given = false, fold_bn = false;
 };
 int export_weights_command(const ExportWeightsOptions& options);
 

@@ -1,9 +1,9 @@
 // export: weights and synthetic images for other programs.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
-
-#include <fmt/format.h>
 
 #include "data/image_file.h"
 #include "data/state_file.h"
@@ -22,6 +22,9 @@ int export_weights_command(const ExportWeightsOptions& o) {
   const std::string ending = fs::path(o.out).extension().string();
   if (ending != ".safetensors" && ending != ".npz" && ending != ".onnx")
     throw UsageError("--out \"" + o.out + "\": the name must end in .safetensors, .npz or .onnx");
+  if (ending != ".onnx" && (o.opset_given || o.fold_bn))
+    throw UsageError(
+        str(o.fold_bn ? "--fold-bn" : "--opset", ": only for .onnx, but --out is \"", o.out, "\""));
   std::error_code ec;
   if (!fs::is_regular_file(o.weights, ec))
     throw DataError("--weights \"" + o.weights + "\": no such file");
@@ -46,7 +49,7 @@ int export_weights_command(const ExportWeightsOptions& o) {
     const nn::StateDict state = net->state_dict();
     write_npz(o.out, data::NamedTensors(state.begin(), state.end()));
   } else {
-    write_onnx(o.out, *net, spec, card.normalization);
+    write_onnx(o.out, *net, spec, card.normalization, {o.opset, o.fold_bn});
   }
   std::printf("%s: %s, %lld parameters\n", o.out.c_str(), spec.name.c_str(),
               static_cast<long long>(net->parameter_count()));

@@ -134,6 +134,13 @@ int parse_and_run(int argc, char** argv) {
   eval->add_option("--data", eval_o.data, "data set (mtcki data list)")->required();
   eval->add_option("--data-dir", eval_o.data_dir,
                    "folder of its files; default: $MTCKI_DATA_DIR/NAME or data/NAME");
+  eval->add_option("--data-size", eval_o.data_size,
+                   "imagefolder, tiny-imagenet: bring every image to N x N; 0: they have one size")
+      ->check(CLI::Range(0, 4096));
+  eval->add_option("--data-fit", eval_o.data_fit,
+                   "with --data-size: crop (the centre square) or pad (all of it on black)")
+      ->check(CLI::IsMember({"crop", "pad"}))
+      ->capture_default_str();
   eval->add_option("--mean", eval_o.mean,
                    "input normalisation a,b,c; default: the file's metadata, else the data set's")
       ->delimiter(',');
@@ -212,6 +219,11 @@ int parse_and_run(int argc, char** argv) {
   exp_weights->add_option("--model", weights_o.model, "architecture; default: the file's metadata");
   exp_weights->add_option("--name-map", weights_o.name_map, "as for eval");
   exp_weights->add_option("--out", weights_o.out, "file to write")->required();
+  exp_weights->add_option("--opset", weights_o.opset, ".onnx: version of the operators, 13 to 17")
+      ->check(CLI::Range(13, 17))
+      ->capture_default_str();
+  exp_weights->add_flag("--fold-bn", weights_o.fold_bn,
+                        ".onnx: batch norms that follow a convolution become part of it");
   add_input_shape(exp_weights, &weights_o.classes, &weights_o.channels, &weights_o.size);
   CLI::App* exp_images = exp->add_subcommand("images", "a synthetic set as PNG files");
   exp_images->add_option("set", images_o.set, "run folder, or its synth/ folder")->required();
@@ -279,6 +291,7 @@ int parse_and_run(int argc, char** argv) {
   if (data->got_subcommand("list")) return data_list_command();
   if (data->got_subcommand("verify")) return data_verify_command(data_o);
   if (data->got_subcommand("get")) return data_get_command(data_o);
+  weights_o.opset_given = exp_weights->count("--opset") > 0;
   if (exp_weights->parsed()) return export_weights_command(weights_o);
   if (exp_images->parsed()) return export_images_command(images_o);
   if (report->parsed()) return report_command(report_o);

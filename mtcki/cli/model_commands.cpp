@@ -74,12 +74,13 @@ int eval_command(const EvalOptions& o) {
   }
   data::ImageSet set;
   const auto load_set = [&] {
-    set = data::load_dataset({o.data, o.data_dir, o.split, o.limit, 0});
+    set = data::load_dataset({o.data, o.data_dir, o.split, o.limit, 0, o.data_size, o.data_fit});
+    if (!set.note.empty()) console::info(o.data + ": " + set.note);
     spec.in_channels = set.images.size(1);
     spec.image_size = set.images.size(2);
     spec.num_classes = set.num_classes();
   };
-  const bool shape_known = info.image_size > 0 && info.num_classes > 0;
+  const bool shape_known = info.image_size > 0 && info.num_classes > 0 && o.data_size == 0;
   if (shape_known) {
     spec.in_channels = info.channels;
     spec.image_size = info.image_size;
