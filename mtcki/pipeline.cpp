@@ -6,6 +6,7 @@
 
 #include "data/atomic_file.h"
 #include "mtcki/adversarial_stage.h"
+#include "mtcki/confusion.h"
 #include "mtcki/distill.h"
 #include "mtcki/image_pool.h"
 #include "mtcki/run_context.h"
@@ -135,6 +136,16 @@ int64_t synthesis_stage(RunContext& run, RunLog& log, PipelineResult* out, Budge
   return result.images;
 }
 
+// For the report.
+void keep_confusion(RunContext& run, const std::string& dir, const std::string& sha,
+                    const std::string& model, const Tensor& test_logits) {
+  ConfusionMatrix m = confusion_matrix(test_logits, run.test().labels);
+  m.model = model;
+  m.class_names = run.class_names();
+  m.config_sha256 = sha;
+  write_confusion(dir, m);
+}
+
 StudentResult run_student(RunContext& run, const StudentConfig& s, RunLog& log, double* seconds,
                           Budget* budget) {
   const std::string dir = run.student_dir(s), sha = run.student_sha(s);
@@ -192,6 +203,7 @@ StudentResult run_student(RunContext& run, const StudentConfig& s, RunLog& log, 
                        fit.top1_best,
                        agreement(mine, run.fused_test_logits()),
                        student.net().parameter_count()};
+  keep_confusion(run, dir, sha, s.model, mine);
   write_marker(dir, sha,
                {{"top1", result.top1},
                 {"top5", result.top5},
@@ -249,6 +261,13 @@ PipelineResult run_pipeline(const RunConfig& config, const std::string& folder, 
   out.teachers = teachers_stage(run, log, &out);
   out.synthetic_images = synthesis_stage(run, log, &out, &budget);
   out.students = students_stage(run, log, &out, &budget);
+  for (size_t m = 0; m < config.teachers.size(); ++m) {
+    const TeacherConfig& t = config.teachers[m];
+    const std::string dir = run.teacher_dir(t), sha = run.teacher_sha(t);
+    const auto known = read_confusion(dir);
+    if (!known || known->config_sha256 != sha)
+      keep_confusion(run, dir, sha, t.model, run.teacher_test_logits()[m]);
+  }
   add_metrics(run, out, budget, log);
   return out;
 }

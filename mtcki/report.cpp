@@ -15,6 +15,8 @@
 #include "mtcki/metrics_file.h"
 #include "mtcki/progress.h"
 #include "mtcki/report_chart.h"
+#include "mtcki/report_confusion.h"
+#include "mtcki/report_neighbours.h"
 #include "tensor/allocator.h"
 #include "tensor/error.h"
 
@@ -38,7 +40,10 @@ figcaption{font-weight:600;font-size:14px;margin-bottom:4px}svg{width:100%;heigh
 .line{fill:none;stroke-width:1.6;stroke-linejoin:round}.legend{display:flex;flex-wrap:wrap;gap:2px 14px;font-size:12.5px;color:var(--soft)}.key b{color:var(--fg);font-weight:600}.key i{display:inline-block;width:14px;height:3px;margin-right:5px;vertical-align:middle}
 .line.s0{stroke:#0072b2}.line.s1{stroke:#e69f00}.line.s2{stroke:#009e73}.line.s3{stroke:#cc79a7}.line.s4{stroke:#56b4e9}.line.s5{stroke:#d55e00}.line.s6{stroke:#b8a800}.line.s7{stroke:var(--fg)}
 .dot.s0,i.s0{fill:#0072b2;background:#0072b2}.dot.s1,i.s1{fill:#e69f00;background:#e69f00}.dot.s2,i.s2{fill:#009e73;background:#009e73}.dot.s3,i.s3{fill:#cc79a7;background:#cc79a7}.dot.s4,i.s4{fill:#56b4e9;background:#56b4e9}.dot.s5,i.s5{fill:#d55e00;background:#d55e00}.dot.s6,i.s6{fill:#b8a800;background:#b8a800}.dot.s7,i.s7{fill:var(--fg);background:var(--fg)}
-img{max-width:100%;image-rendering:pixelated;border-radius:4px;display:block}figure.shot img{width:100%}pre{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:12px;overflow:auto;font-size:12.5px}details{margin:8px 0}summary{cursor:pointer;font-weight:600}
+img{max-width:100%;image-rendering:pixelated;border-radius:4px;display:block}
+.cm td,.cm th{border:0;padding:3px 4px;text-align:center;vertical-align:middle;font-size:12.5px}.cm th{font-weight:400;text-align:right}.cm th[scope=col]{vertical-align:bottom;padding:4px 2px}.cm th span{writing-mode:vertical-rl;transform:rotate(180deg)}
+.cm td.d{background:rgba(0,114,178,var(--a))}.cm td.x{background:rgba(213,94,0,var(--a))}.cm td.h{color:#fff}.wide{overflow-x:auto}.cm img{width:100%}
+.nn{display:flex;gap:10px}.nn div{flex:1;min-width:0}.nn img{width:100%}.nn div:first-child{border-right:1px solid var(--line);padding-right:10px}.nn small{display:block;line-height:1.3;margin-top:3px;overflow-wrap:anywhere}figure.shot img{width:100%}pre{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:12px;overflow:auto;font-size:12.5px}details{margin:8px 0}summary{cursor:pointer;font-weight:600}
 )";
 
 struct Sample {
@@ -416,6 +421,11 @@ std::string report_html(const std::vector<std::string>& folders, const ReportOpt
   section("Curves", curves_section(runs));
   section("Images",
           each([&](const Run& r) { return images_section(r, options.image_bytes / runs.size()); }));
+  const size_t share = options.image_bytes / runs.size() / 6;
+  section("Confusion on the test set",
+          each([share](const Run& r) { return confusion_section(r.folder, share); }));
+  section("Nearest real images",
+          each([share](const Run& r) { return neighbours_section(r.folder, share); }));
   section("Synthetic set", each(synth_section));
   section("Warnings", each(warnings_section));
   section("Run", each(head_section));

@@ -6,8 +6,10 @@
 #include <chrono>
 #include <filesystem>
 
+#include "data/digest.h"
 #include "mtcki/image_pool.h"
 #include "mtcki/metrics.h"
+#include "mtcki/neighbours.h"
 #include "mtcki/train.h"
 #include "tensor/allocator.h"
 #include "tensor/ops/index.h"
@@ -59,13 +61,38 @@ data::ImageSet spread(const data::ImageSet& set, int64_t limit) {
   return out;
 }
 
+// metrics/neighbours.safetensors, for the report; made again only when something it depends on
+// changed. The training set may be absent: then there is nothing to show.
+void show_neighbours(RunContext& run, const data::ImageSet& synthetic, Teacher* classifier,
+                     RunLog& log) {
+  const MetricsConfig& c = run.config().metrics;
+  if (c.neighbours == 0) return;
+  const std::string dir = run.folder() + "/metrics", path = dir + "/neighbours.safetensors";
+  const std::string inputs =
+      data::sha256_hex(str(run.synthesis_sha(), " ", run.classifier_sha(), " ", c.neighbours));
+  if (const auto known = read_neighbours(path); known && known->inputs == inputs) return;
+  const data::ImageSet* train = nullptr;
+  try {
+    train = &run.train();
+  } catch (const DataError& e) {
+    log.info(str("no nearest real images in the report: ", e.what()));
+    return;
+  }
+  NeighbourDisplay display =
+      find_neighbours(synthetic, *train, run.test(), classifier, c.neighbours);
+  display.inputs = inputs;
+  std::filesystem::create_directories(dir);
+  write_neighbours(path, display);
+}
+
 }  // namespace
 
 void add_metrics(RunContext& run, PipelineResult& result, const Budget& budget, RunLog& log) {
   const auto start = std::chrono::steady_clock::now();
   auto& out = result.metrics;
   const int64_t limit = run.config().metrics.samples;
-  const data::ImageSet synthetic = spread(ImagePool::open(run.folder() + "/synth").load(), limit);
+  const data::ImageSet pool = ImagePool::open(run.folder() + "/synth").load();
+  const data::ImageSet synthetic = spread(pool, limit);
   const data::ImageSet real = spread(run.test(), limit);
   const std::unique_ptr<Teacher> judge = held_out_classifier(run, log);
   Teacher& describer = judge ? *judge : run.teachers()[0];
@@ -90,6 +117,7 @@ void add_metrics(RunContext& run, PipelineResult& result, const Budget& budget, 
   out.emplace_back("peak_memory_bytes", static_cast<double>(usage.ru_maxrss) * 1024.0);
   out.emplace_back("peak_tensor_bytes", static_cast<double>(memory_stats().peak));
   for (const auto& [name, value] : out) log.metrics("metrics", 0, 0, "eval", {{name, value}});
+  show_neighbours(run, pool, judge.get(), log);
   result.seconds["metrics"] +=
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }

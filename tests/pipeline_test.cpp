@@ -11,7 +11,9 @@
 #include <set>
 #include <sstream>
 
+#include "mtcki/confusion.h"
 #include "mtcki/image_pool.h"
+#include "mtcki/neighbours.h"
 #include "mtcki/stage_control.h"
 
 namespace mtcki {
@@ -263,6 +265,28 @@ TEST(Pipeline, HeldOutClassifierGivesFidAndIs) {
   EXPECT_GT(metrics["fid_c"], 0);
   EXPECT_GE(metrics["is_c"], 1);
   EXPECT_LE(metrics["is_c"], 10);
+  // What the report shows of the real sets agrees with the numbers.
+  for (const auto& [dir, top1] :
+       {std::pair<std::string, double>{"/teachers/second", r.teachers[1].top1},
+        {"/students/s", r.students[0].top1}}) {
+    const auto matrix = read_confusion(folder + dir);
+    ASSERT_TRUE(matrix) << dir;
+    EXPECT_EQ(matrix->total(), 40);
+    EXPECT_DOUBLE_EQ(100.0 * static_cast<double>(matrix->correct()) / 40, top1) << dir;
+  }
+  const std::string neighbours = folder + "/metrics/neighbours.safetensors";
+  const auto shown = read_neighbours(neighbours);
+  ASSERT_TRUE(shown);
+  EXPECT_EQ(shown->size(), 20);
+  EXPECT_EQ(shown->searched, 64);
+  EXPECT_EQ(shown->space, "features of the held-out classifier (vgg8_w0.125)");
+  // Made again only when asked for differently.
+  const auto written = fs::last_write_time(neighbours);
+  run_pipeline(config, folder, log);
+  EXPECT_EQ(fs::last_write_time(neighbours), written);
+  config.metrics.neighbours = 4;
+  run_pipeline(config, folder, log);
+  EXPECT_EQ(read_neighbours(neighbours)->size(), 4);
   fs::remove_all(folder);
 }
 
