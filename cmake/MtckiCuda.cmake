@@ -151,7 +151,9 @@ function(mtcki_cuda_backends)
     endif()
     set(default mtcki_cuda_native)
   endif()
-  # A cycle of static libraries on purpose: ops call kernels, kernels read tensors.
+  # A cycle of static libraries on purpose: ops call kernels, kernels read tensors. Only the default one is installed.
   target_link_libraries(mtcki_tensor INTERFACE
-    $<IF:$<BOOL:$<TARGET_PROPERTY:MTCKI_EMULATED_CUDA>>,mtcki_cuda_emulated,${default}>)
+    $<BUILD_INTERFACE:$<IF:$<BOOL:$<TARGET_PROPERTY:MTCKI_EMULATED_CUDA>>,mtcki_cuda_emulated,${default}>>
+    $<INSTALL_INTERFACE:mtcki::cuda>)
+  set_target_properties(mtcki_tensor PROPERTIES MTCKI_DEFAULT_CUDA ${default})
 endfunction()

@@ -1,13 +1,15 @@
 # Flags that every target of the project gets, through the interface target mtcki_options.
 add_library(mtcki_options INTERFACE)
-target_include_directories(mtcki_options INTERFACE ${CMAKE_SOURCE_DIR})
-# Flags of the host compiler; nvcc gets the warnings through -Xcompiler.
+target_include_directories(mtcki_options INTERFACE $<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}>)
+target_compile_features(mtcki_options INTERFACE cxx_std_20)
+# Flags of the host compiler; nvcc gets the warnings through -Xcompiler. Users of the installed libraries get no
+# warnings, but the flags below: headers hold code that depends on them.
 set(_cxx $<COMPILE_LANGUAGE:CXX>)
-target_compile_options(mtcki_options INTERFACE $<${_cxx}:-Wall;-Wextra;-Wpedantic;-Wshadow>
-                       $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra>)
+target_compile_options(mtcki_options INTERFACE $<BUILD_INTERFACE:$<${_cxx}:-Wall;-Wextra;-Wpedantic;-Wshadow>>
+                       $<BUILD_INTERFACE:$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra>>)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   # GCC 12 warns falsely on std::string concatenation (GCC bug 105651).
-  target_compile_options(mtcki_options INTERFACE $<${_cxx}:-Wno-restrict>)
+  target_compile_options(mtcki_options INTERFACE $<BUILD_INTERFACE:$<${_cxx}:-Wno-restrict>>)
 endif()
 if(MTCKI_ARCH)
   # PUBLIC for the whole project: the channel block of blocked layouts follows the vector width.
