@@ -21,7 +21,7 @@ struct RunOptions {
   std::vector<std::string> argv;
   ComputeOptions compute;
   bool device_given = false, threads_given = false;
-  bool fresh = false, print_config = false, help_config = false, check = false;
+  bool fresh = false, print_config = false, help_config = false, check = false, dry_run = false;
   bool no_tensorboard = false;
 };
 int run_command(const RunOptions& options);

@@ -50,6 +50,11 @@ CLI::App* add_run(CLI::App* app, const char* name, const char* what, RunOptions*
       ->type_name("FILE|KEY=VALUE");
   s->add_flag("--fresh", o->fresh, "start over: empties the run folder first");
   s->add_flag("--check", o->check, "check configuration, files and models, compute nothing");
+  if (std::string(name) == "run")
+    s->add_flag(
+        "--dry-run", o->dry_run,
+        "run a few steps of each stage, print what time, memory and disk the whole will take, "
+        "and leave nothing behind");
   s->add_flag("--print-config", o->print_config, "print the resolved configuration and stop");
   s->add_flag("--help-config", o->help_config, "print every key of the configuration and stop");
   s->add_flag("--no-tensorboard", o->no_tensorboard, "write no TensorBoard event files");

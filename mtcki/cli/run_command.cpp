@@ -6,6 +6,7 @@
 #include "mtcki/cli/commands.h"
 #include "mtcki/config.h"
 #include "mtcki/console.h"
+#include "mtcki/dry_run.h"
 #include "mtcki/pipeline.h"
 #include "mtcki/preflight.h"
 #include "mtcki/report.h"
@@ -75,6 +76,10 @@ int run_command(const RunOptions& o) {
     return 0;
   }
   install_signal_handlers();
+  if (o.dry_run) {
+    std::fputs(dry_run_table(dry_run(config)).c_str(), stdout);
+    return 0;
+  }
   RunFolder folder(config, o.argv, o.fresh);
   RunLog log(folder.path(), config.tensorboard);
   const auto close_with = [&](const std::string& status, int code) {
