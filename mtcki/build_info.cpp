@@ -4,6 +4,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include <ctime>
 #include <fstream>
 
 #include "tensor/allocator.h"
@@ -63,6 +64,15 @@ MachineInfo machine_info() {
   utsname u{};
   if (uname(&u) == 0) m.system = str(u.sysname, " ", u.release, " ", u.machine);
   return m;
+}
+
+std::string utc_now() {
+  const std::time_t now = std::time(nullptr);
+  std::tm tm{};
+  gmtime_r(&now, &tm);
+  char buffer[32];
+  std::strftime(buffer, sizeof buffer, "%Y-%m-%dT%H:%M:%SZ", &tm);
+  return buffer;
 }
 
 std::vector<std::pair<std::string, std::string>> info_lines() {

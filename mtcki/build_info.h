@@ -27,6 +27,8 @@ struct MachineInfo {
 };
 MachineInfo machine_info();
 
+std::string utc_now();  // "2026-01-31T12:00:00Z"
+
 // Both as (label, value) lines, in the order that `mtcki info` shows.
 std::vector<std::pair<std::string, std::string>> info_lines();
 

@@ -5,8 +5,9 @@
 
 #include <cstdio>
 #include <cstdlib>
-#include <ctime>
 #include <mutex>
+
+#include "mtcki/build_info.h"
 
 namespace mtcki::console {
 
@@ -16,15 +17,6 @@ std::mutex mutex;
 bool quiet_mode = false, silent_mode = false;
 std::FILE* log_file = nullptr;
 std::string shown;  // the status line now on the terminal
-
-std::string clock_text() {
-  const std::time_t now = std::time(nullptr);
-  std::tm tm{};
-  gmtime_r(&now, &tm);
-  char buffer[32];
-  std::strftime(buffer, sizeof buffer, "%Y-%m-%dT%H:%M:%SZ", &tm);
-  return buffer;
-}
 
 void erase_status() {
   if (!shown.empty()) std::fputs("\r\033[K", stderr);
@@ -70,7 +62,7 @@ void line(Level level, const std::string& text) {
   const char* const colors[] = {"", "\033[33m", "\033[31m"};
   const int l = static_cast<int>(level);
   if (log_file) {
-    std::fprintf(log_file, "%s %s%s\n", clock_text().c_str(), names[l], text.c_str());
+    std::fprintf(log_file, "%s %s%s\n", utc_now().c_str(), names[l], text.c_str());
     std::fflush(log_file);
   }
   if (silent_mode || (level == Level::info && quiet_mode)) return;

@@ -1,33 +1,23 @@
-// What the profiler recorded, as tables, CSV and a Chrome trace.
+// A profile as text, CSV and a trace; two profiles side by side.
 #pragma once
 
 #include <string>
 #include <vector>
 
-#include "tensor/profiler.h"
+#include "mtcki/profile.h"
 
 namespace mtcki {
 
-struct CostRow {
-  std::string key;
-  int64_t calls = 0;
-  double self_us = 0, flops = 0, bytes = 0;
-  double gflops() const { return self_us > 0 ? flops / self_us * 1e-3 : 0; }
-  double gbytes() const { return self_us > 0 ? bytes / self_us * 1e-3 : 0; }
-};
-
-enum class CostBy { op, module, stage };
-// Sums of self time (nested scopes excluded), largest first. Ops of backward passes are rows of
-// their own, "conv2d (backward)"; so are modules and stages without a name, "(none)".
-std::vector<CostRow> cost_table(const std::vector<profiler::Event>& events, CostBy by);
-
-// Columns: time, share of wall_us, calls, GFLOP/s, GB/s. Per step, when steps > 1. rows 0: all; the
-// rest is summed into one line. The last lines: profiled total, wall time and what no op accounts
-// for.
-std::string cost_text(const std::vector<CostRow>& table, const std::string& title, double wall_us,
-                      int64_t steps, int64_t rows);
-std::string cost_csv(const std::vector<profiler::Event>& events, double wall_us, int64_t steps);
-// For chrome://tracing and ui.perfetto.dev.
+// One line per row: op, module, operand, calls per step, µs and share of the step, GFLOP/s, GB/s,
+// floor, % of the roof, bound, headroom, kernel; columns that say nothing are left out. Then the
+// sums against the measured step. most 0: all rows; else the rest is summed into one line.
+std::string profile_text(const Profile& profile, ProfileBy by, int64_t most);
+// All rows by layer, every field.
+std::string profile_csv(const Profile& profile);
+// For chrome://tracing and ui.perfetto.dev: a process for the host and one per device, memory as a
+// counter, an arrow from the host's part of an op to the device's.
 std::string chrome_trace(const std::vector<profiler::Event>& events);
+// What changed from a to b: time per step of each group, largest change first.
+std::string profile_diff(const Profile& a, const Profile& b, ProfileBy by, int64_t most);
 
 }  // namespace mtcki

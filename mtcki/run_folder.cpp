@@ -10,7 +10,6 @@
 #include <cerrno>
 #include <cmath>
 #include <cstring>
-#include <ctime>
 #include <filesystem>
 #include <fstream>
 
@@ -28,15 +27,6 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 namespace {
-
-std::string now_text() {
-  const std::time_t now = std::time(nullptr);
-  std::tm tm{};
-  gmtime_r(&now, &tm);
-  char buffer[32];
-  std::strftime(buffer, sizeof buffer, "%Y-%m-%dT%H:%M:%SZ", &tm);
-  return buffer;
-}
 
 // Empties a run's folder except for its lock. Refuses what does not look like one.
 void empty_folder(const std::string& path) {
@@ -111,7 +101,7 @@ RunFolder::RunFolder(const RunConfig& config, const std::vector<std::string>& ar
     // An attempt that never ended was killed.
     for (json& a : manifest_["attempts"])
       if (a.is_object() && a.value("status", "") == "running") a["status"] = "killed";
-    manifest_["attempts"].push_back({{"argv", argv}, {"start", now_text()}, {"status", "running"}});
+    manifest_["attempts"].push_back({{"argv", argv}, {"start", utc_now()}, {"status", "running"}});
     write_manifest();
   } catch (...) {
     close(lock_);
@@ -154,7 +144,7 @@ void RunFolder::finish(const std::string& status, int exit_code,
   json& attempt = manifest_["attempts"].back();
   attempt["status"] = status;
   attempt["exit_code"] = exit_code;
-  attempt["end"] = now_text();
+  attempt["end"] = utc_now();
   if (!attempt.contains("peak_memory_bytes")) {  // else write_result() has it
     rusage usage{};
     getrusage(RUSAGE_SELF, &usage);

@@ -26,7 +26,7 @@ struct EventPair {
 struct Scope {
   profiler::Event event;
   Device device;
-  double host_start_us = 0, child_host_us = 0;
+  double child_host_us = 0;
   std::optional<EventPair> timing;
 };
 
@@ -160,7 +160,7 @@ void ProfileScope::begin(const char* op, double flops, const Traffic& traffic) {
       if (!e.captured) scope.timing = take_pair();
     }
     // Last, so that what was done above is in no one's time.
-    e.start_us = scope.host_start_us = now_us();
+    e.start_us = e.host_start_us = now_us();
     if (scope.timing) scope.timing->start.record();
   }
   open_scopes.push_back(std::move(scope));
@@ -174,7 +174,7 @@ void ProfileScope::end() {
     if (active()) {
       profiler::Event& e = scope.event;
       if (scope.timing) scope.timing->stop.record();
-      const double host_us = now_us() - scope.host_start_us;
+      const double host_us = now_us() - e.host_start_us;
       e.host_us = host_us - scope.child_host_us;
       if (scope.device.is_cpu()) e.duration_us = host_us;
       e.memory = memory_stats(scope.device).in_use;

@@ -41,7 +41,7 @@ struct Event {
   int64_t id = 0, parent = -1;  // of this scope, of the one around it on the same thread
   int64_t step = 0;             // set_step()
   double start_us = 0, duration_us = 0, self_us = 0;  // on the device
-  double host_us = 0;                                 // of the host, nested scopes excluded
+  double host_start_us = 0, host_us = 0;              // of the host; host_us excludes nested scopes
   double flops = 0, bytes = 0;
   size_t memory = 0;  // bytes in use on the device afterwards
 };

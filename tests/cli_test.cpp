@@ -132,7 +132,7 @@ TEST_F(CliTest, HelpOfEveryCommandExplainsItsFlags) {
   const Outcome top = run({"--help"});
   EXPECT_EQ(top.code, 0);
   for (const std::string command : {"run", "train", "invert", "distill", "eval", "report",
-                                    "summary", "profile", "data", "export", "info"}) {
+                                    "summary", "profile", "roof", "data", "export", "info"}) {
     EXPECT_THAT(top.out, HasSubstr("  " + command + " "));
     const Outcome o = run({command, "--help"});
     EXPECT_EQ(o.code, 0) << command;
@@ -152,7 +152,8 @@ TEST_F(CliTest, UnknownFlagsAndCommandsSuggest) {
   refused({"data", "lsit"}, 2, "did you mean \"list\"?");
   refused({"eval", "--weights", "x"}, 2, "--data is required");
   refused({"profile", "--batch", "many"}, 2, "--batch");
-  refused({"profile", "--train", "--eval"}, 2, "");
+  refused({"profile", "--step", "tarin"}, 2, "--step");
+  refused({"profile", "--level", "kernels", "--device", "cpu"}, 2, "--level kernels");
   refused({"eval", "--weights", "x", "--data", "cifra10"}, 2, "did you mean \"cifar10\"?");
   refused({"summary", "--model", "resnet21"}, 2, "resnet20");
   EXPECT_EQ(run({}).code, 2);
@@ -357,17 +358,35 @@ TEST_F(CliTest, SummaryTotals) {
   refused({"summary", "--generator", "cmi", "--nz", "0"}, 2, "--nz");
 }
 
-TEST_F(CliTest, ProfileWritesTraceAndCsv) {
-  const std::string trace = (dir_ / "t.json").string(), csv = (dir_ / "t.csv").string();
-  for (const std::string mode : {"--train", "--eval", "--inversion"}) {
-    const Outcome o = run({"profile", "--model", "resnet8", "--batch", "2", "--steps", "1", mode,
-                           "--threads", "1", "--trace", trace, "--csv", csv});
-    EXPECT_EQ(o.code, 0) << o.err;
-    EXPECT_THAT(o.out, HasSubstr("conv2d"));
-    EXPECT_THAT(o.out, HasSubstr("GFLOP/s"));
+TEST_F(CliTest, ProfileWritesItsFilesAndReadsTheRoof) {
+  const auto path = [&](const char* name) { return (dir_ / name).string(); };
+  const std::string roof = path("cache/roof.json"), csv = path("p.csv"), trace = path("t.json");
+  Outcome o = run({"roof", "--device", "cpu", "--threads", "1", "--megabytes", "1", "--gemm", "64",
+                   "--repeats", "1", "--out", roof});
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.out, HasSubstr("copy_gbs"));
+  for (const std::string step : {"train", "inference", "inversion", "synthesis", "distill"}) {
+    const std::string json = path((step + ".json").c_str());
+    o = run({"profile", "--model", "resnet8",   "--batch", "20",       "--steps", "1",
+             "--step",  step,      "--threads", "1",       "--device", "cpu",     "--roof",
+             roof,      "--trace", trace,       "--csv",   csv,        "--json",  json});
+    EXPECT_EQ(o.code, 0) << step << o.err;
+    EXPECT_THAT(o.out, HasSubstr("conv2d")) << step;
+    EXPECT_THAT(o.out, HasSubstr("headroom us")) << step;
+    EXPECT_THAT(o.out, HasSubstr("profile_overhead")) << step;
     EXPECT_GT(nlohmann::json::parse(read_file(trace))["traceEvents"].size(), 10u);
-    EXPECT_THAT(read_file(csv), HasSubstr("module,"));
+    EXPECT_THAT(read_file(csv), HasSubstr("\nconv2d,"));
+    const auto profile = nlohmann::json::parse(read_file(json));
+    EXPECT_EQ(profile["schema"], "mtcki-profile/1");
+    EXPECT_EQ(profile["step"], step);
+    EXPECT_GT(profile["floor_us"], 0.0);
   }
+  o = run({"profile", "diff", path("inference.json"), path("train.json"), "--by", "op"});
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.out, HasSubstr("conv2d_grad_weight"));
+  EXPECT_THAT(o.out, HasSubstr("new"));
+  refused({"profile", "diff", csv, csv}, 3, "not a profile");
+  refused({"profile", "--roof", csv, "--batch", "2"}, 3, "not a roof file");
 }
 
 }  // namespace

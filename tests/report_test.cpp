@@ -14,7 +14,6 @@
 #include <regex>
 
 #include "mtcki/console.h"
-#include "mtcki/profile_report.h"
 #include "mtcki/report_chart.h"
 #include "mtcki/run_log.h"
 #include "tensor/error.h"
@@ -201,45 +200,6 @@ TEST(Chart, Base64AndEscape) {
   EXPECT_EQ(base64("foobar"), "Zm9vYmFy");
   EXPECT_EQ(base64(std::string("\xff\xfe\x00", 3)), "//4A");
   EXPECT_EQ(html_escape("<a href=\"x\">&'\x01"), "&lt;a href=&quot;x&quot;&gt;&amp;&#39; ");
-}
-
-profiler::Event event(const char* op, const char* module, double self, double flops,
-                      bool backward) {
-  profiler::Event e;
-  e.op = op;
-  e.module = module;
-  e.stage = "s";
-  e.self_us = e.duration_us = self;
-  e.flops = flops;
-  e.bytes = 1000;
-  e.backward = backward;
-  return e;
-}
-
-TEST(ProfileReport, TablesCsvAndTrace) {
-  const std::vector<profiler::Event> events = {
-      event("conv2d", "conv1", 100, 2e5, false), event("conv2d", "conv,2", 300, 6e5, false),
-      event("conv2d", "conv1", 50, 1e5, true), event("relu", "", 10, 0, false)};
-  const auto by_op = cost_table(events, CostBy::op);
-  ASSERT_EQ(by_op.size(), 3u);
-  EXPECT_EQ(by_op[0].key, "conv2d");
-  EXPECT_EQ(by_op[0].calls, 2);
-  EXPECT_DOUBLE_EQ(by_op[0].self_us, 400);
-  EXPECT_DOUBLE_EQ(by_op[0].gflops(), 2.0);
-  EXPECT_DOUBLE_EQ(by_op[0].gbytes(), 0.005);
-  EXPECT_EQ(by_op[1].key, "conv2d (backward)");
-  EXPECT_EQ(cost_table(events, CostBy::stage)[0].calls, 4);
-  const std::string text = cost_text(by_op, "by op", 1000, 1, 1);
-  EXPECT_THAT(text, HasSubstr("40.0%"));
-  EXPECT_THAT(text, HasSubstr("(2 more)"));
-  EXPECT_THAT(text, HasSubstr("outside any op"));
-  const std::string csv = cost_csv(events, 1000, 1);
-  EXPECT_THAT(csv, HasSubstr("op,conv2d,2,400.000,0.4"));
-  EXPECT_THAT(csv, HasSubstr("module,\"conv,2\",1,"));
-  const auto trace = nlohmann::json::parse(chrome_trace(events));
-  ASSERT_EQ(trace["traceEvents"].size(), 4u);
-  EXPECT_EQ(trace["traceEvents"][0]["ph"], "X");
-  EXPECT_EQ(trace["traceEvents"][1]["dur"], 300.0);
 }
 
 }  // namespace

@@ -45,12 +45,28 @@ struct SummaryOptions {
 int summary_command(const SummaryOptions& options);
 
 struct ProfileOptions {
-  std::string model = "wrn16_1", mode = "train", trace, csv;
+  std::string step = "train", model = "wrn16_1", by = "layer", level = "ops";
+  std::string roof, json, trace, csv;  // files
+  std::vector<std::string> teachers;
   int64_t batch = 128, steps = 5, rows = 20;
   int64_t classes = 10, channels = 3, size = 32;
   ComputeOptions compute;
 };
 int profile_command(const ProfileOptions& options);
+
+struct ProfileDiffOptions {
+  std::string before, after, by = "layer";
+  int64_t rows = 20;
+};
+int profile_diff_command(const ProfileDiffOptions& options);
+
+struct RoofCommandOptions {
+  std::string out;
+  int64_t megabytes = 256, gemm = 0;
+  int repeats = 5;
+  ComputeOptions compute;
+};
+int roof_command(const RoofCommandOptions& options);
 
 struct DataOptions {
   std::string name, dir;

@@ -9,6 +9,7 @@
 #include "mtcki/cli/commands.h"
 #include "mtcki/console.h"
 #include "mtcki/run_log.h"
+#include "mtcki/workload.h"
 #include "tensor/error.h"
 #include "tensor/nearest_name.h"
 
@@ -32,6 +33,15 @@ void add_input_shape(CLI::App* app, int64_t* classes, int64_t* channels, int64_t
       ->capture_default_str();
   app->add_option("--size", *size, "image height and width")
       ->check(CLI::IsMember({28, 32, 64}))
+      ->capture_default_str();
+}
+
+void add_table(CLI::App* app, std::string* by, int64_t* rows) {
+  app->add_option("--by", *by, "lines by layer, op, module or stage")
+      ->check(CLI::IsMember({"layer", "op", "module", "stage"}))
+      ->capture_default_str();
+  app->add_option("--rows", *rows, "lines of the table; 0: all")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
 }
 
@@ -176,31 +186,57 @@ int parse_and_run(int argc, char** argv) {
   add_input_shape(summary, &summary_o.classes, &summary_o.channels, &summary_o.size);
 
   ProfileOptions profile_o;
-  bool mode_train = false, mode_eval = false, mode_inversion = false;
-  CLI::App* profile =
-      app.add_subcommand("profile", "time, GFLOP/s and GB/s per op, module and stage of a step");
-  profile->add_option("--model", profile_o.model, "classifier (the teacher with --inversion)")
+  CLI::App* profile = app.add_subcommand(
+      "profile", "what each op of a step costs, and how far it is from the machine's roof");
+  profile->require_subcommand(0, 1);
+  profile->add_option("--step", profile_o.step, "train, inference, inversion, synthesis or distill")
+      ->check(CLI::IsMember(workload_steps()))
       ->capture_default_str();
+  profile->add_option("--model", profile_o.model, "network; distill: the student")
+      ->capture_default_str();
+  profile
+      ->add_option("--teachers", profile_o.teachers,
+                   "inversion, synthesis, distill: teachers a,b,c; default: the model")
+      ->delimiter(',');
   profile->add_option("--batch", profile_o.batch, "images per step")
       ->check(CLI::Range(2, 65536))
       ->capture_default_str();
-  auto* mode = profile->add_option_group("what is measured");
-  mode->add_flag("--train", mode_train, "forward, cross-entropy, backward, SGD (default)");
-  mode->add_flag("--eval", mode_eval, "forward only");
-  mode->add_flag("--inversion", mode_inversion,
-                 "generator, frozen teacher, statistics loss, backward to latents and generator");
-  mode->require_option(0, 1);
-  profile->add_option("--steps", profile_o.steps, "steps measured, after two of warm-up")
+  profile->add_option("--steps", profile_o.steps, "steps measured, after three of warm-up")
       ->check(CLI::Range(1, 10000))
       ->capture_default_str();
-  profile->add_option("--rows", profile_o.rows, "lines per table; 0: all")
-      ->check(CLI::NonNegativeNumber)
+  profile
+      ->add_option("--level", profile_o.level,
+                   "ops: a time for each op; kernels: for each GPU kernel, through CUPTI")
+      ->check(CLI::IsMember({"ops", "kernels"}))
       ->capture_default_str();
+  profile->add_option("--roof", profile_o.roof, "roof file; default: where mtcki roof writes");
+  profile->add_option("--json", profile_o.json, "write the profile, for mtcki profile diff");
   profile->add_option("--trace", profile_o.trace,
                       "write a trace for chrome://tracing or ui.perfetto.dev");
-  profile->add_option("--csv", profile_o.csv, "write the tables as CSV");
+  profile->add_option("--csv", profile_o.csv, "write all rows as CSV");
   add_input_shape(profile, &profile_o.classes, &profile_o.channels, &profile_o.size);
   add_compute(profile, &profile_o.compute);
+  add_table(profile, &profile_o.by, &profile_o.rows);
+  ProfileDiffOptions diff_o;
+  CLI::App* diff = profile->add_subcommand("diff", "what changed between two profiles");
+  diff->add_option("before", diff_o.before, "file of mtcki profile --json")->required();
+  diff->add_option("after", diff_o.after, "likewise")->required();
+  add_table(diff, &diff_o.by, &diff_o.rows);
+
+  RoofCommandOptions roof_o;
+  CLI::App* roof = app.add_subcommand(
+      "roof", "measures bandwidth and arithmetic of this machine, for mtcki profile");
+  roof->add_option("--out", roof_o.out, "file; default: the cache folder");
+  roof->add_option("--megabytes", roof_o.megabytes, "of each array copied (GPU: four times that)")
+      ->check(CLI::Range(1, 1 << 16))
+      ->capture_default_str();
+  roof->add_option("--gemm", roof_o.gemm, "size of the products; 0: 2048, on a GPU 8192")
+      ->check(CLI::Range(0, 1 << 15))
+      ->capture_default_str();
+  roof->add_option("--repeats", roof_o.repeats, "the best of them counts")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  add_compute(roof, &roof_o.compute);
 
   DataOptions data_o;
   CLI::App* data = app.add_subcommand("data", "data sets: list, verify, get");
@@ -289,10 +325,9 @@ int parse_and_run(int argc, char** argv) {
   }
   if (eval->parsed()) return eval_command(eval_o);
   if (summary->parsed()) return summary_command(summary_o);
-  if (profile->parsed()) {
-    profile_o.mode = mode_eval ? "eval" : mode_inversion ? "inversion" : "train";
-    return profile_command(profile_o);
-  }
+  if (diff->parsed()) return profile_diff_command(diff_o);
+  if (profile->parsed()) return profile_command(profile_o);
+  if (roof->parsed()) return roof_command(roof_o);
   if (data->got_subcommand("list")) return data_list_command();
   if (data->got_subcommand("verify")) return data_verify_command(data_o);
   if (data->got_subcommand("get")) return data_get_command(data_o);

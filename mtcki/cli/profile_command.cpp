@@ -1,158 +1,137 @@
-// profile: where the time of a step goes.
+// profile, profile diff, roof: where the time of a step goes, and what the machine could do.
 #include <chrono>
 #include <cstdio>
-#include <functional>
 
-#include "autograd/functions.h"
 #include "data/atomic_file.h"
+#include "mtcki/build_info.h"
 #include "mtcki/cli/commands.h"
+#include "mtcki/console.h"
 #include "mtcki/profile_report.h"
-#include "nn/feature_tap.h"
-#include "nn/models/model.h"
-#include "optim/optimizer.h"
+#include "mtcki/roof.h"
+#include "mtcki/workload.h"
 #include "tensor/allocator.h"
-#include "tensor/context.h"
+#include "tensor/cuda/runtime.h"
+#include "tensor/error.h"
 #include "tensor/parallel.h"
-#include "tensor/rng.h"
+#include "tensor/profiler_activity.h"
 
 namespace mtcki::cli {
 
 namespace {
 
-// The step to measure, with everything it needs kept alive inside.
-using Step = std::function<void()>;
-
-Step eval_step(const std::shared_ptr<nn::Classifier>& net, const Tensor& x) {
-  net->eval();
-  return [net, x] {
-    const NoGradScope no_grad;
-    const StageScope stage("forward");
-    (*net)(x);
-  };
+Device device_of(const ComputeOptions& compute) {
+  apply(compute);
+  const Device device = parse_device(compute.device);
+  if (device.is_cuda()) cuda::use_device(device.index);
+  return device;
 }
 
-Step train_step(const std::shared_ptr<nn::Classifier>& net, const Tensor& x, const Tensor& y) {
-  optim::SgdOptions o;
-  o.momentum = 0.9;
-  o.weight_decay = 5e-4;
-  const std::shared_ptr<optim::Optimizer> sgd = optim::make_sgd({optim::group_of(*net)}, o);
-  return [net, x, y, sgd] {
-    sgd->zero_grad();
-    Variable loss;
-    {
-      const StageScope stage("forward");
-      loss = cross_entropy((*net)(x), y);
-    }
-    {
-      const StageScope stage("backward");
-      loss.backward();
-    }
-    const StageScope stage("update");
-    sgd->step();
-  };
-}
-
-Step inversion_step(const std::shared_ptr<nn::Classifier>& teacher, const ProfileOptions& o,
-                    const Tensor& x, const Tensor& y) {
-  {  // Running statistics with some content.
-    const NoGradScope no_grad;
-    for (int i = 0; i < 2; ++i) (*teacher)(x);
+// One time per step. A GPU step is over when the GPU is.
+std::vector<double> step_times_us(const Workload& step, int64_t steps, Device device) {
+  using Clock = std::chrono::steady_clock;
+  std::vector<double> times;
+  for (int64_t i = 0; i < steps; ++i) {
+    profiler::set_step(i);
+    const auto start = Clock::now();
+    step();
+    if (device.is_cuda()) cuda::synchronize();
+    times.push_back(std::chrono::duration<double, std::micro>(Clock::now() - start).count());
   }
-  teacher->eval();
-  teacher->set_requires_grad(false);
-  nn::Init init(0);
-  nn::GeneratorSpec spec;
-  spec.channels = o.channels;
-  spec.image_size = o.size;
-  const std::shared_ptr<nn::Generator> generator = nn::make_generator(spec, init);
-  const Variable z(randn({o.batch, spec.nz}, Rng{0, rng_stream("profile/latents"), 0}), true);
-  optim::ParameterGroup latents;
-  latents.parameters.emplace_back("z", z);
-  optim::AdamOptions adam_options;
-  adam_options.beta1 = 0.5;
-  const std::shared_ptr<optim::Optimizer> adam =
-      optim::make_adam({optim::group_of(*generator), latents}, adam_options);
-  const std::vector<nn::BatchNorm2d*> norms = teacher->batch_norms();
-  const auto tap = std::make_shared<nn::FeatureTap>(norms);
-  return [teacher, generator, z, y, adam, norms, tap] {
-    adam->zero_grad();
-    Variable images, loss;
-    {
-      const StageScope stage("generator");
-      images = (*generator)(z);
-    }
-    {
-      const StageScope stage("teacher");
-      loss = cross_entropy((*teacher)(images), y);
-    }
-    {
-      const StageScope stage("statistics");
-      const std::vector<Variable> inputs = tap->take();
-      for (size_t i = 0; i < inputs.size(); ++i)
-        loss = add(loss, bn_statistics(inputs[i], norms[i]->running_mean, norms[i]->running_var));
-    }
-    {
-      const StageScope stage("backward");
-      loss.backward();
-    }
-    const StageScope stage("update");
-    adam->step();
-  };
+  return times;
 }
 
 }  // namespace
 
 int profile_command(const ProfileOptions& o) {
-  apply(o.compute);
-  nn::Init init(0);
-  nn::ModelSpec spec;
-  spec.name = o.model;
-  spec.in_channels = o.channels;
-  spec.image_size = o.size;
-  spec.num_classes = o.classes;
-  const std::shared_ptr<nn::Classifier> net = nn::make_classifier(spec, init);
-  const Tensor x =
-      randn({o.batch, o.channels, o.size, o.size}, Rng{0, rng_stream("profile/images"), 0});
-  const Tensor y = randint(0, o.classes, {o.batch}, Rng{0, rng_stream("profile/labels"), 0});
-  const Step step = o.mode == "eval"        ? eval_step(net, x)
-                    : o.mode == "inversion" ? inversion_step(net, o, x, y)
-                                            : train_step(net, x, y);
-  for (int i = 0; i < 2; ++i) step();
+  const Device device = device_of(o.compute);
+  std::string no_roof;
+  const std::optional<Roof> roof = find_roof(device, o.roof, &no_roof);
+  const bool kernels = o.level == "kernels";
+  if (kernels) {
+    // Before the warm-up, so that graphs captured there are known.
+    if (const std::string why = profiler::start_kernels(); !why.empty())
+      throw DeviceError("--level kernels: " + why);
+  }
+  WorkloadOptions w;
+  w.step = o.step;
+  w.model = o.model;
+  w.teachers = o.teachers;
+  w.batch = o.batch;
+  w.classes = o.classes;
+  w.channels = o.channels;
+  w.size = o.size;
+  w.device = device;
+  const Workload step = make_workload(w);
+  step_times_us(step, 3, device);
 
-  using Clock = std::chrono::steady_clock;
-  const auto seconds = [&](int64_t n) {
-    const auto start = Clock::now();
-    for (int64_t i = 0; i < n; ++i) step();
-    return std::chrono::duration<double>(Clock::now() - start).count();
-  };
+  Profile p;
+  p.step = o.step;
+  for (const std::string& t : o.teachers) p.model += (p.model.empty() ? "" : ",") + t;
+  if (p.model.empty() || o.step == "distill")
+    p.model = p.model.empty() ? o.model : p.model + " -> " + o.model;
+  p.device = device.to_string();
+  p.machine = device.is_cuda() ? cuda::device_info(device.index).name : machine_info().cpu;
+  p.level = o.level;
+  p.version = build_info().version + " " + build_info().git;
+  p.date = utc_now();
+  p.batch = o.batch;
+  p.steps = o.steps;
+  p.threads = num_threads();
+  if (roof) p.roof_date = roof->date;
+
   // Once without the profiler, so that its own cost shows.
-  const double plain = seconds(o.steps);
-  reset_peak_memory();
+  p.step_us = median(step_times_us(step, o.steps, device));
+  reset_peak_memory(device);
   profiler::start();
-  const double wall = seconds(o.steps);
+  if (kernels) profiler::clear_kernels();
+  p.profiled_us = median(step_times_us(step, o.steps, device));
   profiler::stop();
-  const std::vector<profiler::Event> events = profiler::events();
+  std::vector<profiler::Event> events = profiler::events();
+  if (kernels) events = profiler::attribute(events, profiler::stop_kernels());
+  p.peak_memory = memory_stats(device).peak;
+  p.rows = op_costs(events, o.steps, roof ? &*roof : nullptr, num_threads(), p.math);
 
-  const double n = static_cast<double>(o.steps);
-  std::printf(
-      "%s, %s step, batch %lld, %lldx%lldx%lld, f32, %d threads: %.3f ms, %.0f img/s, peak "
-      "memory %s\n",
-      o.model.c_str(), o.mode.c_str(), static_cast<long long>(o.batch),
-      static_cast<long long>(o.channels), static_cast<long long>(o.size),
-      static_cast<long long>(o.size), num_threads(), 1e3 * plain / n,
-      static_cast<double>(o.batch) * n / plain, human_bytes(memory_stats().peak).c_str());
-  std::printf("while profiling: %.3f ms per step (mean of %lld)\n\n", 1e3 * wall / n,
-              static_cast<long long>(o.steps));
-  const double wall_us = wall * 1e6;
-  for (const auto& [by, title] :
-       {std::pair{CostBy::op, "by op"}, std::pair{CostBy::module, "by module"},
-        std::pair{CostBy::stage, "by stage"}})
-    std::printf("%s\n", cost_text(cost_table(events, by), title, wall_us, o.steps, o.rows).c_str());
-  if (!o.csv.empty()) data::write_file_atomic(o.csv, cost_csv(events, wall_us, o.steps));
+  std::printf("%s, %s step, batch %lld, %lldx%lldx%lld, %s", p.model.c_str(), p.step.c_str(),
+              static_cast<long long>(o.batch), static_cast<long long>(o.channels),
+              static_cast<long long>(o.size), static_cast<long long>(o.size), p.math.c_str());
+  if (device.is_cpu())
+    std::printf(", %lld threads", static_cast<long long>(p.threads));
+  else
+    std::printf(", %s (%s)", p.device.c_str(), p.machine.c_str());
+  std::printf(": %.3f ms, %.0f img/s, peak memory %s\n\n", p.step_us * 1e-3,
+              1e6 * static_cast<double>(o.batch) / p.step_us, human_bytes(p.peak_memory).c_str());
+  std::fputs(profile_text(p, profile_by(o.by), o.rows).c_str(), stdout);
+  if (!no_roof.empty()) console::info(no_roof);
+  if (!o.json.empty()) data::write_file_atomic(o.json, to_json(p).dump(1) + "\n");
+  if (!o.csv.empty()) data::write_file_atomic(o.csv, profile_csv(p));
   if (!o.trace.empty()) {
     data::write_file_atomic(o.trace, chrome_trace(events));
     std::printf("trace: %s (open in ui.perfetto.dev or chrome://tracing)\n", o.trace.c_str());
   }
+  return 0;
+}
+
+int profile_diff_command(const ProfileDiffOptions& o) {
+  const Profile a = read_profile(o.before), b = read_profile(o.after);
+  const auto what = [](const Profile& p) {
+    return str(p.model, " ", p.step, ", batch ", p.batch, ", ", p.device, ", ", p.version);
+  };
+  std::printf("before: %s\nafter:  %s\n\n", what(a).c_str(), what(b).c_str());
+  std::fputs(profile_diff(a, b, profile_by(o.by), o.rows).c_str(), stdout);
+  return 0;
+}
+
+int roof_command(const RoofCommandOptions& o) {
+  RoofOptions options;
+  options.device = device_of(o.compute);
+  options.megabytes = o.megabytes;
+  options.gemm = o.gemm;
+  options.repeats = o.repeats;
+  const Roof roof = measure_roof(options);
+  std::fputs(roof_text(roof).c_str(), stdout);
+  const std::string path = o.out.empty() ? default_roof_path(options.device) : o.out;
+  write_roof(roof, path);
+  std::printf("roof: %s\n", path.c_str());
   return 0;
 }
 

@@ -1,0 +1,241 @@
+#include "mtcki/workload.h"
+
+#include "autograd/functions.h"
+#include "mtcki/distill.h"
+#include "mtcki/synthesis.h"
+#include "nn/feature_tap.h"
+#include "nn/models/model.h"
+#include "optim/optimizer.h"
+#include "tensor/context.h"
+#include "tensor/error.h"
+#include "tensor/nearest_name.h"
+#include "tensor/rng.h"
+
+namespace mtcki {
+
+namespace {
+
+Rng rng(const char* what) { return {0, rng_stream(what), 0}; }
+
+void move_to(nn::Module& module, Device device) {
+  if (device.is_cpu()) return;
+  for (auto& [name, p] : module.named_parameters()) p->set_data(p->data().to(device));
+  for (auto& [name, b] : module.named_buffers())
+    if (is_floating(b->dtype())) *b = b->to(device);
+}
+
+nn::ModelSpec spec_of(const std::string& model, const WorkloadOptions& o) {
+  return {model, o.channels, o.size, o.classes};
+}
+
+std::shared_ptr<nn::Classifier> classifier(const std::string& model, const WorkloadOptions& o) {
+  nn::Init init(0);
+  std::shared_ptr<nn::Classifier> net = nn::make_classifier(spec_of(model, o), init);
+  move_to(*net, o.device);
+  return net;
+}
+
+std::vector<std::string> teacher_names(const WorkloadOptions& o) {
+  return o.teachers.empty() ? std::vector<std::string>{o.model} : o.teachers;
+}
+
+Tensor images(const WorkloadOptions& o) {
+  const Tensor x = randn({o.batch, o.channels, o.size, o.size}, rng("workload/images"));
+  return x.to(o.device).to(preferred_layout(o.device, DType::f32, o.channels));
+}
+
+Tensor labels(const WorkloadOptions& o) {
+  return randint(0, o.classes, {o.batch}, rng("workload/labels")).to(o.device);
+}
+
+Workload inference(const WorkloadOptions& o) {
+  const auto net = classifier(o.model, o);
+  net->eval();
+  return [net, x = images(o)] {
+    const NoGradScope no_grad;
+    const StageScope stage("forward");
+    return (*net)(x);
+  };
+}
+
+Workload train(const WorkloadOptions& o) {
+  const auto net = classifier(o.model, o);
+  optim::SgdOptions sgd_options;
+  sgd_options.lr = 0.01;
+  sgd_options.momentum = 0.9;
+  sgd_options.weight_decay = 5e-4;
+  const std::shared_ptr<optim::Optimizer> sgd =
+      optim::make_sgd({optim::group_of(*net)}, sgd_options);
+  return [net, sgd, x = images(o), y = labels(o)] {
+    sgd->zero_grad();
+    Variable loss;
+    {
+      const StageScope stage("forward");
+      loss = cross_entropy((*net)(x), y);
+    }
+    {
+      const StageScope stage("backward");
+      loss.backward();
+    }
+    const StageScope stage("update");
+    sgd->step();
+    return loss;
+  };
+}
+
+// A frozen classifier whose running statistics have some content.
+std::shared_ptr<nn::Classifier> frozen(const std::string& model, const WorkloadOptions& o) {
+  const auto net = classifier(model, o);
+  {
+    const NoGradScope no_grad;
+    const Tensor x = images(o);
+    for (int i = 0; i < 2; ++i) (*net)(x);
+  }
+  net->eval();
+  net->set_requires_grad(false);
+  return net;
+}
+
+Workload inversion(const WorkloadOptions& o) {
+  struct Asked {
+    std::shared_ptr<nn::Classifier> net;
+    std::vector<nn::BatchNorm2d*> norms;
+    std::shared_ptr<nn::FeatureTap> tap;
+  };
+  std::vector<Asked> teachers;
+  for (const std::string& name : teacher_names(o)) {
+    Asked t{frozen(name, o), {}, nullptr};
+    t.norms = t.net->batch_norms();
+    t.tap = std::make_shared<nn::FeatureTap>(t.norms);
+    teachers.push_back(std::move(t));
+  }
+  nn::Init init(0);
+  nn::GeneratorSpec spec;
+  spec.channels = o.channels;
+  spec.image_size = o.size;
+  const std::shared_ptr<nn::Generator> generator = nn::make_generator(spec, init);
+  move_to(*generator, o.device);
+  const Variable z(randn({o.batch, spec.nz}, rng("workload/latents")).to(o.device), true);
+  optim::ParameterGroup latents;
+  latents.parameters.emplace_back("z", z);
+  optim::AdamOptions adam_options;
+  adam_options.lr = 1e-3;
+  adam_options.beta1 = 0.5;
+  const std::shared_ptr<optim::Optimizer> adam =
+      optim::make_adam({optim::group_of(*generator), latents}, adam_options);
+  return [teachers, generator, z, adam, y = labels(o)] {
+    adam->zero_grad();
+    Variable made, loss;
+    {
+      const StageScope stage("generator");
+      made = (*generator)(z);
+    }
+    for (const Asked& t : teachers) {
+      {
+        const StageScope stage("teacher");
+        const Variable term = cross_entropy((*t.net)(made), y);
+        loss = loss.defined() ? add(loss, term) : term;
+      }
+      const StageScope stage("statistics");
+      const std::vector<Variable> inputs = t.tap->take();
+      for (size_t i = 0; i < inputs.size(); ++i)
+        loss =
+            add(loss, bn_statistics(inputs[i], t.norms[i]->running_mean, t.norms[i]->running_var));
+    }
+    {
+      const StageScope stage("backward");
+      loss.backward();
+    }
+    const StageScope stage("update");
+    adam->step();
+    return loss;
+  };
+}
+
+data::Normalization normalization(const WorkloadOptions& o) {
+  const auto c = static_cast<size_t>(o.channels);
+  return {std::vector<double>(c, 0.5), std::vector<double>(c, 0.25)};
+}
+
+std::shared_ptr<Teachers> make_teachers(const WorkloadOptions& o) {
+  if (o.device.is_cuda())
+    throw UsageError(str("step ", o.step,
+                         " is measured on the CPU only; use train, inference or "
+                         "inversion"));
+  const auto list = std::make_shared<Teachers>();
+  const std::vector<std::string> names = teacher_names(o);
+  for (size_t m = 0; m < names.size(); ++m) {
+    nn::Init init(0);
+    Teacher::Options options;
+    options.name = str("teacher", m, "_", names[m]);
+    options.spec = spec_of(names[m], o);
+    options.normalization = normalization(o);
+    list->add(std::make_unique<Teacher>(options, nn::make_classifier(options.spec, init)));
+  }
+  return list;
+}
+
+double value_of(const Values& values, const char* name) {
+  for (const auto& [key, value] : values)
+    if (key == name) return value;
+  return 0;
+}
+
+Workload synthesis(const WorkloadOptions& o) {
+  SynthesisConfig config;
+  config.batch_size = o.batch;
+  config.g_steps = 4;  // short, so that the bank has rows after a few steps
+  config.bank_size = std::max<int64_t>(o.batch, 1024);
+  config.bank_draw = o.batch;
+  Synthesizer::Options options;
+  options.channels = o.channels;
+  options.image_size = o.size;
+  options.num_classes = o.classes;
+  options.most_batches = std::max<int64_t>(1, config.bank_size / o.batch);
+  const auto teachers = make_teachers(o);
+  const auto synthesizer = std::make_shared<Synthesizer>(*teachers, config, options);
+  return [teachers, synthesizer] {
+    const Values values = synthesizer->step();
+    if (synthesizer->batch_done()) {
+      const StageScope stage("synthesis/finish");
+      synthesizer->finish();
+    }
+    return Variable(Tensor::full({}, value_of(values, "loss")));
+  };
+}
+
+Workload distill_step(const WorkloadOptions& o) {
+  const auto teachers = make_teachers(o);
+  const auto student =
+      std::make_shared<Student>("student", spec_of(o.model, o), normalization(o), 0);
+  DistillConfig config;
+  config.batch_size = o.batch;
+  constexpr int64_t kTotal = 1000000;
+  const auto distiller = std::make_shared<Distiller>(*teachers, *student, config, kTotal, 0);
+  data::Batch batch;
+  batch.images = rand({o.batch, o.channels, o.size, o.size}, rng("workload/images"));
+  batch.labels = labels(o);
+  // Far enough for the contrast to have its full weight.
+  const auto step = std::make_shared<int64_t>(kTotal / 2);
+  return [teachers, student, distiller, batch, step] {
+    const Values values = distiller->step(batch, (*step)++);
+    return Variable(Tensor::full({}, value_of(values, "loss")));
+  };
+}
+
+}  // namespace
+
+std::vector<std::string> workload_steps() {
+  return {"train", "inference", "inversion", "synthesis", "distill"};
+}
+
+Workload make_workload(const WorkloadOptions& o) {
+  if (o.step == "train") return train(o);
+  if (o.step == "inference") return inference(o);
+  if (o.step == "inversion") return inversion(o);
+  if (o.step == "synthesis") return synthesis(o);
+  if (o.step == "distill") return distill_step(o);
+  throw UsageError("unknown step \"" + o.step + "\"" + did_you_mean(o.step, workload_steps()));
+}
+
+}  // namespace mtcki

@@ -1,0 +1,37 @@
+// The steps that `mtcki profile` and bench/ measure, on random data.
+//
+//   train      forward, cross-entropy, backward, SGD with momentum
+//   inference  forward in eval mode, no gradients
+//   inversion  generator, frozen teachers, cross-entropy and BN-statistics loss, backward to
+//   latents
+//              and generator, Adam
+//   synthesis  the step of stage A as a run does it: also views, contrast with the history bank
+//   distill    the step of stage B: frozen teachers, student, SGD
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "autograd/variable.h"
+#include "tensor/device.h"
+
+namespace mtcki {
+
+struct WorkloadOptions {
+  std::string step = "train";
+  std::string model = "wrn16_1";      // train, inference: the network; distill: the student
+  std::vector<std::string> teachers;  // inversion, synthesis, distill; empty: `model`
+  int64_t batch = 128, classes = 10, channels = 3, size = 32;
+  Device device;
+};
+
+std::vector<std::string> workload_steps();
+
+// One call is one step; it returns the loss (inference: the logits), on the device. UsageError for
+// an unknown step. Everything it needs is kept alive inside.
+using Workload = std::function<Variable()>;
+Workload make_workload(const WorkloadOptions& options);
+
+}  // namespace mtcki
