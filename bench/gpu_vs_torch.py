@@ -87,7 +87,7 @@ def main():
     parser.add_argument("--steps", type=int, default=60, help="per turn")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--build", default=os.path.join(ROOT, "build"))
-    parser.add_argument("--roof", default="", help="roof.json of `mtcki profile --roof`")
+    parser.add_argument("--roof", default="", help="roof.json of `mtcki roof`")
     parser.add_argument("--out", default=os.path.join(ROOT, "bench", "results", "gpu_vs_torch.json"))
     a = parser.parse_args()
     end = time.monotonic() + a.seconds
