@@ -63,14 +63,14 @@ class Measurement {
     }
   }
 
-  void gemm(const std::string& name, DType dtype, int64_t n) {
+  void gemm(const std::string& name, DType dtype, int64_t n, Math math = Math::strict) {
     value(name, [&] {
       // Not zeros: power limits make them look faster than they are.
       const auto operand = [&](uint64_t step) {
         return randn({n, n}, Rng{0, rng_stream("roof"), step}).to(dtype).to(options_.device);
       };
       const Tensor a = operand(0), b = operand(1);
-      const Work work = [&] { matmul(a, b); };
+      const Work work = [&] { matmul(a, b, false, false, math); };
       const double us = options_.device.is_cuda() ? best_device_us(options_.repeats, work)
                                                   : best_us(options_.repeats, work);
       const auto size = static_cast<double>(n);
@@ -115,6 +115,7 @@ class Measurement {
     });
     const int64_t size = options_.gemm > 0 ? options_.gemm : 8192;
     gemm("f32_gemm_gflops", DType::f32, size);
+    gemm("tf32_gemm_gflops", DType::f32, size, Math::tf32);
     gemm("bf16_gemm_gflops", DType::bf16, size);
     launches();
   }

@@ -31,6 +31,7 @@ nn::ModelSpec spec_of(const std::string& model, const WorkloadOptions& o) {
 std::shared_ptr<nn::Classifier> classifier(const std::string& model, const WorkloadOptions& o) {
   nn::Init init(0);
   std::shared_ptr<nn::Classifier> net = nn::make_classifier(spec_of(model, o), init);
+  net->set_precision(o.precision);
   move_to(*net, o.device);
   return net;
 }
@@ -114,6 +115,7 @@ Workload inversion(const WorkloadOptions& o) {
   spec.channels = o.channels;
   spec.image_size = o.size;
   const std::shared_ptr<nn::Generator> generator = nn::make_generator(spec, init);
+  generator->set_precision(o.precision);
   move_to(*generator, o.device);
   const Variable z(randn({o.batch, spec.nz}, rng("workload/latents")).to(o.device), true);
   optim::ParameterGroup latents;
@@ -170,7 +172,9 @@ std::shared_ptr<Teachers> make_teachers(const WorkloadOptions& o) {
     options.name = str("teacher", m, "_", names[m]);
     options.spec = spec_of(names[m], o);
     options.normalization = normalization(o);
-    list->add(std::make_unique<Teacher>(options, nn::make_classifier(options.spec, init)));
+    std::unique_ptr<nn::Classifier> net = nn::make_classifier(options.spec, init);
+    net->set_precision(o.precision);
+    list->add(std::make_unique<Teacher>(options, std::move(net)));
   }
   return list;
 }
@@ -208,6 +212,7 @@ Workload distill_step(const WorkloadOptions& o) {
   const auto teachers = make_teachers(o);
   const auto student =
       std::make_shared<Student>("student", spec_of(o.model, o), normalization(o), 0);
+  student->net().set_precision(o.precision);
   DistillConfig config;
   config.batch_size = o.batch;
   constexpr int64_t kTotal = 1000000;

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "autograd/variable.h"
+#include "nn/precision.h"
 #include "tensor/device.h"
 
 namespace mtcki {
@@ -25,6 +26,7 @@ struct WorkloadOptions {
   std::vector<std::string> teachers;  // inversion, synthesis, distill; empty: `model`
   int64_t batch = 128, classes = 10, channels = 3, size = 32;
   Device device;
+  nn::Precision precision = nn::Precision::f32;
 };
 
 std::vector<std::string> workload_steps();

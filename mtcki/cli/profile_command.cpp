@@ -48,6 +48,10 @@ int profile_command(const ProfileOptions& o) {
   const std::optional<Roof> roof = find_roof(device, o.roof, &no_roof);
   const bool kernels = o.level == "kernels";
   if (kernels) {
+    if (device.is_cpu())
+      throw UsageError("--level kernels: records of GPU kernels, but this runs on the CPU" +
+                       (cuda::availability().usable ? std::string("; use --device cuda")
+                                                    : ": " + cuda::availability().why));
     // Before the warm-up, so that graphs captured there are known.
     if (const std::string why = profiler::start_kernels(); !why.empty())
       throw DeviceError("--level kernels: " + why);
@@ -61,6 +65,7 @@ int profile_command(const ProfileOptions& o) {
   w.channels = o.channels;
   w.size = o.size;
   w.device = device;
+  w.precision = nn::parse_precision(o.precision);
   const Workload step = make_workload(w);
   step_times_us(step, 3, device);
 
@@ -71,6 +76,7 @@ int profile_command(const ProfileOptions& o) {
     p.model = p.model.empty() ? o.model : p.model + " -> " + o.model;
   p.device = device.to_string();
   p.machine = device.is_cuda() ? cuda::device_info(device.index).name : machine_info().cpu;
+  p.math = nn::name_of(w.precision);
   p.level = o.level;
   p.version = build_info().version + " " + build_info().git;
   p.date = utc_now();
