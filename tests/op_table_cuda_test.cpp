@@ -61,43 +61,62 @@ const std::map<std::string, std::string>& not_captured() {
   return rows;
 }
 
+// What a captured step does: one pass as usual, with the same parameters, then the capture.
+struct Captured {
+  std::vector<Variable> inputs;
+  Variable y;
+  cuda::Graph graph;
+
+  Captured(const Case& c, const Arrangement& a, DType dtype)
+      : inputs(variables(c, a, dtype, kGpu)) {
+    run(c);  // a graph may ask the driver for nothing
+    y = {};
+    for (Variable& v : inputs)
+      if (v.defined()) v.zero_grad();
+    graph.begin();
+    try {
+      run(c);
+      graph.end();
+    } catch (...) {
+      graph.abandon();
+      throw;
+    }
+  }
+  void run(const Case& c) {
+    y = c.run(inputs);
+    y.backward(constant(contraction(y.shape()).to(y.data().dtype()), y).to(y.data().layout()));
+  }
+  Result replay() const {
+    graph.launch();
+    return result_of(y, inputs);
+  }
+};
+
 // Forward and backward as one graph, replayed with the inputs it was captured with and with others.
 TEST_P(OpTableCuda, CapturedEqualsEager) {
   const auto refused = not_captured().find(row().function);
   const int pool = new_device_pool();
-  for_cases([&](const Case& c, const Arrangement& a) {
-    Case halved = c;
-    for (Tensor& t : halved.inputs)
-      if (t.defined()) t = mul(t, 0.5);
-    const Result want = evaluate(c, a, DType::f32, kGpu);
-    const Result want_halved = evaluate(halved, a, DType::f32, kGpu);
-    const DevicePoolScope memory(pool);
-    evaluate(c, a, DType::f32, kGpu);  // a graph may ask the driver for nothing
-    const std::vector<Variable> in = variables(c, a, DType::f32, kGpu);
-    cuda::Graph graph;
-    Variable y;
-    bool captured = true;
-    graph.begin();
-    try {
-      y = c.run(in);
-      y.backward(constant(contraction(y.shape()).to(y.data().dtype()), y).to(y.data().layout()));
-      graph.end();
-    } catch (const CaptureError& e) {
-      graph.abandon();
-      captured = false;
-      EXPECT_TRUE(refused != not_captured().end()) << "it cannot be captured: " << e.what();
+  for_cases([&](const Case& full, const Arrangement& a) {
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      const Case c = rounded(full, dtype);
+      Case halved = c;
+      for (Tensor& t : halved.inputs)
+        if (t.defined()) t = mul(t, 0.5);
+      const Result want = evaluate(c, a, dtype, kGpu);
+      const Result want_halved = evaluate(halved, a, dtype, kGpu);
+      const DevicePoolScope memory(pool);
+      try {
+        const Captured step(c, a, dtype);
+        EXPECT_TRUE(refused == not_captured().end())
+            << "it can be captured now; it is listed because " << refused->second;
+        for (int i = 0; i < 2; ++i) expect_same_bits(step.replay(), want, "replay");
+        for (const Variable& v : step.inputs)
+          if (v.defined()) mul_(v.data(), 0.5);
+        expect_same_bits(step.replay(), want_halved, "replay with other values");
+      } catch (const CaptureError& e) {
+        EXPECT_TRUE(refused != not_captured().end()) << "it cannot be captured: " << e.what();
+      }
     }
-    if (!captured) return;
-    EXPECT_TRUE(refused == not_captured().end())
-        << "it can be captured now; it is listed because " << refused->second;
-    for (int i = 0; i < 2; ++i) {
-      graph.launch();
-      expect_same_bits(result_of(y, in), want, "replay");
-    }
-    for (const Variable& v : in)
-      if (v.defined()) mul_(v.data(), 0.5);
-    graph.launch();
-    expect_same_bits(result_of(y, in), want_halved, "replay with other values");
   });
   release_device_pool(pool);
 }
