@@ -144,7 +144,7 @@ function(mtcki_cuda_backends)
     file(GLOB native CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tensor/cuda/native/*.cpp)
     add_library(mtcki_cuda_native STATIC ${native} ${kernels})
     target_link_libraries(mtcki_cuda_native PUBLIC mtcki_options OpenMP::OpenMP_CXX mtcki_cuda::cudnn mtcki_cuda::cublasLt
-                          PRIVATE mtcki_tensor)
+                          PRIVATE mtcki_tensor nlohmann_json::nlohmann_json)
     if(MTCKI_CUPTI_LIBRARY)  # opened when a profile asks for it, never linked
       set_property(SOURCE ${CMAKE_SOURCE_DIR}/tensor/cuda/native/activity.cpp DIRECTORY ${CMAKE_SOURCE_DIR}
                    APPEND PROPERTY COMPILE_DEFINITIONS MTCKI_CUPTI_LIBRARY="${MTCKI_CUPTI_LIBRARY}")

@@ -3,6 +3,11 @@
 // the emulated GPU this is im2col and a GEMM; on a real one it is cuDNN as well.
 #include <gmock/gmock.h>
 
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+
 #include "cuda_testing.h"
 #include "ops_testing.h"
 #include "tensor/ops/conv.h"
@@ -77,9 +82,29 @@ std::string text(const Case& c) {
              " groups ", c.o.groups);
 }
 
+// Plans are kept where tests may write.
+const std::string& plan_file() {
+  static const std::string path = ::testing::TempDir() + "mtcki_conv_cuda_test_plans.json";
+  return path;
+}
+
 class ConvCuda : public testing::CudaTest {
  protected:
-  void TearDown() override { set_cuda_conv(CudaConv::automatic); }
+  static void SetUpTestSuite() {
+    std::remove(plan_file().c_str());
+    setenv("MTCKI_PLAN_CACHE", plan_file().c_str(), 1);
+  }
+  void TearDown() override {
+    set_cuda_conv(CudaConv::automatic);
+    set_autotune(false);
+  }
+};
+class Cudnn : public ConvCuda {
+ protected:
+  void SetUp() override {
+    ConvCuda::SetUp();
+    if (!IsSkipped() && cuda::is_emulated()) GTEST_SKIP() << "needs a real GPU: cuDNN";
+  }
 };
 
 void check(const Case& c, const Precision& p, Layout layout) {
@@ -252,6 +277,39 @@ TEST_F(ConvCuda, CapturedStepsReadConstantWeights) {
     return graph.nodes();
   };
   EXPECT_EQ(nodes(false), nodes(true) + 1);  // the conversion
+}
+
+TEST_F(Cudnn, RunsEveryUngroupedCase) {
+  set_cuda_conv(CudaConv::cudnn);  // no way out to im2col
+  for (const Case& c : cases())
+    for (const Precision& p : kPrecisions)
+      if (c.o.groups == 1 && p.dtype != DType::f64) check(c, p, Layout::channels_last);
+}
+
+TEST_F(Cudnn, AutotuneKeepsItsChoice) {
+  set_cuda_conv(CudaConv::cudnn);
+  set_autotune(true);
+  const Case c{2, 24, 40, 10, 10, 3, 3, Conv2dOptions(1, 1)};
+  for (const Precision& p : kPrecisions)
+    if (p.dtype != DType::f64) check(c, p, Layout::channels_last);
+  std::ifstream in(plan_file());
+  std::stringstream text;
+  text << in.rdbuf();
+  EXPECT_THAT(text.str(), HasSubstr("c24 h10 w10 k40"));
+}
+
+TEST_F(Cudnn, NoPlanIsLookedForInACapture) {
+  set_cuda_conv(CudaConv::cudnn);
+  const Tensor x = sample({3, 16, 11, 11}, 22, DType::f32).to(kGpu);
+  const Tensor w = sample({16, 16, 3, 3}, 23, DType::f32).to(kGpu);
+  { const Tensor block = Tensor::empty({3, 16, 11, 11}, DType::f32, kGpu); }
+  { const Tensor block = Tensor::empty({16, 9, 16}, DType::f32, kGpu); }
+  const Tensor in = x.to(Layout::channels_last);
+  cuda::Graph graph;
+  graph.begin();
+  EXPECT_THAT(testing::error_of<CaptureError>([&] { conv2d(in, w, {}, Conv2dOptions(1, 1)); }),
+              HasSubstr("warm up"));
+  graph.abandon();
 }
 
 TEST_F(ConvCuda, ProfileNamesTheKernel) {

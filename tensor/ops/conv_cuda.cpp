@@ -1,8 +1,14 @@
 #include "tensor/ops/conv_cuda.h"
 
+#include <algorithm>
 #include <atomic>
+#include <cstdio>
 #include <cstdlib>
+#include <mutex>
+#include <set>
 
+#include "tensor/cuda/conv.h"
+#include "tensor/cuda/runtime.h"
 #include "tensor/error.h"
 #include "tensor/ops/weight_copies.h"
 
@@ -38,22 +44,87 @@ namespace conv_cuda {
 
 namespace {
 
-Tensor channels_last(const Tensor& x) { return x.to(Layout::channels_last); }
+// channels_last at an address that cuDNN's and our vector loads take.
+Tensor channels_last(const Tensor& x) {
+  const Tensor t = x.to(Layout::channels_last);
+  return reinterpret_cast<uintptr_t>(t.raw()) % 16 == 0 ? t : t.clone();
+}
+
+Tensor with_channels(const Tensor& x, int64_t channels) {
+  if (x.size(1) == channels) return x;
+  const Tensor y = Tensor::empty({x.size(0), channels, x.size(2), x.size(3)}, x.dtype(), x.device(),
+                                 Layout::channels_last);
+  pad_channels(x, y);
+  return y;
+}
+
+void warn_once(const std::string& convolution) {
+  static std::mutex mutex;
+  static auto* said = new std::set<std::string>;
+  const std::lock_guard<std::mutex> lock(mutex);
+  if (said->insert(convolution).second)
+    std::fprintf(stderr, "warning: cuDNN has no kernel for %s; im2col and a GEMM take its place\n",
+                 convolution.c_str());
+}
+
+const char* name_of(ConvPass pass) {
+  return pass == ConvPass::forward      ? "conv2d"
+         : pass == ConvPass::grad_input ? "conv2d_grad_input"
+                                        : "conv2d_grad_weight";
+}
+
+// Whether cuDNN is to be asked at all.
+bool wants_cudnn(DType dtype) {
+  const CudaConv kernels = cuda_conv();
+  if (kernels == CudaConv::cudnn) return true;
+  return kernels == CudaConv::automatic && dtype != DType::f64 && !cuda::is_emulated();
+}
+
+// False when im2col has to do it.
+bool by_cudnn(ProfileScope& scope, const ConvProblem& d, ConvPass pass, DType dtype, Math math,
+              const Tensor& x, const Tensor& w, const Tensor& y) {
+  cuda::Convolution c{d, pass, dtype, math, deterministic()};
+  std::string kernel;
+  if (dtype != DType::f64 && cuda::convolve(c, autotune(), x.raw(), w.raw(), y.raw(),
+                                            scope.active() ? &kernel : nullptr)) {
+    if (scope.active()) scope.note(shape_note(d, kernel));
+    return true;
+  }
+  const std::string what = shape_note(d, str(name_of(pass), " ", mtcki::name_of(dtype)));
+  if (cuda_conv() == CudaConv::cudnn)
+    throw Error(str("cuDNN has no kernel for ", what, "; use MTCKI_CONV=auto"));
+  warn_once(what);
+  return false;
+}
 
 }  // namespace
 
+int64_t padded_channels(const ConvProblem& d, DType dtype, Math math) {
+  if (d.groups != 1) return d.c;
+  const int64_t unit = dtype == DType::bf16 ? 8 : dtype == DType::f32 && math == Math::tf32 ? 4 : 1;
+  return std::max(d.c, unit);
+}
+
 Tensor forward(ProfileScope& scope, const ConvProblem& d, const Tensor& x, const Tensor& w,
                const Conv2dOptions& o) {
-  Tensor y = Tensor::empty({d.n, d.k, d.p, d.q}, x.dtype(), x.device(), Layout::channels_last);
+  const DType dtype = x.dtype();
+  Tensor y = Tensor::empty({d.n, d.k, d.p, d.q}, dtype, x.device(), Layout::channels_last);
   if (y.numel() == 0) return y;
   if (d.c == 0) {
     y.zero_();
     return y;
   }
-  const Tensor in = channels_last(x);
+  const Tensor in = channels_last(x), weight = w.plain();
+  if (wants_cudnn(dtype)) {
+    ConvProblem padded = d;
+    padded.c = padded_channels(d, dtype, o.math);
+    const Tensor copy = ohwi_weight(weight, dtype, padded.c / d.groups, o.constant_weight);
+    if (by_cudnn(scope, padded, ConvPass::forward, dtype, o.math, with_channels(in, padded.c), copy,
+                 y))
+      return y;
+  }
   if (scope.active()) scope.note(shape_note(d, "im2col"));
-  im2col::forward(d, in, ohwi_weight(w.plain(), x.dtype(), d.c / d.groups, o.constant_weight), y,
-                  o.math);
+  im2col::forward(d, in, ohwi_weight(weight, dtype, d.c / d.groups, o.constant_weight), y, o.math);
   return y;
 }
 
@@ -61,14 +132,17 @@ Tensor grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor& gy, c
                   const Conv2dOptions& o) {
   Tensor gx = Tensor::empty({d.n, d.c, d.h, d.w}, gy.dtype(), gy.device(), Layout::channels_last);
   if (gx.numel() == 0) return gx;
-  if (d.k == 0) {
+  if (gy.numel() == 0) {
     gx.zero_();
     return gx;
   }
   const Tensor g = channels_last(gy);
+  const Tensor copy = ohwi_weight(w.plain(), gy.dtype(), d.c / d.groups, o.constant_weight);
+  if (wants_cudnn(gy.dtype()) &&
+      by_cudnn(scope, d, ConvPass::grad_input, gy.dtype(), o.math, gx, copy, g))
+    return gx;
   if (scope.active()) scope.note(shape_note(d, "im2col"));
-  im2col::grad_input(d, g, ohwi_weight(w.plain(), gy.dtype(), d.c / d.groups, o.constant_weight),
-                     gx, o.math);
+  im2col::grad_input(d, g, copy, gx, o.math);
   return gx;
 }
 
@@ -78,11 +152,22 @@ Tensor grad_weight(ProfileScope& scope, const ConvProblem& d, const Tensor& gy, 
   Tensor gw = Tensor::empty({d.k, cg, d.r, d.s}, dtype, gy.device());
   if (gw.numel() == 0) return gw;
   const Tensor g = channels_last(gy), in = channels_last(x);
+  if (wants_cudnn(gy.dtype())) {
+    ConvProblem padded = d;
+    padded.c = padded_channels(d, gy.dtype(), o.math);
+    const Tensor ohwi =
+        Tensor::empty({d.k, d.r * d.s, padded.c / d.groups}, gy.dtype(), gy.device());
+    if (by_cudnn(scope, padded, ConvPass::grad_weight, gy.dtype(), o.math,
+                 with_channels(in, padded.c), ohwi, g)) {
+      weight_from_ohwi(ohwi, gw);
+      return gw;
+    }
+  }
   if (scope.active()) scope.note(shape_note(d, "im2col"));
-  const Tensor sums = Tensor::empty(
+  const Tensor ohwi = Tensor::empty(
       {d.k, d.r * d.s, cg}, gy.dtype() == DType::f64 ? DType::f64 : DType::f32, gy.device());
-  im2col::grad_weight(d, g, in, sums, o.math);
-  weight_from_ohwi(sums, gw);
+  im2col::grad_weight(d, g, in, ohwi, o.math);
+  weight_from_ohwi(ohwi, gw);
   return gw;
 }
 

@@ -19,8 +19,12 @@ Tensor grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor& gy, c
 Tensor grad_weight(ProfileScope& scope, const ConvProblem& d, const Tensor& gy, const Tensor& x,
                    DType dtype, const Conv2dOptions& o);
 
+// Channels that the image has when cuDNN gets it, forward and for the weight gradient: 8 for bf16
+// and 4 for tf32 at least, since tensor cores take no fewer; the added ones are zero.
+int64_t padded_channels(const ConvProblem& d, DType dtype, Math math);
+
 // Patches of images as rows of a matrix, and one GEMM: every dtype, group and dilation, in chunks
-// of the batch so that the matrix stays below im2col_bytes. w: OHWI in the dtype of the
+// of the batch so that the matrix stays below kIm2colBytes. w: OHWI in the dtype of the
 // activations.
 namespace im2col {
 void forward(const ConvProblem& d, const Tensor& x, const Tensor& w, const Tensor& y, Math math);

@@ -74,7 +74,8 @@ Copies& copies() {
 
 Tensor ohwi_weight(const Tensor& w, DType dtype, int64_t padded, bool constant) {
   const int64_t k = w.size(0), c = w.size(1), taps = w.size(2) * w.size(3);
-  if (taps == 1 && padded == c && dtype == w.dtype()) return w.reshape({k, 1, c});
+  const bool aligned = reinterpret_cast<uintptr_t>(w.raw()) % 16 == 0;
+  if (taps == 1 && padded == c && dtype == w.dtype() && aligned) return w.reshape({k, 1, c});
   const Key key{static_cast<const char*>(w.raw()),
                 k,
                 c,
