@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
-#include <map>
+#include <vector>
 
 #include "data/atomic_file.h"
 #include "mtcki/console.h"
@@ -23,8 +23,8 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr int64_t kShort = 2, kLong = 6;   // steps
-constexpr int64_t kTests = 500;            // test images of the short runs
+constexpr int64_t kFewSteps = 2, kMoreSteps = 6;
+constexpr int64_t kFewTests = 100, kMoreTests = 1100;  // images
 constexpr uint64_t kPictures = 5'000'000;  // bytes: grids over time, the report, the log
 
 class TemporaryFolder {
@@ -64,7 +64,7 @@ RunConfig shortened(const RunConfig& config, int64_t steps, int64_t train_images
   RunConfig c = config;
   c.tensorboard = false;
   c.data.train_limit = std::min(train_images, steps * c.train.batch_size);
-  c.data.test_limit = std::min(test_images, kTests);
+  c.data.test_limit = test_images;
   c.train.epochs = c.train.eval_every = 1;
   c.train.checkpoint_every = 0;
   c.train.schedule = "constant";
@@ -123,12 +123,19 @@ double number(int64_t n) { return static_cast<double>(n); }
 
 }  // namespace
 
-StageTimes stage_times(double short_seconds, int64_t short_steps, double long_seconds,
-                       int64_t long_steps) {
+StageTimes stage_times(const StageSample& base, const StageSample& more_steps,
+                       const StageSample& more_tests) {
+  const auto slope = [&base](const StageSample& more, int64_t StageSample::*count) {
+    const double n = number(more.*count - base.*count);
+    if (n <= 0) return 0.0;  // there are no more test images
+    const double difference = more.seconds - base.seconds;
+    return difference > 0 ? difference / n : more.seconds / number(more.*count);
+  };
   StageTimes t;
-  t.step = (long_seconds - short_seconds) / number(long_steps - short_steps);
-  if (t.step <= 0) t.step = long_seconds / number(long_steps);
-  t.rest = std::max(0.0, short_seconds - number(short_steps) * t.step);
+  t.step = slope(more_steps, &StageSample::steps);
+  t.test = slope(more_tests, &StageSample::tested);
+  t.fixed =
+      std::max(0.0, base.seconds - number(base.steps) * t.step - number(base.tested) * t.test);
   return t;
 }
 
@@ -146,20 +153,30 @@ DryRun dry_run(const RunConfig& config) {
   const bool needs_train = trained > 0 || trains_classifier;
   const int64_t train_images = needs_train ? full.train().size() : 1;
 
-  std::map<int64_t, PipelineResult> results;
-  std::string last;
+  struct Sample {
+    int64_t steps, tested;
+    PipelineResult result;
+  };
   // The first one only warms up: kernels are chosen, memory is allocated.
-  for (const int64_t steps : {int64_t{1}, kShort, kLong}) {
-    last = folder.path() + "/" + std::to_string(steps);
+  std::vector<Sample> samples = {{1, kFewTests, {}},
+                                 {kFewSteps, kFewTests, {}},
+                                 {kMoreSteps, kFewTests, {}},
+                                 {kFewSteps, kMoreTests, {}}};
+  std::string last;
+  for (size_t i = 0; i < samples.size(); ++i) {
+    Sample& s = samples[i];
+    s.tested = std::min(s.tested, test_images);
+    last = folder.path() + "/" + std::to_string(i);
     fs::create_directories(last);
     RunLog log(last, false);
-    results[steps] = run_pipeline(shortened(config, steps, train_images, test_images), last, log);
+    s.result = run_pipeline(shortened(config, s.steps, train_images, s.tested), last, log);
   }
-  const auto times = [&results](const char* stage) {
-    return stage_times(results[kShort].seconds[stage], kShort, results[kLong].seconds[stage],
-                       kLong);
+  const auto times = [&samples](const char* stage) {
+    const auto sample = [&](size_t i) {
+      return StageSample{samples[i].steps, samples[i].tested, samples[i].result.seconds[stage]};
+    };
+    return stage_times(sample(1), sample(2), sample(3));
   };
-  const double tests = number(test_images) / number(std::min(test_images, kTests));
   DryRun out;
   const auto add = [&out](const char* name, const std::string& work, double seconds) {
     out.stages.push_back({name, work, seconds});
@@ -168,21 +185,22 @@ DryRun dry_run(const RunConfig& config) {
 
   const TrainConfig& t = config.train;
   const int64_t epoch_steps = std::max<int64_t>(1, train_images / t.batch_size);
-  const double train_tests = tests * number(tests_of(t.epochs, t.eval_every));
-  const StageTimes teachers = times("teachers");
+  const double train_steps = number(t.epochs * epoch_steps);
+  const double train_tests = number(tests_of(t.epochs, t.eval_every) * test_images);
+  const std::string training = fmt::format("{} epochs of {} steps", t.epochs, epoch_steps);
   if (trained > 0)
-    add("teachers", fmt::format("{} x {} epochs of {} steps", trained, t.epochs, epoch_steps),
-        number(t.epochs * epoch_steps) * teachers.step + train_tests * teachers.rest);
+    add("teachers", fmt::format("{} x {}", trained, training),
+        times("teachers").at(train_steps, train_tests));
   else
     add("teachers", fmt::format("{} imported, tested", config.teachers.size()),
-        tests * results[kLong].seconds["teachers"]);
+        times("teachers").at(0, number(test_images)));
 
   const SynthesisConfig& s = config.synthesis;
   const StageTimes synthesis = times("synthesis");
   const int64_t few_batches = std::min(s.batches, short_batches(config));
   const double few = number(few_batches);
   add("synthesis", fmt::format("{} batches of {} steps", s.batches, s.g_steps),
-      number(s.batches) / few * (number(s.g_steps) * synthesis.step + synthesis.rest));
+      number(s.batches) / few * synthesis.at(number(s.g_steps), 0));
 
   const DistillConfig& d = config.distill;
   const int64_t pool = s.batches * s.batch_size;
@@ -193,28 +211,25 @@ DryRun dry_run(const RunConfig& config) {
   const auto pupils = static_cast<int64_t>(config.students.size());
   if (pupils > 0 && rounds > 0) {
     // A short run has as many steps of one kind as of the other.
-    const double both = students.step, generator = number(pupils) * synthesis.step / few;
-    const double kd = std::max(both - generator, 0.0);
+    const double generator = number(pupils) * synthesis.step / few;
+    const double kd = std::max(students.step - generator, 0.0);
+    const int64_t kd_steps = config.adversarial.kd_steps;
     add("students",
-        fmt::format("{} x {} rounds of {} + {} steps", pupils, rounds, s.g_steps,
-                    config.adversarial.kd_steps),
-        number(rounds) * (number(s.g_steps) * generator + number(config.adversarial.kd_steps) * kd +
-                          tests * students.rest));
+        fmt::format("{} x {} rounds of {} + {} steps", pupils, rounds, s.g_steps, kd_steps),
+        number(rounds) * (number(s.g_steps) * generator + number(kd_steps) * kd +
+                          students.at(0, number(test_images))));
   } else if (pupils > 0) {
     add("students", fmt::format("{} x {} epochs of {} steps", pupils, d.epochs, pool_steps),
-        number(d.epochs * pool_steps) * students.step +
-            tests * number(tests_of(d.epochs, d.eval_every)) * students.rest);
+        students.at(number(d.epochs * pool_steps),
+                    number(tests_of(d.epochs, d.eval_every) * test_images)));
   }
 
   const StageTimes metrics = times("metrics");
-  const double sampled = number(std::min(config.metrics.samples, test_images)) /
-                         number(std::min({config.metrics.samples, test_images, kTests}));
   if (trains_classifier)
-    add("metrics", fmt::format("held-out classifier, {} epochs of {} steps", t.epochs, epoch_steps),
-        number(t.epochs * epoch_steps) * metrics.step + train_tests * metrics.rest);
+    add("metrics", "held-out classifier, " + training, metrics.at(train_steps, train_tests));
   else
     add("metrics", fmt::format("{} images", std::min(config.metrics.samples, test_images)),
-        sampled * results[kLong].seconds["metrics"]);
+        metrics.at(0, number(std::min(config.metrics.samples, test_images))));
 
   const fs::path run = last;
   const int64_t bank_rows = std::min(s.bank_size, pool);

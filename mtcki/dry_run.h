@@ -21,17 +21,23 @@ struct DryRun {
   uint64_t disk_bytes = 0, free_bytes = 0;  // of the run folder; on its file system
 };
 
-// The pieces that make up a stage's time: fixed + steps·step + images tested·test.
+// A stage's time: fixed + steps·step + tested·test.
 struct StageTimes {
-  double step = 0;  // seconds per step
-  double rest = 0;  // of the short run, without its steps: tests, writing
+  double step = 0;   // seconds per step
+  double test = 0;   // seconds per image tested
+  double fixed = 0;  // whatever is left
+  double at(double steps, double tested) const { return fixed + steps * step + tested * test; }
 };
-// From two runs that differ in their steps alone. Noise may make the longer one faster: then all of
-// its time counts as steps, which is too much rather than too little.
-StageTimes stage_times(double short_seconds, int64_t short_steps, double long_seconds,
-                       int64_t long_steps);
+struct StageSample {
+  int64_t steps = 0, tested = 0;
+  double seconds = 0;
+};
+// From a run, one with more steps, and one with more tests. Noise may make a longer run faster:
+// then its whole time counts for what it had more of, which is too much rather than too little.
+StageTimes stage_times(const StageSample& base, const StageSample& more_steps,
+                       const StageSample& more_tests);
 
-// Runs the whole job three times with full batches and very few steps, in a folder of the system's
+// Runs the whole job four times with full batches and very few steps, in a folder of the system's
 // temporary directory that is removed again; the run folder is neither read nor written. Throws
 // what the run itself would throw, and Stopped.
 DryRun dry_run(const RunConfig& config);

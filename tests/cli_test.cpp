@@ -240,6 +240,10 @@ TEST_F(CliTest, DamagedAndForeignWeightFiles) {
 }
 
 TEST_F(CliTest, WholeRunThenSkipsThenReports) {
+  const Outcome dry = run({"run", config(), "--dry-run"});
+  EXPECT_EQ(dry.code, 0) << dry.err;
+  EXPECT_THAT(dry.out, HasSubstr("total      estimated"));
+  EXPECT_FALSE(fs::exists(dir_ / "runs" / "tiny")) << "a dry run leaves nothing behind";
   const Outcome first = run({"run", config()});
   ASSERT_EQ(first.code, 0) << first.err;
   const fs::path folder = dir_ / "runs" / "tiny";

@@ -15,15 +15,18 @@ namespace {
 
 namespace fs = std::filesystem;
 
-TEST(StageTimes, TwoRunsGiveStepAndRest) {
-  const StageTimes t = stage_times(1.5, 2, 2.5, 6);
+TEST(StageTimes, ThreeRunsGiveStepTestAndRest) {
+  // 0.5 + 0.25 per step + 0.01 per image
+  const StageTimes t = stage_times({2, 10, 1.1}, {6, 10, 2.1}, {2, 110, 2.1});
   EXPECT_DOUBLE_EQ(t.step, 0.25);
-  EXPECT_DOUBLE_EQ(t.rest, 1.0);
-  // A longer run that was not slower: all of it counts as steps.
-  const StageTimes noisy = stage_times(1.3, 2, 1.2, 6);
+  EXPECT_DOUBLE_EQ(t.test, 0.01);
+  EXPECT_NEAR(t.fixed, 0.5, 1e-12);
+  EXPECT_NEAR(t.at(100, 1000), 35.5, 1e-9);
+  // Longer runs that were not slower, and a set with no more test images.
+  const StageTimes noisy = stage_times({2, 10, 1.3}, {6, 10, 1.2}, {2, 10, 1.2});
   EXPECT_DOUBLE_EQ(noisy.step, 0.2);
-  EXPECT_NEAR(noisy.rest, 0.9, 1e-12);
-  EXPECT_EQ(stage_times(0, 2, 0, 6).step, 0);
+  EXPECT_EQ(noisy.test, 0);
+  EXPECT_NEAR(noisy.fixed, 0.9, 1e-12);
 }
 
 TEST(DryRunTable, NamesStagesAndAFullDisk) {
