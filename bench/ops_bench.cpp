@@ -26,7 +26,9 @@ Variable leaf(const Shape& shape, DType dtype, uint64_t step = 0) {
   return {bench::noise(shape, dtype, step), true};
 }
 Variable positive_leaf(const Shape& shape, DType dtype) {
-  return {bench::noise(shape, dtype).clone().fill_(1.5), true};
+  Tensor x = bench::noise(shape, dtype).clone();
+  x.fill_(1.5);
+  return {x, true};
 }
 Tensor on_device(const Tensor& t) { return t.to(bench::device()); }
 Tensor channels(int64_t c, double value) {
@@ -58,6 +60,7 @@ std::vector<Op> ops() {
     return Inputs{leaf(act, d), {channels(64, 1.0), true}, {channels(64, 0.0), true}};
   };
   const Activation relu_after = Activation::relu();
+  const Tensor weights = channels(n, 1.0 / static_cast<double>(n));
 
   std::vector<Op> all{
       {"add", two(act), [](const Inputs& x) { return add(x[0], x[1]); }},
@@ -156,7 +159,7 @@ std::vector<Op> ops() {
        [n](DType d) {
          return Inputs{leaf({n, 256}, d), leaf({n + 4096, 256}, d, 1)};
        },
-       [order](const Inputs& x) { return info_nce(x[0], x[1], order, 0.1); }},
+       [order, weights](const Inputs& x) { return info_nce(x[0], x[1], order, 0.1, weights); }},
   };
   return all;
 }
