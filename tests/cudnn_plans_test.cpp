@@ -114,7 +114,7 @@ void every_convolution_has_plans(const char* gpu) {
           EXPECT_LE(candidate.workspace, cuda::kConvWorkspace);
           EXPECT_TRUE(candidate.deterministic);
           if (p.dtype == DType::f32 && p.math == Math::strict) {
-            EXPECT_FALSE(candidate.tensor_core || candidate.rounds_inputs) << text;
+            EXPECT_FALSE(candidate.tensor_core || candidate.reduced) << text;
           }
         }
       }

@@ -96,7 +96,9 @@ void read_engine(const Descriptor& engine, Candidate& c) {
            CUDNN_NUMERICAL_NOTE_TYPE_COUNT)) {
     if (note == CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC) c.deterministic = false;
     if (note == CUDNN_NUMERICAL_NOTE_TENSOR_CORE) c.tensor_core = true;
-    if (note == CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS) c.rounds_inputs = true;
+    if (note == CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS ||
+        note == CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION)
+      c.reduced = true;
   }
 }
 
@@ -135,7 +137,7 @@ std::vector<Candidate> heuristics(const Descriptor& graph, const Descriptor& dev
 bool allowed(const Convolution& c, const Candidate& candidate) {
   if (c.deterministic && !candidate.deterministic) return false;
   if (c.dtype == DType::f32 && c.math == Math::strict &&
-      (candidate.tensor_core || candidate.rounds_inputs))
+      (candidate.tensor_core || candidate.reduced))
     return false;
   return candidate.workspace <= kConvWorkspace;
 }

@@ -27,7 +27,8 @@ struct Candidate {
   Descriptor config;
   EngineChoice choice;
   int64_t workspace = 0;  // bytes
-  bool deterministic = true, tensor_core = false, rounds_inputs = false;
+  bool deterministic = true, tensor_core = false;
+  bool reduced = false;  // rounds its inputs, or adds up in less than f32
 };
 
 // Best first. `device`: of device_of_process or device_from_json.
