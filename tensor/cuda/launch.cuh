@@ -17,6 +17,8 @@
 #if defined(__CUDACC__)
 #include <cuda_runtime.h>
 
+#define MTCKI_PRAGMA(text) _Pragma(#text)
+#define MTCKI_UNROLL_BY(n) MTCKI_PRAGMA(unroll n)  // before a loop
 #define MTCKI_DYNAMIC_SHARED(T, name)                                \
   extern __shared__ __align__(16) unsigned char name##_bytes_[];     \
   T* name = reinterpret_cast<T*>(name##_bytes_)

@@ -7,17 +7,18 @@ namespace mtcki {
 
 namespace {
 
-// x and everything of its shape in x's layout and in a computable dtype; [C] operands likewise.
+// x and everything of its shape in x's layout and in a computable dtype; [C] operands in f32 for
+// bf16, whose statistics and parameters it would spoil, else in x's dtype.
 class Checks {
  public:
   Checks(const char* op, const char* lead_name, const Tensor& lead) : op_(op), lead_(lead) {
     check_floating(op, lead_name, lead);
     if (lead.rank() != 4 && lead.rank() != 2)
       OpError(op).operand(lead_name, lead).shape(lead_name, " needs shape [N,C,H,W] or [N,C]");
-    cpu_only(op, lead);
     wide_ = widen(lead);
   }
   const Tensor& lead() const { return wide_; }
+  DType channel_dtype() const { return is_bf16(lead_) ? DType::f32 : lead_.dtype(); }
 
   Tensor like(const char* name, const Tensor& t) const {
     if (!t.defined()) return t;
@@ -33,12 +34,14 @@ class Checks {
           .operand("input", lead_)
           .operand(name, t)
           .shape(name, " needs shape [", lead_.size(1), "], one value per channel");
-    const Tensor w = widen(t);
-    if (w.dtype() != wide_.dtype())
+    const Tensor w = is_bf16(t) ? t.to(DType::f32) : t;
+    if (w.dtype() != channel_dtype())
       OpError(op_)
           .operand("input", lead_)
           .operand(name, t)
-          .dtype(name, " needs dtype ", name_of(wide_.dtype()));
+          .dtype(name, " needs dtype ", name_of(channel_dtype()));
+    if (w.device() != lead_.device())
+      OpError(op_).operand("input", lead_).operand(name, t).device("operands on two devices");
     return w;
   }
   void needs(const char* name, const Tensor& t, const char* why) const {
@@ -88,8 +91,8 @@ BatchNormGrads batch_norm_grad(const char* op, bool train, const Tensor& gy, con
   const Tensor& like = checks.lead();
   if (want_x) out.x = Tensor::empty_like(like);
   if (want_params) {
-    out.weight = Tensor::empty(a.mean.shape(), like.dtype(), like.device());
-    out.bias = Tensor::empty(a.mean.shape(), like.dtype(), like.device());
+    out.weight = Tensor::empty(a.mean.shape(), checks.channel_dtype(), like.device());
+    out.bias = Tensor::empty(a.mean.shape(), checks.channel_dtype(), like.device());
   }
   if (want_residual) out.residual = masked ? Tensor::empty_like(like) : g;
   const bool reduces = want_params || (train && want_x);
@@ -97,8 +100,8 @@ BatchNormGrads batch_norm_grad(const char* op, bool train, const Tensor& gy, con
   ProfileScope scope(
       op, (reduces ? 10.0 : 4.0) * count_of(like),
       (reduces && (want_x || want_residual) ? 2 : 1) * reads + bytes_of(out.x, out.residual));
-  batch_norm_grad_cpu(g, a, mask, train, out.x, out.weight, out.bias,
-                      masked ? out.residual : Tensor());
+  MTCKI_ON_DEVICE(like, batch_norm_grad, g, a, mask, train, out.x, out.weight, out.bias,
+                  masked ? out.residual : Tensor());
   out.x = narrow_to(out.x, lead.dtype());
   out.residual = narrow_to(out.residual, lead.dtype());
   if (weight.defined()) out.weight = narrow_to(out.weight, weight.dtype());
@@ -130,10 +133,10 @@ BatchNormTrain batch_norm_train(const Tensor& x, const Tensor& weight, const Ten
   const Tensor rv = checks.channels("running_var", running_var, false);
   BatchNormTrain out;
   out.y = Tensor::empty_like(a.x);
-  out.mean = Tensor::empty({x.size(1)}, a.x.dtype(), x.device());
-  out.invstd = Tensor::empty({x.size(1)}, a.x.dtype(), x.device());
+  out.mean = Tensor::empty({x.size(1)}, checks.channel_dtype(), x.device());
+  out.invstd = Tensor::empty({x.size(1)}, checks.channel_dtype(), x.device());
   ProfileScope scope(op, 8.0 * count_of(x), 2 * bytes_of(a.x) + bytes_of(a.residual, out.y));
-  batch_norm_train_cpu(a, out.y, out.mean, out.invstd, rm, rv, momentum);
+  MTCKI_ON_DEVICE(x, batch_norm_train, a, out.y, out.mean, out.invstd, rm, rv, momentum);
   write_back(running_mean, rm);
   write_back(running_var, rv);
   out.y = out.y.to(x.dtype());
@@ -164,7 +167,7 @@ Tensor batch_norm_eval(const Tensor& x, const Tensor& weight, const Tensor& bias
   a.residual = checks.like("residual", residual);
   Tensor y = Tensor::empty_like(a.x);
   ProfileScope scope(op, 4.0 * count_of(x), bytes_of(a.x, a.residual, y));
-  batch_norm_eval_cpu(a, y);
+  MTCKI_ON_DEVICE(x, batch_norm_eval, a, y);
   return y.to(x.dtype());
 }
 
@@ -182,9 +185,10 @@ ChannelMoments channel_moments(const Tensor& x) {
   const Checks checks(op, "input", x);
   const Tensor& in = checks.lead();
   ProfileScope scope(op, 4.0 * count_of(x), bytes_of(in));
-  const Moments m = moments_cpu(in);
-  const Shape shape{x.size(1)};
-  return {Tensor::from(m.mean, shape).to(in.dtype()), Tensor::from(m.var, shape).to(in.dtype())};
+  const Tensor mean = Tensor::empty({x.size(1)}, DType::f64, x.device());
+  const Tensor var = Tensor::empty({x.size(1)}, DType::f64, x.device());
+  MTCKI_ON_DEVICE(x, moments, in, mean, var);
+  return {mean.to(checks.channel_dtype()), var.to(checks.channel_dtype())};
 }
 
 }  // namespace mtcki

@@ -4,6 +4,8 @@
 //
 // x [N,C,H,W] or [N,C]; weight, bias, running_mean, running_var [C]; any layout. act none | relu |
 // leaky_relu(slope). residual has x's shape or is undefined. Statistics accumulate in f64 per chunk.
+// [C] operands have x's dtype; for bf16 they are f32 (what training uses) or bf16, their gradients
+// likewise, and mean and invstd are f32.
 #pragma once
 
 #include "tensor/tensor.h"

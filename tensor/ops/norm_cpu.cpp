@@ -24,6 +24,11 @@ ChannelParams<T, 3> params(const std::vector<T>& a, const std::vector<T>& b,
 
 ChannelView view_of(const Tensor& x) { return channel_view(x.shape(), x.layout()); }
 
+// Mean and biased variance per channel.
+struct Moments {
+  std::vector<double> mean, var;
+};
+
 // Sums of x-K and (x-K)^2 with K near the mean, so that the variance of data with a large mean
 // keeps its digits. K: the channel's mean over the first image (or the first rows).
 template <class T>
@@ -210,12 +215,18 @@ void grad(const Tensor& tgy, const BatchNormArgs& a, const Tensor& ty, bool trai
 }
 
 template <class T>
-void affine_kernel(const Tensor& tx, const std::vector<double>& a, const std::vector<double>& b,
+void affine_kernel(const Tensor& tx, const Tensor& ta, const Tensor& tb, double factor,
                    const Tensor& out) {
-  const std::vector<T> ta(a.begin(), a.end()), tb(b.begin(), b.end());
+  const auto scaled = [factor](const Tensor& t) {
+    std::vector<T> v(static_cast<size_t>(t.numel()));
+    for (size_t c = 0; c < v.size(); ++c)
+      v[c] = static_cast<T>(static_cast<double>(t.data<T>()[c]) * factor);
+    return v;
+  };
+  const std::vector<T> a = scaled(ta), b = scaled(tb);
   const T* x = tx.data<T>();
   T* y = out.data<T>();
-  for_channels(view_of(tx), ChannelParams<T, 2>{{ta.data(), tb.data()}},
+  for_channels(view_of(tx), ChannelParams<T, 2>{{a.data(), b.data()}},
                [=](auto z, int64_t at, const auto& q) {
                  store(y + at, q[0] * load<decltype(z)>(x + at) + q[1]);
                });
@@ -223,8 +234,12 @@ void affine_kernel(const Tensor& tx, const std::vector<double>& a, const std::ve
 
 }  // namespace
 
-Moments moments_cpu(const Tensor& x) {
-  MTCKI_DISPATCH_FLOAT(x.dtype(), "channel_moments", T, { return moments<T>(x); });
+void moments_cpu(const Tensor& x, const Tensor& mean, const Tensor& var) {
+  MTCKI_DISPATCH_FLOAT(x.dtype(), "channel_moments", T, {
+    const Moments m = moments<T>(x);
+    std::copy(m.mean.begin(), m.mean.end(), mean.data<double>());
+    std::copy(m.var.begin(), m.var.end(), var.data<double>());
+  });
 }
 
 void batch_norm_eval_cpu(const BatchNormArgs& a, const Tensor& y) {
@@ -256,9 +271,10 @@ void batch_norm_grad_cpu(const Tensor& gy, const BatchNormArgs& a, const Tensor&
   });
 }
 
-void channel_affine_cpu(const Tensor& x, const std::vector<double>& a, const std::vector<double>& b,
+void channel_affine_cpu(const Tensor& x, const Tensor& a, const Tensor& b, const Tensor& factor,
                         const Tensor& out) {
-  MTCKI_DISPATCH_FLOAT(x.dtype(), "channel_affine", T, { affine_kernel<T>(x, a, b, out); });
+  MTCKI_DISPATCH_FLOAT(x.dtype(), "channel_affine", T,
+                       { affine_kernel<T>(x, a, b, factor.item(), out); });
 }
 
 }  // namespace mtcki

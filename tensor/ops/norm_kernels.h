@@ -1,18 +1,15 @@
-// CPU kernels of norm.h and bn_statistics.h: checked inputs in one layout, allocated outputs.
+// Kernels of norm.h and bn_statistics.h: checked inputs in one layout, allocated outputs. [C]
+// tensors are f64 for f64 activations, else f32, unless it says otherwise.
 #pragma once
 
-#include <vector>
-
+#include "tensor/ops/bn_statistics.h"
 #include "tensor/ops/norm.h"
 #include "tensor/tensor.h"
 
 namespace mtcki {
 
-// Mean and biased variance per channel, in f64. x f32 or f64.
-struct Moments {
-  std::vector<double> mean, var;
-};
-Moments moments_cpu(const Tensor& x);
+// Mean and biased variance per channel; mean and var f64 [C].
+void moments_cpu(const Tensor& x, const Tensor& mean, const Tensor& var);
 
 // [C] parameters may be undefined (weight 1, bias 0).
 struct BatchNormArgs {
@@ -34,8 +31,29 @@ void batch_norm_grad_cpu(const Tensor& gy, const BatchNormArgs& a, const Tensor&
                          const Tensor& gx, const Tensor& gweight, const Tensor& gbias,
                          const Tensor& gresidual);
 
-// out = a[c]*x + b[c].
-void channel_affine_cpu(const Tensor& x, const std::vector<double>& a, const std::vector<double>& b,
+// out = factor*a[c]*x + factor*b[c], factor a single element.
+void channel_affine_cpu(const Tensor& x, const Tensor& a, const Tensor& b, const Tensor& factor,
                         const Tensor& out);
+
+// The loss and all that follows from the batch's statistics.
+struct BnStatisticsArgs {
+  Tensor mean, var;                                     // f64 [C], of the batch
+  Tensor running_mean, running_var, ema_mean, ema_var;  // [C], all f32 or all f64
+  double momentum = 0;
+  double count = 0;  // values per channel
+};
+void bn_statistics_cpu(const BnStatisticsArgs& a, const BnStatistics& out);
+
+void moments_cuda(const Tensor& x, const Tensor& mean, const Tensor& var);
+void batch_norm_eval_cuda(const BatchNormArgs& a, const Tensor& y);
+void batch_norm_train_cuda(const BatchNormArgs& a, const Tensor& y, const Tensor& mean,
+                           const Tensor& invstd, const Tensor& running_mean,
+                           const Tensor& running_var, double momentum);
+void batch_norm_grad_cuda(const Tensor& gy, const BatchNormArgs& a, const Tensor& y, bool train,
+                          const Tensor& gx, const Tensor& gweight, const Tensor& gbias,
+                          const Tensor& gresidual);
+void channel_affine_cuda(const Tensor& x, const Tensor& a, const Tensor& b, const Tensor& factor,
+                         const Tensor& out);
+void bn_statistics_cuda(const BnStatisticsArgs& a, const BnStatistics& out);
 
 }  // namespace mtcki

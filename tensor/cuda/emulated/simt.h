@@ -83,6 +83,7 @@ void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
 
 }  // namespace mtcki::cuda
 
+#define MTCKI_UNROLL_BY(n)
 #define MTCKI_DYNAMIC_SHARED(T, name) T* name = static_cast<T*>(::mtcki::cuda::simt::dynamic_shared())
 #define threadIdx (::mtcki::cuda::simt::here.thread_index)
 #define blockIdx (::mtcki::cuda::simt::here.block_index)
