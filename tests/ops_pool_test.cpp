@@ -88,7 +88,7 @@ TEST(MaxPool, GradientGoesToTheMaximum) {
         const Tensor x = sample({2, c, 7, 6}, 1).to(layout);
         const MaxPool p = max_pool2d(x, o);
         const Tensor g = sample(p.y.shape(), 2).to(layout);
-        const Tensor gx = max_pool2d_grad(g, p.index, x.shape());
+        const Tensor gx = max_pool2d_grad(g, p.index, x.shape(), o);
         EXPECT_EQ(gx.layout(), layout);
         EXPECT_NEAR(dot(gx, x), dot(g, p.y), 1e-10);  // linear on the chosen branch
         if (c == 3 && layout == Layout::plain) {

@@ -9,8 +9,8 @@ Variable max_pool2d(const Variable& x, const Pool2dOptions& o) {
   Recorder r("max_pool2d", {x});
   const MaxPool out = max_pool2d(x.data(), o);
   if (r.needs(0))
-    r.grad(0, [index = r.save(out.index), s = x.shape()](const Tensor& gy) {
-      return max_pool2d_grad(gy, index.get(), s);
+    r.grad(0, [index = r.save(out.index), s = x.shape(), o](const Tensor& gy) {
+      return max_pool2d_grad(gy, index.get(), s, o);
     });
   return r.finish(out.y);
 }

@@ -42,9 +42,9 @@ struct ChannelGrid {
   }
 };
 
-// V values, moved at once.
+// V values, moved at once (sixteen bytes at a time).
 template <class T, int V>
-struct alignas(sizeof(T) * V) Values {
+struct alignas(sizeof(T) * V < 16 ? sizeof(T) * V : 16) Values {
   T v[V];
 };
 

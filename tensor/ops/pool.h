@@ -1,4 +1,5 @@
-// Pooling and nearest upsampling of [N,C,H,W], any layout (kept).
+// Pooling and nearest upsampling of [N,C,H,W], any layout (kept). Gradients gather: their order of
+// additions is fixed on every device.
 #pragma once
 
 #include <array>
@@ -20,10 +21,12 @@ struct Pool2dOptions {
 
 struct MaxPool {
   Tensor y;
-  Tensor index;  // i32, y's shape and layout: position h*W+w of the maximum (the first one) in its plane
+  Tensor index;  // i32, y's shape and layout: position h*W+w of the maximum (the first one) in its
+                 // plane
 };
 MaxPool max_pool2d(const Tensor& x, const Pool2dOptions& o);
-Tensor max_pool2d_grad(const Tensor& gy, const Tensor& index, const Shape& x_shape);
+Tensor max_pool2d_grad(const Tensor& gy, const Tensor& index, const Shape& x_shape,
+                       const Pool2dOptions& o);
 Tensor avg_pool2d(const Tensor& x, const Pool2dOptions& o);
 Tensor avg_pool2d_grad(const Tensor& gy, const Shape& x_shape, const Pool2dOptions& o);
 // Output [N,C,oh,ow]; bin i covers rows floor(i*H/oh) .. ceil((i+1)*H/oh).

@@ -100,18 +100,17 @@ template <class T, class F>
 
 template <class T>
 void max_pool(const T* x, T* y, int32_t* index, const PlaneView& in, const PlaneView& out,
-              const Pool2dOptions& o) {
+              const PoolAxis& rows, const PoolAxis& cols) {
   with_block(in.block, [&](auto block) {
     for_planes(in.planes, in.size(), [&](int64_t plane) {
       const T* xp = x + plane * in.size();
       T* yp = y + plane * out.size();
       int32_t* ip = index + plane * out.size();
       for (int64_t i = 0; i < out.height; ++i) {
-        const int64_t h = i * o.stride[0] - o.padding[0];
+        const PoolWindow row = rows.window(i);
         for (int64_t j = 0; j < out.width; ++j, yp += block, ip += block) {
-          const int64_t w = j * o.stride[1] - o.padding[1];
-          const Taps taps{std::max<int64_t>(0, h), std::min(in.height, h + o.kernel[0]),
-                          std::max<int64_t>(0, w), std::min(in.width, w + o.kernel[1]), in.width};
+          const PoolWindow col = cols.window(j);
+          const Taps taps{row.begin, row.end, col.begin, col.end, in.width};
           for_lanes<T>(block, [&](auto z, int64_t b) {
             max_of_window<decltype(z)>(xp + b, block, taps, yp + b, ip + b);
           });
@@ -137,11 +136,10 @@ void max_pool_grad(const T* gy, const int32_t* index, T* gx, const PlaneView& ou
   });
 }
 
-template <class T>
-T window_weight(const PoolWindow& row, const PoolWindow& col, bool count_padding) {
-  const int64_t n =
-      count_padding ? row.padded * col.padded : (row.end - row.begin) * (col.end - col.begin);
-  return T(1) / static_cast<T>(n);
+std::vector<PoolWindow> windows(const PoolAxis& axis) {
+  std::vector<PoolWindow> all;
+  for (int64_t i = 0; i < axis.out; ++i) all.push_back(axis.window(i));
+  return all;
 }
 
 template <class T>
@@ -339,31 +337,36 @@ void upsample_nearest_grad(const T* gy, T* gx, const PlaneView& out, const Plane
 
 }  // namespace
 
-void max_pool_cpu(const Tensor& x, const Tensor& y, const Tensor& index, const Pool2dOptions& o) {
+void max_pool_cpu(const Tensor& x, const Tensor& y, const Tensor& index, const PoolAxis& rows,
+                  const PoolAxis& cols) {
   MTCKI_DISPATCH_FLOAT(x.dtype(), "max_pool2d", T, {
-    max_pool(x.data<T>(), y.data<T>(), index.data<int32_t>(), plane_view(x), plane_view(y), o);
+    max_pool(x.data<T>(), y.data<T>(), index.data<int32_t>(), plane_view(x), plane_view(y), rows,
+             cols);
   });
 }
 
-void max_pool_grad_cpu(const Tensor& gy, const Tensor& index, const Tensor& gx) {
+// The index says where each maximum came from: no need to know the windows.
+void max_pool_grad_cpu(const Tensor& gy, const Tensor& index, const Tensor& gx, const PoolAxis&,
+                       const PoolAxis&) {
   MTCKI_DISPATCH_FLOAT(gy.dtype(), "max_pool2d_grad", T, {
     max_pool_grad(gy.data<T>(), index.data<int32_t>(), gx.data<T>(), plane_view(gy),
                   plane_view(gx));
   });
 }
 
-void window_mean_cpu(const Tensor& x, const Tensor& y, const std::vector<PoolWindow>& rows,
-                     const std::vector<PoolWindow>& cols, bool count_padding) {
+void window_mean_cpu(const Tensor& x, const Tensor& y, const PoolAxis& rows, const PoolAxis& cols,
+                     bool count_padding) {
   MTCKI_DISPATCH_FLOAT(x.dtype(), "avg_pool2d", T, {
-    window_mean(x.data<T>(), y.data<T>(), plane_view(x), plane_view(y), rows, cols, count_padding);
+    window_mean(x.data<T>(), y.data<T>(), plane_view(x), plane_view(y), windows(rows),
+                windows(cols), count_padding);
   });
 }
 
-void window_mean_grad_cpu(const Tensor& gy, const Tensor& gx, const std::vector<PoolWindow>& rows,
-                          const std::vector<PoolWindow>& cols, bool count_padding) {
+void window_mean_grad_cpu(const Tensor& gy, const Tensor& gx, const PoolAxis& rows,
+                          const PoolAxis& cols, bool count_padding) {
   MTCKI_DISPATCH_FLOAT(gy.dtype(), "avg_pool2d_grad", T, {
-    window_mean_grad(gy.data<T>(), gx.data<T>(), plane_view(gy), plane_view(gx), rows, cols,
-                     count_padding);
+    window_mean_grad(gy.data<T>(), gx.data<T>(), plane_view(gy), plane_view(gx), windows(rows),
+                     windows(cols), count_padding);
   });
 }
 

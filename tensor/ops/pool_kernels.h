@@ -1,8 +1,7 @@
-// CPU kernels of pool.h: checked inputs, allocated outputs, x and y in the same layout.
+// Kernels of pool.h: checked inputs, allocated non-empty outputs, x and y in the same layout.
 #pragma once
 
-#include <vector>
-
+#include "tensor/host_device.h"
 #include "tensor/ops/pool.h"
 #include "tensor/tensor.h"
 
@@ -12,17 +11,68 @@ namespace mtcki {
 struct PoolWindow {
   int64_t begin = 0, end = 0, padded = 0;
 };
+struct PoolRange {
+  int64_t begin, end;
+};
 
-void max_pool_cpu(const Tensor& x, const Tensor& y, const Tensor& index, const Pool2dOptions& o);
-void max_pool_grad_cpu(const Tensor& gy, const Tensor& index, const Tensor& gx);
-// Means over rows[i] x cols[j]; divided by the padded size or by the number of elements inside.
-void window_mean_cpu(const Tensor& x, const Tensor& y, const std::vector<PoolWindow>& rows,
-                     const std::vector<PoolWindow>& cols, bool count_padding);
-void window_mean_grad_cpu(const Tensor& gy, const Tensor& gx, const std::vector<PoolWindow>& rows,
-                          const std::vector<PoolWindow>& cols, bool count_padding);
-void global_avg_pool_cpu(const Tensor& x, const Tensor& y);         // y [N,C]
-void global_avg_pool_grad_cpu(const Tensor& gy, const Tensor& gx);  // gy [N,C]
+// Windows along one axis: `size` inputs, `out` outputs. Adaptive ones follow from the two.
+struct PoolAxis {
+  int64_t size = 0, out = 0, kernel = 1, stride = 1, padding = 0;
+  bool adaptive = false;
+
+  MTCKI_HD PoolWindow window(int64_t i) const {
+    if (adaptive) {
+      const int64_t begin = i * size / out, end = ((i + 1) * size + out - 1) / out;
+      return {begin, end, end - begin};
+    }
+    const int64_t begin = i * stride - padding;
+    const int64_t end = begin + kernel < size + padding ? begin + kernel : size + padding;
+    return {begin > 0 ? begin : 0, end < size ? end : size, end - begin};
+  }
+  // The outputs whose window holds input s.
+  MTCKI_HD PoolRange outputs_of(int64_t s) const {
+    if (adaptive) return {s * out / size, ((s + 1) * out + size - 1) / size};
+    const int64_t past = s + padding - kernel;  // windows that start there or before have ended
+    const int64_t begin = past < 0 ? 0 : past / stride + 1, end = (s + padding) / stride + 1;
+    return {begin, end < out ? end : out};
+  }
+};
+
+template <class T>
+MTCKI_HD T window_weight(const PoolWindow& row, const PoolWindow& col, bool count_padding) {
+  const int64_t n =
+      count_padding ? row.padded * col.padded : (row.end - row.begin) * (col.end - col.begin);
+  return T(1) / static_cast<T>(n);
+}
+
+void max_pool_cpu(const Tensor& x, const Tensor& y, const Tensor& index, const PoolAxis& rows,
+                  const PoolAxis& cols);
+void max_pool_grad_cpu(const Tensor& gy, const Tensor& index, const Tensor& gx,
+                       const PoolAxis& rows, const PoolAxis& cols);
+// Means over rows.window(i) x cols.window(j); divided by the padded size or by the number of
+// elements inside.
+void window_mean_cpu(const Tensor& x, const Tensor& y, const PoolAxis& rows, const PoolAxis& cols,
+                     bool count_padding);
+void window_mean_grad_cpu(const Tensor& gy, const Tensor& gx, const PoolAxis& rows,
+                          const PoolAxis& cols, bool count_padding);
+// y [N,C]
+void global_avg_pool_cpu(const Tensor& x, const Tensor& y);
+// gy [N,C]
+void global_avg_pool_grad_cpu(const Tensor& gy, const Tensor& gx);
 void upsample_nearest_cpu(const Tensor& x, const Tensor& y);
 void upsample_nearest_grad_cpu(const Tensor& gy, const Tensor& gx);
+
+void max_pool_cuda(const Tensor& x, const Tensor& y, const Tensor& index, const PoolAxis& rows,
+                   const PoolAxis& cols);
+void max_pool_grad_cuda(const Tensor& gy, const Tensor& index, const Tensor& gx,
+                        const PoolAxis& rows, const PoolAxis& cols);
+void window_mean_cuda(const Tensor& x, const Tensor& y, const PoolAxis& rows, const PoolAxis& cols,
+                      bool count_padding);
+void window_mean_grad_cuda(const Tensor& gy, const Tensor& gx, const PoolAxis& rows,
+                           const PoolAxis& cols, bool count_padding);
+void global_avg_pool_cuda(const Tensor& x, const Tensor& y);
+void global_avg_pool_grad_cuda(const Tensor& gy, const Tensor& gx);
+void upsample_nearest_cuda(const Tensor& x, const Tensor& y);
+void upsample_nearest_grad_cuda(const Tensor& gy, const Tensor& gx);
 
 }  // namespace mtcki
