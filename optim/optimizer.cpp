@@ -169,7 +169,7 @@ class Sgd : public Optimizer {
       u.weight_decay = o_.weight_decay * b.weight_decay_scale;
       u.nesterov = o_.nesterov;
       u.decoupled = o_.decoupled;
-      u.first_step = b.step == 1;
+      u.step = static_cast<double>(b.step);
       u.grad_scale = grad_scale;
       sgd_update_(b.params, b.grads, b.slots.empty() ? std::vector<Tensor>{} : b.slots[0], u);
     }
@@ -193,7 +193,7 @@ class Adam : public Optimizer {
       u.eps = o_.eps;
       u.weight_decay = o_.weight_decay * b.weight_decay_scale;
       u.decoupled = o_.decoupled;
-      u.step = b.step;
+      u.step = static_cast<double>(b.step);
       u.grad_scale = grad_scale;
       adam_update_(b.params, b.grads, b.slots[0], b.slots[1], u);
     }

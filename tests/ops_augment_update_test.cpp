@@ -169,9 +169,9 @@ Tensor sgd(SgdUpdate u, DType dtype = DType::f64) {
   u.lr = 0.1;
   u.weight_decay = 0.01;
   for (int64_t s = 0; s < 3; ++s) {
-    u.first_step = s == 0;
+    u.step = static_cast<double>(s + 1);
     const uint32_t version = p.version();
-    sgd_update_({p}, {gradient(s, static_cast<double>(s + 1) / u.grad_scale).to(dtype)},
+    sgd_update_({p}, {gradient(s, static_cast<double>(s + 1) / u.grad_scale.value()).to(dtype)},
                 u.momentum != 0 ? std::vector<Tensor>{b} : std::vector<Tensor>{}, u);
     EXPECT_GT(p.version(), version);
   }
@@ -205,7 +205,6 @@ TEST(Sgd, DecoupledDecayLeavesTheMomentumAlone) {
   u.weight_decay = 0.5;
   u.decoupled = true;
   u.momentum = 0.9;
-  u.first_step = true;
   const Tensor p = Tensor::full({3}, 2.0), g = Tensor::full({3}, 1.0), b = Tensor::zeros({3});
   sgd_update_({p}, {g}, {b}, u);
   EXPECT_TRUE(near(p, {1.8, 1.8, 1.8}, 1e-6));  // 2*(1 - 0.05) - 0.1
@@ -223,9 +222,10 @@ TEST(Adam, EqualsPyTorch) {
       u.decoupled = decoupled;
       const Tensor p = steps({5}, dtype), m = Tensor::zeros({5}, dtype),
                    v = Tensor::zeros({5}, dtype);
-      for (u.step = 1; u.step <= 3; ++u.step)
-        adam_update_({p}, {gradient(u.step - 1, static_cast<double>(u.step)).to(dtype)}, {m}, {v},
-                     u);
+      for (int64_t s = 1; s <= 3; ++s) {
+        u.step = static_cast<double>(s);
+        adam_update_({p}, {gradient(s - 1, static_cast<double>(s)).to(dtype)}, {m}, {v}, u);
+      }
       const Values want =
           decoupled ? Values{-0.433997016, 1.08693059, 0.0576208612, -0.758419373, 0.936718062}
                     : Values{-0.434947695, 1.08910063, 0.0579705519, -0.759219102, 0.93806746};

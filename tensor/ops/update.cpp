@@ -1,5 +1,6 @@
 #include "tensor/ops/update.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "tensor/ops/op_util.h"
@@ -23,13 +24,22 @@ void check_list(const char* op, const char* name, const TensorList& list, const 
           .operand("tensor", like[i])
           .operand(name, list[i])
           .shape(name, " ", i, " needs the tensor's shape");
+    if (list[i].device() != like[i].device())
+      OpError(op)
+          .operand("tensor", like[i])
+          .operand(name, list[i])
+          .device(name, " ", i, " is on another device");
   }
 }
 
 void check_params(const char* op, const TensorList& params) {
   for (const Tensor& p : params) {
     check_floating(op, "tensor", p);
-    cpu_only(op, p);
+    if (p.device() != params.front().device())
+      OpError(op)
+          .operand("tensor", p)
+          .operand("first", params.front())
+          .device("needs all tensors on one device");
   }
 }
 
@@ -39,6 +49,17 @@ TensorList aligned(const TensorList& list, const TensorList& like) {
   TensorList out;
   for (size_t i = 0; i < list.size(); ++i)
     out.push_back(list[i].to(like[i].layout()).to(widen(like[i]).dtype()));
+  return out;
+}
+
+// What is only read: the GPU takes bf16 beside f32 without a copy.
+TensorList aligned_source(const TensorList& list, const TensorList& like) {
+  TensorList out;
+  for (size_t i = 0; i < list.size(); ++i) {
+    const Tensor t = list[i].to(like[i].layout());
+    const bool as_is = t.device().is_cuda() && is_bf16(t) && like[i].dtype() == DType::f32;
+    out.push_back(as_is ? t : t.to(widen(like[i]).dtype()));
+  }
   return out;
 }
 
@@ -71,10 +92,11 @@ void sgd_update_(const TensorList& params, const TensorList& grads, const Tensor
   check_params(op, params);
   check_list(op, "gradient", grads, params);
   if (u.momentum != 0) check_list(op, "buffer", buffers, params);
-  const TensorList p = aligned(params, params), g = aligned(grads, params);
+  const TensorList p = aligned(params, params), g = aligned_source(grads, params);
   const TensorList b = u.momentum != 0 ? aligned(buffers, params) : TensorList();
   ProfileScope scope(op, 6 * count(p), 2 * bytes(p) + bytes(g) + 2 * bytes(b));
-  sgd_update_cpu(p, g, b, u);
+  if (p.empty()) return;
+  MTCKI_ON_DEVICE(p.front(), sgd_update, p, g, b, u);
   write_back(params, p);
   if (u.momentum != 0) write_back(buffers, b);
 }
@@ -86,33 +108,73 @@ void adam_update_(const TensorList& params, const TensorList& grads, const Tenso
   check_list(op, "gradient", grads, params);
   check_list(op, "exp_avg", exp_avg, params);
   check_list(op, "exp_avg_sq", exp_avg_sq, params);
-  if (u.step < 1) throw Error(str(op, ": step counts from 1, got ", u.step));
-  const TensorList p = aligned(params, params), g = aligned(grads, params);
+  if (!u.step.on_device() && u.step.value() < 1)
+    throw Error(str(op, ": step counts from 1, got ", u.step.value()));
+  const TensorList p = aligned(params, params), g = aligned_source(grads, params);
   const TensorList m = aligned(exp_avg, params), v = aligned(exp_avg_sq, params);
   ProfileScope scope(op, 14 * count(p), 2 * (bytes(p) + bytes(m) + bytes(v)) + bytes(g));
-  adam_update_cpu(p, g, m, v, u);
+  if (p.empty()) return;
+  MTCKI_ON_DEVICE(p.front(), adam_update, p, g, m, v, u);
   write_back(params, p);
   write_back(exp_avg, m);
   write_back(exp_avg_sq, v);
 }
 
-void ema_update_(const TensorList& dst, const TensorList& src, double decay) {
+void ema_update_(const TensorList& dst, const TensorList& src, const Scalar& decay) {
   const char* op = "ema_update_";
   check_params(op, dst);
   check_list(op, "source", src, dst);
-  const TensorList d = aligned(dst, dst), s = aligned(src, dst);
+  const TensorList d = aligned(dst, dst), s = aligned_source(src, dst);
   ProfileScope scope(op, 3 * count(d), 2 * bytes(d) + bytes(s));
-  ema_update_cpu(d, s, decay);
+  if (d.empty()) return;
+  MTCKI_ON_DEVICE(d.front(), ema_update, d, s, decay);
   write_back(dst, d);
 }
+
+namespace {
+
+// Norm and scale (when it is wanted) of tensors on the GPU.
+void norm_on_gpu(const char* op, const TensorList& tensors, const Tensor& norm, const Tensor& scale,
+                 double max_norm) {
+  ProfileScope scope(op, 2 * count(tensors), bytes(tensors));
+  global_norm_cuda(tensors, norm, scale, max_norm);
+}
+
+Tensor one_value(const TensorList& like) {
+  return Tensor::empty({}, DType::f32, like.front().device());
+}
+
+}  // namespace
 
 double global_norm(const TensorList& tensors) {
   const char* op = "global_norm";
   check_params(op, tensors);
+  if (!tensors.empty() && tensors.front().device().is_cuda())
+    return global_norm_tensor(tensors).item();
   TensorList wide;
   for (const Tensor& t : tensors) wide.push_back(widen(t));
   ProfileScope scope(op, 2 * count(tensors), bytes(wide));
   return std::sqrt(sum_of_squares_cpu(wide));
+}
+
+Tensor global_norm_tensor(const TensorList& tensors) {
+  const char* op = "global_norm";
+  check_params(op, tensors);
+  if (tensors.empty() || tensors.front().device().is_cpu())
+    return Tensor::scalar(global_norm(tensors), DType::f32);
+  const Tensor norm = one_value(tensors);
+  norm_on_gpu(op, tensors, norm, Tensor(), 0);
+  return norm;
+}
+
+Scalar clip_scale(const TensorList& grads, double max_norm) {
+  const char* op = "clip_scale";
+  check_params(op, grads);
+  if (grads.empty() || grads.front().device().is_cpu())
+    return std::min(1.0, max_norm / (global_norm(grads) + 1e-6));
+  const Tensor scale = one_value(grads);
+  norm_on_gpu(op, grads, one_value(grads), scale, max_norm);
+  return Scalar(scale);
 }
 
 }  // namespace mtcki

@@ -1,35 +1,46 @@
-// Fused multi-tensor optimiser updates: one pass over all parameters of a group, in place.
+// Fused multi-tensor optimiser updates: one pass over all parameters of a group, in place. What
+// changes from step to step is a Scalar, so that a captured step can be repeated with other values.
+// On the GPU f32 parameters also take bf16 gradients as they are.
 #pragma once
 
 #include <vector>
 
+#include "tensor/scalar.h"
 #include "tensor/tensor.h"
 
 namespace mtcki {
 
 struct SgdUpdate {
-  double lr = 0.1, momentum = 0, dampening = 0, weight_decay = 0;
+  Scalar lr = 0.1;
+  double momentum = 0, dampening = 0, weight_decay = 0;
   bool nesterov = false, decoupled = false;  // decoupled: p -= lr*wd*p, not through the momentum
-  bool first_step = false;                   // momentum buffers are set to the gradient, as PyTorch
-  double grad_scale = 1.0;                   // multiplies gradients (clipping)
+  Scalar step = 1;        // 1-based: the first sets the buffers to the gradient, as PyTorch
+  Scalar grad_scale = 1;  // multiplies gradients (clipping)
 };
 // buffers: as many as params when momentum != 0, else empty.
 void sgd_update_(const std::vector<Tensor>& params, const std::vector<Tensor>& grads,
                  const std::vector<Tensor>& buffers, const SgdUpdate& u);
 
 struct AdamUpdate {
-  double lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0;
+  Scalar lr = 1e-3;
+  double beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0;
   bool decoupled = false;  // AdamW
-  int64_t step = 1;        // 1-based, for the bias correction
-  double grad_scale = 1.0;
+  Scalar step = 1;         // 1-based, for the bias correction
+  Scalar grad_scale = 1;
 };
 void adam_update_(const std::vector<Tensor>& params, const std::vector<Tensor>& grads,
                   const std::vector<Tensor>& exp_avg, const std::vector<Tensor>& exp_avg_sq,
                   const AdamUpdate& u);
 
 // dst = decay*dst + (1-decay)*src for each pair (weight EMA).
-void ema_update_(const std::vector<Tensor>& dst, const std::vector<Tensor>& src, double decay);
-// sqrt(sum of squares) over all tensors.
+void ema_update_(const std::vector<Tensor>& dst, const std::vector<Tensor>& src,
+                 const Scalar& decay);
+// sqrt(sum of squares) over all tensors. On the GPU the first waits for the value, the second
+// leaves it there, as one f32.
 double global_norm(const std::vector<Tensor>& tensors);
+Tensor global_norm_tensor(const std::vector<Tensor>& tensors);
+// The grad_scale that brings the norm of these gradients down to max_norm, as
+// torch.nn.utils.clip_grad_norm_: min(1, max_norm/(norm + 1e-6)). Does not wait for the GPU.
+Scalar clip_scale(const std::vector<Tensor>& grads, double max_norm);
 
 }  // namespace mtcki

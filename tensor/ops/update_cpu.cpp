@@ -33,18 +33,19 @@ void for_pieces(const TensorList& list, const F& f) {
 
 template <class T>
 void sgd_piece(T* p, const T* g, T* buffer, int64_t n, const SgdUpdate& u) {
-  const T lr = static_cast<T>(u.lr), scale = static_cast<T>(u.grad_scale);
+  const T lr = static_cast<T>(u.lr.value()), scale = static_cast<T>(u.grad_scale.value());
+  const bool first_step = u.step.value() == 1;
   const T coupled = u.decoupled ? T(0) : static_cast<T>(u.weight_decay);
-  const T keep = u.decoupled ? static_cast<T>(1 - u.lr * u.weight_decay) : T(1);
+  const T keep = u.decoupled ? static_cast<T>(1 - u.lr.value() * u.weight_decay) : T(1);
   if (!buffer) {
 #pragma omp simd
     for (int64_t i = 0; i < n; ++i) p[i] = keep * p[i] - lr * (scale * g[i] + coupled * p[i]);
     return;
   }
   // The first step sets the buffer to the gradient; 0*buffer would let a stale NaN through.
-  if (u.first_step) std::fill(buffer, buffer + n, T(0));
+  if (first_step) std::fill(buffer, buffer + n, T(0));
   const T momentum = static_cast<T>(u.momentum);
-  const T fresh = u.first_step ? T(1) : static_cast<T>(1 - u.dampening);
+  const T fresh = first_step ? T(1) : static_cast<T>(1 - u.dampening);
   if (u.nesterov) {
 #pragma omp simd
     for (int64_t i = 0; i < n; ++i) {
@@ -65,14 +66,15 @@ void sgd_piece(T* p, const T* g, T* buffer, int64_t n, const SgdUpdate& u) {
 
 template <class T>
 void adam_piece(T* p, const T* g, T* m, T* v, int64_t n, const AdamUpdate& u) {
-  const double correct1 = 1 - std::pow(u.beta1, static_cast<double>(u.step));
-  const double correct2 = 1 - std::pow(u.beta2, static_cast<double>(u.step));
-  const T step = static_cast<T>(u.lr / correct1), root = static_cast<T>(1 / std::sqrt(correct2));
+  const double correct1 = 1 - std::pow(u.beta1, u.step.value());
+  const double correct2 = 1 - std::pow(u.beta2, u.step.value());
+  const T step = static_cast<T>(u.lr.value() / correct1),
+          root = static_cast<T>(1 / std::sqrt(correct2));
   const T beta1 = static_cast<T>(u.beta1), beta2 = static_cast<T>(u.beta2);
   const T rest1 = static_cast<T>(1 - u.beta1), rest2 = static_cast<T>(1 - u.beta2);
-  const T eps = static_cast<T>(u.eps), scale = static_cast<T>(u.grad_scale);
+  const T eps = static_cast<T>(u.eps), scale = static_cast<T>(u.grad_scale.value());
   const T coupled = u.decoupled ? T(0) : static_cast<T>(u.weight_decay);
-  const T keep = u.decoupled ? static_cast<T>(1 - u.lr * u.weight_decay) : T(1);
+  const T keep = u.decoupled ? static_cast<T>(1 - u.lr.value() * u.weight_decay) : T(1);
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
     const T d = scale * g[i] + coupled * p[i];
@@ -111,10 +113,10 @@ void adam_update_cpu(const TensorList& params, const TensorList& grads, const Te
   });
 }
 
-void ema_update_cpu(const TensorList& dst, const TensorList& src, double decay) {
+void ema_update_cpu(const TensorList& dst, const TensorList& src, const Scalar& decay) {
   for_pieces(dst, [&](size_t k, int64_t begin, int64_t end) {
     MTCKI_DISPATCH_FLOAT(dst[k].dtype(), "ema_update_", T, {
-      ema_piece<T>(dst[k].data<T>() + begin, src[k].data<T>() + begin, end - begin, decay);
+      ema_piece<T>(dst[k].data<T>() + begin, src[k].data<T>() + begin, end - begin, decay.value());
     });
   });
 }

@@ -1,4 +1,5 @@
-// CPU kernels of update.h: lists of equal length, dtype f32 or f64 and layout per entry.
+// Kernels of update.h: lists of equal length, one dtype and layout per entry (CUDA: gradients and
+// sources may be bf16 beside f32).
 #pragma once
 
 #include <vector>
@@ -13,7 +14,16 @@ void sgd_update_cpu(const TensorList& params, const TensorList& grads, const Ten
                     const SgdUpdate& u);
 void adam_update_cpu(const TensorList& params, const TensorList& grads, const TensorList& exp_avg,
                      const TensorList& exp_avg_sq, const AdamUpdate& u);
-void ema_update_cpu(const TensorList& dst, const TensorList& src, double decay);
+void ema_update_cpu(const TensorList& dst, const TensorList& src, const Scalar& decay);
 double sum_of_squares_cpu(const TensorList& tensors);
+
+void sgd_update_cuda(const TensorList& params, const TensorList& grads, const TensorList& buffers,
+                     const SgdUpdate& u);
+void adam_update_cuda(const TensorList& params, const TensorList& grads, const TensorList& exp_avg,
+                      const TensorList& exp_avg_sq, const AdamUpdate& u);
+void ema_update_cuda(const TensorList& dst, const TensorList& src, const Scalar& decay);
+// norm and scale: one f32 each; scale may be undefined, else min(1, max_norm/(norm + 1e-6)).
+void global_norm_cuda(const TensorList& tensors, const Tensor& norm, const Tensor& scale,
+                      double max_norm);
 
 }  // namespace mtcki

@@ -1,0 +1,313 @@
+#include <cmath>
+
+#include "tensor/ops/channel_walk.cuh"
+#include "tensor/ops/update_kernels.h"
+
+namespace mtcki {
+
+namespace {
+
+using cuda::compute_t;
+using cuda::kThreads;
+using cuda::launch;
+
+constexpr int64_t kChunk = 4096;  // elements of one block
+constexpr int kTensors = 64;      // of one launch: their table is an argument, 4 KiB at most
+
+// Up to four tensors that walk together; the second may be bf16 beside f32.
+struct Entry {
+  void *a = nullptr, *source = nullptr, *b = nullptr, *c = nullptr;
+  int64_t numel = 0;
+  int32_t first_block = 0;
+  bool narrow_source = false;
+};
+struct Table {
+  Entry entries[kTensors];
+  int count = 0;
+};
+struct Chunk {
+  int entry;
+  int64_t begin, end;
+};
+// What block `index` works on: the last entry that begins at or before it.
+__device__ inline Chunk chunk_of(const Table& table, int index) {
+  int low = 0, high = table.count - 1;
+  while (low < high) {
+    const int middle = (low + high + 1) / 2;
+    if (table.entries[middle].first_block <= index) {
+      low = middle;
+    } else {
+      high = middle - 1;
+    }
+  }
+  const Entry& e = table.entries[low];
+  const int64_t begin = (index - e.first_block) * kChunk;
+  return {low, begin, begin + kChunk < e.numel ? begin + kChunk : e.numel};
+}
+
+// f(T{}, table, blocks) for the entries of each dtype of `leads`; entry(i) describes tensor i.
+template <class T, class MakeEntry, class F>
+void for_tables_of(const TensorList& leads, const MakeEntry& entry, const F& f) {
+  Table table;
+  int64_t blocks = 0;
+  const auto flush = [&] {
+    if (table.count > 0) f(T(), table, dim3(static_cast<unsigned>(blocks)));
+    table.count = 0;
+    blocks = 0;
+  };
+  for (size_t i = 0; i < leads.size(); ++i) {
+    const int64_t n = leads[i].numel();
+    if (n == 0 || leads[i].dtype() != dtype_of<T>::value) continue;
+    Entry& e = table.entries[table.count++];
+    e = entry(i);
+    e.numel = n;
+    e.first_block = static_cast<int32_t>(blocks);
+    blocks += (n + kChunk - 1) / kChunk;
+    if (table.count == kTensors) flush();
+  }
+  flush();
+}
+template <class MakeEntry, class F>
+void for_tables(const TensorList& leads, const MakeEntry& entry, const F& f) {
+  for_tables_of<float>(leads, entry, f);
+  for_tables_of<bfloat16>(leads, entry, f);
+  for_tables_of<double>(leads, entry, f);
+}
+
+template <class T>
+__device__ inline compute_t<T> source_value(const Entry& e, int64_t i) {
+  using C = compute_t<T>;
+  return e.narrow_source ? C(float(static_cast<const bfloat16*>(e.source)[i]))
+                         : C(static_cast<const T*>(e.source)[i]);
+}
+
+// F: prepare() reads the scalars, once per block, into a Factors of doubles; then
+// F::apply(factors, a, source, b, c) updates a, b, c of one element. b, c may be absent.
+template <class T, class F>
+__global__ void __launch_bounds__(kThreads) update_kernel(Table table, F f) {
+  using C = compute_t<T>;
+  __shared__ double shared[sizeof(typename F::Factors) / sizeof(double)];
+  auto* prepared = reinterpret_cast<typename F::Factors*>(shared);
+  if (threadIdx.x == 0) *prepared = f.prepare();
+  __syncthreads();
+  const typename F::template In<C> in(*prepared);
+  const Chunk chunk = chunk_of(table, static_cast<int>(blockIdx.x));
+  const Entry& e = table.entries[chunk.entry];
+  T *pa = static_cast<T*>(e.a), *pb = static_cast<T*>(e.b), *pc = static_cast<T*>(e.c);
+  MTCKI_UNROLL_BY(4)
+  for (int64_t i = chunk.begin + threadIdx.x; i < chunk.end; i += kThreads) {
+    C a = pa[i], b = pb ? C(pb[i]) : C(0), c = pc ? C(pc[i]) : C(0);
+    in.apply(&a, source_value<T>(e, i), &b, &c);
+    pa[i] = T(a);
+    if (pb) pb[i] = T(b);
+    if (pc) pc[i] = T(c);
+  }
+}
+
+// a: parameter, source: gradient, b: momentum buffer.
+struct SgdFn {
+  ScalarArgument lr, step, grad_scale;
+  double momentum, dampening, weight_decay;
+  bool nesterov, decoupled, buffered;
+
+  struct Factors {
+    double lr, scale, coupled, keep, momentum, fresh, buffered, nesterov, first;
+  };
+  MTCKI_HD Factors prepare() const {
+    const double rate = static_cast<double>(lr.get());
+    const bool first = step.get() <= 1.0f;
+    return {rate,
+            static_cast<double>(grad_scale.get()),
+            decoupled ? 0.0 : weight_decay,
+            decoupled ? 1.0 - rate * weight_decay : 1.0,
+            momentum,
+            first ? 1.0 : 1.0 - dampening,
+            buffered ? 1.0 : 0.0,
+            nesterov ? 1.0 : 0.0,
+            first ? 1.0 : 0.0};
+  }
+  template <class C>
+  struct In {
+    C lr, scale, coupled, keep, momentum, fresh;
+    bool buffered, nesterov, first;
+    MTCKI_HD explicit In(const Factors& f)
+        : lr(static_cast<C>(f.lr)),
+          scale(static_cast<C>(f.scale)),
+          coupled(static_cast<C>(f.coupled)),
+          keep(static_cast<C>(f.keep)),
+          momentum(static_cast<C>(f.momentum)),
+          fresh(static_cast<C>(f.fresh)),
+          buffered(f.buffered != 0),
+          nesterov(f.nesterov != 0),
+          first(f.first != 0) {}
+    MTCKI_HD void apply(C* p, C g, C* buffer, C*) const {
+      C d = scale * g + coupled * *p;
+      if (buffered) {
+        // What the buffer held before the first step does not matter, not even a NaN.
+        const C b = first ? d : momentum * *buffer + fresh * d;
+        *buffer = b;
+        d = nesterov ? d + momentum * b : b;
+      }
+      *p = keep * *p - lr * d;
+    }
+  };
+};
+
+// a: parameter, source: gradient, b, c: exponential averages.
+struct AdamFn {
+  ScalarArgument lr, step, grad_scale;
+  double beta1, beta2, eps, weight_decay;
+  bool decoupled;
+
+  struct Factors {
+    double step, root, beta1, beta2, eps, scale, coupled, keep;
+  };
+  MTCKI_HD Factors prepare() const {
+    const double rate = static_cast<double>(lr.get()), n = static_cast<double>(step.get());
+    return {rate / (1.0 - std::pow(beta1, n)),
+            1.0 / std::sqrt(1.0 - std::pow(beta2, n)),
+            beta1,
+            beta2,
+            eps,
+            static_cast<double>(grad_scale.get()),
+            decoupled ? 0.0 : weight_decay,
+            decoupled ? 1.0 - rate * weight_decay : 1.0};
+  }
+  template <class C>
+  struct In {
+    C step, root, beta1, beta2, rest1, rest2, eps, scale, coupled, keep;
+    MTCKI_HD explicit In(const Factors& f)
+        : step(static_cast<C>(f.step)),
+          root(static_cast<C>(f.root)),
+          beta1(static_cast<C>(f.beta1)),
+          beta2(static_cast<C>(f.beta2)),
+          rest1(static_cast<C>(1.0 - f.beta1)),
+          rest2(static_cast<C>(1.0 - f.beta2)),
+          eps(static_cast<C>(f.eps)),
+          scale(static_cast<C>(f.scale)),
+          coupled(static_cast<C>(f.coupled)),
+          keep(static_cast<C>(f.keep)) {}
+    MTCKI_HD void apply(C* p, C g, C* m, C* v) const {
+      const C d = scale * g + coupled * *p;
+      *m = beta1 * *m + rest1 * d;
+      *v = beta2 * *v + rest2 * d * d;
+      *p = keep * *p - step * *m / (std::sqrt(*v) * root + eps);
+    }
+  };
+};
+
+struct EmaFn {
+  ScalarArgument decay;
+  struct Factors {
+    double keep;
+  };
+  MTCKI_HD Factors prepare() const { return {static_cast<double>(decay.get())}; }
+  template <class C>
+  struct In {
+    C keep, rest;
+    MTCKI_HD explicit In(const Factors& f)
+        : keep(static_cast<C>(f.keep)), rest(static_cast<C>(1.0 - f.keep)) {}
+    MTCKI_HD void apply(C* dst, C src, C*, C*) const { *dst = keep * *dst + rest * src; }
+  };
+};
+
+bool narrow(const Tensor& source, const Tensor& lead) { return source.dtype() != lead.dtype(); }
+
+template <class F>
+void update(const TensorList& a, const TensorList& source, const TensorList& b, const TensorList& c,
+            const F& f) {
+  const auto raw = [](const TensorList& list, size_t i) {
+    return list.empty() ? nullptr : list[i].raw();
+  };
+  for_tables(
+      a,
+      [&](size_t i) {
+        Entry e;
+        e.a = a[i].raw();
+        e.source = source[i].raw();
+        e.b = raw(b, i);
+        e.c = raw(c, i);
+        e.narrow_source = narrow(source[i], a[i]);
+        return e;
+      },
+      [&](auto type, const Table& table, dim3 blocks) {
+        launch(update_kernel<decltype(type), F>, blocks, kThreads, 0, table, f);
+      });
+}
+
+// ---- norms ----
+
+// Block i of the launch writes partial[i].
+template <class T>
+__global__ void __launch_bounds__(kThreads) squares_kernel(Table table, TwoSums* partial) {
+  __shared__ double shared[kThreads * sizeof(TwoSums) / sizeof(double)];
+  const Chunk chunk = chunk_of(table, static_cast<int>(blockIdx.x));
+  const T* x = static_cast<const T*>(table.entries[chunk.entry].a);
+  TwoSums own[1];
+  own[0] = TwoSums{};
+  for (int64_t i = chunk.begin + threadIdx.y; i < chunk.end; i += kThreads) {
+    const double v = static_cast<double>(compute_t<T>(x[i]));
+    own[0].a += v * v;
+  }
+  merge_block<1>(own, reinterpret_cast<TwoSums*>(shared));
+  if (threadIdx.y == 0) partial[blockIdx.x] = own[0];
+}
+
+__global__ void __launch_bounds__(kThreads)
+    finish_norm_kernel(const TwoSums* partial, int64_t parts, double max_norm, float* norm,
+                       float* scale) {
+  __shared__ double shared[kThreads * sizeof(TwoSums) / sizeof(double)];
+  TwoSums own[1];
+  own[0] = TwoSums{};
+  for (int64_t i = threadIdx.y; i < parts; i += kThreads) own[0].merge(partial[i]);
+  merge_block<1>(own, reinterpret_cast<TwoSums*>(shared));
+  if (threadIdx.y != 0) return;
+  const double value = std::sqrt(own[0].a), by = max_norm / (value + 1e-6);
+  *norm = static_cast<float>(value);
+  if (scale) *scale = static_cast<float>(by > 1.0 ? 1.0 : by);  // a NaN stays
+}
+
+}  // namespace
+
+void sgd_update_cuda(const TensorList& params, const TensorList& grads, const TensorList& buffers,
+                     const SgdUpdate& u) {
+  update(params, grads, buffers, {},
+         SgdFn{u.lr.argument(), u.step.argument(), u.grad_scale.argument(), u.momentum, u.dampening,
+               u.weight_decay, u.nesterov, u.decoupled, !buffers.empty()});
+}
+
+void adam_update_cuda(const TensorList& params, const TensorList& grads, const TensorList& exp_avg,
+                      const TensorList& exp_avg_sq, const AdamUpdate& u) {
+  update(params, grads, exp_avg, exp_avg_sq,
+         AdamFn{u.lr.argument(), u.step.argument(), u.grad_scale.argument(), u.beta1, u.beta2,
+                u.eps, u.weight_decay, u.decoupled});
+}
+
+void ema_update_cuda(const TensorList& dst, const TensorList& src, const Scalar& decay) {
+  update(dst, src, {}, {}, EmaFn{decay.argument()});
+}
+
+void global_norm_cuda(const TensorList& tensors, const Tensor& norm, const Tensor& scale,
+                      double max_norm) {
+  int64_t parts = 0;
+  for (const Tensor& t : tensors) parts += (t.numel() + kChunk - 1) / kChunk;
+  const Tensor partial =
+      Tensor::empty({std::max<int64_t>(1, 2 * parts)}, DType::f64, norm.device());
+  TwoSums* next = static_cast<TwoSums*>(partial.raw());
+  for_tables(
+      tensors,
+      [&](size_t i) {
+        Entry e;
+        e.a = tensors[i].raw();
+        return e;
+      },
+      [&](auto type, const Table& table, dim3 blocks) {
+        launch(squares_kernel<decltype(type)>, blocks, dim3(1, kThreads), 0, table, next);
+        next += blocks.x;
+      });
+  launch(finish_norm_kernel, dim3(1), dim3(1, kThreads), 0,
+         static_cast<const TwoSums*>(partial.raw()), parts, max_norm, norm.data<float>(),
+         scale.defined() ? scale.data<float>() : nullptr);
+}
+
+}  // namespace mtcki
