@@ -143,6 +143,7 @@ void resized_crop_flip_grad(const Tensor& tgy, const Tensor& tgx, const Tensor& 
     const BoxTaps& b = boxes[static_cast<size_t>(n)];
     const T* in = gy + plane * oh * ow;
     T* out = gx + plane * h * w;
+    std::fill(out, out + h * w, T(0));
     for (const Tap& r : b.rows) {
       T *low = out + r.low * w, *high = out + r.high * w;
       const T rw = static_cast<T>(r.weight);
@@ -199,6 +200,33 @@ void normalize_channels_cpu(const Tensor& x, const Tensor& mean, const Tensor& s
                             const Tensor& y) {
   MTCKI_DISPATCH_FLOAT(x.dtype(), "normalize_channels", T,
                        { normalize_channels<T>(x, mean, std, y); });
+}
+
+void gather_augment_cpu(const Tensor& images, const Tensor& index, int64_t pad,
+                        const Tensor& offset, const Tensor& flip, const Tensor& mean,
+                        const Tensor& std, const Tensor& y) {
+  const int64_t channels = y.size(1), h = y.size(2), w = y.size(3);
+  std::vector<float> table(static_cast<size_t>(channels) * 256);
+  for (int64_t c = 0; c < channels; ++c)
+    for (int64_t v = 0; v < 256; ++v) {
+      const float unit = static_cast<float>(v) / 255.0f;
+      table[static_cast<size_t>(c * 256 + v)] =
+          mean.defined() ? (unit - mean.data<float>()[c]) / std.data<float>()[c] : unit;
+    }
+  const uint8_t* pixels = images.data<uint8_t>();
+  float* out = y.data<float>();
+  for_planes(y, [&](int64_t plane, int64_t n) {
+    const Crop crop = crop_of(offset, flip, pad, n);
+    const int64_t c = plane % channels;
+    const float* value = table.data() + c * 256;
+    const uint8_t* in = pixels + (index.data<int64_t>()[n] * channels + c) * h * w;
+    for (int64_t i = 0; i < h; ++i)
+      for (int64_t j = 0; j < w; ++j) {
+        const int64_t row = i + crop.dy, col = (crop.flip ? w - 1 - j : j) + crop.dx;
+        const bool inside = row >= 0 && row < h && col >= 0 && col < w;
+        out[(plane * h + i) * w + j] = value[inside ? in[row * w + col] : 0];
+      }
+  });
 }
 
 }  // namespace mtcki

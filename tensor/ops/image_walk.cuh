@@ -47,9 +47,16 @@ MTCKI_HD inline Place place_of(const ImageView& v, int64_t i) {
   return {c.quotient, c.rest, h.rest, w.rest};
 }
 
+// Channels that a thread takes. Plain images have none side by side; a plane of one pixel looks as
+// if, but its other operand may have more.
+template <class T>
+inline int image_pack(const Tensor& x, const Tensor& other) {
+  return x.layout() == Layout::channels_last ? channel_pack<T>(x, {other}) : 1;
+}
+
 // launch of kernel<T, V> over the packs of `like`; all tensors have its layout.
 #define MTCKI_FOR_PACKS(kernel_, like_, other_, ...)                                           \
-  with_pack<T>(channel_pack<T>(like_, {other_}), [&](auto mtcki_v_) {                          \
+  with_pack<T>(image_pack<T>(like_, other_), [&](auto mtcki_v_) {                              \
     constexpr int V = mtcki_v_();                                                              \
     const int64_t packs = (like_).numel() / V;                                                 \
     cuda::launch(kernel_<T, V>, cuda::grid_for(packs), cuda::kThreads, 0, packs, __VA_ARGS__); \

@@ -230,7 +230,7 @@ void window_mean_grad_cuda(const Tensor& gy, const Tensor& gx, const PoolAxis& r
 void global_avg_pool_cuda(const Tensor& x, const Tensor& y) {
   const ImageView in = image_view(x);
   MTCKI_DISPATCH_CUDA(x.dtype(), "global_avg_pool", T, {
-    with_pack<T>(channel_pack<T>(x, {}), [&](auto v) {
+    with_pack<T>(image_pack<T>(x, x), [&](auto v) {
       constexpr int V = v();
       const int64_t columns = in.last ? in.channels / V : 1;
       const int64_t wide = std::min<int64_t>(columns, 32), deep = in.last ? 256 / wide : 64;
