@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "mtcki/stage_control.h"
+#include "mtcki/stage_profiles.h"
 #include "tensor/context.h"
 
 namespace mtcki {
@@ -85,6 +86,7 @@ FitResult fit(const FitJob& job, RunLog& log) {
   while (at.step < job.total_steps) {
     Values values;
     try {
+      const StageProfiles::Step profiled(log.profiles(), job.stage);
       values = job.step(at.step);
       skips = 0;
     } catch (const NumericError& e) {

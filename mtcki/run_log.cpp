@@ -18,6 +18,7 @@
 #include "mtcki/console.h"
 #include "mtcki/metrics_file.h"
 #include "mtcki/progress.h"
+#include "mtcki/stage_profiles.h"
 #include "tensor/error.h"
 
 namespace mtcki {
@@ -64,6 +65,7 @@ struct RunLog::Impl {
   std::map<std::string, int64_t> restart;  // stage -> first step that is written again
   Progress progress;
   std::vector<std::string> warnings;
+  std::unique_ptr<StageProfiles> profiles;
 
   ~Impl() {
     if (fd >= 0) close(fd);
@@ -162,6 +164,12 @@ void RunLog::warn(const std::string& text) {
     impl_->append(
         {{"t", unix_now()}, {"stage", ""}, {"step", 0}, {"kind", "warning"}, {"text", text}});
 }
+
+void RunLog::profile_stages(int64_t steps, Device device) {
+  if (impl_->folder.empty() || steps <= 0) return;
+  impl_->profiles = std::make_unique<StageProfiles>(impl_->folder + "/profile", steps, device);
+}
+StageProfiles* RunLog::profiles() { return impl_->profiles.get(); }
 
 const std::vector<std::string>& RunLog::warnings() const { return impl_->warnings; }
 

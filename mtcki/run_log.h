@@ -16,6 +16,8 @@
 
 namespace mtcki {
 
+class StageProfiles;
+
 using Values = std::vector<std::pair<std::string, double>>;
 
 class RunLog {
@@ -43,6 +45,10 @@ class RunLog {
   void info(const std::string& text);
   void warn(const std::string& text);
   const std::vector<std::string>& warnings() const;
+
+  // From now on the first `steps` steps of each stage are profiled into the folder's profile/.
+  void profile_stages(int64_t steps, Device device);
+  StageProfiles* profiles();  // null: none are
 
   // After a kill: forget metrics lines of `stage` with step > `step` (they will be written again).
   void rewind(const std::string& stage, int64_t step);

@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "mtcki/stage_control.h"
+#include "mtcki/stage_profiles.h"
 #include "tensor/ops/cast.h"
 #include "tensor/ops/index.h"
 
@@ -71,7 +72,11 @@ SynthesisResult synthesize(const SynthesisJob& job, Teachers& teachers, RunLog& 
   const int64_t log_every = std::max<int64_t>(1, c.g_steps / 4);
   const int64_t picture_every = std::max<int64_t>(1, c.batches / 10);
   while (synthesizer.batch() < c.batches) {
-    Values values = synthesizer.step();
+    Values values;
+    {
+      const StageProfiles::Step profiled(log.profiles(), kStage);
+      values = synthesizer.step();
+    }
     const int64_t step = synthesizer.global_step();
     const double speed = static_cast<double>((step - first) * c.batch_size) / (now() - start);
     if (!values.empty() &&

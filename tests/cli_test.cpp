@@ -362,6 +362,25 @@ TEST_F(CliTest, SummaryTotals) {
   refused({"summary", "--generator", "cmi", "--nz", "0"}, 2, "--nz");
 }
 
+TEST_F(CliTest, RunProfilesTheFirstStepsOfEachStage) {
+  const Outcome o = run({"run", config(), "--profile", "2", "--device", "cpu"});
+  ASSERT_EQ(o.code, 0) << o.err;
+  const fs::path folder = dir_ / "runs/tiny/profile";
+  int profiles = 0;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const auto j = nlohmann::json::parse(read_file(entry.path()));
+    if (entry.path().string().find(".trace.json") != std::string::npos) {
+      EXPECT_GT(j["traceEvents"].size(), 10u) << entry.path();
+      continue;
+    }
+    ++profiles;
+    EXPECT_EQ(j["schema"], "mtcki-profile/1");
+    EXPECT_EQ(j["steps"], 2) << entry.path();
+    EXPECT_GT(j["ops_us"], 0.0);
+  }
+  EXPECT_EQ(profiles, 3) << "teacher, synthesis, student";
+}
+
 TEST_F(CliTest, ProfileWritesItsFilesAndReadsTheRoof) {
   const auto path = [&](const char* name) { return (dir_ / name).string(); };
   const std::string roof = path("cache/roof.json"), csv = path("p.csv"), trace = path("t.json");

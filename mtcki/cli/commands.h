@@ -23,6 +23,7 @@ struct RunOptions {
   bool device_given = false, threads_given = false;
   bool fresh = false, print_config = false, help_config = false, check = false, dry_run = false;
   bool no_tensorboard = false;
+  int64_t profile = 0;  // steps of each stage; 0: none
 };
 int run_command(const RunOptions& options);
 

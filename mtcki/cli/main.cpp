@@ -67,6 +67,9 @@ CLI::App* add_run(CLI::App* app, const char* name, const char* what, RunOptions*
         "and leave nothing behind");
   s->add_flag("--print-config", o->print_config, "print the resolved configuration and stop");
   s->add_flag("--help-config", o->help_config, "print every key of the configuration and stop");
+  s->add_option("--profile", o->profile,
+                "profile the first N steps of each stage into profile/ of the run folder")
+      ->check(CLI::NonNegativeNumber);
   s->add_flag("--no-tensorboard", o->no_tensorboard, "write no TensorBoard event files");
   add_compute(s, &o->compute);
   s->footer(kRunFooter);

@@ -82,6 +82,7 @@ int run_command(const RunOptions& o) {
   }
   RunFolder folder(config, o.argv, o.fresh);
   RunLog log(folder.path(), config.tensorboard);
+  log.profile_stages(o.profile, parse_device(config.device));
   const auto close_with = [&](const std::string& status, int code) {
     log.end_progress();
     folder.finish(status, code, log.warnings());
