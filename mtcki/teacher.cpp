@@ -24,6 +24,7 @@ Teacher::Teacher(Options options, std::unique_ptr<nn::Classifier> net)
                          " and ", options_.normalization.std.size()));
   net_->eval();
   net_->set_requires_grad(false);
+  net_->set_constant_weights(true);
   mean_ = options_.normalization.mean_tensor();
   std_ = options_.normalization.std_tensor();
   for (auto& [path, module] : net_->named_modules()) modules_.push_back(module);

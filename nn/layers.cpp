@@ -26,10 +26,17 @@ void default_init(Variable& weight, Variable* bias, Init& init) {
 
 Variable optional(const Variable* v) { return v == nullptr ? Variable() : *v; }
 
-// An input or parameter of a convolution or product. Gradients of parameters arrive in f32.
-Variable operand(const Variable& v, Precision precision) {
-  const bool rounds = precision == Precision::bf16 && v.defined() && v.data().dtype() == DType::f32;
-  return rounds ? cast(v, DType::bf16) : v;
+// The input of a convolution or product. Parameters stay f32 beside it: the ops round them.
+Variable operand(const Variable& x, Precision precision) {
+  return precision == Precision::bf16 && x.data().dtype() == DType::f32 ? cast(x, DType::bf16) : x;
+}
+Math math_of(Precision p) { return p == Precision::tf32 ? Math::tf32 : Math::strict; }
+
+template <class Options>
+Options with_precision(Options o, const Module& m) {
+  o.math = math_of(m.precision());
+  o.constant_weight = m.constant_weights();
+  return o;
 }
 
 }  // namespace
@@ -47,8 +54,7 @@ Conv2d::Conv2d(int64_t in, int64_t out, int64_t kernel, const Conv2dOptions& o, 
 }
 
 Variable Conv2d::forward(const Variable& x) {
-  return conv2d(operand(x, precision()), operand(weight, precision()),
-                operand(optional(bias), precision()), options_);
+  return conv2d(operand(x, precision()), weight, optional(bias), with_precision(options_, *this));
 }
 
 double Conv2d::macs(const Shape&, const Shape& output) const {
@@ -69,8 +75,8 @@ ConvTranspose2d::ConvTranspose2d(int64_t in, int64_t out, int64_t kernel,
 }
 
 Variable ConvTranspose2d::forward(const Variable& x) {
-  return conv_transpose2d(operand(x, precision()), operand(weight, precision()),
-                          operand(optional(bias), precision()), options_);
+  return conv_transpose2d(operand(x, precision()), weight, optional(bias),
+                          with_precision(options_, *this));
 }
 
 // Every input element meets every weight of its channel once.
@@ -86,8 +92,8 @@ Linear::Linear(int64_t in, int64_t out, bool with_bias, Init& init)
 }
 
 Variable Linear::forward(const Variable& x) {
-  const Precision p = keep_f32_ && precision() == Precision::bf16 ? Precision::f32 : precision();
-  return linear(operand(x, p), operand(weight, p), operand(optional(bias), p));
+  return linear(keep_f32_ ? x : operand(x, precision()), weight, optional(bias),
+                math_of(precision()), constant_weights());
 }
 
 double Linear::macs(const Shape&, const Shape& output) const {

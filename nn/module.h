@@ -70,6 +70,10 @@ class Module {
   // Of this module and all below it. Parameters and buffers stay as they are.
   void set_precision(Precision precision);
   Precision precision() const { return precision_; }
+  // Promises that no weight below changes again (frozen teachers): captured steps keep their copies
+  // of them (Conv2dOptions::constant_weight).
+  void set_constant_weights(bool on);
+  bool constant_weights() const { return constant_weights_; }
   void zero_grad();
   int64_t parameter_count();
 
@@ -122,6 +126,7 @@ class Module {
   std::string name_;
   bool training_ = true;
   Precision precision_ = Precision::f32;
+  bool constant_weights_ = false;
   // Stable addresses: references returned by register_* stay valid.
   NamedList<std::unique_ptr<Variable>> parameters_;
   NamedList<std::unique_ptr<Tensor>> buffers_;

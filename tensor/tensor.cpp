@@ -7,6 +7,7 @@
 #include "tensor/op_error.h"
 #include "tensor/ops/cast.h"
 #include "tensor/ops/cast_kernels.h"
+#include "tensor/ops/conv.h"
 #include "tensor/ops/weight_copies.h"
 #include "tensor/parallel.h"
 
@@ -187,7 +188,7 @@ std::string Tensor::describe() const {
 }
 
 Layout preferred_layout(Device device, DType dtype, int64_t channels) {
-  if (device.is_cuda()) return Layout::channels_last;
+  if (device.is_cuda() || (dtype == DType::bf16 && bf16_kernels())) return Layout::channels_last;
   return dtype == DType::f32 && channels % kChannelBlock == 0 ? Layout::blocked : Layout::plain;
 }
 

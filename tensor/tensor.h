@@ -119,8 +119,9 @@ class Tensor {
   Layout layout_ = Layout::plain;
 };
 
-// The fastest layout on x's device for a rank-4 activation with this many channels: blocked on the
-// CPU when C % kChannelBlock == 0, channels_last on CUDA, plain otherwise.
+// The fastest layout on x's device for a rank-4 activation with this many channels: channels_last on
+// CUDA and for bf16 where the CPU computes in it; blocked for f32 on the CPU when
+// C % kChannelBlock == 0; plain otherwise.
 Layout preferred_layout(Device device, DType dtype, int64_t channels);
 
 template <class T>

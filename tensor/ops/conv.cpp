@@ -115,16 +115,24 @@ Tensor run_forward(ProfileScope& scope, const ConvProblem& d, const Tensor& x_in
     if (bias_in.defined() && y.numel() > 0) conv_cuda::add_bias(y, bias_in);
     return y;
   }
-  const Tensor x = widen(x_in), w = widen(w_in), bias = widen(bias_in);
   const Shape shape{d.n, d.k, d.p, d.q};
+  const Tensor w = widen(w_in), bias = widen(bias_in);
+  const auto bias_data = [&] { return bias.defined() ? bias.data<float>() : nullptr; };
+  if (is_bf16(x_in) && shape.numel() > 0 && select_bf16(d, ConvPass::forward)) {
+    if (scope.active()) scope.note(shape_note(d, "onednn bf16"));
+    const Tensor y = Tensor::empty(shape, DType::bf16, {}, Layout::channels_last);
+    conv_bf16::forward(d, x_in.to(Layout::channels_last).data<bfloat16>(), w.data<float>(),
+                       bias_data(), y.data<bfloat16>());
+    return y;
+  }
+  const Tensor x = widen(x_in);
   if (fast(d, x.dtype())) {
     Tensor y = Tensor::empty(shape, DType::f32, x.device(),
                              is_blocked(d.k) ? Layout::blocked : Layout::plain);
     if (y.numel() == 0) return y;
     const ConvKernel& kernel = select_conv(d, ConvPass::forward);
     if (scope.active()) scope.note(shape_note(d, kernel.name));
-    kernel.forward(d, in_form(x).data<float>(), w.data<float>(),
-                   bias.defined() ? bias.data<float>() : nullptr, y.data<float>());
+    kernel.forward(d, in_form(x).data<float>(), w.data<float>(), bias_data(), y.data<float>());
     return y;
   }
   if (scope.active()) scope.note(shape_note(d, "reference"));
@@ -140,8 +148,16 @@ Tensor run_forward(ProfileScope& scope, const ConvProblem& d, const Tensor& x_in
 Tensor run_grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor& gy_in,
                       const Tensor& w_in, const Conv2dOptions& o) {
   if (gy_in.device().is_cuda()) return conv_cuda::grad_input(scope, d, gy_in, w_in, o);
-  const Tensor gy = widen(gy_in), w = widen(w_in);
   const Shape shape{d.n, d.c, d.h, d.w};
+  const Tensor w = widen(w_in);
+  if (is_bf16(gy_in) && shape.numel() > 0 && select_bf16(d, ConvPass::grad_input)) {
+    if (scope.active()) scope.note(shape_note(d, "onednn bf16"));
+    const Tensor gx = Tensor::empty(shape, DType::bf16, {}, Layout::channels_last);
+    conv_bf16::grad_input(d, gy_in.to(Layout::channels_last).data<bfloat16>(), w.data<float>(),
+                          gx.data<bfloat16>());
+    return gx;
+  }
+  const Tensor gy = widen(gy_in);
   if (fast(d, gy.dtype())) {
     Tensor gx = Tensor::empty(shape, DType::f32, gy.device(),
                               is_blocked(d.c) ? Layout::blocked : Layout::plain);
@@ -164,6 +180,13 @@ Tensor run_grad_weight(ProfileScope& scope, const ConvProblem& d, const Tensor& 
   const Shape shape{d.k, d.c / d.groups, d.r, d.s};
   if (d.n == 0) return Tensor::zeros(shape, dtype, gy_in.device());
   if (gy_in.device().is_cuda()) return conv_cuda::grad_weight(scope, d, gy_in, x_in, dtype, o);
+  if (is_bf16(gy_in) && select_bf16(d, ConvPass::grad_weight)) {
+    if (scope.active()) scope.note(shape_note(d, "onednn bf16"));
+    const Tensor gw = Tensor::empty(shape, DType::f32);
+    conv_bf16::grad_weight(d, gy_in.to(Layout::channels_last).data<bfloat16>(),
+                           x_in.to(Layout::channels_last).data<bfloat16>(), gw.data<float>());
+    return gw;
+  }
   const Tensor gy = widen(gy_in), x = widen(x_in);
   Tensor gw = Tensor::empty(shape, gy.dtype(), gy.device());
   if (fast(d, gy.dtype())) {

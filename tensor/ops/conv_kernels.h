@@ -6,6 +6,7 @@
 #include <string>
 
 #include "tensor/allocator.h"
+#include "tensor/dtype.h"
 #include "tensor/error.h"
 #include "tensor/layout.h"
 
@@ -76,6 +77,20 @@ bool is_slow(const ConvProblem& d, ConvPass pass);
 void gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda,
           const float* b, int64_t ldb, float* c, int64_t ldc);
 }  // namespace conv_onednn
+
+// oneDNN, bf16 activations in channels_last, sums in f32; weights and bias f32, of which the
+// weights are rounded to bf16. For CPUs with bf16 arithmetic; the others widen to f32.
+namespace conv_bf16 {
+bool available();
+bool applies(const ConvProblem& d, ConvPass pass);
+void forward(const ConvProblem& d, const bfloat16* x, const float* w, const float* bias,
+             bfloat16* y);
+void grad_input(const ConvProblem& d, const bfloat16* gy, const float* w, bfloat16* gx);
+void grad_weight(const ConvProblem& d, const bfloat16* gy, const bfloat16* x, float* gw);
+// Row-major C[M,N] = op(A) op(B) + bias (f32 [N] or null), `batch` times; C f32 or bf16.
+void gemm(bool trans_a, bool trans_b, int64_t batch, int64_t m, int64_t n, int64_t k,
+          const bfloat16* a, const bfloat16* b, const float* bias, void* c, DType c_dtype);
+}  // namespace conv_bf16
 
 // Built-in, same contract as conv_onednn; any kernel, stride, padding and dilation.
 namespace conv_direct {

@@ -31,14 +31,18 @@ dnnl::stream& stream() {
   return s;
 }
 
-memory::desc activation(int64_t n, int64_t c, int64_t h, int64_t w) {
-  const auto tag = !is_blocked(c)        ? memory::format_tag::nchw
+using Type = memory::data_type;
+
+// f32 in the form of is_blocked(); bf16 channels_last, which the AMX kernels want.
+memory::desc activation(Type type, int64_t n, int64_t c, int64_t h, int64_t w) {
+  const auto tag = type == Type::bf16    ? memory::format_tag::nhwc
+                   : !is_blocked(c)      ? memory::format_tag::nchw
                    : kChannelBlock == 16 ? memory::format_tag::nChw16c
                                          : memory::format_tag::nChw8c;
-  return {{n, c, h, w}, memory::data_type::f32, tag};
+  return {{n, c, h, w}, type, tag};
 }
-memory::desc any(const memory::dims& dims) {
-  return {dims, memory::data_type::f32, memory::format_tag::any};
+memory::desc any(Type type, const memory::dims& dims) {
+  return {dims, type, memory::format_tag::any};
 }
 
 // A tensor in our memory form, and the form in which the primitive wants it.
@@ -64,11 +68,11 @@ struct Convolution {
   memory::desc bias;
   bool slow = false;  // oneDNN has only its plain reference loops for this one
 
-  void run(ConvPass pass, float* x_data, float* w_data, const float* bias_data, float* y_data) {
+  void run(ConvPass pass, void* x_data, void* w_data, const float* bias_data, void* y_data) {
     const bool forward = pass == ConvPass::forward, weight = pass == ConvPass::grad_weight;
     std::unordered_map<int, memory> arguments;
     std::vector<std::unique_ptr<Scratch>> buffers;
-    const auto bind = [&](int argument, const Operand& o, float* data) {
+    const auto bind = [&](int argument, const Operand& o, void* data) {
       memory mine(o.ours, engine(), data);
       if (o.same()) {
         arguments.emplace(argument, mine);
@@ -90,7 +94,7 @@ struct Convolution {
     Scratch work(scratch.get_size());
     arguments.emplace(DNNL_ARG_SCRATCHPAD, memory(scratch, engine(), work.as<void>()));
     primitive.execute(stream(), arguments);
-    const auto finish = [&](int argument, const Operand& o, float* data) {
+    const auto finish = [&](int argument, const Operand& o, void* data) {
       if (o.same() || !o.output) return;
       memory mine(o.ours, engine(), data);
       o.reorder.execute(stream(), arguments.at(argument), mine);
@@ -107,19 +111,22 @@ bool is_reference(const Description& d) {
   return std::string(d.impl_info_str()).rfind("ref", 0) == 0;
 }
 
-std::unique_ptr<Convolution> make(const ConvProblem& d, ConvPass pass, bool has_bias) {
+// type: of the activations. Weights, their gradient and the bias are f32 on our side; where the
+// kernel reads bf16 weights, the reorder rounds them.
+std::unique_ptr<Convolution> make(Type type, const ConvProblem& d, ConvPass pass, bool has_bias) {
   auto out = std::make_unique<Convolution>();
-  out->x.ours = activation(d.n, d.c, d.h, d.w);
-  out->y.ours = activation(d.n, d.k, d.p, d.q);
-  out->w.ours = {{d.k, d.c, d.r, d.s}, memory::data_type::f32, memory::format_tag::oihw};
-  out->bias = has_bias ? memory::desc({d.k}, memory::data_type::f32, memory::format_tag::a)
-                       : memory::desc();
+  const bool f32 = type == Type::f32;
+  out->x.ours = activation(type, d.n, d.c, d.h, d.w);
+  out->y.ours = activation(type, d.n, d.k, d.p, d.q);
+  out->w.ours = {{d.k, d.c, d.r, d.s}, Type::f32, memory::format_tag::oihw};
+  out->bias = has_bias ? memory::desc({d.k}, Type::f32, memory::format_tag::a) : memory::desc();
   // Images (few channels) have kernels of their own; other plain tensors are better reordered.
-  const memory::desc x = is_blocked(d.c) || (d.c <= 3 && pass != ConvPass::grad_input)
+  const memory::desc x = !f32 || is_blocked(d.c) || (d.c <= 3 && pass != ConvPass::grad_input)
                              ? out->x.ours
-                             : any({d.n, d.c, d.h, d.w});
-  const memory::desc y = is_blocked(d.k) ? out->y.ours : any({d.n, d.k, d.p, d.q});
-  const memory::desc w = any({d.k, d.c, d.r, d.s});
+                             : any(type, {d.n, d.c, d.h, d.w});
+  const memory::desc y = !f32 || is_blocked(d.k) ? out->y.ours : any(type, {d.n, d.k, d.p, d.q});
+  const memory::desc w = any(type, {d.k, d.c, d.r, d.s});  // of the forward that backward names
+  const memory::desc gw = any(Type::f32, {d.k, d.c, d.r, d.s});
   const memory::dims stride{d.stride_h, d.stride_w}, dilation{d.dil_h - 1, d.dil_w - 1};
   const memory::dims pad{d.pad_h, d.pad_w};
   // What the last output reads beyond the image, which may be less than the padding.
@@ -163,10 +170,10 @@ std::unique_ptr<Convolution> make(const ConvProblem& d, ConvPass pass, bool has_
   } else {
 #if DNNL_VERSION_MAJOR >= 3
     const dnnl::convolution_backward_weights::primitive_desc backward(
-        engine(), algorithm, x, w, y, stride, dilation, pad, pad_end, forward, attr);
+        engine(), algorithm, x, gw, y, stride, dilation, pad, pad_end, forward, attr);
 #else
     const dnnl::convolution_backward_weights::primitive_desc backward(
-        {algorithm, x, w, y, stride, dilation, pad, pad_end}, attr, engine(), forward);
+        {algorithm, x, gw, y, stride, dilation, pad, pad_end}, attr, engine(), forward);
 #endif
     out->primitive = dnnl::convolution_backward_weights(backward);
     out->x.theirs = backward.src_desc();
@@ -181,18 +188,32 @@ std::unique_ptr<Convolution> make(const ConvProblem& d, ConvPass pass, bool has_
   return out;
 }
 
-Convolution& cached(const ConvProblem& d, ConvPass pass, bool bias) {
-  using Key = std::array<int64_t, 18>;
+Convolution& cached(Type type, const ConvProblem& d, ConvPass pass, bool bias) {
+  using Key = std::array<int64_t, 19>;
   static std::mutex mutex;
   static std::map<Key, std::unique_ptr<Convolution>> cache;
-  const Key key{d.n,     d.c,          d.h,        d.w,
-                d.k,     d.r,          d.s,        d.p,
-                d.q,     d.stride_h,   d.stride_w, d.pad_h,
-                d.pad_w, d.dil_h,      d.dil_w,    static_cast<int64_t>(pass),
-                bias,    num_threads()};
+  const Key key{d.n,
+                d.c,
+                d.h,
+                d.w,
+                d.k,
+                d.r,
+                d.s,
+                d.p,
+                d.q,
+                d.stride_h,
+                d.stride_w,
+                d.pad_h,
+                d.pad_w,
+                d.dil_h,
+                d.dil_w,
+                static_cast<int64_t>(pass),
+                bias,
+                num_threads(),
+                static_cast<int64_t>(type)};
   const std::lock_guard<std::mutex> lock(mutex);
   auto& entry = cache[key];
-  if (!entry) entry = make(d, pass, bias);
+  if (!entry) entry = make(type, d, pass, bias);
   return *entry;
 }
 
@@ -209,19 +230,19 @@ namespace conv_onednn {
 
 // oneDNN's C++ API takes void* for inputs as well; it does not write to them.
 void forward(const ConvProblem& d, const float* x, const float* w, const float* bias, float* y) {
-  cached(d, ConvPass::forward, bias != nullptr)
+  cached(Type::f32, d, ConvPass::forward, bias != nullptr)
       .run(ConvPass::forward, const_cast<float*>(x), const_cast<float*>(w), bias, y);
 }
 void grad_input(const ConvProblem& d, const float* gy, const float* w, float* gx) {
-  cached(d, ConvPass::grad_input, false)
+  cached(Type::f32, d, ConvPass::grad_input, false)
       .run(ConvPass::grad_input, gx, const_cast<float*>(w), nullptr, const_cast<float*>(gy));
 }
 void grad_weight(const ConvProblem& d, const float* gy, const float* x, float* gw) {
-  cached(d, ConvPass::grad_weight, false)
+  cached(Type::f32, d, ConvPass::grad_weight, false)
       .run(ConvPass::grad_weight, const_cast<float*>(x), gw, nullptr, const_cast<float*>(gy));
 }
 
-bool is_slow(const ConvProblem& d, ConvPass pass) { return cached(d, pass, false).slow; }
+bool is_slow(const ConvProblem& d, ConvPass pass) { return cached(Type::f32, d, pass, false).slow; }
 
 void gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda,
           const float* b, int64_t ldb, float* c, int64_t ldc) {
@@ -229,6 +250,62 @@ void gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, const flo
 }
 
 }  // namespace conv_onednn
+
+namespace conv_bf16 {
+
+bool available() {
+  static const bool has = __builtin_cpu_supports("avx512bf16");
+  return has;
+}
+bool applies(const ConvProblem& d, ConvPass pass) {
+  return available() && d.groups == 1 && !cached(Type::bf16, d, pass, false).slow;
+}
+void forward(const ConvProblem& d, const bfloat16* x, const float* w, const float* bias,
+             bfloat16* y) {
+  cached(Type::bf16, d, ConvPass::forward, bias != nullptr)
+      .run(ConvPass::forward, const_cast<bfloat16*>(x), const_cast<float*>(w), bias, y);
+}
+void grad_input(const ConvProblem& d, const bfloat16* gy, const float* w, bfloat16* gx) {
+  cached(Type::bf16, d, ConvPass::grad_input, false)
+      .run(ConvPass::grad_input, gx, const_cast<float*>(w), nullptr, const_cast<bfloat16*>(gy));
+}
+void grad_weight(const ConvProblem& d, const bfloat16* gy, const bfloat16* x, float* gw) {
+  cached(Type::bf16, d, ConvPass::grad_weight, false)
+      .run(ConvPass::grad_weight, const_cast<bfloat16*>(x), gw, nullptr, const_cast<bfloat16*>(gy));
+}
+
+void gemm(bool trans_a, bool trans_b, int64_t batch, int64_t m, int64_t n, int64_t k,
+          const bfloat16* a, const bfloat16* b, const float* bias, void* c, DType c_dtype) {
+  const auto row_major = [&](int64_t rows, int64_t cols, bool transposed, Type type) {
+    const int64_t down = transposed ? 1 : cols, right = transposed ? rows : 1;
+    return memory::desc({batch, rows, cols}, type, memory::dims{rows * cols, down, right});
+  };
+  const memory::desc da = row_major(m, k, trans_a, Type::bf16);
+  const memory::desc db = row_major(k, n, trans_b, Type::bf16);
+  const memory::desc dc = row_major(m, n, false, c_dtype == DType::bf16 ? Type::bf16 : Type::f32);
+  const memory::desc add =
+      bias ? memory::desc({1, 1, n}, Type::f32, memory::format_tag::abc) : memory::desc();
+  dnnl::primitive_attr attr;
+  attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  // oneDNN keeps the kernels that it made: a description of one that it knows is cheap.
+#if DNNL_VERSION_MAJOR >= 3
+  const dnnl::matmul::primitive_desc description(engine(), da, db, add, dc, attr);
+#else
+  const dnnl::matmul::primitive_desc description(
+      bias ? dnnl::matmul::desc(da, db, add, dc) : dnnl::matmul::desc(da, db, dc), attr, engine());
+#endif
+  const Scratch work(description.scratchpad_desc().get_size());
+  std::unordered_map<int, memory> arguments{
+      {DNNL_ARG_SRC, memory(da, engine(), const_cast<bfloat16*>(a))},
+      {DNNL_ARG_WEIGHTS, memory(db, engine(), const_cast<bfloat16*>(b))},
+      {DNNL_ARG_DST, memory(dc, engine(), c)},
+      {DNNL_ARG_SCRATCHPAD, memory(description.scratchpad_desc(), engine(), work.as<void>())}};
+  if (bias) arguments.emplace(DNNL_ARG_BIAS, memory(add, engine(), const_cast<float*>(bias)));
+  dnnl::matmul(description).execute(stream(), arguments);
+  stream().wait();
+}
+
+}  // namespace conv_bf16
 }  // namespace mtcki
 
 #else  // no oneDNN: select_conv never picks these
@@ -253,6 +330,24 @@ void gemm(bool, bool, int64_t, int64_t, int64_t, const float*, int64_t, const fl
   missing();
 }
 }  // namespace conv_onednn
+
+namespace conv_bf16 {
+bool available() { return false; }
+bool applies(const ConvProblem&, ConvPass) { return false; }
+void forward(const ConvProblem&, const bfloat16*, const float*, const float*, bfloat16*) {
+  conv_onednn::missing();
+}
+void grad_input(const ConvProblem&, const bfloat16*, const float*, bfloat16*) {
+  conv_onednn::missing();
+}
+void grad_weight(const ConvProblem&, const bfloat16*, const bfloat16*, float*) {
+  conv_onednn::missing();
+}
+void gemm(bool, bool, int64_t, int64_t, int64_t, int64_t, const bfloat16*, const bfloat16*,
+          const float*, void*, DType) {
+  conv_onednn::missing();
+}
+}  // namespace conv_bf16
 }  // namespace mtcki
 
 #endif

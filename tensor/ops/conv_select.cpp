@@ -61,6 +61,12 @@ const ConvKernel& select_conv(const ConvProblem& d, ConvPass pass) {
   return kOnednn;
 }
 
+bool select_bf16(const ConvProblem& d, ConvPass pass) {
+  return bf16_kernels() && conv_bf16::applies(d, pass);
+}
+
+bool bf16_kernels() { return cpu_kernels() != CpuKernels::builtin && conv_bf16::available(); }
+
 const GemmKernel& select_gemm(int64_t, int64_t, int64_t) {
   static constexpr GemmKernel onednn{"onednn", conv_onednn::gemm};
   static constexpr GemmKernel builtin{"builtin", builtin_gemm<float>};

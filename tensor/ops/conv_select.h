@@ -15,6 +15,8 @@ struct ConvKernel {
 };
 
 const ConvKernel& select_conv(const ConvProblem& d, ConvPass pass);
+// Whether bf16 activations go to conv_bf16 as they are. Not with the built-in kernels.
+bool select_bf16(const ConvProblem& d, ConvPass pass);
 
 using GemmFunction = void (*)(bool, bool, int64_t, int64_t, int64_t, const float*, int64_t,
                               const float*, int64_t, float*, int64_t);

@@ -82,6 +82,14 @@ void product_cpu(ProfileScope& scope, const Product& p, const Tensor& a, const T
 
 Tensor product(ProfileScope& scope, const Product& p, const Shape& shape, const Tensor& a_in,
                const Tensor& b_in, const Tensor& bias_in, DType dtype, Math math) {
+  if (is_bf16(a_in) && a_in.device().is_cpu() && shape.numel() > 0 && p.k > 0 && bf16_kernels()) {
+    if (scope.active()) scope.note(p.note("onednn bf16"));
+    const Tensor c = Tensor::empty(shape, dtype), bias = widen(bias_in);
+    conv_bf16::gemm(p.trans_a, p.trans_b, p.batch, p.m, p.n, p.k, a_in.data<bfloat16>(),
+                    b_in.data<bfloat16>(), bias.defined() ? bias.data<float>() : nullptr, c.raw(),
+                    dtype);
+    return c;
+  }
   const Tensor a = widen(a_in), b = widen(b_in), bias = widen(bias_in);
   const bool cuda = a.device().is_cuda();
   Tensor c = Tensor::empty(shape, cuda ? dtype : a.dtype(), a.device());
@@ -114,8 +122,7 @@ void check(const char* op, const Operand& a, const Operand& b) {
   check_same_dtype_device(op, a.name, *a.tensor, b.name, *b.tensor);
 }
 
-// Beside bf16 activations a parameter may be f32; CUDA kernels get it rounded, the CPU computes in
-// f32 anyway.
+// Beside bf16 activations a parameter may be f32: the product reads it rounded.
 Tensor parameter(const Tensor& x, const Tensor& w, bool constant) {
   const bool mixed =
       is_bf16(x) && w.defined() && w.dtype() == DType::f32 && w.device() == x.device();

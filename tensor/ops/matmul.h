@@ -1,5 +1,5 @@
-// Matrix products. CPU: f32 (oneDNN or built-in blocked kernel), f64 (built-in), bf16 (through
-// f32). CUDA: f32, f64 and bf16 by cublasLt, bf16 with f32 sums.
+// Matrix products. CPU: f32 (oneDNN or built-in blocked kernel), f64 (built-in), bf16 (oneDNN where
+// bf16_kernels() of conv.h, else through f32). CUDA: f32, f64 and bf16 by cublasLt. bf16 sums in f32.
 #pragma once
 
 #include <optional>
