@@ -47,8 +47,4 @@ void check_same_dtype_device(const char* op, const char* a_name, const Tensor& a
                                                             " are on different devices");
 }
 
-void no_cuda(const char* op) {
-  throw DeviceError(str(op, ": this build has no CUDA kernels; use --device cpu"));
-}
-
 }  // namespace mtcki

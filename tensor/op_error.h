@@ -61,7 +61,5 @@ void check_same_shape(const char* op, const char* a_name, const Tensor& a, const
                       const Tensor& b);
 void check_same_dtype_device(const char* op, const char* a_name, const Tensor& a,
                              const char* b_name, const Tensor& b);
-// Throws DeviceError unless x is on the CPU: the place where a CUDA build branches off.
-[[noreturn]] void no_cuda(const char* op);
 
 }  // namespace mtcki

@@ -32,10 +32,16 @@ struct Rng {
   uint64_t below(uint64_t n, uint64_t index) const;  // 0..n-1
 };
 
-Tensor rand(const Shape& shape, const Rng& rng, DType dtype = DType::f32);   // U[0, 1)
-Tensor randn(const Shape& shape, const Rng& rng, DType dtype = DType::f32);  // N(0, 1), Box-Muller
-Tensor randint(int64_t low, int64_t high, const Shape& shape, const Rng& rng);  // i64, [low, high)
-Tensor randperm(int64_t n, const Rng& rng);                                     // i64
+// On the GPU rand and randint give the bits of the CPU. randn computes in f64 with the logarithm,
+// sine and cosine of the device, which differ in the last bits of f64: rounded to f32 or bf16 all
+// but about one value in 10^8 are equal, in f64 values agree to about 1e-15.
+Tensor rand(const Shape& shape, const Rng& rng, DType dtype = DType::f32,
+            Device device = {});  // U[0, 1)
+Tensor randn(const Shape& shape, const Rng& rng, DType dtype = DType::f32,
+             Device device = {});  // N(0, 1), Box-Muller
+Tensor randint(int64_t low, int64_t high, const Shape& shape, const Rng& rng,
+               Device device = {});                           // i64, [low, high)
+Tensor randperm(int64_t n, const Rng& rng, Device device = {});  // i64; drawn on the host
 // k distinct values of 0..n-1 in random order (k <= n), in O(k) memory.
 Tensor sample_without_replacement(int64_t n, int64_t k, const Rng& rng);
 

@@ -22,7 +22,7 @@ T* ptr(const Tensor& t) {
 // Each thread takes the mean of its first rows as the origin of its sums, so that the variance of
 // data with a large mean keeps its digits; from there on means and deviations are merged in f64.
 template <class T, int V>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     moments_kernel(const T* __restrict__ x, Spread* __restrict__ partial, ChannelGrid g) {
   using C = compute_t<T>;
   MTCKI_DYNAMIC_SHARED(Spread, shared);
@@ -211,7 +211,7 @@ __device__ inline void masked(const GradInputs<T>& in, const Normalisation<C>& f
 
 // Sums of g and of g*(x - mean).
 template <class T, int V>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     grad_sums_kernel(GradInputs<T> in, TwoSums* __restrict__ partial, Normalisation<compute_t<T>> f,
                      ChannelGrid grid) {
   using C = compute_t<T>;

@@ -41,9 +41,4 @@ inline void check_same_device(const char* op, const char* a_name, const Tensor& 
                                                              " are on different devices");
 }
 
-// The branch at which a CUDA build takes its own kernels.
-inline void cpu_only(const char* op, const Tensor& x) {
-  if (x.device().is_cuda()) no_cuda(op);
-}
-
 }  // namespace mtcki

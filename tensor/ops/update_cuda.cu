@@ -84,7 +84,7 @@ __device__ inline compute_t<T> source_value(const Entry& e, int64_t i) {
 // F: prepare() reads the scalars, once per block, into a Factors of doubles; then
 // F::apply(factors, a, source, b, c) updates a, b, c of one element. b, c may be absent.
 template <class T, class F>
-__global__ void __launch_bounds__(kThreads) update_kernel(Table table, F f) {
+__global__ void __launch_bounds__(kThreads, 2) update_kernel(Table table, F f) {
   using C = compute_t<T>;
   __shared__ double shared[sizeof(typename F::Factors) / sizeof(double)];
   auto* prepared = reinterpret_cast<typename F::Factors*>(shared);
