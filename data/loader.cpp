@@ -59,15 +59,17 @@ void convert_image(const uint8_t* in, float* out, const float* table, int64_t ch
 }  // namespace
 
 struct Loader::Impl {
+  Impl(const ImageSet& images, const LoaderOptions& o)
+      : set(images), options(o), planner(images, o), batches(planner.batches_per_epoch()) {}
+
   ImageSet set;
   LoaderOptions options;
+  BatchPlanner planner;  // its epoch is set before workers are let go
+  int64_t batches;
   std::vector<float> table;
-  int64_t batches = 0;
 
-  // The running epoch. `order` is set before workers are let go and constant while they run.
-  int64_t epoch = 0;
-  std::vector<int64_t> order;  // empty: identity
-  int64_t consumed = 0;        // the next batch that next() returns
+  // The running epoch.
+  int64_t consumed = 0;  // the next batch that next() returns
 
   std::mutex mutex;
   std::condition_variable work, ready;
@@ -81,32 +83,19 @@ struct Loader::Impl {
   int64_t window() const { return 2 * static_cast<int64_t>(threads.size()) + 1; }
 
   Batch make(int64_t b) const {
-    const int64_t n = set.size(), begin = b * options.batch_size;
-    const int64_t rows = std::min(options.batch_size, n - begin);
+    const BatchPlan plan = planner.at(b);
+    const int64_t rows = plan.index.size(0);
     const int64_t channels = set.images.size(1), h = set.images.size(2), w = set.images.size(3);
-    Batch out{Tensor::empty({rows, channels, h, w}), Tensor::empty({rows}, DType::i64),
-              Tensor::empty({rows}, DType::i64)};
+    const Batch out{Tensor::empty({rows, channels, h, w}), plan.labels, plan.index};
     const uint8_t* pixels = set.images.data<uint8_t>();
-    const int64_t* labels = set.labels.data<int64_t>();
-    const Rng augment{options.seed, rng_stream("loader/augment"), static_cast<uint64_t>(epoch)};
+    const int64_t* index = plan.index.data<int64_t>();
+    const int32_t* offset = plan.offset.defined() ? plan.offset.data<int32_t>() : nullptr;
+    const bool* flip = plan.flip.defined() ? plan.flip.data<bool>() : nullptr;
     const int64_t image = channels * h * w;
-    for (int64_t i = 0; i < rows; ++i) {
-      const int64_t row = order.empty() ? begin + i : order[static_cast<size_t>(begin + i)];
-      out.index.data<int64_t>()[i] = row;
-      out.labels.data<int64_t>()[i] = labels[row];
-      int64_t dy = 0, dx = 0;
-      bool flip = false;
-      if (options.pad > 0 || options.flip) {
-        // Keyed by the image, not by its place in a batch: any batch size sees the same draw.
-        const auto bits = augment.bits(static_cast<uint64_t>(row));
-        const auto range = static_cast<uint64_t>(2 * options.pad + 1);
-        dy = static_cast<int64_t>(bits[0] * range >> 32) - options.pad;
-        dx = static_cast<int64_t>(bits[1] * range >> 32) - options.pad;
-        flip = options.flip && (bits[2] >> 31) != 0;
-      }
-      convert_image(pixels + row * image, out.images.data<float>() + i * image, table.data(),
-                    channels, h, w, dy, dx, flip);
-    }
+    for (int64_t i = 0; i < rows; ++i)
+      convert_image(pixels + index[i] * image, out.images.data<float>() + i * image, table.data(),
+                    channels, h, w, offset ? offset[2 * i] - options.pad : 0,
+                    offset ? offset[2 * i + 1] - options.pad : 0, flip && flip[i]);
     return out;
   }
 
@@ -140,29 +129,9 @@ struct Loader::Impl {
 };
 
 Loader::Loader(const ImageSet& set, const LoaderOptions& options)
-    : impl_(std::make_unique<Impl>()) {
+    : impl_(std::make_unique<Impl>(set, options)) {
   Impl& s = *impl_;
-  if (!set.images.defined() || set.images.rank() != 4 || set.images.dtype() != DType::u8 ||
-      !set.images.is_plain())
-    throw UsageError(str("Loader: images must be u8 [N,C,H,W], plain; got ",
-                         set.images.defined() ? set.images.describe() : "none"));
-  if (!set.labels.defined() || set.labels.dtype() != DType::i64 || set.labels.numel() != set.size())
-    throw UsageError(str("Loader: labels must be i64 [", set.size(), "]"));
-  if (options.batch_size < 1)
-    throw UsageError(str("Loader: batch_size ", options.batch_size, " < 1"));
-  if (options.pad < 0) throw UsageError(str("Loader: pad ", options.pad, " < 0"));
-  if (options.threads < 0) throw UsageError(str("Loader: threads ", options.threads, " < 0"));
-  const auto channels = static_cast<size_t>(set.images.size(1));
-  const Normalization& n = options.normalization;
-  if (n.mean.size() != n.std.size() || (!n.mean.empty() && n.mean.size() != channels))
-    throw UsageError(str("Loader: images have ", channels, " channels, the normalisation has ",
-                         n.mean.size(), " means and ", n.std.size(), " stds"));
-  for (const double v : n.std)
-    if (!(v > 0)) throw UsageError(str("Loader: std ", v, " must be positive"));
-  s.set = set;
-  s.options = options;
-  s.table = value_table(n, set.images.size(1));
-  s.batches = batches_per_epoch();
+  s.table = value_table(options.normalization, set.images.size(1));
   for (int i = 0; i < options.threads; ++i) s.threads.emplace_back([&s] { s.worker(); });
 }
 
@@ -175,10 +144,7 @@ Loader::~Loader() {
   for (std::thread& t : impl_->threads) t.join();
 }
 
-int64_t Loader::batches_per_epoch() const {
-  const int64_t n = impl_->set.size(), b = impl_->options.batch_size;
-  return impl_->options.drop_last ? n / b : (n + b - 1) / b;
-}
+int64_t Loader::batches_per_epoch() const { return impl_->batches; }
 
 void Loader::start_epoch(int64_t epoch, int64_t first_batch) {
   Impl& s = *impl_;
@@ -189,12 +155,7 @@ void Loader::start_epoch(int64_t epoch, int64_t first_batch) {
   s.ready.wait(lock, [&s] { return s.busy == 0; });
   s.done.clear();
   s.failed.clear();
-  s.epoch = epoch;
-  s.order.clear();
-  if (s.options.shuffle)
-    s.order = randperm(s.set.size(), Rng{s.options.seed, rng_stream("loader/shuffle"),
-                                         static_cast<uint64_t>(epoch)})
-                  .to_vector<int64_t>();
+  s.planner.start_epoch(epoch);
   s.consumed = s.claimed = first_batch;
   s.paused = false;
   lock.unlock();

@@ -1,8 +1,10 @@
-// Batches of an ImageSet with prefetch threads. What a batch holds is a pure function of (seed, epoch,
-// batch index): it does not depend on the number of threads, and any position can be resumed.
+// Batches of an ImageSet with prefetch threads. What a batch holds is a pure function of (seed,
+// epoch, batch index): it does not depend on the number of threads, and any position can be
+// resumed.
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "data/dataset.h"
 #include "tensor/rng.h"
@@ -13,9 +15,9 @@ struct LoaderOptions {
   int64_t batch_size = 128;
   bool shuffle = true;
   bool drop_last = true;
-  int64_t pad = 0;       // random crop after padding by this many zeros (train: 4); 0: none
-  bool flip = false;     // random horizontal mirror
-  int threads = 1;       // prefetch threads; 0: in the calling thread
+  int64_t pad = 0;    // random crop after padding by this many zeros (train: 4); 0: none
+  bool flip = false;  // random horizontal mirror
+  int threads = 1;    // prefetch threads; 0: in the calling thread
   uint64_t seed = 0;
   Normalization normalization;  // applied after augmentation; empty: images stay in [0,1]
 };
@@ -25,6 +27,29 @@ struct Batch {
   Tensor labels;  // i64 [B]
   Tensor index;   // i64 [B], rows of the set
   bool defined() const { return images.defined(); }
+};
+
+// What a batch is made of: rows, their labels, and each image's crop and mirror. Every device makes
+// its batches from the same plan.
+struct BatchPlan {
+  Tensor index, labels;  // i64 [B]
+  Tensor offset;         // i32 [B,2] in [0, 2 pad] (dy, dx): undefined when there is no crop
+  Tensor flip;           // bool [B]: undefined when nothing is mirrored
+};
+// The plans of a set: a pure function of (seed, epoch, batch).
+class BatchPlanner {
+ public:
+  // UsageError when images, labels or options do not fit.
+  BatchPlanner(const ImageSet& set, const LoaderOptions& options);
+  int64_t batches_per_epoch() const;
+  void start_epoch(int64_t epoch);
+  BatchPlan at(int64_t batch) const;
+
+ private:
+  Tensor labels_;
+  LoaderOptions options_;
+  int64_t size_, epoch_ = 0;
+  std::vector<int64_t> order_;  // empty: identity
 };
 
 class Loader {

@@ -49,7 +49,8 @@ AdversarialResult adversarial_rounds(const AdversarialJob& job, Teachers& teache
   continue_stage_a();
   const Budget spent_before = synthesizer.budget();
 
-  Distiller distiller(teachers, student, job.distill.config, rounds * kd, job.distill.seed);
+  Distiller distiller(teachers, student, job.distill.config, rounds * kd, job.distill.seed,
+                      job.distill.compute, job.distill.on_nan);
   const uint64_t seed = job.distill.seed ^ rng_stream(job.distill.stage.c_str());
   data::ImageSet set;
   std::optional<BatchSource> source;
@@ -57,27 +58,33 @@ AdversarialResult adversarial_rounds(const AdversarialJob& job, Teachers& teache
   // The pool of a round, and an order of it that depends on the round alone.
   const auto open_round = [&](int64_t round) {
     if (set_round == round) return;
+    distiller.forget_graphs();
     source.reset();
     set = joined(base, pool);
     const uint64_t own = seed + static_cast<uint64_t>(round + 1) * 0x9e3779b97f4a7c15ull;
-    source.emplace(set, pool_loader(job.distill.config, job.distill.loader_threads, own));
+    source.emplace(set, pool_loader(job.distill.config, job.distill.loader_threads, own),
+                   student.device());
     set_round = round;
   };
 
   FitJob fit_job = student_fit_job(job.distill, student, distiller, test);
   fit_job.total_steps = rounds * per_round;
   fit_job.steps_per_epoch = per_round;
+  bool synthesising = false;  // in the last step
   fit_job.step = [&](int64_t step) -> Values {
     const int64_t round = step / per_round, within = step % per_round;
-    if (within < g) {
+    synthesising = within < g;
+    if (synthesising) {
       const Values values = synthesizer.step(&student);
       if (synthesizer.batch_done())
         store_batch(synthesizer.finish(), round, teachers, synthesizer, pool, bank);
       return values;
     }
     open_round(round);
-    return distiller.step(source->at(within - g), round * kd + within - g);
+    return distiller.step(*source, within - g, round * kd + within - g);
   };
+  if (distiller.is_deferred())
+    fit_job.read = [&] { return synthesising ? synthesizer.read() : distiller.read(); };
   fit_job.save = [&](StageState& state) {
     distiller.save(state);
     const int64_t step = state.step;

@@ -112,7 +112,11 @@ struct RunConfig {
   std::string name = "run", out = "runs";
   uint64_t seed = 0;
   std::string device = "auto";
-  int64_t threads = 0;  // 0: all cores
+  std::string precision = "f32";  // f32 | tf32 | bf16
+  bool deterministic = false, autotune = false;
+  std::string graph = "auto";  // auto | on | off
+  int64_t read_every = 0;      // steps; 0: 1 on the CPU, 25 on the GPU
+  int64_t threads = 0;         // 0: all cores
   int64_t keep_checkpoints = 2;
   std::string on_nan = "abort";
   bool tensorboard = true;

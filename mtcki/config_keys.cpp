@@ -36,8 +36,10 @@ class Walk {
     return add(name, &target, {}, std::move(choices), help);
   }
   // The key before this call changes how a run goes, not what comes out of it.
-  Walk& inert() {
-    out_.back().affects_results = false;
+  Walk& inert() { return inert_if(true); }
+  // Values that earlier versions had without the key.
+  Walk& inert_if(bool default_value) {
+    if (default_value) out_.back().affects_results = false;
     return *this;
   }
   std::vector<Field> take() { return std::move(out_); }
@@ -207,6 +209,19 @@ void visit(Walk& w, RunConfig& c) {
       .inert()
       .key("seed", c.seed, between(0, 9.2e18), "seed of every random draw")
       .key("device", c.device, "auto, cpu, cuda or cuda:<index>")
+      .inert()
+      .key("precision", c.precision, {"f32", "tf32", "bf16"},
+           "of convolutions and products; tf32 is f32 on the CPU")
+      .inert_if(c.precision == "f32")
+      .key("deterministic", c.deterministic, "on the GPU: only kernels that repeat bit for bit")
+      .inert()
+      .key("autotune", c.autotune, "on the GPU: time the candidates of each convolution once")
+      .inert()
+      .key("graph", c.graph, {"auto", "on", "off"},
+           "on the GPU: capture steps and repeat them; auto: on")
+      .inert()
+      .key("read_every", c.read_every, at_least(0),
+           "steps whose losses are read from the GPU together; 0: 25, on the CPU always 1")
       .inert()
       .key("threads", c.threads, between(0, 4096), "CPU threads; 0: all cores")
       .inert()

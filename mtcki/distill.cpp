@@ -1,12 +1,11 @@
 #include "mtcki/distill.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "autograd/functions.h"
-#include "mtcki/batch_source.h"
 #include "mtcki/losses/fused_kd.h"
 #include "mtcki/model_file.h"
+#include "mtcki/step_metrics.h"
 #include "tensor/context.h"
 
 namespace mtcki {
@@ -44,63 +43,76 @@ optim::Schedule schedule_of(const DistillConfig& c, int64_t total_steps) {
   return s;
 }
 
-void check_finite(const char* term, double value) {
-  if (!std::isfinite(value))
-    throw NumericError(str("loss term ", term, " is ", value, "; lower distill.lr"));
-}
+constexpr char kHint[] = "lower distill.lr";
 
 }  // namespace
 
 Distiller::Distiller(Teachers& teachers, Student& student, const DistillConfig& config,
-                     int64_t total_steps, uint64_t seed)
+                     int64_t total_steps, uint64_t seed, const Compute& compute,
+                     const std::string& on_nan)
     : teachers_(teachers),
       student_(student),
       config_(config),
       total_steps_(total_steps),
       contrast_(make_contrast(teachers, student, config, seed)),
       trainer_(student.net(), groups_of(student, contrast_.get()), sgd_of(config),
-               schedule_of(config, total_steps), config.clip_norm, config.ema) {}
+               schedule_of(config, total_steps), config.clip_norm, config.ema),
+      inputs_(student.device()),
+      ring_(step_metrics(compute.at(student.device()), on_nan)),
+      graph_(compute.graph && ring_.is_deferred()) {}
 
-Values Distiller::step(const data::Batch& batch, int64_t step) {
-  const double ramp_steps = config_.ts_ramp * static_cast<double>(total_steps_);
-  const double eta = ramp_steps > 0
-                         ? config_.ts * std::min(1.0, static_cast<double>(step) / ramp_steps)
-                         : config_.ts;
-  const bool contrasts = contrast_ && eta > 0;
+// eta: weight of the contrast, 0 for none; eta_there: the same on the device when values wait.
+void Distiller::issue(const data::Batch& batch, double eta, const Tensor& eta_there) {
   std::vector<Tensor> logits, features;
   {
     const StageScope scope("distill/teachers");
     for (size_t m = 0; m < teachers_.size(); ++m) {
       const nn::Classifier::Output y = teachers_[m].ask(batch.images);
       logits.push_back(y.logits.data());
-      if (contrasts) features.push_back(y.feature.data());
+      if (eta > 0) features.push_back(y.feature.data());
     }
   }
   const StageScope scope("distill/student");
   const Tensor targets =
       fused_targets(config_.fuse, logits, teachers_.weights(), config_.temperature, batch.labels);
-  student_.net().train();
   trainer_.zero_grad();
   const nn::Classifier::Output y = student_.features(Variable(batch.images));
   const Variable kd = fused_kd(targets, y.logits, config_.temperature);
-  Values values{{"fused_kd", kd.item()}};
-  check_finite("fused_kd", kd.item());
+  ring_.put("fused_kd", kd.data(), kHint);
   Variable loss = kd;
-  if (contrasts) {
+  if (eta > 0) {
     const Variable ts = contrast_->loss(y.feature, features, batch.labels);
-    values.emplace_back("teacher_student_contrast", ts.item());
-    check_finite("teacher_student_contrast", ts.item());
-    loss = add(loss, mul(ts, eta));
+    ring_.put("teacher_student_contrast", ts.data(), kHint);
+    loss = add(loss, eta_there.defined() ? mul(ts, Variable(eta_there)) : mul(ts, eta));
   }
-  values.emplace_back("loss", loss.item());
-  values.emplace_back("agree", agreement(y.logits.data(), targets));
+  ring_.put("loss", loss.data());
+  ring_.put("agree", percent_agreement(y.logits.data(), targets));
   loss.backward();
-  values.emplace_back("lr", trainer_.step(step));
+  trainer_.update();
+}
+
+Values Distiller::step(BatchSource& source, int64_t source_step, int64_t step) {
+  const double ramp_steps = config_.ts_ramp * static_cast<double>(total_steps_);
+  const double eta = ramp_steps > 0
+                         ? config_.ts * std::min(1.0, static_cast<double>(step) / ramp_steps)
+                         : config_.ts;
+  const bool contrasts = contrast_ && eta > 0;
+  source.prepare(source_step);
+  trainer_.prepare(step);
+  student_.net().train();
+  const Tensor eta_there = contrasts && ring_.is_deferred() ? inputs_.set("eta", eta) : Tensor();
+  // While the queues fill, every step has its own shapes.
+  const bool repeats = !contrasts || contrast_->settled();
+  graph_.run(repeats ? str("distill ", source.rows(), contrasts ? " contrast" : "") : "",
+             [&] { issue(source.batch(), contrasts ? eta : 0.0, eta_there); });
+  ring_.commit(step);
   if (contrasts) contrast_->enqueue();
   ++budget_.kd_steps;
-  budget_.kd_forward_macs += teachers_.macs() * static_cast<double>(batch.images.size(0));
-  return values;
+  budget_.kd_forward_macs += teachers_.macs() * static_cast<double>(source.rows());
+  return is_deferred() ? Values() : read();
 }
+
+Values Distiller::read() { return with_rate(ring_.read(), trainer_.lr()); }
 
 void Distiller::save(StageState& state) const {
   state.put(student_.net().state_dict(), "model.");
@@ -110,6 +122,8 @@ void Distiller::save(StageState& state) const {
 }
 
 void Distiller::load(const StageState& state) {
+  ring_.drop();
+  graph_.clear();
   student_.net().load_state_dict(state.take("model."));
   trainer_.load(state);
   if (contrast_) contrast_->load_state_dict(state.take("ts."));
@@ -137,8 +151,9 @@ FitJob student_fit_job(const DistillJob& job, Student& student, Distiller& disti
   fit.keep_checkpoints = job.keep_checkpoints;
   fit.images_per_step = job.config.batch_size;
   fit.on_nan = job.on_nan;
-  fit.evaluate = [&] {
-    return distiller.trainer().with_final_weights([&] { return evaluate(student, test); });
+  const data::ImageSet held_out = on_device(test, student.device());
+  fit.evaluate = [&student, &distiller, held_out] {
+    return distiller.trainer().with_final_weights([&] { return evaluate(student, held_out); });
   };
   fit.write_model = [&student, &distiller, sha = job.config_sha256](const std::string& path,
                                                                     const Accuracy& a) {
@@ -150,6 +165,10 @@ FitJob student_fit_job(const DistillJob& job, Student& student, Distiller& disti
   };
   fit.save = [&](StageState& state) { distiller.save(state); };
   fit.load = [&](const StageState& state) { distiller.load(state); };
+  if (distiller.is_deferred()) {
+    fit.read = [&] { return distiller.read(); };
+    fit.read_every = job.compute.read_every;
+  }
   fit.scale_lr = [&](double factor) { distiller.trainer().scale_lr(factor); };
   return fit;
 }
@@ -157,14 +176,15 @@ FitJob student_fit_job(const DistillJob& job, Student& student, Distiller& disti
 DistillResult distill(const DistillJob& job, Teachers& teachers, Student& student,
                       const data::ImageSet& pool, const data::ImageSet& test, RunLog& log) {
   const uint64_t seed = job.seed ^ rng_stream(job.stage.c_str());
-  BatchSource source(pool, pool_loader(job.config, job.loader_threads, seed));
+  BatchSource source(pool, pool_loader(job.config, job.loader_threads, seed), student.device());
   const int64_t per_epoch =
       job.config.steps_per_epoch > 0 ? job.config.steps_per_epoch : source.batches_per_pass();
-  Distiller distiller(teachers, student, job.config, job.config.epochs * per_epoch, job.seed);
+  Distiller distiller(teachers, student, job.config, job.config.epochs * per_epoch, job.seed,
+                      job.compute, job.on_nan);
   FitJob fit_job = student_fit_job(job, student, distiller, test);
   fit_job.total_steps = job.config.epochs * per_epoch;
   fit_job.steps_per_epoch = per_epoch;
-  fit_job.step = [&](int64_t step) { return distiller.step(source.at(step), step); };
+  fit_job.step = [&](int64_t step) { return distiller.step(source, step, step); };
   const FitResult result = fit(fit_job, log);
   return {result, distiller.budget()};
 }

@@ -6,14 +6,18 @@
 #include <string>
 
 #include "data/dataset.h"
-#include "data/loader.h"
+#include "mtcki/batch_source.h"
 #include "mtcki/budget.h"
+#include "mtcki/compute.h"
 #include "mtcki/config.h"
 #include "mtcki/fit.h"
 #include "mtcki/losses/teacher_student_contrast.h"
+#include "mtcki/metric_ring.h"
 #include "mtcki/sgd.h"
 #include "mtcki/student.h"
 #include "mtcki/teacher.h"
+#include "tensor/cuda/step_graph.h"
+#include "tensor/cuda/step_inputs.h"
 
 namespace mtcki {
 
@@ -21,18 +25,26 @@ namespace mtcki {
 class Distiller {
  public:
   Distiller(Teachers& teachers, Student& student, const DistillConfig& config, int64_t total_steps,
-            uint64_t seed);
+            uint64_t seed, const Compute& compute = {}, const std::string& on_nan = "abort");
 
-  // batch: images in [0,1], already augmented; labels are the intended classes. 0-based step.
-  // NumericError, before anything changes, when a loss is not finite.
-  Values step(const data::Batch& batch, int64_t step);
+  // 0-based step of the schedule, on the batch of a step of the source: images in [0,1], augmented;
+  // labels are the intended classes. Values at once, and NumericError before anything changes when
+  // a loss is not finite; on the GPU values wait for read().
+  Values step(BatchSource& source, int64_t source_step, int64_t step);
+  Values read();
+  bool is_deferred() const { return ring_.is_deferred(); }
+  // Another source, or other teachers: captured steps know the old ones.
+  void forget_graphs() { graph_.clear(); }
 
   SgdTrainer& trainer() { return trainer_; }
+  const StepGraph& graph() const { return graph_; }
   const Budget& budget() const { return budget_; }
   void save(StageState& state) const;
   void load(const StageState& state);
 
  private:
+  void issue(const data::Batch& batch, double eta, const Tensor& eta_there);
+
   Teachers& teachers_;
   Student& student_;
   DistillConfig config_;
@@ -40,6 +52,9 @@ class Distiller {
   std::unique_ptr<TeacherStudentContrast> contrast_;
   SgdTrainer trainer_;
   Budget budget_;
+  StepInputs inputs_;
+  MetricRing ring_;
+  StepGraph graph_;
 };
 
 struct DistillJob {
@@ -50,6 +65,7 @@ struct DistillJob {
   uint64_t seed = 0;
   int64_t loader_threads = 1, keep_checkpoints = 2;
   std::string on_nan = "abort";
+  Compute compute;
 };
 struct DistillResult {
   FitResult fit;

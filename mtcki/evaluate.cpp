@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "autograd/functions.h"
+#include "mtcki/step_metrics.h"
 #include "tensor/ops/cast.h"
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/index.h"
@@ -17,7 +18,12 @@ Tensor logits_of(const data::ImageSet& set, const LogitsFn& logits, int64_t batc
   std::vector<Tensor> parts;
   for (int64_t i = 0; i < set.size(); i += batch_size)
     parts.push_back(logits(u8_to_unit(set.images.slice(i, std::min(set.size(), i + batch_size)))));
-  return cat(parts);
+  return cat(parts).to(Device::cpu());
+}
+
+data::ImageSet on_device(data::ImageSet set, Device device) {
+  set.images = set.images.to(device);
+  return set;
 }
 
 Accuracy accuracy(const Tensor& logits, const Tensor& labels) {
@@ -36,7 +42,8 @@ Accuracy evaluate(const data::ImageSet& set, const LogitsFn& logits) {
 }
 
 Accuracy evaluate(Teacher& teacher, const data::ImageSet& set) {
-  return evaluate(set, [&](const Tensor& x) { return teacher.ask(x).logits.data(); });
+  return evaluate(on_device(set, teacher.device()),
+                  [&](const Tensor& x) { return teacher.ask(x).logits.data(); });
 }
 
 Tensor student_logits(Student& student, const data::ImageSet& set) {
@@ -46,7 +53,7 @@ Tensor student_logits(Student& student, const data::ImageSet& set) {
     ~Restore() { net.train(training); }
   } restore{student.net(), student.net().training()};
   student.net().eval();
-  return logits_of(set,
+  return logits_of(on_device(set, student.device()),
                    [&](const Tensor& x) { return student.features(Variable(x)).logits.data(); });
 }
 
@@ -54,10 +61,7 @@ Accuracy evaluate(Student& student, const data::ImageSet& set) {
   return accuracy(student_logits(student, set), set.labels);
 }
 
-double agreement(const Tensor& a, const Tensor& b) {
-  const Tensor same = equal(argmax(a, 1), argmax(b, 1)).to(DType::f64);
-  return 100.0 * mean(same).item();
-}
+double agreement(const Tensor& a, const Tensor& b) { return percent_agreement(a, b).item(); }
 
 double js_loyalty(const Tensor& a, const Tensor& b) {
   return 100.0 * (1.0 - mean(js_rows(a, b, 1.0)).item() / std::log(2.0));

@@ -19,7 +19,10 @@ struct Accuracy {
 // images f32 [B,C,H,W] in [0,1] -> logits [B,K], no graph.
 using LogitsFn = std::function<Tensor(const Tensor& images)>;
 
-// Logits of all images, in order: f32 [N,K].
+// The set with its images on a device; labels stay on the host.
+data::ImageSet on_device(data::ImageSet set, Device device);
+// Logits of all images, in order: f32 [N,K] on the CPU. `logits` gets images where the set has
+// them.
 Tensor logits_of(const data::ImageSet& set, const LogitsFn& logits, int64_t batch_size = 500);
 Accuracy accuracy(const Tensor& logits, const Tensor& labels);
 Accuracy evaluate(const data::ImageSet& set, const LogitsFn& logits);

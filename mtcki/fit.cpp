@@ -83,16 +83,30 @@ FitResult fit(const FitJob& job, RunLog& log) {
   const int64_t first = at.step;
   const int64_t log_every = std::max<int64_t>(1, std::min<int64_t>(50, job.steps_per_epoch / 4));
   int rollbacks = 0, skips = 0;
+  const auto ends_epoch = [&](int64_t step) {
+    return step % job.steps_per_epoch == 0 || step == job.total_steps;
+  };
+  Values values;  // where they wait: those of the last read
   while (at.step < job.total_steps) {
-    Values values;
+    const int64_t next = at.step + 1;
+    const bool epoch_end = ends_epoch(next);
+    const bool due = (job.checkpoint_every > 0 ? next % job.checkpoint_every == 0 : epoch_end) ||
+                     clock.seconds() - saved_at > kLongestUnsavedSeconds;
+    const bool logged = next % log_every == 0 || epoch_end;
     try {
       const StageProfiles::Step profiled(log.profiles(), job.stage);
-      values = job.step(at.step);
+      Values now = job.step(at.step);
+      if (!job.read) {
+        values = std::move(now);
+      } else if (due || logged || next % job.read_every == 0) {
+        values = job.read();
+      }
       skips = 0;
     } catch (const NumericError& e) {
       const std::string where = str(job.stage, ", step ", at.step, ": ", e.what());
       if (job.on_nan == "skip" && ++skips <= kMostSkips) {
         log.warn(where + "; skipped");
+        values.clear();
       } else if (job.on_nan == "rollback" && ++rollbacks <= kMostRollbacks) {
         at.lr_factor *= 0.5;
         log.warn(str(where, "; back to the last checkpoint with ", at.lr_factor,
@@ -103,12 +117,10 @@ FitResult fit(const FitJob& job, RunLog& log) {
         throw NumericError(where);
       }
     }
-    ++at.step;
-    const bool epoch_end = at.step % job.steps_per_epoch == 0 || at.step == job.total_steps;
+    at.step = next;
     const int64_t epoch = (at.step + job.steps_per_epoch - 1) / job.steps_per_epoch;
     const double fraction = static_cast<double>(at.step) / static_cast<double>(job.steps_per_epoch);
-    if (!values.empty() && (at.step % log_every == 0 || epoch_end))
-      log.metrics(job.stage, at.step, fraction, "train", values);
+    if (!values.empty() && logged) log.metrics(job.stage, at.step, fraction, "train", values);
     if (epoch_end && (epoch % job.eval_every == 0 || at.step == job.total_steps)) {
       at.last = job.evaluate();
       log.metrics(job.stage, at.step, fraction, "eval",
@@ -120,14 +132,16 @@ FitResult fit(const FitJob& job, RunLog& log) {
     }
     const double speed =
         static_cast<double>((at.step - first) * job.images_per_step) / clock.seconds();
-    if (at.last.top1 >= 0) values.emplace_back("top1", at.last.top1);
-    log.progress(job.stage, at.step, job.total_steps, speed, values);
-    const bool due = (job.checkpoint_every > 0 ? at.step % job.checkpoint_every == 0 : epoch_end) ||
-                     clock.seconds() - saved_at > kLongestUnsavedSeconds;
+    Values shown = values;
+    if (at.last.top1 >= 0) shown.emplace_back("top1", at.last.top1);
+    log.progress(job.stage, at.step, job.total_steps, speed, shown);
     if (due) save();
     if (at.step == job.total_steps) break;
     if (const int signal = poll_stop()) {
-      if (!due) save();
+      if (!due) {
+        if (job.read) job.read();
+        save();
+      }
       log.end_progress();
       throw Stopped{signal};
     }

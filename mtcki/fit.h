@@ -25,8 +25,14 @@ struct FitJob {
   std::string on_nan = "abort";  // abort | skip | rollback
 
   // One optimiser step, 0-based; named values for the log. Throws NumericError before it changes
-  // anything when a loss is not finite.
+  // anything when a loss is not finite. On the GPU values may wait to be read: then it returns
+  // none.
   std::function<Values(int64_t step)> step;
+  // Where values wait: reads and checks those of all steps since, returns the last. Called after
+  // every `read_every`-th step and before anything is logged, tested or saved. on_nan = skip needs
+  // a step that checks before it changes anything.
+  std::function<Values()> read;
+  int64_t read_every = 1;
   std::function<Accuracy()> evaluate;
   std::function<void(StageState&)> save;
   std::function<void(const StageState&)> load;

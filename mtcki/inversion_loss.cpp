@@ -16,26 +16,33 @@ namespace mtcki {
 
 namespace {
 
+constexpr char kHint[] =
+    "lower synthesis.lr_g or the weight of this term, or look at the teachers' weights";
+
 // Adds weighted terms, remembers their values.
 class Sum {
  public:
-  explicit Sum(InversionLoss::Result& result) : result_(result) {}
+  Sum(InversionLoss::Result& result, MetricRing* ring) : result_(result), ring_(ring) {}
   void operator()(const char* name, double weight, const Variable& term, bool selects = true) {
     if (!term.defined()) return;
+    const Variable weighted = weight == 1.0 ? term : mul(term, weight);
+    result_.total = result_.total.defined() ? add(result_.total, weighted) : weighted;
+    if (ring_) {
+      ring_->put(name, term.data(), kHint);
+      if (selects) result_.selected = result_.total.data();
+      return;
+    }
     const double value = term.item();
     if (!std::isfinite(value))
-      throw NumericError(str("loss term ", name, " is ", value,
-                             "; lower synthesis.lr_g or the "
-                             "weight of this term, or look at the teachers' weights"));
+      throw NumericError(str("loss term ", name, " is ", value, "; ", kHint));
     result_.terms.emplace_back(name, value);
     result_.value += weight * value;
     if (selects) result_.select += weight * value;
-    const Variable weighted = weight == 1.0 ? term : mul(term, weight);
-    result_.total = result_.total.defined() ? add(result_.total, weighted) : weighted;
   }
 
  private:
   InversionLoss::Result& result_;
+  MetricRing* ring_;
 };
 
 Variable accumulate(const Variable& total, const Variable& term, double weight) {
@@ -80,7 +87,6 @@ InversionLoss::Result InversionLoss::evaluate(const Variable& images, const Step
     fused.push_back(mass > 0 ? weights_[m] / mass : 1.0 / static_cast<double>(subset.size()));
   }
 
-  const double batch = static_cast<double>(images.size(0));
   const bool contrast = contrast_ != nullptr;
   const Variable x_global = global_view(images, step.views, config_.pad);
   const Variable x_local = contrast ? local_view(images, step.views) : Variable();
@@ -95,7 +101,6 @@ InversionLoss::Result InversionLoss::evaluate(const Variable& images, const Step
     unsigned taps = config_.bn > 0 ? Teacher::kBn : Teacher::kNone;
     if (contrasts) taps |= contrast_->taps();
     const Teacher::View view = teacher.view(x_global, taps);
-    result.macs += batch * teacher.macs();
     logits.push_back(view.logits);
     features.push_back(view.feature);
     if (config_.bn > 0) bn_sums[k] = bn_.layers(m, view.bn_inputs);
@@ -106,11 +111,10 @@ InversionLoss::Result InversionLoss::evaluate(const Variable& images, const Step
       }
       local[m] =
           contrast_->features(m, teacher.view(x_local, contrast_->taps() | Teacher::kTapsOnly));
-      result.macs += batch * teacher.macs();
     }
   }
 
-  Sum sum(result);
+  Sum sum(result, step.ring);
   if (config_.bn > 0) {
     if (!bn_.ready()) {
       std::vector<double> first;
@@ -148,8 +152,11 @@ InversionLoss::Result InversionLoss::evaluate(const Variable& images, const Step
       for (const Variable& v : phi_l) result.phi_local.push_back(v.defined() ? v.data() : Tensor());
       for (const Variable& v : phi_g)
         result.phi_global.push_back(v.defined() ? v.data() : Tensor());
+      const std::vector<Tensor> index = step.bank_index.empty()
+                                            ? contrast_->draw_indices(step.subset, step.bank)
+                                            : step.bank_index;
       sum("history_contrast", config_.cr,
-          contrast_->loss(phi_l, result.phi_global, head_weights, step.bank));
+          contrast_->loss(phi_l, result.phi_global, head_weights, contrast_->rows(index)));
     } else {
       result.phi_local.resize(contrast_->heads());
       result.phi_global.resize(contrast_->heads());
@@ -170,7 +177,6 @@ InversionLoss::Result InversionLoss::evaluate(const Variable& images, const Step
   }
   if (step.adv > 0 && step.student) {
     const Variable judged = step.student->judged(x_global);
-    result.macs += batch * step.student->macs();
     sum("adversarial", step.adv,
         config_.adv_each ? adversarial_each(config_.adv_mode, logits, fused, judged)
                          : adversarial(config_.adv_mode, fuse_logits(logits, fused), judged),
@@ -179,6 +185,20 @@ InversionLoss::Result InversionLoss::evaluate(const Variable& images, const Step
   if (!result.total.defined())
     throw UsageError("synthesis: every loss weight is 0; set synthesis.bn or synthesis.cls");
   return result;
+}
+
+double InversionLoss::macs(const Step& step, int64_t images) const {
+  const double batch = static_cast<double>(images);
+  double total = 0;
+  for (size_t m = 0; m < teachers_.size(); ++m) {
+    if (!step.subset.empty() &&
+        std::find(step.subset.begin(), step.subset.end(), m) == step.subset.end())
+      continue;
+    total += batch * teachers_[m].macs();
+    if (contrast_ && contrast_->uses(m)) total += batch * teachers_[m].macs();
+  }
+  if (step.adv > 0 && step.student) total += batch * step.student->macs();
+  return total;
 }
 
 void InversionLoss::complete_features(const Tensor& images, const ViewParameters& views,

@@ -11,6 +11,7 @@
 #include "mtcki/config.h"
 #include "mtcki/losses/bn_statistics_loss.h"
 #include "mtcki/losses/history_contrast.h"
+#include "mtcki/metric_ring.h"
 #include "mtcki/student.h"
 #include "mtcki/teacher.h"
 #include "mtcki/views.h"
@@ -25,21 +26,25 @@ class InversionLoss {
   struct Step {
     Tensor labels;  // i64 [B]
     ViewParameters views;
-    Rng bank;                    // draws from the history
-    std::vector<size_t> subset;  // teachers asked in this step, ascending; empty: all
-    Student* student = nullptr;  // for the adversarial term
-    double cls = 0, adv = 0;     // β, γ of this stage
-    bool keep_features = true;   // φ are needed for the bank
+    Rng bank;                        // draws from the history, unless they are given:
+    std::vector<Tensor> bank_index;  // HistoryContrast::draw_indices
+    std::vector<size_t> subset;      // teachers asked in this step, ascending; empty: all
+    Student* student = nullptr;      // for the adversarial term
+    double cls = 0, adv = 0;         // β, γ of this stage
+    MetricRing* ring = nullptr;      // deferred: values stay on the device
   };
   struct Result {
     Variable total;
-    double value = 0;                                   // of total
-    double select = 0;                                  // without the adversarial part
-    std::vector<std::pair<std::string, double>> terms;  // unweighted, as they were added
-    std::vector<Tensor> phi_local, phi_global;          // per head; undefined if not seen
-    double macs = 0;                                    // forward MACs of teachers and student
+    Tensor selected;  // total without the adversarial part
+    // The same as numbers, and the terms, unweighted, as they were added. Not when deferred.
+    double value = 0, select = 0;
+    std::vector<std::pair<std::string, double>> terms;
+    std::vector<Tensor> phi_local, phi_global;  // per head; undefined if not seen
   };
   Result evaluate(const Variable& images, const Step& step);
+
+  // Forward MACs of teachers and student in a step on this many images.
+  double macs(const Step& step, int64_t images) const;
 
   // φ of teachers that the step with the best images did not ask (no graph).
   void complete_features(const Tensor& images, const ViewParameters& views,

@@ -6,11 +6,11 @@
 
 namespace mtcki {
 
-MemoryBank::MemoryBank(int64_t capacity, int64_t channels, DType dtype)
+MemoryBank::MemoryBank(int64_t capacity, int64_t channels, DType dtype, Device device)
     : capacity_(capacity),
       channels_(channels),
-      local_(Tensor::empty({capacity, channels}, dtype)),
-      global_(Tensor::empty({capacity, channels}, dtype)) {}
+      local_(Tensor::empty({capacity, channels}, dtype, device)),
+      global_(Tensor::empty({capacity, channels}, dtype, device)) {}
 
 void MemoryBank::add(const Tensor& local, const Tensor& global) {
   const int64_t rows = local.size(0);
@@ -29,11 +29,15 @@ void MemoryBank::add(const Tensor& local, const Tensor& global) {
   filled_ = std::min(capacity_, filled_ + rows);
 }
 
-MemoryBank::Draw MemoryBank::draw(int64_t most, const Rng& rng) const {
+Tensor MemoryBank::draw_index(int64_t most, const Rng& rng) const {
   const int64_t n = std::min(most, filled_);
-  if (n <= 0) return {};
-  const Tensor index = sample_without_replacement(filled_, n, rng);
-  return {index_select(local_, index).to(DType::f32), index_select(global_, index).to(DType::f32)};
+  return n > 0 ? sample_without_replacement(filled_, n, rng) : Tensor();
+}
+
+MemoryBank::Draw MemoryBank::rows(const Tensor& index) const {
+  if (!index.defined()) return {};
+  const Tensor i = index.to(local_.device());
+  return {index_select(local_, i).to(DType::f32), index_select(global_, i).to(DType::f32)};
 }
 
 void MemoryBank::restart(int64_t added) {

@@ -12,7 +12,7 @@ namespace mtcki {
 class MemoryBank {
  public:
   // Rows are stored as dtype (f32 or bf16); memory is touched as rows come in.
-  MemoryBank(int64_t capacity, int64_t channels, DType dtype);
+  MemoryBank(int64_t capacity, int64_t channels, DType dtype, Device device = {});
 
   int64_t capacity() const { return capacity_; }
   int64_t channels() const { return channels_; }
@@ -26,7 +26,10 @@ class MemoryBank {
     Tensor local, global;  // f32 [n, C]; undefined when the bank is empty
   };
   // n = min(most, filled) distinct rows.
-  Draw draw(int64_t most, const Rng& rng) const;
+  Draw draw(int64_t most, const Rng& rng) const { return rows(draw_index(most, rng)); }
+  // In two parts: which rows (i64 [n] on the CPU, undefined when there is none), and their copies.
+  Tensor draw_index(int64_t most, const Rng& rng) const;
+  Draw rows(const Tensor& index) const;
 
   // Continues a ring to which `added` rows had been added; the rows still in it follow by add().
   void restart(int64_t added);

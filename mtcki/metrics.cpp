@@ -89,9 +89,10 @@ Described describe(Teacher& classifier, const data::ImageSet& set, int64_t limit
   const int64_t n = limit > 0 ? std::min(limit, set.size()) : set.size();
   std::vector<Tensor> features, logits;
   for (int64_t i = 0; i < n; i += kBatch) {
-    const auto y = classifier.ask(u8_to_unit(set.images.slice(i, std::min(n, i + kBatch))));
-    features.push_back(y.feature.data().plain());
-    logits.push_back(y.logits.data());
+    const Tensor bytes = set.images.slice(i, std::min(n, i + kBatch)).to(classifier.device());
+    const auto y = classifier.ask(u8_to_unit(bytes));
+    features.push_back(y.feature.data().plain().to(Device::cpu()));
+    logits.push_back(y.logits.data().to(Device::cpu()));
   }
   return {cat(features), cat(logits)};
 }

@@ -26,7 +26,7 @@ double class_coverage(const Tensor& logits);
 // most that could be: min(N, R).
 double distinct_neighbours(const Tensor& features, const Tensor& reference);
 
-// Features and logits of the first `limit` images of a set.
+// Features and logits of the first `limit` images of a set, on the CPU.
 struct Described {
   Tensor features, logits;
 };

@@ -42,6 +42,7 @@ TeacherResult run_teacher(RunContext& run, const TeacherConfig& t, RunLog& log, 
     for (const std::string& note : notes) log.info(str("teacher ", run.name(t), ": ", note));
     Teacher::Options options{run.name(t), spec, run.normalization(t, card), 1.0, -1};
     Teacher teacher(options, std::move(net));
+    teacher.to(run.compute().device);
     accuracy = evaluate(teacher, run.test());
     fs::create_directories(dir);
     teacher.save(dir + "/model.safetensors", accuracy.top1, accuracy.top5, sha);
@@ -60,6 +61,7 @@ TeacherResult run_teacher(RunContext& run, const TeacherConfig& t, RunLog& log, 
     job.loader_threads = run.config().data.loader_threads;
     job.keep_checkpoints = run.config().keep_checkpoints;
     job.on_nan = run.config().on_nan;
+    job.compute = run.compute();
     const FitResult fit = train_classifier(job, run.train(), run.test(), log);
     accuracy = fit.last;
     spent = fit.seconds;
@@ -108,6 +110,7 @@ Synthesizer::Options synthesis_options(RunContext& run) {
   o.most_batches = run.config().synthesis.batches + run.config().adversarial.rounds;
   o.seed = run.config().seed;
   o.on_nan = run.config().on_nan;
+  o.compute = run.compute();
   return o;
 }
 
@@ -159,6 +162,7 @@ StudentResult run_student(RunContext& run, const StudentConfig& s, RunLog& log, 
   }
   const RunConfig& c = run.config();
   Student student(run.name(s), run.spec(s.model), run.default_normalization(), c.seed);
+  student.to(run.compute().device);
   DistillJob job;
   job.stage = "student/" + run.name(s);
   job.dir = dir;
@@ -168,6 +172,7 @@ StudentResult run_student(RunContext& run, const StudentConfig& s, RunLog& log, 
   job.loader_threads = c.data.loader_threads;
   job.keep_checkpoints = c.keep_checkpoints;
   job.on_nan = c.on_nan;
+  job.compute = run.compute();
   FitResult fit;
   Budget spent;
   if (c.adversarial.rounds > 0) {
@@ -194,8 +199,9 @@ StudentResult run_student(RunContext& run, const StudentConfig& s, RunLog& log, 
   Teacher::Options options{run.name(s), student.spec(), student.normalization(), 1.0,
                            fit.last.top1};
   Teacher finished(options, load_model(dir + "/model.safetensors", student.spec(), ""));
-  const Tensor mine =
-      logits_of(run.test(), [&](const Tensor& x) { return finished.ask(x).logits.data(); });
+  finished.to(run.compute().device);
+  const Tensor mine = logits_of(on_device(run.test(), run.compute().device),
+                                [&](const Tensor& x) { return finished.ask(x).logits.data(); });
   StudentResult result{run.name(s),
                        s.model,
                        fit.last.top1,

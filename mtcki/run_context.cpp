@@ -34,7 +34,7 @@ std::optional<json> read_marker(const std::string& dir, const std::string& sha) 
 }
 
 RunContext::RunContext(const RunConfig& config, std::string folder)
-    : config_(config), folder_(std::move(folder)) {
+    : config_(config), compute_(compute_of(config)), folder_(std::move(folder)) {
   if (config_.teachers.empty())
     throw UsageError("no teachers: add a [[teachers]] table with model = \"...\"");
 }
@@ -43,23 +43,23 @@ std::string RunContext::teacher_sha(const TeacherConfig& t) const {
   RunConfig one = config_;
   one.teachers = {t};
   one.teachers[0].weight = 1;  // its weight among the others does not change it
-  return t.weights.empty() ? config_sha256(one, {"seed", "data", "train", "teachers"})
-                           : config_sha256(one, {"data", "teachers"});
+  return t.weights.empty() ? config_sha256(one, {"precision", "seed", "data", "train", "teachers"})
+                           : config_sha256(one, {"precision", "data", "teachers"});
 }
 
 std::string RunContext::synthesis_sha() const {
-  return config_sha256(config_, {"seed", "data", "train", "teachers", "synthesis"});
+  return config_sha256(config_, {"precision", "seed", "data", "train", "teachers", "synthesis"});
 }
 
 std::string RunContext::student_sha(const StudentConfig& s) const {
   RunConfig one = config_;
   one.students = {s};
-  return config_sha256(one, {"seed", "data", "train", "teachers", "synthesis", "adversarial",
-                             "distill", "students"});
+  return config_sha256(one, {"precision", "seed", "data", "train", "teachers", "synthesis",
+                             "adversarial", "distill", "students"});
 }
 
 std::string RunContext::classifier_sha() const {
-  return config_sha256(config_, {"seed", "data", "train", "metrics"});
+  return config_sha256(config_, {"precision", "seed", "data", "train", "metrics"});
 }
 
 data::ImageSet RunContext::load(const char* split, int64_t limit) const {
@@ -104,6 +104,7 @@ Teachers& RunContext::teachers() {
     Teacher::Options options{name(t), model, card.normalization, t.weight, card.top1};
     all->add(std::make_unique<Teacher>(options, std::move(net)));
   }
+  all->to(compute_.device);
   teachers_ = std::move(all);
   return *teachers_;
 }
@@ -127,7 +128,8 @@ const std::vector<Tensor>& RunContext::teacher_test_logits() {
   if (teacher_logits_.empty())
     for (size_t m = 0; m < teachers().size(); ++m)
       teacher_logits_.push_back(
-          logits_of(test(), [&](const Tensor& x) { return teachers()[m].ask(x).logits.data(); }));
+          logits_of(on_device(test(), compute_.device),
+                    [&](const Tensor& x) { return teachers()[m].ask(x).logits.data(); }));
   return teacher_logits_;
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "data/dataset.h"
+#include "mtcki/compute.h"
 #include "mtcki/config.h"
 #include "mtcki/model_file.h"
 #include "mtcki/teacher.h"
@@ -26,6 +27,7 @@ class RunContext {
 
   const RunConfig& config() const { return config_; }
   const std::string& folder() const { return folder_; }
+  const Compute& compute() const { return compute_; }
 
   static std::string name(const TeacherConfig& t) { return t.name.empty() ? t.model : t.name; }
   static std::string name(const StudentConfig& s) { return s.name.empty() ? s.model : s.name; }
@@ -51,7 +53,7 @@ class RunContext {
   // Its own from the configuration, else the file's, else the data set's.
   data::Normalization normalization(const TeacherConfig& t, const ModelCard& card);
 
-  // From teachers/NAME/model.safetensors.
+  // From teachers/NAME/model.safetensors, on the run's device.
   Teachers& teachers();
   nlohmann::json teacher_cards();
   // On the real test set, computed once: f32 [N,K] per teacher, and their weighted sum.
@@ -66,6 +68,7 @@ class RunContext {
   data::ImageSet load(const char* split, int64_t limit) const;
 
   RunConfig config_;
+  Compute compute_;
   std::string folder_;
   std::optional<data::ImageSet> train_, test_;
   std::unique_ptr<Teachers> teachers_;

@@ -35,6 +35,7 @@ std::unique_ptr<Teacher> held_out_classifier(RunContext& run, RunLog& log) {
     job.loader_threads = run.config().data.loader_threads;
     job.keep_checkpoints = run.config().keep_checkpoints;
     job.on_nan = run.config().on_nan;
+    job.compute = run.compute();
     path = job.dir + "/model.safetensors";
     if (!read_marker(job.dir, job.config_sha256)) {
       const FitResult fit = train_classifier(job, run.train(), run.test(), log);
@@ -45,8 +46,10 @@ std::unique_ptr<Teacher> held_out_classifier(RunContext& run, RunLog& log) {
   auto net = load_model(path, spec, "", &card);
   data::Normalization normalization =
       card.normalization.mean.empty() ? run.default_normalization() : card.normalization;
-  return std::make_unique<Teacher>(
+  auto judge = std::make_unique<Teacher>(
       Teacher::Options{"held-out", spec, normalization, 1.0, card.top1}, std::move(net));
+  judge->to(run.compute().device);
+  return judge;
 }
 
 // `limit` images spread evenly over a set, so that classes and batches keep their shares.
@@ -115,7 +118,8 @@ void add_metrics(RunContext& run, PipelineResult& result, const Budget& budget, 
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   out.emplace_back("peak_memory_bytes", static_cast<double>(usage.ru_maxrss) * 1024.0);
-  out.emplace_back("peak_tensor_bytes", static_cast<double>(memory_stats().peak));
+  out.emplace_back("peak_tensor_bytes",
+                   static_cast<double>(memory_stats(run.compute().device).peak));
   for (const auto& [name, value] : out) log.metrics("metrics", 0, 0, "eval", {{name, value}});
   show_neighbours(run, pool, judge.get(), log);
   result.seconds["metrics"] +=

@@ -27,15 +27,13 @@ class SgdTrainer {
   }
 
   void zero_grad() { optimizer_->zero_grad(); }
-  // One update at 0-based step; returns the learning rate.
-  double step(int64_t step) {
-    optimizer_->set_lr(schedule_.at(step) * lr_factor_);
-    const double scale =
-        clip_norm_ > 0 ? optim::Optimizer::clip_scale(optimizer_->grad_norm(), clip_norm_) : 1.0;
-    optimizer_->step(scale);
+  // The rate of a 0-based step, then its update, which a captured step may contain.
+  void prepare(int64_t step) { optimizer_->set_lr(schedule_.at(step) * lr_factor_); }
+  void update() {
+    optimizer_->step(clip_norm_ > 0 ? optimizer_->clip_scale(clip_norm_) : Scalar(1.0));
     if (ema_) ema_->update();
-    return optimizer_->lr();
   }
+  double lr() const { return optimizer_->lr(); }
   void scale_lr(double factor) { lr_factor_ = factor; }
 
   // Runs f with the weights that count in the network: the average when there is one.

@@ -25,6 +25,12 @@ Student::Student(std::string name, nn::ModelSpec spec, data::Normalization norma
   macs_ = nn::summarize(*net_, {1, spec_.in_channels, spec_.image_size, spec_.image_size}).macs;
 }
 
+void Student::to(Device device) {
+  net_->to(device);
+  mean_ = mean_.to(device);
+  std_ = std_.to(device);
+}
+
 nn::Classifier::Output Student::features(const Variable& images) {
   return net_->features(normalize_channels(images, mean_, std_));
 }

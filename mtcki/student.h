@@ -21,6 +21,8 @@ class Student {
   const data::Normalization& normalization() const { return normalization_; }
   nn::Classifier& net() { return *net_; }
   double macs() const { return macs_; }
+  void to(Device device);
+  Device device() const { return mean_.device(); }
 
   // In the mode that net() is in; images [N,C,H,W] in [0,1].
   nn::Classifier::Output features(const Variable& images);

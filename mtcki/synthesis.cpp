@@ -2,17 +2,20 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "autograd/functions.h"
-#include "mtcki/state_util.h"
+#include "mtcki/step_metrics.h"
 #include "tensor/context.h"
 #include "tensor/ops/cast.h"
+#include "tensor/ops/keep_best.h"
 
 namespace mtcki {
 
 namespace {
 
 constexpr int64_t kMostSkips = 20, kMostAttempts = 3;
+constexpr double kNone = std::numeric_limits<double>::infinity();  // nothing was kept yet
 
 std::unique_ptr<nn::Generator> make(const SynthesisConfig& c, const Synthesizer::Options& o) {
   nn::GeneratorSpec spec;
@@ -35,7 +38,16 @@ Synthesizer::Synthesizer(Teachers& teachers, const SynthesisConfig& config, cons
       loss_(teachers, config, options.most_batches * config.batch_size, options.seed),
       generator_(make(config, options)),
       cls_(config.cls),
-      adv_(config.adv) {}
+      adv_(config.adv),
+      inputs_(teachers.device()),
+      ring_(step_metrics(options.compute.at(teachers.device()), options.on_nan)),
+      graph_(options.compute.graph && ring_.is_deferred()) {
+  const Device device = teachers.device();
+  generator_->to(device);
+  if (!ring_.is_deferred()) return;
+  device_select_ = Tensor::full({}, kNone, DType::f32, device);
+  device_step_ = Tensor::full({}, -1.0, DType::f32, device);
+}
 
 Rng Synthesizer::rng(const char* stream, int64_t step) const {
   // Attempts after a rollback draw anew.
@@ -56,13 +68,14 @@ Tensor Synthesizer::draw_labels() const {
   return Tensor::from(labels, {n});
 }
 
-std::vector<size_t> Synthesizer::draw_subset() const {
+std::vector<size_t> Synthesizer::draw_subset(int64_t step_in_batch) const {
   const auto count = static_cast<int64_t>(teachers_.size());
   // The first losses of all teachers are needed once for bn_reduce = init.
   if (config_.teachers_per_step <= 0 || config_.teachers_per_step >= count || !loss_.ready())
     return {};
-  const Tensor drawn = sample_without_replacement(count, config_.teachers_per_step,
-                                                  rng("synthesis/teachers", global_step()));
+  const Tensor drawn = sample_without_replacement(
+      count, config_.teachers_per_step,
+      rng("synthesis/teachers", batch_ * config_.g_steps + step_in_batch));
   std::vector<size_t> subset;
   for (const int64_t m : drawn.to_vector<int64_t>()) subset.push_back(static_cast<size_t>(m));
   std::sort(subset.begin(), subset.end());
@@ -82,171 +95,216 @@ void Synthesizer::make_optimizer() {
   latents.parameters.emplace_back("z", latents_);
   latents.lr_scale = config_.lr_z > 0 ? config_.lr_z / config_.lr_g : 1.0;
   optim::AdamOptions adam;
-  adam.lr = config_.lr_g * std::pow(0.5, static_cast<double>(attempt_));
   adam.beta1 = 0.5;
   adam.beta2 = 0.999;
   optimizer_ = optim::make_adam({generator, latents}, adam);
 }
 
+// Latents and optimiser stay where they are from batch to batch: captured steps know them.
 void Synthesizer::begin() {
   if (batch_ == 0 || attempt_ > 0 || (config_.g_life > 0 && batch_ % config_.g_life == 0))
     generator_->reset(rng("synthesis/reset", batch_));
   generator_->train();
-  latents_ =
-      Variable(randn({config_.batch_size, config_.nz}, rng("synthesis/latents", batch_)), true);
+  const Tensor z = randn({config_.batch_size, config_.nz}, rng("synthesis/latents", batch_));
+  if (latents_.defined()) {
+    Tensor(latents_.data()).copy_(z);
+    optimizer_->reset();
+  } else {
+    latents_ = Variable(z.to(inputs_.device()), true);
+    make_optimizer();
+  }
+  optimizer_->set_lr(config_.lr_g * std::pow(0.5, static_cast<double>(attempt_)));
   labels_ = draw_labels();
-  make_optimizer();
-  best_images_ = {};
-  best_local_.clear();
-  best_global_.clear();
+  if (ring_.is_deferred()) {
+    ring_.drop();
+    device_select_.fill_(kNone);
+    device_step_.fill_(-1.0);
+  } else {
+    best_images_ = {};
+    best_local_.clear();
+    best_global_.clear();
+  }
   best_step_ = -1;
   skips_ = 0;
   step_ = 0;
   under_way_ = true;
 }
 
-Values Synthesizer::step(Student* student) {
-  if (!under_way_) begin();
+InversionLoss::Step Synthesizer::prepare(Student* student) {
   InversionLoss::Step s;
-  s.labels = labels_;
-  s.views = views_at(step_);
-  s.bank = rng("synthesis/bank", global_step());
-  s.subset = draw_subset();
+  s.labels = inputs_.set("labels", labels_);
+  const ViewParameters v = views_at(step_);
+  s.views = {inputs_.set("offset", v.offset), inputs_.set("flip", v.flip),
+             inputs_.set("box", v.box), inputs_.set("local_flip", v.local_flip)};
+  s.subset = draw_subset(step_);
+  if (contrast()) {
+    s.bank_index = contrast()->draw_indices(s.subset, rng("synthesis/bank", global_step()));
+    for (size_t h = 0; h < s.bank_index.size(); ++h)
+      s.bank_index[h] = inputs_.set(str("bank ", h), s.bank_index[h]);
+  }
   s.student = student;
   s.cls = cls_;
   s.adv = student ? adv_ : 0.0;
+  if (!ring_.is_deferred()) return s;
+  s.ring = &ring_;
+  step_number_ = inputs_.set("step", static_cast<double>(step_));
+  return s;
+}
 
+// What decides which ops a step issues, and on which memory; empty: not to be captured.
+std::string Synthesizer::structure(const InversionLoss::Step& s) const {
+  if (!loss_.ready()) return "";  // it reads the first losses of the teachers
+  std::string key = str("cls ", s.cls, " adv ", s.adv, loss_.bn().blends() ? " blended" : "");
+  for (const size_t m : s.subset) key += str(" t", m);
+  for (const Tensor& index : s.bank_index)
+    key += index.defined() ? str(" past ", index.size(0)) : " none";
+  // Copies of a student's weights may be replaced when it trains between two batches.
+  if (s.adv > 0) key += str(" student ", batch_);
+  return key;
+}
+
+InversionLoss::Result Synthesizer::forward(const InversionLoss::Step& s, Variable* images) {
   optimizer_->zero_grad();
   if (contrast()) contrast()->zero_grad();
+  {
+    const StageScope scope("synthesis/generator");
+    *images = (*generator_)(latents_);
+  }
+  const StageScope scope("synthesis/teachers");
+  return loss_.evaluate(*images, s);
+}
+
+void Synthesizer::backward(const InversionLoss::Result& r) {
+  const StageScope scope("synthesis/backward");
+  r.total.backward();
+  optimizer_->step();
+  if (contrast()) contrast()->step();
+}
+
+Values Synthesizer::checked_step(const InversionLoss::Step& s) {
+  Variable images;
+  const InversionLoss::Result r = forward(s, &images);
+  const double score = config_.best == "total" ? r.value : r.select;
+  if (best_step_ < 0 || score < best_select_) {
+    best_images_ = images.data();
+    best_local_ = r.phi_local;
+    best_global_ = r.phi_global;
+    best_select_ = score;
+    best_step_ = step_;
+  }
+  backward(r);
+  Values values(r.terms.begin(), r.terms.end());
+  values.emplace_back("loss", r.value);
+  return values;
+}
+
+void Synthesizer::deferred_step(const InversionLoss::Step& s) {
+  Variable images;
+  const InversionLoss::Result r = forward(s, &images);
+  ring_.put("loss", r.total.data());
+  keep_best(r, images.data());
+  backward(r);
+}
+
+void Synthesizer::keep_best(const InversionLoss::Result& r, const Tensor& images) {
+  std::vector<Tensor> from{images, step_number_}, to;
+  const auto buffer = [&](Tensor& kept, const Tensor& like) {
+    if (!kept.defined()) kept = Tensor::empty_like(like);
+    kept = kept.to(like.layout());  // one that was loaded
+    to.push_back(kept);
+  };
+  buffer(best_images_, images);
+  to.push_back(device_step_);
+  best_local_.resize(r.phi_local.size());
+  best_global_.resize(r.phi_global.size());
+  for (size_t h = 0; h < r.phi_local.size(); ++h) {
+    if (!r.phi_local[h].defined()) continue;
+    from.insert(from.end(), {r.phi_local[h], r.phi_global[h]});
+    buffer(best_local_[h], r.phi_local[h]);
+    buffer(best_global_[h], r.phi_global[h]);
+  }
+  const bool total = config_.best == "total" || !r.selected.defined();
+  copy_if_less_(total ? r.total.data() : r.selected, device_select_, from, to);
+}
+
+Values Synthesizer::step(Student* student) {
+  if (!under_way_) begin();
+  const InversionLoss::Step s = prepare(student);
+  values_.clear();
   try {
-    Variable images;
-    {
-      const StageScope scope("synthesis/generator");
-      images = (*generator_)(latents_);
-    }
-    InversionLoss::Result r;
-    {
-      const StageScope scope("synthesis/teachers");
-      r = loss_.evaluate(images, s);
-    }
-    const double score = config_.best == "total" ? r.value : r.select;
-    if (best_step_ < 0 || score < best_select_) {
-      best_images_ = images.data();
-      best_local_ = r.phi_local;
-      best_global_ = r.phi_global;
-      best_select_ = score;
-      best_step_ = step_;
-    }
-    {
-      const StageScope scope("synthesis/backward");
-      r.total.backward();
-      optimizer_->step();
-      if (contrast()) contrast()->step();
+    if (ring_.is_deferred()) {
+      graph_.run(structure(s), [&] { deferred_step(s); });
+      ring_.commit(global_step());
+    } else {
+      values_ = checked_step(s);
     }
     skips_ = 0;
     ++step_;
     ++budget_.generator_steps;
-    budget_.forward_macs += r.macs;
-    Values values(r.terms.begin(), r.terms.end());
-    values.emplace_back("loss", r.value);
-    return values;
+    budget_.forward_macs += loss_.macs(s, config_.batch_size);
+    if (ring_.full() || (ring_.is_deferred() && batch_done())) values_ = ring_.read();
   } catch (const NumericError& e) {
-    const std::string where = str("synthesis, batch ", batch_, ", step ", step_, ": ", e.what());
-    if (options_.on_nan == "skip" && ++skips_ <= kMostSkips) {
-      ++step_;
-      return {};
+    recover(e);
+  }
+  return values_;
+}
+
+Values Synthesizer::read() {
+  if (ring_.is_deferred()) {
+    try {
+      values_ = ring_.read();
+    } catch (const NumericError& e) {
+      recover(e);
     }
-    if (options_.on_nan == "rollback" && attempt_ < kMostAttempts) {
-      ++attempt_;  // this batch again, other draws, half the learning rate
-      begin();
-      return {};
-    }
-    throw NumericError(where);
+  }
+  return values_;
+}
+
+void Synthesizer::recover(const NumericError& e) {
+  values_.clear();
+  if (options_.on_nan == "skip" && ++skips_ <= kMostSkips) {
+    ++step_;
+  } else if (options_.on_nan == "rollback" && attempt_ < kMostAttempts) {
+    ++attempt_;  // this batch again, other draws, half the learning rate
+    begin();
+  } else {
+    throw NumericError(str("synthesis, batch ", batch_, ", step ", step_, ": ", e.what()));
   }
 }
 
+Synthesizer::Best Synthesizer::best() const {
+  Best b{best_step_, best_select_, best_local_, best_global_};
+  if (!ring_.is_deferred()) return b;
+  b.step = static_cast<int64_t>(device_step_.item());
+  b.select = device_select_.item();
+  // Buffers of heads that the best step did not ask are of another step.
+  for (size_t h = 0; b.step >= 0 && h < b.local.size(); ++h)
+    if (!loss_.contrast()->asked(h, draw_subset(b.step))) b.local[h] = b.global[h] = {};
+  return b;
+}
+
 Synthesizer::Batch Synthesizer::finish() {
-  if (!batch_done() || best_step_ < 0)
+  Best kept = best();
+  if (!batch_done() || kept.step < 0)
     throw NumericError(str("synthesis, batch ", batch_, ": no step had a finite loss"));
   if (contrast())
-    loss_.complete_features(best_images_, views_at(best_step_), best_local_, best_global_);
+    loss_.complete_features(best_images_, views_at(kept.step).to(inputs_.device()), kept.local,
+                            kept.global);
   Batch out;
-  out.images = unit_to_u8(best_images_.plain(), config_.quant == "round");
+  out.images = unit_to_u8(best_images_.plain(), config_.quant == "round").to(Device::cpu());
   out.labels = labels_;
-  out.select = best_select_;
-  out.phi_local = best_local_;
-  out.phi_global = best_global_;
-  if (contrast()) contrast()->add(best_local_, best_global_);
+  out.select = kept.select;
+  if (contrast()) contrast()->add(kept.local, kept.global);
+  for (const Tensor& t : kept.local) out.phi_local.push_back(t.to(Device::cpu()));
+  for (const Tensor& t : kept.global) out.phi_global.push_back(t.to(Device::cpu()));
   loss_.bn().finish_batch();
   budget_.images += out.images.size(0);
   ++batch_;
   step_ = 0;
   attempt_ = 0;
   under_way_ = false;
-  optimizer_.reset();
-  latents_ = {};
-  best_images_ = {};
-  best_local_.clear();
-  best_global_.clear();
+  if (!ring_.is_deferred()) best_images_ = {}, best_local_.clear(), best_global_.clear();
   return out;
-}
-
-void Synthesizer::save(StageState& state) const {
-  state.step = global_step();
-  state.meta["batch"] = batch_;
-  state.meta["step_in_batch"] = step_;
-  state.meta["attempt"] = attempt_;
-  state.meta["skips"] = skips_;
-  state.meta["synthesis_budget"] = budget_.to_json();
-  state.put(loss_.bn().state_dict(), "bn.");
-  if (loss_.contrast()) state.put(loss_.contrast()->state_dict(), "contrast.");
-  if (config_.g_life != 1 || under_way_) state.put(generator_->state_dict(), "generator.");
-  state.meta["under_way"] = under_way_;
-  if (!under_way_) return;
-  state.put({{"z", latents_.data().clone()}}, "latents.");
-  state.put(optimizer_->state_dict(), "adam.");
-  state.meta["best_step"] = best_step_;
-  if (best_step_ < 0) return;
-  state.meta["best_select"] = best_select_;
-  nn::StateDict best{{"images", best_images_.plain()}};
-  for (size_t h = 0; h < best_local_.size(); ++h) {
-    if (!best_local_[h].defined()) continue;
-    best.emplace_back(str("phi_local.", h), best_local_[h]);
-    best.emplace_back(str("phi_global.", h), best_global_[h]);
-  }
-  state.put(best, "best.");
-}
-
-void Synthesizer::load(const StageState& state) {
-  batch_ = state.meta.at("batch");
-  attempt_ = state.meta.at("attempt");
-  budget_ = Budget::from_json(state.meta.at("synthesis_budget"));
-  loss_.bn().load_state_dict(state.take("bn."));
-  if (contrast()) contrast()->load_state_dict(state.take("contrast."));
-  under_way_ = false;
-  if (state.meta.at("under_way").get<bool>()) begin();  // draws labels, makes the optimiser
-  step_ = state.meta.at("step_in_batch");
-  skips_ = state.meta.at("skips");
-  const nn::StateDict weights = state.take("generator.");
-  if (!weights.empty()) generator_->load_state_dict(weights);
-  if (!under_way_) return;
-  const Tensor z = entry(state.take("latents."), "z");
-  if (!z.defined() || z.shape() != latents_.shape())
-    throw DataError("synthesis state: latents are missing or of another shape");
-  latents_.set_data(z.clone());
-  optimizer_->load_state_dict(state.take("adam."));
-  best_step_ = state.meta.at("best_step");
-  if (best_step_ < 0) return;
-  best_select_ = state.meta.at("best_select");
-  const nn::StateDict best = state.take("best.");
-  best_images_ = entry(best, "images").clone();
-  if (!contrast()) return;
-  best_local_.resize(contrast()->heads());
-  best_global_.resize(contrast()->heads());
-  for (size_t h = 0; h < best_local_.size(); ++h) {
-    best_local_[h] = entry(best, str("phi_local.", h));
-    best_global_[h] = entry(best, str("phi_global.", h));
-  }
 }
 
 }  // namespace mtcki

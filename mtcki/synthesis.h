@@ -14,12 +14,15 @@
 
 #include "mtcki/budget.h"
 #include "mtcki/checkpoint.h"
+#include "mtcki/compute.h"
 #include "mtcki/config.h"
 #include "mtcki/inversion_loss.h"
 #include "mtcki/run_log.h"
 #include "mtcki/student.h"
 #include "mtcki/teacher.h"
 #include "optim/optimizer.h"
+#include "tensor/cuda/step_graph.h"
+#include "tensor/cuda/step_inputs.h"
 
 namespace mtcki {
 
@@ -30,6 +33,7 @@ class Synthesizer {
     int64_t most_batches = 0;  // of stages A and C together: bounds the bank
     uint64_t seed = 0;
     std::string on_nan = "abort";  // abort | skip | rollback (of the batch)
+    Compute compute;               // the device is the teachers'
   };
   Synthesizer(Teachers& teachers, const SynthesisConfig& config, const Options& options);
 
@@ -41,12 +45,16 @@ class Synthesizer {
   bool batch_done() const { return step_ == config_.g_steps; }
   int64_t global_step() const { return batch_ * config_.g_steps + step_; }
 
-  // One step of generator, latents and head; begins a batch when none is under way.
+  // One step of generator, latents and head; begins a batch when none is under way. On the GPU
+  // values wait to be read: it returns none but every `read_every` steps and at the end of a batch.
   Values step(Student* student = nullptr);
+  // The values of all steps since, checked; those of the last one. Before save(). What on_nan says
+  // is done for step() and here: a batch may have begun again.
+  Values read();
 
   struct Batch {
-    Tensor images;  // u8 [B,C,H,W]
-    Tensor labels;  // i64 [B]
+    Tensor images;  // u8 [B,C,H,W], on the CPU
+    Tensor labels;  // i64 [B], on the CPU
     double select = 0;
     std::vector<Tensor> phi_local, phi_global;  // per contrast head
   };
@@ -57,6 +65,7 @@ class Synthesizer {
   HistoryContrast* contrast() { return loss_.contrast(); }
   const Budget& budget() const { return budget_; }
   const SynthesisConfig& config() const { return config_; }
+  const StepGraph& graph() const { return graph_; }
 
   // Everything but the bank's rows, also inside a batch.
   void save(StageState& state) const;
@@ -65,10 +74,24 @@ class Synthesizer {
  private:
   void begin();
   Tensor draw_labels() const;
-  std::vector<size_t> draw_subset() const;
+  std::vector<size_t> draw_subset(int64_t step_in_batch) const;
   Rng rng(const char* stream, int64_t step) const;
   ViewParameters views_at(int64_t step_in_batch) const;
   void make_optimizer();
+  InversionLoss::Step prepare(Student* student);
+  InversionLoss::Result forward(const InversionLoss::Step& s, Variable* images);
+  void backward(const InversionLoss::Result& r);
+  Values checked_step(const InversionLoss::Step& s);
+  void deferred_step(const InversionLoss::Step& s);
+  void keep_best(const InversionLoss::Result& r, const Tensor& images);
+  std::string structure(const InversionLoss::Step& s) const;
+  void recover(const NumericError& e);
+  struct Best {
+    int64_t step;
+    double select;
+    std::vector<Tensor> local, global;  // undefined for heads that this step did not ask
+  };
+  Best best() const;
 
   Teachers& teachers_;
   SynthesisConfig config_;
@@ -83,12 +106,17 @@ class Synthesizer {
   Variable latents_;
   Tensor labels_;
   std::unique_ptr<optim::Optimizer> optimizer_;
-  // Best so far:
+  // Best so far. Deferred: buffers that stay where they are, and the two numbers on the device too.
   Tensor best_images_;
   std::vector<Tensor> best_local_, best_global_;
   double best_select_ = 0;
   int64_t best_step_ = -1, skips_ = 0;
+  Tensor device_select_, device_step_, step_number_;  // f32 []
   Budget budget_;
+  Values values_;  // of the last step that was read
+  StepInputs inputs_;
+  MetricRing ring_;
+  StepGraph graph_;
 };
 
 }  // namespace mtcki

@@ -30,6 +30,7 @@ void store_batch(const Synthesizer::Batch& batch, int64_t number, Teachers& teac
     for (size_t m = 0; m < teachers.size(); ++m)
       logits.emplace_back(teachers[m].name(),
                           teachers[m].ask(u8_to_unit(batch.images)).logits.data());
+  for (auto& named : logits) named.second = named.second.to(Device::cpu());
   if (!batch.phi_local.empty())
     bank.write(number, batch.phi_local, batch.phi_global,
                config.bank_dtype == "bf16" ? DType::bf16 : DType::f32);
@@ -77,6 +78,8 @@ SynthesisResult synthesize(const SynthesisJob& job, Teachers& teachers, RunLog& 
       const StageProfiles::Step profiled(log.profiles(), kStage);
       values = synthesizer.step();
     }
+    const bool long_unsaved = now() - saved_at > kLongestUnsavedSeconds;
+    if (synthesizer.step_in_batch() % log_every == 0 || long_unsaved) values = synthesizer.read();
     const int64_t step = synthesizer.global_step();
     const double speed = static_cast<double>((step - first) * c.batch_size) / (now() - start);
     if (!values.empty() &&
@@ -101,13 +104,16 @@ SynthesisResult synthesize(const SynthesisJob& job, Teachers& teachers, RunLog& 
         saved = true;
         if (synthesizer.contrast()) bank.prune(*synthesizer.contrast(), synthesizer.batch());
       }
-    } else if (now() - saved_at > kLongestUnsavedSeconds) {
+    } else if (long_unsaved) {
       save(store);
       saved = true;
     }
     if (synthesizer.batch() == c.batches) break;
     if (const int signal = poll_stop()) {
-      if (!saved) save(store);
+      if (!saved) {
+        synthesizer.read();
+        save(store);
+      }
       log.end_progress();
       throw Stopped{signal};
     }

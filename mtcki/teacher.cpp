@@ -51,6 +51,12 @@ Teacher::Teacher(Options options, std::unique_ptr<nn::Classifier> net)
   measure();
 }
 
+void Teacher::to(Device device) {
+  net_->to(device);
+  mean_ = mean_.to(device);
+  std_ = std_.to(device);
+}
+
 void Teacher::measure() {
   const nn::ModelSpec& s = options_.spec;
   macs_ = nn::summarize(*net_, {1, s.in_channels, s.image_size, s.image_size}).macs;
@@ -102,7 +108,7 @@ nn::Classifier::Output Teacher::ask(const Tensor& images) {
   check_frozen();
   const NoGradScope no_grad;
   const ContextScope scope(ContextScope::Kind::module, options_.name);
-  return net_->features(normalized(images));
+  return net_->features(normalized(images.to(device())));
 }
 
 void Teacher::save(const std::string& path, double top1, double top5,
@@ -119,6 +125,10 @@ std::vector<double> Teachers::weights() const {
   if (!(total > 0)) throw UsageError("teachers: all weights are 0; give at least one a weight > 0");
   for (double& x : w) x /= total;
   return w;
+}
+
+void Teachers::to(Device device) {
+  for (const auto& t : list_) t->to(device);
 }
 
 double Teachers::macs() const {

@@ -33,6 +33,9 @@ class Teacher {
   int64_t feature_dim() const { return net_->feature_dim(); }
   // Multiply-accumulates of one forward of one image.
   double macs() const { return macs_; }
+  // Weights, statistics and normalisation, in place. Before anything holds them.
+  void to(Device device);
+  Device device() const { return mean_.device(); }
   nn::StateDict state_dict() { return net_->state_dict(); }
   // Its weights with architecture, normalisation and accuracy (percent).
   void save(const std::string& path, double top1, double top5, const std::string& config_sha256);
@@ -48,7 +51,7 @@ class Teacher {
   // One forward of images [N,C,H,W] in [0,1]. With kTapsOnly the pass ends at the last wanted tap:
   // logits and feature stay undefined.
   View view(const Variable& images, unsigned taps);
-  // Logits and feature without a graph.
+  // Logits and feature without a graph, on the teacher's device; images from any.
   nn::Classifier::Output ask(const Tensor& images);
 
   const std::vector<nn::BatchNorm2d*>& batch_norms() const { return batch_norms_; }
@@ -84,6 +87,8 @@ class Teachers {
   const Teacher& operator[](size_t m) const { return *list_[m]; }
   std::vector<double> weights() const;  // normalised; UsageError when all are 0
   double macs() const;                  // of all
+  void to(Device device);
+  Device device() const { return list_.empty() ? Device::cpu() : list_.front()->device(); }
 
  private:
   std::vector<std::unique_ptr<Teacher>> list_;

@@ -6,7 +6,8 @@
 #include "mtcki/batch_source.h"
 #include "mtcki/model_file.h"
 #include "mtcki/sgd.h"
-#include "tensor/ops/reduce.h"
+#include "mtcki/step_metrics.h"
+#include "tensor/cuda/step_graph.h"
 
 namespace mtcki {
 
@@ -16,6 +17,8 @@ FitResult train_classifier(const TrainJob& job, const data::ImageSet& train,
   nn::Init init(job.seed);
   init.rng.stream = rng_stream(job.stage.c_str());
   const auto net = nn::make_classifier(job.spec, init);
+  const Device device = job.compute.device;
+  net->to(device);
 
   data::LoaderOptions options;
   options.batch_size = c.batch_size;
@@ -24,7 +27,7 @@ FitResult train_classifier(const TrainJob& job, const data::ImageSet& train,
   options.threads = static_cast<int>(job.loader_threads);
   options.seed = job.seed ^ rng_stream(job.stage.c_str());
   options.normalization = job.normalization;
-  BatchSource source(train, options);
+  BatchSource source(train, options, device);
   const int64_t per_epoch = source.batches_per_pass();
 
   optim::SgdOptions sgd;
@@ -42,7 +45,21 @@ FitResult train_classifier(const TrainJob& job, const data::ImageSet& train,
   schedule.gamma = c.gamma;
   SgdTrainer trainer(*net, {optim::group_of(*net)}, sgd, schedule, c.clip_norm, c.ema);
 
-  const Tensor mean = job.normalization.mean_tensor(), std = job.normalization.std_tensor();
+  const Tensor mean = job.normalization.mean_tensor().to(device),
+               std = job.normalization.std_tensor().to(device);
+  const data::ImageSet held_out = on_device(test, device);
+  MetricRing ring = step_metrics(job.compute, job.on_nan);
+  StepGraph graph(job.compute.graph && ring.is_deferred());
+  const auto one_step = [&] {
+    const data::Batch batch = source.batch();
+    trainer.zero_grad();
+    const Variable logits = (*net)(Variable(batch.images));
+    const Variable loss = cross_entropy(logits, batch.labels, c.label_smoothing);
+    ring.put("loss", loss.data(), "lower train.lr", "cross_entropy");
+    loss.backward();
+    trainer.update();
+    ring.put("acc", percent_correct(logits.data(), batch.labels));
+  };
   FitJob fit_job;
   fit_job.stage = job.stage;
   fit_job.dir = job.dir;
@@ -55,25 +72,21 @@ FitResult train_classifier(const TrainJob& job, const data::ImageSet& train,
   fit_job.images_per_step = c.batch_size;
   fit_job.on_nan = job.on_nan;
   fit_job.step = [&](int64_t step) -> Values {
-    const data::Batch batch = source.at(step);
+    source.prepare(step);
     net->train();
-    trainer.zero_grad();
-    const Variable logits = (*net)(Variable(batch.images));
-    const Variable loss = cross_entropy(logits, batch.labels, c.label_smoothing);
-    const double value = loss.item();
-    if (!std::isfinite(value))
-      throw NumericError(str("loss term cross_entropy is ", value, "; lower train.lr"));
-    loss.backward();
-    const double lr = trainer.step(step);
-    const double correct = static_cast<double>(count_topk_correct(logits.data(), batch.labels, 1));
-    return {{"loss", value},
-            {"acc", 100.0 * correct / static_cast<double>(batch.labels.size(0))},
-            {"lr", lr}};
+    trainer.prepare(step);
+    graph.run(str("train ", source.rows()), one_step);
+    ring.commit(step);
+    return ring.is_deferred() ? Values() : with_rate(ring.read(), trainer.lr());
   };
+  if (ring.is_deferred()) {
+    fit_job.read = [&] { return with_rate(ring.read(), trainer.lr()); };
+    fit_job.read_every = job.compute.read_every;
+  }
   fit_job.evaluate = [&] {
     return trainer.with_final_weights([&] {
       net->eval();
-      return evaluate(test, [&](const Tensor& x) {
+      return evaluate(held_out, [&](const Tensor& x) {
         return (*net)(normalize_channels(Variable(x), mean, std)).data();
       });
     });
@@ -83,8 +96,10 @@ FitResult train_classifier(const TrainJob& job, const data::ImageSet& train,
     trainer.save(state);
   };
   fit_job.load = [&](const StageState& state) {
+    ring.drop();
     net->load_state_dict(state.take("model."));
     trainer.load(state);
+    graph.clear();
   };
   fit_job.write_model = [&](const std::string& path, const Accuracy& a) {
     trainer.with_final_weights([&] {

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "data/dataset.h"
+#include "mtcki/compute.h"
 #include "mtcki/config.h"
 #include "mtcki/fit.h"
 #include "nn/models/model.h"
@@ -22,6 +23,7 @@ struct TrainJob {
   uint64_t seed = 0;
   int64_t loader_threads = 1, keep_checkpoints = 2;
   std::string on_nan = "abort";
+  Compute compute;
 };
 
 FitResult train_classifier(const TrainJob& job, const data::ImageSet& train,

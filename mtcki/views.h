@@ -13,6 +13,10 @@ struct ViewParameters {
   Tensor flip;        // bool [B], undefined: no mirror
   Tensor box;         // f32 [B,4] (y0, x0, height, width) in pixels
   Tensor local_flip;  // bool [B]
+
+  ViewParameters to(Device device) const {
+    return {offset.to(device), flip.to(device), box.to(device), local_flip.to(device)};
+  }
 };
 
 // The box has an area uniform in [min_crop, 1] of the image, a ratio log-uniform in [3/4, 4/3],

@@ -4,6 +4,7 @@
 
 #include "autograd/parallel.h"
 #include "nn/init.h"
+#include "tensor/cuda/step_graph.h"
 #include "tensor/op_error.h"
 
 namespace mtcki::nn {
@@ -114,8 +115,10 @@ Variable BatchNorm2d::fused(const Variable& x, Activation act, const Variable& r
     return batch_norm_eval(x, weight, bias, running_mean, running_var, eps_, act, residual);
   Variable y = batch_norm_train(x, weight, bias, running_mean, running_var, momentum_, eps_, act,
                                 residual, *comm_);
-  ++*num_batches_tracked.data<int64_t>();
-  num_batches_tracked.bump_version();
+  host_work([tracked = num_batches_tracked, mean = running_mean, var = running_var] {
+    ++*tracked.data<int64_t>();
+    for (const Tensor& t : {tracked, mean, var}) t.bump_version();
+  });
   return y;
 }
 

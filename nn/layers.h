@@ -101,7 +101,7 @@ class BatchNorm2d : public Module {
   Variable& bias;
   Tensor& running_mean;
   Tensor& running_var;
-  Tensor& num_batches_tracked;  // i64 scalar
+  Tensor& num_batches_tracked;  // i64 scalar, always on the CPU
 
  protected:
   Variable forward(const Variable& x) override { return fused(x, {}, {}); }

@@ -79,6 +79,21 @@ void Module::zero_grad() {
   for (auto& [name, p] : named_parameters()) p->zero_grad();
 }
 
+void Module::to(Device device) {
+  for (auto& [name, p] : named_parameters()) {
+    const Tensor grad = p->grad();
+    p->set_data(p->data().to(device));
+    if (grad.defined()) p->set_grad(grad.to(device));
+  }
+  for (auto& [name, b] : named_buffers())
+    if (is_floating(b->dtype())) *b = b->to(device);
+}
+
+Device Module::device() {
+  const std::vector<Variable> all = parameters();
+  return all.empty() ? Device::cpu() : all.front().data().device();
+}
+
 int64_t Module::parameter_count() {
   int64_t n = 0;
   for (auto& [name, p] : named_parameters()) n += p->numel();

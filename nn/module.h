@@ -75,11 +75,16 @@ class Module {
   void set_constant_weights(bool on);
   bool constant_weights() const { return constant_weights_; }
   void zero_grad();
+  // Moves parameters, their gradients and floating buffers, in place: names and handles stay.
+  // Integer buffers are counters, which the host keeps.
+  void to(Device device);
+  Device device();  // of the first parameter; the CPU when there is none
   int64_t parameter_count();
 
   // Parameters and buffers in PyTorch's order: own parameters, own buffers, then children. The
-  // tensors are copies: a snapshot, which later training does not change.
+  // tensors are copies on the CPU: a snapshot, which later training does not change.
   StateDict state_dict();
+  // Copies into the tensors as they are, on whichever device.
   // Strict: one DataError lists all missing, unexpected and mis-shaped names, each with the nearest
   // name, and nothing is changed. Accepted with a note to `notes` (may be null): f16/bf16/f64
   // values, absent num_batches_tracked, a "module." prefix (at the front or inside, as

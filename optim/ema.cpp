@@ -1,6 +1,7 @@
 #include <map>
 
 #include "optim/optimizer.h"
+#include "tensor/cuda/step_graph.h"
 #include "tensor/op_error.h"
 
 namespace mtcki::optim {
@@ -15,6 +16,9 @@ ModuleEma::ModuleEma(nn::Module& source, double decay)
     : source_(source), decay_(decay), average_(source.state_dict()) {
   if (!(decay >= 0.0 && decay <= 1.0))
     throw UsageError(str("ema: decay ", decay, " is outside [0, 1]"));
+  // Beside the parameters; counters stay on the host.
+  for (auto& [name, average] : average_)
+    if (is_floating(average.dtype())) average = average.to(source.device());
 }
 
 void ModuleEma::update() {
@@ -31,14 +35,22 @@ void ModuleEma::update() {
   std::map<std::string, Tensor> buffers;
   for (auto& [name, b] : source_.named_buffers()) buffers.emplace(name, *b);
   for (auto& [name, average] : average_)
-    if (const auto it = buffers.find(name); it != buffers.end()) average.copy_(it->second);
+    if (const auto it = buffers.find(name); it != buffers.end()) {
+      if (it->second.device().is_cuda()) {
+        average.copy_(it->second);
+      } else {
+        host_work([to = average, from = it->second]() mutable { to.copy_(from); });
+      }
+    }
 }
 
 void ModuleEma::copy_to(nn::Module& target) const { target.load_state_dict(average_); }
 
 nn::StateDict ModuleEma::state_dict() const {
   nn::StateDict out;
-  for (const auto& [name, average] : average_) out.emplace_back(kPrefix + name, average.clone());
+  for (const auto& [name, average] : average_)
+    out.emplace_back(kPrefix + name,
+                     average.device().is_cpu() ? average.clone() : average.to(Device::cpu()));
   return out;
 }
 

@@ -4,6 +4,7 @@
 #include <map>
 #include <set>
 
+#include "tensor/cuda/step_graph.h"
 #include "tensor/op_error.h"
 
 namespace mtcki::optim {
@@ -32,11 +33,16 @@ void Optimizer::zero_grad() {
     for (Entry& entry : group.entries) entry.parameter.zero_grad();
 }
 
-double Optimizer::grad_norm() const {
+std::vector<Tensor> Optimizer::gradients() const {
   std::vector<Tensor> grads;
   for (const Group& group : groups_)
     for (const Entry& entry : group.entries)
       if (entry.parameter.grad().defined()) grads.push_back(entry.parameter.grad());
+  return grads;
+}
+
+double Optimizer::grad_norm() const {
+  const std::vector<Tensor> grads = gradients();
   return grads.empty() ? 0.0 : global_norm(grads);
 }
 
@@ -45,27 +51,77 @@ double Optimizer::clip_scale(double norm, double max_norm) {
   return std::min(1.0, max_norm / (norm + 1e-6));
 }
 
-std::vector<Optimizer::Batch> Optimizer::begin_step() {
-  ++steps_;
-  std::vector<Batch> out;
-  for (Group& group : groups_) {
-    std::map<int64_t, Batch> by_step;
+Scalar Optimizer::clip_scale(double max_norm) const {
+  const std::vector<Tensor> grads = gradients();
+  return grads.empty() ? Scalar(1.0) : mtcki::clip_scale(grads, max_norm);
+}
+
+void Optimizer::reset() {
+  steps_ = 0;
+  for (Group& group : groups_)
     for (Entry& entry : group.entries) {
+      entry.steps = 0;
+      for (Tensor& slot : entry.slots)
+        if (slot.defined()) slot.zero_();
+    }
+}
+
+// Counts the step of a batch. On the CPU its rate and step are numbers; on the GPU they are device
+// scalars, which every replay of a captured step fills anew.
+void Optimizer::give_scalars(Batch& batch, const std::vector<Entry*>& entries, const Group& group,
+                             const std::string& name) {
+  const Device device = batch.params.front().device();
+  const auto count = [entries] {
+    for (Entry* entry : entries) ++entry->steps;
+  };
+  if (device.is_cpu()) {
+    count();
+    batch.lr = lr_ * group.lr_scale;
+    batch.step = static_cast<double>(entries.front()->steps);
+    return;
+  }
+  if (scalars_.device() != device) scalars_ = StepInputs(device);
+  const std::string lr = "lr " + name, step = "step " + name;
+  host_work([this, count, entries, lr, step, scale = group.lr_scale] {
+    count();
+    scalars_.set(lr, lr_ * scale);
+    scalars_.set(step, static_cast<double>(entries.front()->steps));
+    for (const Entry* entry : entries) {  // copies by version must see what a replay writes
+      entry->parameter.data().bump_version();
+      for (const Tensor& slot : entry->slots) slot.bump_version();
+    }
+  });
+  batch.lr = Scalar(scalars_.at(lr, {}, DType::f32));
+  batch.step = Scalar(scalars_.at(step, {}, DType::f32));
+}
+
+std::vector<Optimizer::Batch> Optimizer::begin_step() {
+  host_work([this] { ++steps_; });
+  std::vector<Batch> out;
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    std::map<int64_t, std::pair<Batch, std::vector<Entry*>>> by_step;
+    for (Entry& entry : groups_[g].entries) {
       const Tensor& grad = entry.parameter.grad();
       if (!grad.defined()) continue;
       const Tensor& data = entry.parameter.data();
-      if (entry.steps == 0)
-        for (Tensor& slot : entry.slots) slot = Tensor::zeros_like(data);
-      Batch& batch = by_step[++entry.steps];
+      for (Tensor& slot : entry.slots)
+        if (!slot.defined()) slot = Tensor::zeros_like(data);
+      auto& [batch, entries] = by_step[entry.steps];
+      entries.push_back(&entry);
       batch.params.push_back(data);
       batch.grads.push_back(grad.to(data.layout()));
       batch.slots.resize(slot_names_.size());
       for (size_t s = 0; s < entry.slots.size(); ++s) batch.slots[s].push_back(entry.slots[s]);
     }
-    for (auto& [step, batch] : by_step) {
-      batch.step = step;
-      batch.lr = lr_ * group.lr_scale;
-      batch.weight_decay_scale = group.weight_decay_scale;
+    if (by_step.size() > 1 && cuda::capturing())
+      throw CaptureError(
+          "optimizer: parameters of one group have had different numbers of updates, which a "
+          "captured step cannot tell apart; put them into groups of their own");
+    size_t part = 0;
+    for (auto& [steps, both] : by_step) {
+      auto& [batch, entries] = both;
+      batch.weight_decay_scale = groups_[g].weight_decay_scale;
+      give_scalars(batch, entries, groups_[g], str(g, ".", part++));
       out.push_back(std::move(batch));
     }
   }
@@ -160,7 +216,7 @@ class Sgd : public Optimizer {
             o.momentum != 0.0 ? std::vector<std::string>{"momentum"} : std::vector<std::string>{}),
         o_(o) {}
 
-  void step(double grad_scale) override {
+  void step(const Scalar& grad_scale) override {
     for (Batch& b : begin_step()) {
       SgdUpdate u;
       u.lr = b.lr;
@@ -169,7 +225,7 @@ class Sgd : public Optimizer {
       u.weight_decay = o_.weight_decay * b.weight_decay_scale;
       u.nesterov = o_.nesterov;
       u.decoupled = o_.decoupled;
-      u.step = static_cast<double>(b.step);
+      u.step = b.step;
       u.grad_scale = grad_scale;
       sgd_update_(b.params, b.grads, b.slots.empty() ? std::vector<Tensor>{} : b.slots[0], u);
     }
@@ -184,7 +240,7 @@ class Adam : public Optimizer {
   Adam(std::vector<ParameterGroup> groups, const AdamOptions& o)
       : Optimizer(std::move(groups), o.lr, {"exp_avg", "exp_avg_sq"}), o_(o) {}
 
-  void step(double grad_scale) override {
+  void step(const Scalar& grad_scale) override {
     for (Batch& b : begin_step()) {
       AdamUpdate u;
       u.lr = b.lr;
@@ -193,7 +249,7 @@ class Adam : public Optimizer {
       u.eps = o_.eps;
       u.weight_decay = o_.weight_decay * b.weight_decay_scale;
       u.decoupled = o_.decoupled;
-      u.step = static_cast<double>(b.step);
+      u.step = b.step;
       u.grad_scale = grad_scale;
       adam_update_(b.params, b.grads, b.slots[0], b.slots[1], u);
     }

@@ -1,4 +1,6 @@
-// SGD, Adam, AdamW over parameter handles; state dicts that resume exactly.
+// SGD, Adam, AdamW over parameter handles; state dicts that resume exactly. State lies beside the
+// parameters. On the GPU the rates and step numbers are device scalars, so that a captured step
+// (StepGraph) may contain step().
 #pragma once
 
 #include <memory>
@@ -7,7 +9,9 @@
 
 #include "autograd/variable.h"
 #include "nn/module.h"
+#include "tensor/cuda/step_inputs.h"
 #include "tensor/ops/update.h"
+#include "tensor/scalar.h"
 
 namespace mtcki::optim {
 
@@ -23,15 +27,19 @@ class Optimizer {
   virtual ~Optimizer() = default;
   // One update from the .grad() of every parameter (those without one are skipped, as in PyTorch).
   // grad_scale multiplies every gradient (clipping).
-  virtual void step(double grad_scale = 1.0) = 0;
+  virtual void step(const Scalar& grad_scale = 1.0) = 0;
   void zero_grad();
   double lr() const { return lr_; }
   void set_lr(double lr) { lr_ = lr; }
   int64_t steps() const { return steps_; }
+  // As before the first step, in place: rates and addresses stay.
+  void reset();
   // Global L2 norm of all gradients; for logging and clipping.
   double grad_norm() const;
-  // Scale for step() so that the norm is at most max_norm (1 when it already is).
+  // Scale for step() so that the norm is at most max_norm (1 when it already is). The second form
+  // is that of the gradients, without reading them when they are on the GPU.
   static double clip_scale(double norm, double max_norm);
+  Scalar clip_scale(double max_norm) const;
 
   // "<param>.momentum" / "<param>.exp_avg", "<param>.exp_avg_sq", and i64 "step"; zeros for a
   // parameter without an update yet. A parameter that was skipped in some steps has its own
@@ -46,8 +54,8 @@ class Optimizer {
 
   // Parameters of one group that have a gradient and had the same number of updates before.
   struct Batch {
-    double lr = 0, weight_decay_scale = 1;
-    int64_t step = 1;  // of these parameters, 1-based
+    Scalar lr, step;  // step: of these parameters, 1-based
+    double weight_decay_scale = 1;
     std::vector<Tensor> params, grads;
     std::vector<std::vector<Tensor>> slots;  // [slot][parameter]
   };
@@ -65,10 +73,15 @@ class Optimizer {
     double lr_scale, weight_decay_scale;
     std::vector<Entry> entries;
   };
+  std::vector<Tensor> gradients() const;
+  void give_scalars(Batch& batch, const std::vector<Entry*>& entries, const Group& group,
+                    const std::string& name);
+
   std::vector<Group> groups_;
   std::vector<std::string> slot_names_;
   double lr_;
   int64_t steps_ = 0;
+  StepInputs scalars_;  // on the GPU
 };
 
 // All parameters of a module as one group.

@@ -18,6 +18,7 @@ namespace mtcki {
 namespace {
 
 constexpr size_t kAlignment = 64;
+constexpr int kFirstOwnPool = 1 << 16;      // new_device_pool() counts from here
 constexpr size_t kLarge = size_t{1} << 20;  // from here on 2 MiB aligned, huge pages advised
 
 // Size classes: multiples of 64 below 1 KiB, then eight steps per power of two (at most 12.5 %
@@ -141,6 +142,10 @@ class Cache {
     const std::lock_guard<std::mutex> lock(mutex_);
     limit_ = bytes;
   }
+  size_t limit() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return limit_;
+  }
   void tagging(bool on) {
     const std::lock_guard<std::mutex> lock(mutex_);
     tagging_ = on;
@@ -172,9 +177,16 @@ class Cache {
     stats_.cached -= size;
     return data;
   }
+  // Not the pools of captured steps: what is free there is written by their replays.
   void release() {
-    for (auto& [pool, sizes] : free_) release_sizes(sizes);
-    free_.clear();
+    for (auto it = free_.begin(); it != free_.end();) {
+      if (it->first >= kFirstOwnPool) {
+        ++it;
+        continue;
+      }
+      release_sizes(it->second);
+      it = free_.erase(it);
+    }
   }
   void release_sizes(const std::unordered_map<size_t, std::vector<void*>>& sizes) {
     for (auto& [size, blocks] : sizes) {
@@ -217,7 +229,7 @@ Cache<DeviceSource>& device_cache() {
 }
 
 thread_local int current_pool = -1;  // -1: that of the stream
-std::atomic<int> next_pool{1 << 16};
+std::atomic<int> next_pool{kFirstOwnPool};
 
 }  // namespace
 
@@ -249,6 +261,9 @@ void release_cached_memory(Device device) {
 }
 void set_memory_limit(size_t bytes, Device device) {
   device.is_cpu() ? host().limit(bytes) : device_cache().limit(bytes);
+}
+size_t memory_limit(Device device) {
+  return device.is_cpu() ? host().limit() : device_cache().limit();
 }
 void enable_memory_tags(bool on) {
   host().tagging(on);

@@ -1,7 +1,8 @@
 // Caching allocators of host and device memory. Freed blocks are kept by size class and handed out
-// again, so that a training step allocates nothing from the system after its first pass (page faults
-// of fresh activations cost 5-15 % of a step on the CPU; cudaMalloc waits for the device). Host
-// blocks are 64-byte aligned, large ones ask for huge pages; device blocks are 256-byte aligned.
+// again, so that a training step allocates nothing from the system after its first pass (page
+// faults of fresh activations cost 5-15 % of a step on the CPU; cudaMalloc waits for the device).
+// Host blocks are 64-byte aligned, large ones ask for huge pages; device blocks are 256-byte
+// aligned.
 //
 // A device block belongs to the pool that was current when it was taken, and returns there: each
 // stream has its pool, because a block may be used again on its own stream at once, and a captured
@@ -19,15 +20,15 @@
 namespace mtcki {
 
 struct MemoryStats {
-  size_t in_use = 0;       // bytes handed out
-  size_t peak = 0;         // highest in_use since the last reset_peak
-  size_t cached = 0;       // bytes kept for reuse
+  size_t in_use = 0;                // bytes handed out
+  size_t peak = 0;                  // highest in_use since the last reset_peak
+  size_t cached = 0;                // bytes kept for reuse
   uint64_t allocations = 0;         // calls
   uint64_t system_allocations = 0;  // calls that went to the system
 };
 
-// The pool that device blocks come from on this thread: 0 computes, 1.. side streams; StepGraph takes
-// new numbers. Statistics are of all pools of a device.
+// The pool that device blocks come from on this thread: 0 computes, 1.. side streams; StepGraph
+// takes new numbers. Statistics are of all pools of a device.
 int device_pool();
 int new_device_pool();
 class DevicePoolScope {
@@ -40,7 +41,8 @@ class DevicePoolScope {
  private:
   int before_;
 };
-void release_device_pool(int pool);  // gives its free blocks to the driver
+// Gives the free blocks of a pool of new_device_pool() to the driver: nothing else does.
+void release_device_pool(int pool);
 
 void* allocate(size_t bytes, Device device);  // throws OutOfMemoryError
 void deallocate(void* data, size_t bytes, Device device) noexcept;
@@ -50,6 +52,7 @@ void reset_peak_memory(Device device = {});
 void release_cached_memory(Device device = {});
 // Refuse to hold more than this many bytes (0: no limit). For tests and shared machines.
 void set_memory_limit(size_t bytes, Device device = {});
+size_t memory_limit(Device device = {});
 
 // Bytes in use by tag, largest first. A tag is the stage and module path at allocation time; it is
 // recorded only while enabled.

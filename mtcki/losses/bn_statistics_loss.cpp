@@ -33,12 +33,34 @@ Variable BnStatisticsLoss::layers(size_t m, const std::vector<Variable>& bn_inpu
   for (size_t l = 0; l < layers.size(); ++l) {
     Layer& layer = layers[l];
     const bool blended = momentum_ > 0 && layer.ema_mean.defined();
-    const Variable loss = bn_statistics(bn_inputs.at(l), layer.running_mean, layer.running_var,
-                                        blended ? momentum_ : 0.0, layer.ema_mean, layer.ema_var,
-                                        &layer.last_mean, &layer.last_var);
+    Tensor mean, var;
+    const Variable loss =
+        bn_statistics(bn_inputs.at(l), layer.running_mean, layer.running_var,
+                      blended ? momentum_ : 0.0, layer.ema_mean, layer.ema_var, &mean, &var);
+    if (momentum_ > 0) {
+      keep(layer.last_mean, mean);
+      keep(layer.last_var, var);
+    }
     total = total.defined() ? add(total, loss) : loss;
   }
   return total;
+}
+
+// What a captured step leaves behind has to stay where it is.
+void BnStatisticsLoss::keep(Tensor& kept, const Tensor& value) {
+  if (value.device().is_cpu()) {
+    kept = value;
+    return;
+  }
+  if (!kept.defined()) kept = Tensor::empty_like(value);
+  kept.copy_(value);
+}
+
+bool BnStatisticsLoss::blends() const {
+  for (const auto& layers : layers_)
+    for (const Layer& layer : layers)
+      if (layer.ema_mean.defined()) return true;
+  return false;
 }
 
 void BnStatisticsLoss::set_first_losses(const std::vector<double>& losses) {
@@ -87,7 +109,8 @@ void BnStatisticsLoss::load_state_dict(const nn::StateDict& state) {
       throw DataError(str("bn_statistics state: unexpected entry ", key));
     Layer& layer =
         layers_.at(std::stoul(key.substr(dot + 1))).at(std::stoul(key.substr(second + 1)));
-    (key.compare(0, dot, "ema_mean") == 0 ? layer.ema_mean : layer.ema_var) = tensor.clone();
+    (key.compare(0, dot, "ema_mean") == 0 ? layer.ema_mean : layer.ema_var) =
+        tensor.clone().to(layer.running_mean.device());
   }
 }
 

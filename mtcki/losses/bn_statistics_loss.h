@@ -30,6 +30,9 @@ class BnStatisticsLoss {
   void set_first_losses(const std::vector<double>& losses);
   double rho(size_t m) const { return rho_.at(m); }
 
+  // Whether an EMA takes part: from the first finished batch on when there is a momentum.
+  bool blends() const;
+
   // After the last step of a batch: moves the EMA by the statistics of the last layers() calls.
   void finish_batch();
 
@@ -42,6 +45,8 @@ class BnStatisticsLoss {
     Tensor ema_mean, ema_var;    // undefined before the first finished batch
     Tensor last_mean, last_var;  // of the latest pass
   };
+  static void keep(Tensor& kept, const Tensor& value);
+
   std::string reduce_;
   double momentum_;
   std::vector<std::vector<Layer>> layers_;  // [teacher][layer]

@@ -5,16 +5,16 @@
 #include <numeric>
 
 #include "autograd/functions.h"
-#include "mtcki/losses/projection_head.h"
 #include "mtcki/state_util.h"
 #include "tensor/ops/index.h"
 
 namespace mtcki {
 
 Variable contrast_loss(nn::Module& head, const Variable& local, const Tensor& global,
-                       const MemoryBank::Draw& draw, double tau) {
+                       const MemoryBank::Draw& draw, double tau, const Tensor& positive) {
   const int64_t batch = local.size(0);
   const int64_t past = draw.local.defined() ? draw.local.size(0) : 0;
+  const Device device = local.data().device();
   // Two products instead of one over joined rows: bank rows then cost no input gradient, no copy.
   Variable u = normalize(head(local));
   if (past > 0) u = cat(std::vector<Variable>{u, normalize(head(Variable(draw.local)))});
@@ -26,11 +26,14 @@ Variable contrast_loss(nn::Module& head, const Variable& local, const Tensor& gl
     v = keys.data();
   }
   Tensor row_weights =
-      Tensor::full({batch}, 1.0 / static_cast<double>(batch), local.data().dtype());
+      Tensor::full({batch}, 1.0 / static_cast<double>(batch), local.data().dtype(), device);
   if (past > 0)
-    row_weights = cat(std::vector<Tensor>{
-        row_weights, Tensor::full({past}, 1.0 / static_cast<double>(past), local.data().dtype())});
-  return info_nce(u, Variable(v), diagonal_positives(batch + past), tau, row_weights);
+    row_weights =
+        cat(std::vector<Tensor>{row_weights, Tensor::full({past}, 1.0 / static_cast<double>(past),
+                                                          local.data().dtype(), device)});
+  return info_nce(u, Variable(v),
+                  positive.defined() ? positive : diagonal_positives(batch + past, device), tau,
+                  row_weights);
 }
 
 HistoryContrast::HistoryContrast(const Teachers& teachers, const SynthesisConfig& config,
@@ -38,7 +41,8 @@ HistoryContrast::HistoryContrast(const Teachers& teachers, const SynthesisConfig
     : mode_(config.cr_mode),
       stage_(config.cr_features == "stage"),
       tau_(config.cr_tau),
-      draw_(config.bank_draw) {
+      draw_(config.bank_draw),
+      diagonal_(teachers.device()) {
   for (size_t m = 0; m < teachers.size(); ++m) {
     const auto& channels = stage_ ? teachers[m].stage_channels() : teachers[m].bn_channels();
     dims_.push_back(std::accumulate(channels.begin(), channels.end(), int64_t{0}));
@@ -59,12 +63,14 @@ HistoryContrast::HistoryContrast(const Teachers& teachers, const SynthesisConfig
   init.rng.stream = rng_stream("synthesis/contrast_head");
   const DType dtype = config.bank_dtype == "bf16" ? DType::bf16 : DType::f32;
   const int64_t capacity = std::max<int64_t>(1, std::min(config.bank_size, rows));
-  std::vector<optim::ParameterGroup> groups(1);
+  const Device device = teachers.device();
+  std::vector<optim::ParameterGroup> groups(widths.size());  // heads may differ in updates
   for (size_t h = 0; h < widths.size(); ++h) {
     heads_.push_back(projection_head(widths[h], config.head_dim, init));
-    banks_.emplace_back(capacity, widths[h], dtype);
+    heads_.back()->to(device);
+    banks_.emplace_back(capacity, widths[h], dtype, device);
     for (auto& [name, p] : heads_.back()->named_parameters())
-      groups[0].parameters.emplace_back(str(h, ".", name), *p);
+      groups[h].parameters.emplace_back(str(h, ".", name), *p);
   }
   optim::AdamOptions adam;
   adam.lr = config.lr_g;
@@ -88,16 +94,26 @@ std::vector<Variable> HistoryContrast::join(const std::vector<Variable>& per_tea
   return joined;
 }
 
-Variable HistoryContrast::loss(const std::vector<Variable>& local,
-                               const std::vector<Tensor>& global,
-                               const std::vector<double>& weights, const Rng& rng) {
-  std::vector<MemoryBank::Draw> draws;
-  for (size_t h = 0; h < heads_.size(); ++h) {
+bool HistoryContrast::asked(size_t h, const std::vector<size_t>& subset) const {
+  return mode_ == "cat" || subset.empty() ||
+         std::find(subset.begin(), subset.end(), h) != subset.end();
+}
+
+std::vector<Tensor> HistoryContrast::draw_indices(const std::vector<size_t>& subset,
+                                                  const Rng& rng) const {
+  std::vector<Tensor> indices;
+  for (size_t h = 0; h < banks_.size(); ++h) {
     Rng own = rng;  // every bank its own draw
     own.stream += static_cast<uint32_t>(h);
-    draws.push_back(local[h].defined() ? banks_[h].draw(draw_, own) : MemoryBank::Draw{});
+    indices.push_back(asked(h, subset) ? banks_[h].draw_index(draw_, own) : Tensor());
   }
-  return loss(local, global, weights, draws);
+  return indices;
+}
+
+std::vector<MemoryBank::Draw> HistoryContrast::rows(const std::vector<Tensor>& indices) const {
+  std::vector<MemoryBank::Draw> draws;
+  for (size_t h = 0; h < banks_.size(); ++h) draws.push_back(banks_[h].rows(indices.at(h)));
+  return draws;
 }
 
 Variable HistoryContrast::loss(const std::vector<Variable>& local,
@@ -107,7 +123,10 @@ Variable HistoryContrast::loss(const std::vector<Variable>& local,
   Variable total;
   for (size_t h = 0; h < heads_.size(); ++h) {
     if (!local[h].defined()) continue;
-    Variable term = contrast_loss(*heads_[h], local[h], global[h], draws[h], tau_);
+    const Tensor& past = draws[h].local;
+    const int64_t keys = local[h].size(0) + (past.defined() ? past.size(0) : 0);
+    Variable term =
+        contrast_loss(*heads_[h], local[h], global[h], draws[h], tau_, diagonal_.of(keys));
     if (weights[h] != 1.0) term = mul(term, weights[h]);
     total = total.defined() ? mtcki::add(total, term) : term;
   }

@@ -17,15 +17,17 @@
 #include <vector>
 
 #include "mtcki/config.h"
+#include "mtcki/losses/projection_head.h"
 #include "mtcki/memory_bank.h"
 #include "mtcki/teacher.h"
 #include "optim/optimizer.h"
 
 namespace mtcki {
 
-// The loss of one head on features [B,C]. draw: bank rows (undefined: none).
+// The loss of one head on features [B,C]. draw: bank rows (undefined: none). positive: the
+// diagonal, made here when undefined.
 Variable contrast_loss(nn::Module& head, const Variable& local, const Tensor& global,
-                       const MemoryBank::Draw& draw, double tau);
+                       const MemoryBank::Draw& draw, double tau, const Tensor& positive = {});
 
 class HistoryContrast {
  public:
@@ -47,10 +49,14 @@ class HistoryContrast {
   // One φ per head (cat joins the teachers'); undefined entries of `each` are left out.
   std::vector<Variable> join(const std::vector<Variable>& per_teacher) const;
 
-  // weights: per head; an entry whose local feature is undefined is skipped.
-  Variable loss(const std::vector<Variable>& local, const std::vector<Tensor>& global,
-                const std::vector<double>& weights, const Rng& rng);
-  // With given bank rows (tests).
+  // Whether head h takes part when these teachers are asked (empty: all).
+  bool asked(size_t h, const std::vector<size_t>& subset) const;
+  // Which bank rows a step takes, per head: i64 on the CPU, undefined when there are none or the
+  // head is not asked.
+  std::vector<Tensor> draw_indices(const std::vector<size_t>& subset, const Rng& rng) const;
+  std::vector<MemoryBank::Draw> rows(const std::vector<Tensor>& indices) const;
+
+  // weights: per head; an entry whose local feature is undefined is skipped. draws: bank rows.
   Variable loss(const std::vector<Variable>& local, const std::vector<Tensor>& global,
                 const std::vector<double>& weights, const std::vector<MemoryBank::Draw>& draws);
 
@@ -70,6 +76,7 @@ class HistoryContrast {
   std::vector<int64_t> dims_;  // per teacher
   std::vector<std::unique_ptr<nn::Sequential>> heads_;
   std::vector<MemoryBank> banks_;
+  DiagonalPositives diagonal_;
   std::unique_ptr<optim::Optimizer> optimizer_;
 };
 

@@ -32,10 +32,16 @@ std::unique_ptr<nn::Sequential> linear_head(int64_t in, int64_t out, nn::Init& i
   return head;
 }
 
-Tensor diagonal_positives(int64_t n) {
+Tensor diagonal_positives(int64_t n, Device device) {
   std::vector<int64_t> v(static_cast<size_t>(n));
   std::iota(v.begin(), v.end(), int64_t{0});
-  return Tensor::from(v, {n});
+  return Tensor::from(v, {n}).to(device);
+}
+
+const Tensor& DiagonalPositives::of(int64_t n) {
+  Tensor& made = made_[n];
+  if (!made.defined()) made = diagonal_positives(n, device_);
+  return made;
 }
 
 }  // namespace mtcki

@@ -1,6 +1,7 @@
 // The small networks that contrast losses project features with.
 #pragma once
 
+#include <map>
 #include <memory>
 
 #include "nn/layers.h"
@@ -12,6 +13,16 @@ std::unique_ptr<nn::Sequential> projection_head(int64_t in, int64_t out, nn::Ini
 // Linear(in, out), child "0".
 std::unique_ptr<nn::Sequential> linear_head(int64_t in, int64_t out, nn::Init& init);
 // 0, 1, ..., n-1 (i64): the positive of row i is column i.
-Tensor diagonal_positives(int64_t n);
+Tensor diagonal_positives(int64_t n, Device device = {});
+// The same, made once per n: a captured step cannot copy from the host.
+class DiagonalPositives {
+ public:
+  explicit DiagonalPositives(Device device) : device_(device) {}
+  const Tensor& of(int64_t n);
+
+ private:
+  Device device_;
+  std::map<int64_t, Tensor> made_;
+};
 
 }  // namespace mtcki

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "autograd/functions.h"
-#include "mtcki/losses/projection_head.h"
 #include "mtcki/state_util.h"
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/index.h"
@@ -28,20 +27,23 @@ Variable supervised(const Variable& q, const Variable& v, const Tensor& anchor_l
 
 TeacherStudentContrast::TeacherStudentContrast(const Teachers& teachers, int64_t student_dim,
                                                const DistillConfig& config, uint64_t seed)
-    : config_(config), weights_(teachers.weights()) {
+    : config_(config), weights_(teachers.weights()), diagonal_(teachers.device()) {
+  const Device device = teachers.device();
   nn::Init init(seed);
   init.rng.stream = rng_stream("distill/contrast_heads");
   const auto head = [&](int64_t dim) {
-    return config.ts_head == "linear" ? linear_head(dim, config.ts_dim, init)
-                                      : projection_head(dim, config.ts_dim, init);
+    auto made = config.ts_head == "linear" ? linear_head(dim, config.ts_dim, init)
+                                           : projection_head(dim, config.ts_dim, init);
+    made->to(device);
+    return made;
   };
   student_head_ = head(student_dim);
   for (size_t m = 0; m < teachers.size(); ++m) {
     teacher_heads_.push_back(head(teachers[m].feature_dim()));
     Queue queue;
     if (config.ts_queue > 0) {
-      queue.keys = Tensor::zeros({config.ts_queue, config.ts_dim});
-      queue.labels = Tensor::zeros({config.ts_queue}, DType::i64);
+      queue.keys = Tensor::zeros({config.ts_queue, config.ts_dim}, DType::f32, device);
+      queue.labels = Tensor::zeros({config.ts_queue}, DType::i64, device);
     }
     queues_.push_back(queue);
   }
@@ -52,16 +54,17 @@ Variable TeacherStudentContrast::loss(const Variable& student_feature,
                                       const Tensor& labels) {
   const int64_t batch = student_feature.size(0);
   const double tau = config_.ts_tau;
-  const Tensor positive = diagonal_positives(batch);
+  const Tensor positive = diagonal_.of(batch);
   const Tensor row_weights =
-      Tensor::full({batch}, 1.0 / static_cast<double>(batch), student_feature.data().dtype());
+      Tensor::full({batch}, 1.0 / static_cast<double>(batch), student_feature.data().dtype(),
+                   student_feature.data().device());
   const Variable q = normalize((*student_head_)(student_feature));
   last_labels_ = labels;
   Variable total;
   for (size_t m = 0; m < queues_.size(); ++m) {
     Queue& queue = queues_[m];
     const Variable k = normalize((*teacher_heads_[m])(Variable(teacher_features.at(m))));
-    queue.last_keys = k.data();
+    keep_keys(queue, k.data());
     const Tensor past = rows(queue.keys, queue.filled);
     const Variable v = past.defined() ? cat(std::vector<Variable>{k, Variable(past)}) : k;
     Variable term;
@@ -81,6 +84,17 @@ Variable TeacherStudentContrast::loss(const Variable& student_feature,
   return total;
 }
 
+void TeacherStudentContrast::keep_keys(Queue& queue, const Tensor& keys) {
+  if (keys.device().is_cpu()) {
+    queue.last_keys = keys;
+    return;
+  }
+  // What a captured step leaves behind has to stay where it is.
+  if (!queue.last_keys.defined() || queue.last_keys.shape() != keys.shape())
+    queue.last_keys = Tensor::empty_like(keys);
+  queue.last_keys.copy_(keys);
+}
+
 void TeacherStudentContrast::enqueue() {
   if (config_.ts_queue == 0) return;
   for (Queue& queue : queues_) {
@@ -95,7 +109,7 @@ void TeacherStudentContrast::enqueue() {
       queue.position = (queue.position + n) % size;
       queue.filled = std::min(size, queue.filled + n);
     }
-    queue.last_keys = {};
+    if (queue.keys.device().is_cpu()) queue.last_keys = {};
   }
 }
 

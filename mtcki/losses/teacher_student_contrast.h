@@ -15,20 +15,26 @@
 #include <vector>
 
 #include "mtcki/config.h"
+#include "mtcki/losses/projection_head.h"
 #include "mtcki/teacher.h"
 
 namespace mtcki {
 
 class TeacherStudentContrast {
  public:
+  // On the teachers' device.
   TeacherStudentContrast(const Teachers& teachers, int64_t student_dim, const DistillConfig& config,
                          uint64_t seed);
 
   // student_feature [B, d_S] with graph; teacher_features [B, d_m], constants.
   Variable loss(const Variable& student_feature, const std::vector<Tensor>& teacher_features,
                 const Tensor& labels);
-  // After the optimiser's step: the keys of the last loss() go into the queues.
+  // After the optimiser's step: the keys of the last loss() go into the queues. Not part of a
+  // captured step: the place moves.
   void enqueue();
+  // Keys in the queues: what loss() is computed from changes its shape until they are full.
+  int64_t past() const { return queues_.empty() ? 0 : queues_.front().filled; }
+  bool settled() const { return past() == config_.ts_queue; }
 
   // Heads, for the optimiser.
   nn::NamedList<Variable> parameters();
@@ -41,6 +47,7 @@ class TeacherStudentContrast {
     int64_t filled = 0, position = 0;
     Tensor last_keys;
   };
+  static void keep_keys(Queue& queue, const Tensor& keys);
   // Queue rows in use; undefined when there are none.
   static Tensor rows(const Tensor& all, int64_t filled) {
     return filled > 0 ? all.slice(0, filled) : Tensor();
@@ -52,6 +59,7 @@ class TeacherStudentContrast {
   std::vector<std::unique_ptr<nn::Sequential>> teacher_heads_;
   std::vector<Queue> queues_;
   Tensor last_labels_;
+  DiagonalPositives diagonal_;
 };
 
 }  // namespace mtcki

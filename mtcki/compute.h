@@ -1,0 +1,27 @@
+// Where and how the steps of a stage run.
+#pragma once
+
+#include <cstdint>
+
+#include "tensor/device.h"
+
+namespace mtcki {
+
+struct Compute {
+  Device device;
+  bool graph = false;      // steps are captured and repeated (StepGraph); GPU only
+  int64_t read_every = 1;  // steps whose losses are read from the device together
+
+  Compute at(Device other) const {
+    Compute c = *this;
+    c.device = other;
+    return c;
+  }
+};
+
+struct RunConfig;
+// What the keys of a run ask for; "auto" is settled here. DeviceError when the device cannot be
+// used.
+Compute compute_of(const RunConfig& config);
+
+}  // namespace mtcki
