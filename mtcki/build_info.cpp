@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "tensor/allocator.h"
+#include "tensor/cuda/runtime.h"
 #include "tensor/comm.h"
 #include "tensor/error.h"
 #include "tensor/layout.h"
@@ -32,7 +33,8 @@ BuildInfo build_info() {
   b.compiler = MTCKI_COMPILER;
   b.flags = MTCKI_FLAGS;
   b.onednn = onednn_available() ? onednn_version() : "not built in";
-  b.cuda = "not built in: this version has CPU kernels only";
+  const std::string versions = cuda::library_versions();
+  b.cuda = versions == "none" ? "not built in: this version has CPU kernels only" : versions;
   return b;
 }
 
@@ -75,6 +77,22 @@ std::string utc_now() {
   return buffer;
 }
 
+namespace {
+
+// "NVIDIA H200, sm_90, 132 multiprocessors, 139.8 GiB, driver for CUDA 13.0", or why there is none.
+std::string gpu_line() {
+  const cuda::Availability& a = cuda::availability();
+  if (!a.usable) return "none: " + a.why;
+  const cuda::DeviceInfo d = cuda::device_info(0);
+  std::string text = str(d.name, ", sm_", d.major, d.minor, ", ", d.multiprocessors,
+                         " multiprocessors, ", human_bytes(d.memory));
+  if (d.driver_version > 0)
+    text += str(", driver for CUDA ", d.driver_version / 1000, ".", d.driver_version % 1000 / 10);
+  return a.devices > 1 ? str(text, " (and ", a.devices - 1, " more)") : text;
+}
+
+}  // namespace
+
 std::vector<std::pair<std::string, std::string>> info_lines() {
   const BuildInfo b = build_info();
   const MachineInfo m = machine_info();
@@ -87,6 +105,7 @@ std::vector<std::pair<std::string, std::string>> info_lines() {
           {"flags", b.flags},
           {"oneDNN", b.onednn},
           {"CUDA", b.cuda},
+          {"GPU", gpu_line()},
           {"MPI", mpi_version()},
           {"NCCL", nccl_version()},
           {"CPU", str(m.cpu, ", ", m.cores, m.cores == 1 ? " core" : " cores")},

@@ -3,12 +3,14 @@
 
 #include <cstdint>
 
+#include "nn/precision.h"
 #include "tensor/device.h"
 
 namespace mtcki {
 
 struct Compute {
   Device device;
+  nn::Precision precision = nn::Precision::f32;  // of networks
   bool graph = false;      // steps are captured and repeated (StepGraph); GPU only
   int64_t read_every = 1;  // steps whose losses are read from the device together
 

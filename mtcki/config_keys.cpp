@@ -213,7 +213,7 @@ void visit(Walk& w, RunConfig& c) {
       .key("precision", c.precision, {"f32", "tf32", "bf16"},
            "of convolutions and products; tf32 is f32 on the CPU")
       .inert_if(c.precision == "f32")
-      .key("deterministic", c.deterministic, "on the GPU: only kernels that repeat bit for bit")
+      .key("deterministic", c.deterministic, "on the GPU: only kernels that repeat bit for bit; it costs next to nothing")
       .inert()
       .key("autotune", c.autotune, "on the GPU: time the candidates of each convolution once")
       .inert()

@@ -43,6 +43,7 @@ TeacherResult run_teacher(RunContext& run, const TeacherConfig& t, RunLog& log, 
     Teacher::Options options{run.name(t), spec, run.normalization(t, card), 1.0, -1};
     Teacher teacher(options, std::move(net));
     teacher.to(run.compute().device);
+    teacher.set_precision(run.compute().precision);
     accuracy = evaluate(teacher, run.test());
     fs::create_directories(dir);
     teacher.save(dir + "/model.safetensors", accuracy.top1, accuracy.top5, sha);
@@ -163,6 +164,7 @@ StudentResult run_student(RunContext& run, const StudentConfig& s, RunLog& log, 
   const RunConfig& c = run.config();
   Student student(run.name(s), run.spec(s.model), run.default_normalization(), c.seed);
   student.to(run.compute().device);
+  student.set_precision(run.compute().precision);
   DistillJob job;
   job.stage = "student/" + run.name(s);
   job.dir = dir;
@@ -200,6 +202,7 @@ StudentResult run_student(RunContext& run, const StudentConfig& s, RunLog& log, 
                            fit.last.top1};
   Teacher finished(options, load_model(dir + "/model.safetensors", student.spec(), ""));
   finished.to(run.compute().device);
+  finished.set_precision(run.compute().precision);
   const Tensor mine = logits_of(on_device(run.test(), run.compute().device),
                                 [&](const Tensor& x) { return finished.ask(x).logits.data(); });
   StudentResult result{run.name(s),

@@ -105,6 +105,7 @@ Teachers& RunContext::teachers() {
     all->add(std::make_unique<Teacher>(options, std::move(net)));
   }
   all->to(compute_.device);
+  all->set_precision(compute_.precision);
   teachers_ = std::move(all);
   return *teachers_;
 }

@@ -10,7 +10,7 @@ Tensor percent_correct(const Tensor& logits, const Tensor& labels) {
   if (logits.device().is_cpu())
     return Tensor::scalar(100.0 * static_cast<double>(count_topk_correct(logits, labels, 1)) / rows,
                           DType::f64);
-  return mul(sum(equal(argmax(logits, 1), labels).to(DType::f32)), 100.0 / rows);
+  return mul(topk_correct(logits, labels, 1).to(DType::f32), 100.0 / rows);
 }
 
 Tensor percent_agreement(const Tensor& a, const Tensor& b) {

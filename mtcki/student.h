@@ -23,6 +23,7 @@ class Student {
   double macs() const { return macs_; }
   void to(Device device);
   Device device() const { return mean_.device(); }
+  void set_precision(nn::Precision precision) { net_->set_precision(precision); }
 
   // In the mode that net() is in; images [N,C,H,W] in [0,1].
   nn::Classifier::Output features(const Variable& images);

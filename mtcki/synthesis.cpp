@@ -44,6 +44,7 @@ Synthesizer::Synthesizer(Teachers& teachers, const SynthesisConfig& config, cons
       graph_(options.compute.graph && ring_.is_deferred()) {
   const Device device = teachers.device();
   generator_->to(device);
+  generator_->set_precision(options.compute.precision);
   if (!ring_.is_deferred()) return;
   device_select_ = Tensor::full({}, kNone, DType::f32, device);
   device_step_ = Tensor::full({}, -1.0, DType::f32, device);

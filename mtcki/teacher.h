@@ -36,6 +36,7 @@ class Teacher {
   // Weights, statistics and normalisation, in place. Before anything holds them.
   void to(Device device);
   Device device() const { return mean_.device(); }
+  void set_precision(nn::Precision precision) { net_->set_precision(precision); }
   nn::StateDict state_dict() { return net_->state_dict(); }
   // Its weights with architecture, normalisation and accuracy (percent).
   void save(const std::string& path, double top1, double top5, const std::string& config_sha256);
@@ -88,6 +89,9 @@ class Teachers {
   std::vector<double> weights() const;  // normalised; UsageError when all are 0
   double macs() const;                  // of all
   void to(Device device);
+  void set_precision(nn::Precision precision) {
+    for (const auto& t : list_) t->set_precision(precision);
+  }
   Device device() const { return list_.empty() ? Device::cpu() : list_.front()->device(); }
 
  private:

@@ -19,6 +19,7 @@ FitResult train_classifier(const TrainJob& job, const data::ImageSet& train,
   const auto net = nn::make_classifier(job.spec, init);
   const Device device = job.compute.device;
   net->to(device);
+  net->set_precision(job.compute.precision);
 
   data::LoaderOptions options;
   options.batch_size = c.batch_size;

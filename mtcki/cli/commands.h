@@ -6,21 +6,29 @@
 #include <string>
 #include <vector>
 
+#include "tensor/device.h"
+
 namespace mtcki::cli {
 
 struct ComputeOptions {
   std::string device = "auto";
   int64_t threads = 0;  // 0: all cores
+  std::string precision = "f32", graph = "auto";
+  bool deterministic = true, autotune = false;
+  bool device_given = false;  // "auto" by name, not by default
 };
-// Threads and device. "auto" without a GPU says once why it falls back.
-void apply(const ComputeOptions& options);
+// Threads, device, choice of kernels. "auto" that falls back to the CPU says why in one line, when
+// it was asked for or this build has CUDA.
+Device apply(const ComputeOptions& options);
+// "cuda:0 (NVIDIA H200), math: bf16"
+std::string banner(Device device, const std::string& precision);
 
 struct RunOptions {
   std::string stage;                // "" whole job; train | invert | distill
   std::vector<std::string> inputs;  // configuration files and key=value, in order
   std::vector<std::string> argv;
   ComputeOptions compute;
-  bool device_given = false, threads_given = false;
+  std::vector<std::string> compute_given;  // as KEY=VALUE
   bool fresh = false, print_config = false, help_config = false, check = false, dry_run = false;
   bool no_tensorboard = false;
   int64_t profile = 0;  // steps of each stage; 0: none

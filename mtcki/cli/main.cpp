@@ -19,6 +19,14 @@ namespace {
 
 void add_compute(CLI::App* app, ComputeOptions* o) {
   app->add_option("--device", o->device, "auto, cpu or cuda[:INDEX]")->capture_default_str();
+  app->add_option("--precision", o->precision,
+                  "of convolutions and products: f32 (strict), tf32 or bf16")
+      ->check(CLI::IsMember({"f32", "tf32", "bf16"}))
+      ->capture_default_str();
+  app->add_flag("--deterministic,!--no-deterministic", o->deterministic,
+                "on the GPU: only kernels that repeat bit for bit (default)");
+  app->add_flag("--autotune", o->autotune,
+                "on the GPU: time the candidates for each convolution once, remember the fastest");
   app->add_option("--threads", o->threads, "CPU threads; 0: all cores")
       ->check(CLI::Range(0, 4096))
       ->capture_default_str();
@@ -72,6 +80,10 @@ CLI::App* add_run(CLI::App* app, const char* name, const char* what, RunOptions*
       ->check(CLI::NonNegativeNumber);
   s->add_flag("--no-tensorboard", o->no_tensorboard, "write no TensorBoard event files");
   add_compute(s, &o->compute);
+  s->add_option("--graph", o->compute.graph,
+                "on the GPU: capture steps and repeat them: auto (on), on or off")
+      ->check(CLI::IsMember({"auto", "on", "off"}))
+      ->capture_default_str();
   s->footer(kRunFooter);
   return s;
 }
@@ -324,10 +336,22 @@ int parse_and_run(int argc, char** argv) {
   console::set_quiet(quiet);
   for (int i = 0; i < 4; ++i) {
     if (!run_apps[i]->parsed()) continue;
-    run_o[i].device_given = run_apps[i]->count("--device") > 0;
-    run_o[i].threads_given = run_apps[i]->count("--threads") > 0;
+    const ComputeOptions& c = run_o[i].compute;
+    const std::pair<const char*, std::string> flags[] = {
+        {"device", c.device},
+        {"threads", std::to_string(c.threads)},
+        {"precision", c.precision},
+        {"graph", c.graph},
+        {"deterministic", c.deterministic ? "true" : "false"},
+        {"autotune", "true"}};
+    for (const auto& [key, value] : flags)
+      if (run_apps[i]->count(std::string("--") + key) > 0)
+        run_o[i].compute_given.push_back(std::string(key) + "=" + value);
+    run_o[i].compute.device_given = run_apps[i]->count("--device") > 0;
     return run_command(run_o[i]);
   }
+  eval_o.compute.device_given = eval->count("--device") > 0;
+  profile_o.compute.device_given = profile->count("--device") > 0;
   if (eval->parsed()) return eval_command(eval_o);
   if (summary->parsed()) return summary_command(summary_o);
   if (diff->parsed()) return profile_diff_command(diff_o);

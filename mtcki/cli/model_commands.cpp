@@ -13,19 +13,32 @@
 #include "mtcki/model_file.h"
 #include "mtcki/teacher.h"
 #include "nn/summary.h"
+#include "tensor/cuda/runtime.h"
 #include "tensor/device.h"
 #include "tensor/error.h"
+#include "tensor/ops/conv.h"
 #include "tensor/parallel.h"
 
 namespace mtcki::cli {
 
 using nlohmann::json;
 
-void apply(const ComputeOptions& options) {
+Device apply(const ComputeOptions& options) {
   std::string why;
-  parse_device(options.device, &why);
-  if (!why.empty()) console::info(why);
+  const Device device = parse_device(options.device, &why);
+  if (!why.empty() && (options.device_given || cuda::library_versions() != "none"))
+    console::info(why);
   set_num_threads(static_cast<int>(options.threads));
+  set_deterministic(options.deterministic);
+  set_autotune(options.autotune);
+  return device;
+}
+
+std::string banner(Device device, const std::string& precision) {
+  const std::string where =
+      device.is_cuda() ? str(device.to_string(), " (", cuda::device_info(device.index).name, ")")
+                       : str("cpu, ", num_threads(), num_threads() == 1 ? " thread" : " threads");
+  return str("device: ", where, "; math: ", precision == "f32" ? "f32 strict" : precision);
 }
 
 namespace {
@@ -62,7 +75,7 @@ int eval_command(const EvalOptions& o) {
   for (const double m : o.mean)
     if (!std::isfinite(m)) throw UsageError("--mean: must be finite");
   const data::DatasetInfo info = data::dataset_info(o.data);
-  apply(o.compute);
+  const Device device = apply(o.compute);
   check_file(o.weights, "--weights");
   nn::ModelSpec spec;
   spec.name = o.model;
@@ -112,6 +125,8 @@ int eval_command(const EvalOptions& o) {
     source = "the data set's default";
   }
   Teacher model(options, std::move(net));
+  model.to(device);
+  model.set_precision(nn::parse_precision(o.compute.precision));
   const Accuracy a = evaluate(model, set);
   if (o.json) {
     std::printf("%s\n", json{{"top1", two_decimals(a.top1)},

@@ -29,8 +29,7 @@ RunConfig resolve(const RunOptions& o) {
       throw UsageError("\"" + input + "\": configuration files come before KEY=VALUE overrides");
     (file ? files : overrides).push_back(input);
   }
-  if (o.device_given) overrides.push_back("device=" + o.compute.device);
-  if (o.threads_given) overrides.push_back(str("threads=", o.compute.threads));
+  overrides.insert(overrides.end(), o.compute_given.begin(), o.compute_given.end());
   if (o.no_tensorboard) overrides.push_back("tensorboard=false");
   if (o.inputs.empty())
     throw UsageError("no configuration given, e.g. mtcki run configs/demo.toml");
@@ -69,12 +68,14 @@ int run_command(const RunOptions& o) {
     std::printf("\n# sha256 of what affects results: %s\n", config_sha256(config).c_str());
     return 0;
   }
-  apply({config.device, config.threads});
+  const Device device = apply({config.device, config.threads, config.precision, config.graph,
+                               config.deterministic, config.autotune, o.compute.device_given});
   preflight(config);
   if (o.check) {
     std::puts("configuration, files and models are fine");
     return 0;
   }
+  console::info(banner(device, config.precision));
   install_signal_handlers();
   if (o.dry_run) {
     std::fputs(dry_run_table(dry_run(config)).c_str(), stdout);
