@@ -65,9 +65,9 @@ void BatchSource::prepare(int64_t step) {
 data::Batch BatchSource::batch() {
   if (!there_) return std::move(loaded_);
   const OnDevice& d = *there_;
-  const Tensor x = gather_augment(
-      d.images, d.plan.index, d.pad, d.plan.offset, d.plan.flip, d.mean, d.std, DType::f32,
-      preferred_layout(d.images.device(), DType::f32, d.images.size(1)));
+  const Tensor x =
+      gather_augment(d.images, d.plan.index, d.pad, d.plan.offset, d.plan.flip, d.mean, d.std,
+                     DType::f32, preferred_layout(d.images.device(), DType::f32, d.images.size(1)));
   return {x, d.plan.labels, d.plan.index};
 }
 

@@ -8,8 +8,8 @@
 #include <fstream>
 
 #include "tensor/allocator.h"
-#include "tensor/cuda/runtime.h"
 #include "tensor/comm.h"
+#include "tensor/cuda/runtime.h"
 #include "tensor/error.h"
 #include "tensor/layout.h"
 #include "tensor/ops/conv.h"

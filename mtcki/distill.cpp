@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "autograd/functions.h"
+#include "mtcki/batch_advice.h"
 #include "mtcki/losses/fused_kd.h"
 #include "mtcki/model_file.h"
 #include "mtcki/step_metrics.h"
@@ -103,8 +104,22 @@ Values Distiller::step(BatchSource& source, int64_t source_step, int64_t step) {
   const Tensor eta_there = contrasts && ring_.is_deferred() ? inputs_.set("eta", eta) : Tensor();
   // While the queues fill, every step has its own shapes.
   const bool repeats = !contrasts || contrast_->settled();
-  graph_.run(repeats ? str("distill ", source.rows(), contrasts ? " contrast" : "") : "",
-             [&] { issue(source.batch(), contrasts ? eta : 0.0, eta_there); });
+  const double weight = contrasts ? eta : 0.0;
+  try {
+    graph_.run(repeats ? str("distill ", source.rows(), contrasts ? " contrast" : "") : "",
+               [&] { issue(source.batch(), weight, eta_there); });
+  } catch (const OutOfMemoryError& e) {
+    graph_.clear();
+    throw_with_batch_advice(e, student_.device(), "distill.batch_size", config_.batch_size,
+                            [&](int64_t n) {
+                              const nn::ModelSpec& s = student_.spec();
+                              issue({Tensor::zeros({n, s.in_channels, s.image_size, s.image_size},
+                                                   DType::f32, student_.device()),
+                                     Tensor::zeros({n}, DType::i64, student_.device()),
+                                     {}},
+                                    weight, eta_there);
+                            });
+  }
   ring_.commit(step);
   if (contrasts) contrast_->enqueue();
   ++budget_.kd_steps;

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "autograd/functions.h"
+#include "mtcki/batch_advice.h"
 #include "mtcki/step_metrics.h"
 #include "tensor/context.h"
 #include "tensor/ops/cast.h"
@@ -246,8 +247,26 @@ Values Synthesizer::step(Student* student) {
     if (ring_.full() || (ring_.is_deferred() && batch_done())) values_ = ring_.read();
   } catch (const NumericError& e) {
     recover(e);
+  } catch (const OutOfMemoryError& e) {
+    graph_.clear();
+    throw_with_batch_advice(e, inputs_.device(), "synthesis.batch_size", config_.batch_size,
+                            [&](int64_t n) { probe(s, n); });
   }
   return values_;
+}
+
+// A step on n samples that leaves nothing but gradients.
+void Synthesizer::probe(InversionLoss::Step s, int64_t n) {
+  const Device device = inputs_.device();
+  s.labels = Tensor::zeros({n}, DType::i64, device);
+  s.views = draw_views(n, options_.image_size, options_.image_size, config_.pad, config_.flip,
+                       config_.min_crop, Rng{})
+                .to(device);
+  s.ring = nullptr;
+  optimizer_->zero_grad();
+  if (contrast()) contrast()->zero_grad();
+  const Variable z(Tensor::zeros({n, config_.nz}, DType::f32, device), true);
+  loss_.evaluate((*generator_)(z), s).total.backward();
 }
 
 Values Synthesizer::read() {

@@ -86,6 +86,7 @@ class Synthesizer {
   void keep_best(const InversionLoss::Result& r, const Tensor& images);
   std::string structure(const InversionLoss::Step& s) const;
   void recover(const NumericError& e);
+  void probe(InversionLoss::Step s, int64_t n);
   struct Best {
     int64_t step;
     double select;

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "autograd/functions.h"
+#include "mtcki/batch_advice.h"
 #include "mtcki/batch_source.h"
 #include "mtcki/model_file.h"
 #include "mtcki/sgd.h"
@@ -61,6 +62,13 @@ FitResult train_classifier(const TrainJob& job, const data::ImageSet& train,
     trainer.update();
     ring.put("acc", percent_correct(logits.data(), batch.labels));
   };
+  const auto probe = [&](int64_t n) {
+    const Shape shape{n, job.spec.in_channels, job.spec.image_size, job.spec.image_size};
+    trainer.zero_grad();
+    cross_entropy((*net)(Variable(Tensor::zeros(shape, DType::f32, device))),
+                  Tensor::zeros({n}, DType::i64, device))
+        .backward();
+  };
   FitJob fit_job;
   fit_job.stage = job.stage;
   fit_job.dir = job.dir;
@@ -76,7 +84,12 @@ FitResult train_classifier(const TrainJob& job, const data::ImageSet& train,
     source.prepare(step);
     net->train();
     trainer.prepare(step);
-    graph.run(str("train ", source.rows()), one_step);
+    try {
+      graph.run(str("train ", source.rows()), one_step);
+    } catch (const OutOfMemoryError& e) {
+      graph.clear();
+      throw_with_batch_advice(e, device, "train.batch_size", c.batch_size, probe);
+    }
     ring.commit(step);
     return ring.is_deferred() ? Values() : with_rate(ring.read(), trainer.lr());
   };

@@ -18,6 +18,7 @@
 #include "data/state_file.h"
 #include "mtcki/model_file.h"
 #include "nn/models/model.h"
+#include "tensor/cuda/runtime.h"
 
 namespace mtcki {
 namespace {
@@ -173,8 +174,10 @@ TEST_F(CliTest, BadConfigurationsAreRefusedBeforeAnythingIsWritten) {
           "no folder");
   refused({"run", good, "teachers.0.weights=" + (dir_ / "w.pth").string()}, 3, "no such file");
   refused({"run", good, "teachers.0.mean=[0.5]", "teachers.0.std=[0.5]"}, 2, "3 channels");
-  refused({"run", good, "--device", "cuda"}, 2, "CUDA");
+  if (!cuda::availability().usable) refused({"run", good, "--device", "cuda"}, 2, "CUDA");
   refused({"run", good, "--device", "tpu"}, 2, "tpu");
+  refused({"run", good, "--precision", "fp8"}, 2, "fp8");
+  refused({"run", good, "graph=perhaps"}, 2, "none of auto");
   refused({"distill", config(), "students=[]"}, 2, "none given");
   fs::remove_all(dir_ / "runs");
   refused({"run", good, "on_nan=explode"}, 2, "none of abort");
@@ -190,6 +193,11 @@ TEST_F(CliTest, PrintsTheResolvedConfigurationWhichReadsBack) {
   const Outcome b = run({"run", file("again.toml", a.out), "--print-config"});
   EXPECT_EQ(a.out, b.out);
   EXPECT_THAT(run({"run", "--help-config"}).out, HasSubstr("`synthesis.g_steps`"));
+  const Outcome flags = run({"run", config(), "--precision", "bf16", "--graph", "off",
+                             "--no-deterministic", "--autotune", "--print-config"});
+  for (const char* line : {"precision = \"bf16\"", "graph = \"off\"", "deterministic = false",
+                           "autotune = true"})
+    EXPECT_THAT(flags.out, HasSubstr(line));
 }
 
 TEST_F(CliTest, DamagedAndForeignWeightFiles) {
@@ -245,6 +253,7 @@ TEST_F(CliTest, WholeRunThenSkipsThenReports) {
   EXPECT_THAT(dry.out, HasSubstr("total      estimated"));
   EXPECT_FALSE(fs::exists(dir_ / "runs" / "tiny")) << "a dry run leaves nothing behind";
   const Outcome first = run({"run", config()});
+  EXPECT_THAT(first.err, HasSubstr("math: f32 strict"));
   ASSERT_EQ(first.code, 0) << first.err;
   const fs::path folder = dir_ / "runs" / "tiny";
   const auto result = nlohmann::json::parse(read_file(folder / "result.json"));

@@ -71,7 +71,8 @@ TEST_F(StepGraphCuda, ForgetsTheOldestGraph) {
   StepGraph graph(true, 2);
   const Tensor x = Tensor::zeros({1}, DType::f32, kGpu);
   const auto run = [&](const char* key) {
-    for (int i = 0; i < 3; ++i) graph.run(key, [&] { add_(x, Tensor::full({1}, 1, DType::f32, kGpu)); });
+    for (int i = 0; i < 3; ++i)
+      graph.run(key, [&] { add_(x, Tensor::full({1}, 1, DType::f32, kGpu)); });
   };
   run("a");
   run("b");

@@ -1,0 +1,59 @@
+#include "mtcki/batch_advice.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "tensor/allocator.h"
+#include "tensor/cuda/runtime.h"
+
+namespace mtcki {
+
+namespace {
+
+constexpr double kUsable = 0.9;  // size classes and fragments take the rest
+
+double capacity_of(Device device) {
+  if (const size_t limit = memory_limit(device)) return static_cast<double>(limit);
+  if (device.is_cuda()) return static_cast<double>(cuda::capacity().total);
+  return static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
+}
+
+// Bytes that a step on n samples needs beyond what is held anyway.
+double need(Device device, int64_t n, const std::function<void(int64_t)>& probe) {
+  release_cached_memory(device);
+  reset_peak_memory(device);
+  const size_t before = memory_stats(device).in_use;
+  probe(n);
+  return static_cast<double>(memory_stats(device).peak - before);
+}
+
+std::string advice(Device device, const std::string& key, int64_t batch,
+                   const std::function<void(int64_t)>& probe) {
+  const int64_t few = std::max<int64_t>(2, batch / 8);
+  if (batch <= few) return "";
+  const double held = static_cast<double>(memory_stats(device).in_use);
+  const double first = need(device, few, probe), second = need(device, 2 * few, probe);
+  const double each = (second - first) / static_cast<double>(few);
+  if (each <= 0) return "";
+  const double fixed = std::max(0.0, first - each * static_cast<double>(few));
+  const double room = kUsable * (capacity_of(device) - held) - fixed;
+  const auto fits = std::min<int64_t>(batch - 1, static_cast<int64_t>(room / each));
+  return fits < 2 ? str(" Not even ", key, " 2 would fit.")
+                  : str(" ", key, " ", fits, " would fit.");
+}
+
+}  // namespace
+
+void throw_with_batch_advice(const OutOfMemoryError& e, Device device, const std::string& key,
+                             int64_t batch, const std::function<void(int64_t)>& probe) {
+  std::string more;
+  try {
+    more = advice(device, key, batch, probe);
+  } catch (const OutOfMemoryError&) {
+    more = str(" Not even an eighth of ", key, " ", batch, " fits.");
+  }
+  throw OutOfMemoryError(e.what() + more);
+}
+
+}  // namespace mtcki
