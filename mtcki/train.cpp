@@ -91,7 +91,7 @@ FitResult train_classifier(const TrainJob& job, const data::ImageSet& train,
       throw_with_batch_advice(e, device, "train.batch_size", c.batch_size, probe);
     }
     ring.commit(step);
-    return ring.is_deferred() ? Values() : with_rate(ring.read(), trainer.lr());
+    return ring.is_deferred() && !ring.full() ? Values() : with_rate(ring.read(), trainer.lr());
   };
   if (ring.is_deferred()) {
     fit_job.read = [&] { return with_rate(ring.read(), trainer.lr()); };

@@ -160,10 +160,6 @@ data::Normalization normalization(const WorkloadOptions& o) {
 }
 
 std::shared_ptr<Teachers> make_teachers(const WorkloadOptions& o) {
-  if (o.device.is_cuda())
-    throw UsageError(str("step ", o.step,
-                         " is measured on the CPU only; use train, inference or "
-                         "inversion"));
   const auto list = std::make_shared<Teachers>();
   const std::vector<std::string> names = teacher_names(o);
   for (size_t m = 0; m < names.size(); ++m) {
@@ -176,6 +172,7 @@ std::shared_ptr<Teachers> make_teachers(const WorkloadOptions& o) {
     net->set_precision(o.precision);
     list->add(std::make_unique<Teacher>(options, std::move(net)));
   }
+  list->to(o.device);
   return list;
 }
 
@@ -212,13 +209,14 @@ Workload distill_step(const WorkloadOptions& o) {
   const auto teachers = make_teachers(o);
   const auto student =
       std::make_shared<Student>("student", spec_of(o.model, o), normalization(o), 0);
-  student->net().set_precision(o.precision);
+  student->to(o.device);
+  student->set_precision(o.precision);
   DistillConfig config;
   config.batch_size = o.batch;
   constexpr int64_t kTotal = 1000000;
   const auto distiller = std::make_shared<Distiller>(*teachers, *student, config, kTotal, 0);
   data::Batch batch;
-  batch.images = rand({o.batch, o.channels, o.size, o.size}, rng("workload/images"));
+  batch.images = rand({o.batch, o.channels, o.size, o.size}, rng("workload/images")).to(o.device);
   batch.labels = labels(o);
   // Far enough for the contrast to have its full weight.
   const auto step = std::make_shared<int64_t>(kTotal / 2);

@@ -219,8 +219,6 @@ int parse_and_run(int argc, char** argv) {
   profile->add_option("--steps", profile_o.steps, "steps measured, after three of warm-up")
       ->check(CLI::Range(1, 10000))
       ->capture_default_str();
-  profile->add_option("--precision", profile_o.precision, "f32, tf32 or bf16")
-      ->capture_default_str();
   profile
       ->add_option("--level", profile_o.level,
                    "ops: a time for each op; kernels: for each GPU kernel, through CUPTI")

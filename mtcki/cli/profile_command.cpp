@@ -19,13 +19,6 @@ namespace mtcki::cli {
 
 namespace {
 
-Device device_of(const ComputeOptions& compute) {
-  apply(compute);
-  const Device device = parse_device(compute.device);
-  if (device.is_cuda()) cuda::use_device(device.index);
-  return device;
-}
-
 // One time per step. A GPU step is over when the GPU is.
 std::vector<double> step_times_us(const Workload& step, int64_t steps, Device device) {
   using Clock = std::chrono::steady_clock;
@@ -43,7 +36,7 @@ std::vector<double> step_times_us(const Workload& step, int64_t steps, Device de
 }  // namespace
 
 int profile_command(const ProfileOptions& o) {
-  const Device device = device_of(o.compute);
+  const Device device = apply(o.compute);
   std::string no_roof;
   const std::optional<Roof> roof = find_roof(device, o.roof, &no_roof);
   const bool kernels = o.level == "kernels";
@@ -65,7 +58,7 @@ int profile_command(const ProfileOptions& o) {
   w.channels = o.channels;
   w.size = o.size;
   w.device = device;
-  w.precision = nn::parse_precision(o.precision);
+  w.precision = nn::parse_precision(o.compute.precision);
   const Workload step = make_workload(w);
   step_times_us(step, 3, device);
 
@@ -129,7 +122,7 @@ int profile_diff_command(const ProfileDiffOptions& o) {
 
 int roof_command(const RoofCommandOptions& o) {
   RoofOptions options;
-  options.device = device_of(o.compute);
+  options.device = apply(o.compute);
   options.megabytes = o.megabytes;
   options.gemm = o.gemm;
   options.repeats = o.repeats;
