@@ -212,6 +212,30 @@ TEST(IndexSelect, AndCopyInEveryLayout) {
               HasSubstr("index 3 at position 1 is outside 0..2"));
 }
 
+TEST(IndexSelect, GradientAddsRepeatedRows) {
+  const Tensor g = Tensor::from<float>({1, 2, 3, 4, 5, 6}, {3, 2});
+  const Tensor index = Tensor::from<int64_t>({3, 0, 3}, {3});
+  EXPECT_EQ(values(index_select_grad(g, index, {4, 2})), (Values{3, 4, 0, 0, 0, 0, 6, 8}));
+  EXPECT_EQ(values(index_select_grad(g.to(DType::bf16), index, {4, 2})),
+            (Values{3, 4, 0, 0, 0, 0, 6, 8}));
+  EXPECT_THAT(error_of<Error>([&] {
+                index_select_grad(g, index, {3, 2});
+              }),
+              HasSubstr("index 3 at position 0 is outside 0..2"));
+  EXPECT_THAT(error_of<ShapeError>([&] {
+                index_select_grad(g, index, {4, 3});
+              }),
+              HasSubstr("no selection of rows of [4, 3]"));
+}
+
+TEST(TopK, IsATensorOnTheDevice) {
+  const Tensor x = Tensor::from<float>({1, 3, 2, 0}, {2, 2});
+  const Tensor count = topk_correct(x, Tensor::from<int64_t>({1, 1}, {2}), 1);
+  EXPECT_EQ(count.shape(), Shape{});
+  EXPECT_EQ(count.dtype(), DType::i64);
+  EXPECT_EQ(count.item(), 1);
+}
+
 TEST(Permute, MovesEveryElement) {
   const Tensor x = sample({2, 3, 4, 5}, 1);
   const Tensor y = permute(x, {3, 1, 0, 2});

@@ -39,18 +39,19 @@ Tensor cuttable(const Tensor& x, int dim) {
 }
 char* bytes(const Tensor& x) { return static_cast<char*>(x.raw()); }
 
-void check_index(const char* op, const Tensor& index, const Tensor& x) {
+// Rows of a tensor of this shape, where the host can read them; x is the other operand.
+void check_index(const char* op, const Tensor& index, const Tensor& x, const Shape& shape) {
   if (!index.defined() || index.dtype() != DType::i64 || index.rank() != 1)
     OpError(op).operand("input", x).operand("index", index).dtype("index needs dtype i64, rank 1");
-  if (x.rank() == 0) OpError(op).operand("input", x).shape("a scalar has no rows");
+  if (shape.rank() == 0) OpError(op).operand("input", x).shape("a scalar has no rows");
   check_same_device(op, "input", x, "index", index);
   const int64_t* p = index.data<int64_t>();
   for (int64_t i = 0; i < checkable(index); ++i)
-    if (p[i] < 0 || p[i] >= x.size(0))
+    if (p[i] < 0 || p[i] >= shape[0])
       OpError(op)
           .operand("input", x)
           .operand("index", index)
-          .argument("index ", p[i], " at position ", i, " is outside 0..", x.size(0) - 1);
+          .argument("index ", p[i], " at position ", i, " is outside 0..", shape[0] - 1);
 }
 
 }  // namespace
@@ -130,7 +131,7 @@ Tensor narrow_grad(const Tensor& gy, const Shape& x_shape, int dim, int64_t begi
 
 Tensor index_select(const Tensor& x, const Tensor& index) {
   check_defined("index_select", x);
-  check_index("index_select", index, x);
+  check_index("index_select", index, x, x.shape());
   Shape shape = x.shape();
   shape.set(0, index.numel());
   Tensor y = Tensor::empty(shape, x.dtype(), x.device(), x.layout());
@@ -143,16 +144,14 @@ Tensor index_select(const Tensor& x, const Tensor& index) {
 Tensor index_select_grad(const Tensor& gy, const Tensor& index, const Shape& x_shape) {
   const char* op = "index_select_grad";
   check_floating(op, "gy", gy);
-  if (!index.defined() || index.dtype() != DType::i64 || index.rank() != 1)
-    OpError(op).operand("gy", gy).operand("index", index).dtype("index needs dtype i64, rank 1");
-  bool fits = x_shape.rank() > 0 && gy.rank() == x_shape.rank() && gy.size(0) == index.numel();
+  check_index(op, index, gy, x_shape);
+  bool fits = gy.rank() == x_shape.rank() && gy.size(0) == index.numel();
   for (int i = 1; fits && i < gy.rank(); ++i) fits = gy.size(i) == x_shape[i];
   if (!fits)
     OpError(op)
         .operand("gy", gy)
         .operand("index", index)
         .shape("gy is no selection of rows of ", x_shape);
-  check_same_device(op, "gy", gy, "index", index);
   const bool last = gy.layout() == Layout::channels_last;  // rows are whole in it, too
   const Tensor in = widen(last ? gy : gy.plain());
   const Tensor gx = Tensor::empty(x_shape, in.dtype(), in.device(), in.layout());
@@ -163,7 +162,7 @@ Tensor index_select_grad(const Tensor& gy, const Tensor& index, const Shape& x_s
 
 void index_copy_(const Tensor& dst, const Tensor& index, const Tensor& rows) {
   check_defined("index_copy_", dst);
-  check_index("index_copy_", index, dst);
+  check_index("index_copy_", index, dst, dst.shape());
   check_same_dtype_device("index_copy_", "dst", dst, "rows", rows);
   Shape wanted = dst.shape();
   wanted.set(0, index.numel());
