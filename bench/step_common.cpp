@@ -45,7 +45,7 @@ StepArguments parse(int argc, char** argv, const char* step, const char* default
           str("usage: ", argv[0], " [--model ", default_model,
               "] [--batch 128] [--threads 2] [--steps 5] [--warmup 2] [--device cpu|cuda] "
               "[--precision f32|tf32|bf16] [--kernels auto|onednn|builtin] "
-              "[--autotune on|off] [--serve 0|1] [--roof FILE]"));
+              "[--autotune on|off] [--graph on|off] [--serve 0|1] [--roof FILE]"));
     const std::string value = argv[i + 1];
     if (name == "--model")
       model = value;
@@ -63,6 +63,8 @@ StepArguments parse(int argc, char** argv, const char* step, const char* default
       a.workload.precision = nn::parse_precision(value);
     else if (name == "--autotune")
       set_autotune(value == "on");
+    else if (name == "--graph")
+      a.workload.graph = value == "on";
     else if (name == "--serve")
       a.serve = value == "1";
     else if (name == "--roof")
@@ -118,21 +120,21 @@ std::string device_name(Device device) {
   return device.is_cuda() ? cuda::device_info(device.index).name : "cpu";
 }
 
-void serve(const StepArguments& a, const Workload& step, double warmup_s) {
+// Of the first step, which is never a repeated graph: its ops say what they compute and move.
+double floor_us(const StepArguments& a, const Workload& step) {
+  const Roof roof = read_roof(a.roof);
+  profiler::start();
+  step();
+  profiler::stop();
+  double floor = 0;
+  for (const OpCost& r :
+       op_costs(profiler::events(), 1, &roof, a.threads, nn::name_of(a.workload.precision)))
+    floor += r.floor_us;
+  return floor;
+}
+
+void serve(const StepArguments& a, const Workload& step, const nlohmann::json& hello) {
   const Device device = a.workload.device;
-  nlohmann::json hello{
-      {"ready", "mtcki"}, {"warmup_s", warmup_s}, {"device_name", device_name(device)}};
-  if (!a.roof.empty()) {
-    const Roof roof = read_roof(a.roof);
-    profiler::start();
-    step();
-    profiler::stop();
-    double floor = 0;
-    for (const OpCost& r :
-         op_costs(profiler::events(), 1, &roof, a.threads, nn::name_of(a.workload.precision)))
-      floor += r.floor_us;
-    hello["floor_us"] = floor;
-  }
   std::printf("%s\n", hello.dump().c_str());
   std::fflush(stdout);
   Variable loss;
@@ -176,10 +178,13 @@ int step_main(int argc, char** argv, const char* program, const char* step,
     const size_t resident_before = resident_bytes();
     const auto start = Clock::now();
     const Workload work = make_workload(a.workload);
+    nlohmann::json hello{{"ready", "mtcki"}, {"device_name", device_name(a.workload.device)}};
+    if (!a.roof.empty()) hello["floor_us"] = floor_us(a, work);
     Variable loss;
     times_us(work, a.warmup, a.workload.device, &loss);
+    hello["warmup_s"] = std::chrono::duration<double>(Clock::now() - start).count();
     if (a.serve)
-      serve(a, work, std::chrono::duration<double>(Clock::now() - start).count());
+      serve(a, work, hello);
     else
       measure(program, a, work, resident_before);
     return 0;

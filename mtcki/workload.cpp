@@ -7,8 +7,10 @@
 #include "nn/models/model.h"
 #include "optim/optimizer.h"
 #include "tensor/context.h"
+#include "tensor/cuda/step_graph.h"
 #include "tensor/error.h"
 #include "tensor/nearest_name.h"
+#include "tensor/ops/cast.h"
 #include "tensor/rng.h"
 
 namespace mtcki {
@@ -17,11 +19,27 @@ namespace {
 
 Rng rng(const char* what) { return {0, rng_stream(what), 0}; }
 
-void move_to(nn::Module& module, Device device) {
-  if (device.is_cpu()) return;
-  for (auto& [name, p] : module.named_parameters()) p->set_data(p->data().to(device));
-  for (auto& [name, b] : module.named_buffers())
-    if (is_floating(b->dtype())) *b = b->to(device);
+// The step, captured when that is asked for. Its result stays where the graph writes it.
+Workload repeated(const WorkloadOptions& o, const Workload& step) {
+  if (!o.graph || o.device.is_cpu()) return step;
+  struct Captured {
+    StepGraph graph{true};
+    Variable result;
+  };
+  const auto captured = std::make_shared<Captured>();
+  return [captured, step] {
+    captured->graph.run("step", [&] { captured->result = step(); });
+    return captured->result;
+  };
+}
+
+Compute compute_of(const WorkloadOptions& o) {
+  Compute c;
+  c.device = o.device;
+  c.precision = o.precision;
+  c.graph = o.graph;
+  if (o.device.is_cuda()) c.read_every = 25;
+  return c;
 }
 
 nn::ModelSpec spec_of(const std::string& model, const WorkloadOptions& o) {
@@ -32,7 +50,7 @@ std::shared_ptr<nn::Classifier> classifier(const std::string& model, const Workl
   nn::Init init(0);
   std::shared_ptr<nn::Classifier> net = nn::make_classifier(spec_of(model, o), init);
   net->set_precision(o.precision);
-  move_to(*net, o.device);
+  net->to(o.device);
   return net;
 }
 
@@ -116,7 +134,7 @@ Workload inversion(const WorkloadOptions& o) {
   spec.image_size = o.size;
   const std::shared_ptr<nn::Generator> generator = nn::make_generator(spec, init);
   generator->set_precision(o.precision);
-  move_to(*generator, o.device);
+  generator->to(o.device);
   const Variable z(randn({o.batch, spec.nz}, rng("workload/latents")).to(o.device), true);
   optim::ParameterGroup latents;
   latents.parameters.emplace_back("z", z);
@@ -192,6 +210,7 @@ Workload synthesis(const WorkloadOptions& o) {
   options.channels = o.channels;
   options.image_size = o.size;
   options.num_classes = o.classes;
+  options.compute = compute_of(o);
   options.most_batches = std::max<int64_t>(1, config.bank_size / o.batch);
   const auto teachers = make_teachers(o);
   const auto synthesizer = std::make_shared<Synthesizer>(*teachers, config, options);
@@ -199,6 +218,7 @@ Workload synthesis(const WorkloadOptions& o) {
     const Values values = synthesizer->step();
     if (synthesizer->batch_done()) {
       const StageScope stage("synthesis/finish");
+      synthesizer->read();
       synthesizer->finish();
     }
     return Variable(Tensor::full({}, value_of(values, "loss")));
@@ -209,19 +229,23 @@ Workload distill_step(const WorkloadOptions& o) {
   const auto teachers = make_teachers(o);
   const auto student =
       std::make_shared<Student>("student", spec_of(o.model, o), normalization(o), 0);
+  student->net().set_precision(o.precision);
   student->to(o.device);
-  student->set_precision(o.precision);
   DistillConfig config;
   config.batch_size = o.batch;
   constexpr int64_t kTotal = 1000000;
-  const auto distiller = std::make_shared<Distiller>(*teachers, *student, config, kTotal, 0);
-  data::Batch batch;
-  batch.images = rand({o.batch, o.channels, o.size, o.size}, rng("workload/images")).to(o.device);
-  batch.labels = labels(o);
-  // Far enough for the contrast to have its full weight.
-  const auto step = std::make_shared<int64_t>(kTotal / 2);
-  return [teachers, student, distiller, batch, step] {
-    const Values values = distiller->step(batch, (*step)++);
+  const auto distiller =
+      std::make_shared<Distiller>(*teachers, *student, config, kTotal, 0, compute_of(o));
+  data::ImageSet set;
+  set.name = "random";
+  set.images = unit_to_u8(rand({2 * o.batch, o.channels, o.size, o.size}, rng("workload/images")));
+  set.labels = randint(0, o.classes, {2 * o.batch}, rng("workload/labels"));
+  const auto source = std::make_shared<BatchSource>(set, pool_loader(config, 0, 0), o.device);
+  const auto step = std::make_shared<int64_t>(0);
+  return [teachers, student, distiller, source, step] {
+    const int64_t n = (*step)++;
+    // Far enough for the contrast to have its full weight.
+    const Values values = distiller->step(*source, n, kTotal / 2 + n);
     return Variable(Tensor::full({}, value_of(values, "loss")));
   };
 }
@@ -233,9 +257,9 @@ std::vector<std::string> workload_steps() {
 }
 
 Workload make_workload(const WorkloadOptions& o) {
-  if (o.step == "train") return train(o);
-  if (o.step == "inference") return inference(o);
-  if (o.step == "inversion") return inversion(o);
+  if (o.step == "train") return repeated(o, train(o));
+  if (o.step == "inference") return repeated(o, inference(o));
+  if (o.step == "inversion") return repeated(o, inversion(o));
   if (o.step == "synthesis") return synthesis(o);
   if (o.step == "distill") return distill_step(o);
   throw UsageError("unknown step \"" + o.step + "\"" + did_you_mean(o.step, workload_steps()));

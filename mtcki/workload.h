@@ -27,6 +27,7 @@ struct WorkloadOptions {
   int64_t batch = 128, classes = 10, channels = 3, size = 32;
   Device device;
   nn::Precision precision = nn::Precision::f32;
+  bool graph = false;  // on the GPU: captured and repeated (StepGraph)
 };
 
 std::vector<std::string> workload_steps();

@@ -55,6 +55,7 @@ int summary_command(const SummaryOptions& options);
 
 struct ProfileOptions {
   std::string step = "train", model = "wrn16_1", by = "layer", level = "ops";
+  bool graph = false;
   std::string roof, json, trace, csv;  // files
   std::vector<std::string> teachers;
   int64_t batch = 128, steps = 5, rows = 20;

@@ -219,6 +219,8 @@ int parse_and_run(int argc, char** argv) {
   profile->add_option("--steps", profile_o.steps, "steps measured, after three of warm-up")
       ->check(CLI::Range(1, 10000))
       ->capture_default_str();
+  profile->add_flag("--graph", profile_o.graph,
+                    "on the GPU, with --level kernels: the step captured and repeated");
   profile
       ->add_option("--level", profile_o.level,
                    "ops: a time for each op; kernels: for each GPU kernel, through CUPTI")

@@ -40,6 +40,8 @@ int profile_command(const ProfileOptions& o) {
   std::string no_roof;
   const std::optional<Roof> roof = find_roof(device, o.roof, &no_roof);
   const bool kernels = o.level == "kernels";
+  if (o.graph && !kernels)
+    throw UsageError("--graph: a repeated graph has no times of its ops; add --level kernels");
   if (kernels) {
     if (device.is_cpu())
       throw UsageError("--level kernels: records of GPU kernels, but this runs on the CPU" +
@@ -58,8 +60,11 @@ int profile_command(const ProfileOptions& o) {
   w.channels = o.channels;
   w.size = o.size;
   w.device = device;
+  w.graph = o.graph;
   w.precision = nn::parse_precision(o.compute.precision);
   const Workload step = make_workload(w);
+  // Scopes are named while the graph is captured, in the third step.
+  if (o.graph) profiler::start();
   step_times_us(step, 3, device);
 
   Profile p;
@@ -81,7 +86,7 @@ int profile_command(const ProfileOptions& o) {
   // Once without the profiler, so that its own cost shows.
   p.step_us = median(step_times_us(step, o.steps, device));
   reset_peak_memory(device);
-  profiler::start();
+  if (!o.graph) profiler::start();
   if (kernels) profiler::clear_kernels();
   p.profiled_us = median(step_times_us(step, o.steps, device));
   profiler::stop();

@@ -30,6 +30,7 @@ RunConfig resolve(const RunOptions& o) {
     (file ? files : overrides).push_back(input);
   }
   overrides.insert(overrides.end(), o.compute_given.begin(), o.compute_given.end());
+  if (o.profile > 0) overrides.push_back("graph=off");  // repeated graphs have no times of ops
   if (o.no_tensorboard) overrides.push_back("tensorboard=false");
   if (o.inputs.empty())
     throw UsageError("no configuration given, e.g. mtcki run configs/demo.toml");
@@ -83,7 +84,7 @@ int run_command(const RunOptions& o) {
   }
   RunFolder folder(config, o.argv, o.fresh);
   RunLog log(folder.path(), config.tensorboard);
-  log.profile_stages(o.profile, parse_device(config.device));
+  log.profile_stages(o.profile, device);
   const auto close_with = [&](const std::string& status, int code) {
     log.end_progress();
     folder.finish(status, code, log.warnings());
