@@ -93,45 +93,38 @@ void Distiller::issue(const data::Batch& batch, double eta, const Tensor& eta_th
 }
 
 Values Distiller::step(BatchSource& source, int64_t source_step, int64_t step) {
-  source.prepare(source_step);
-  return run(str("distill ", source.rows()), source.rows(), step, [&] { return source.batch(); });
-}
-
-Values Distiller::step(const data::Batch& batch, int64_t step) {
-  return run("", batch.labels.size(0), step, [&] { return batch; });
-}
-
-Values Distiller::run(const std::string& structure, int64_t rows, int64_t step,
-                      const std::function<data::Batch()>& batch) {
   const double ramp_steps = config_.ts_ramp * static_cast<double>(total_steps_);
   const double eta = ramp_steps > 0
                          ? config_.ts * std::min(1.0, static_cast<double>(step) / ramp_steps)
                          : config_.ts;
   const bool contrasts = contrast_ && eta > 0;
+  source.prepare(source_step);
   trainer_.prepare(step);
   student_.net().train();
-  const double weight = contrasts ? eta : 0.0;
-  const Tensor weight_there = contrasts && is_deferred() ? inputs_.set("eta", eta) : Tensor();
+  const Tensor eta_there = contrasts && ring_.is_deferred() ? inputs_.set("eta", eta) : Tensor();
   // While the queues fill, every step has its own shapes.
-  const bool repeats = !structure.empty() && (!contrasts || contrast_->settled());
+  const bool repeats = !contrasts || contrast_->settled();
+  const double weight = contrasts ? eta : 0.0;
   try {
-    graph_.run(repeats ? structure + (contrasts ? " contrast" : "") : "",
-               [&] { issue(batch(), weight, weight_there); });
+    graph_.run(repeats ? str("distill ", source.rows(), contrasts ? " contrast" : "") : "",
+               [&] { issue(source.batch(), weight, eta_there); });
   } catch (const OutOfMemoryError& e) {
     graph_.clear();
-    const Device device = student_.device();
-    const nn::ModelSpec& s = student_.spec();
-    throw_with_batch_advice(e, device, "distill.batch_size", config_.batch_size, [&](int64_t n) {
-      const Shape shape{n, s.in_channels, s.image_size, s.image_size};
-      issue({Tensor::zeros(shape, DType::f32, device), Tensor::zeros({n}, DType::i64, device), {}},
-            weight, weight_there);
-    });
+    throw_with_batch_advice(e, student_.device(), "distill.batch_size", config_.batch_size,
+                            [&](int64_t n) {
+                              const nn::ModelSpec& s = student_.spec();
+                              issue({Tensor::zeros({n, s.in_channels, s.image_size, s.image_size},
+                                                   DType::f32, student_.device()),
+                                     Tensor::zeros({n}, DType::i64, student_.device()),
+                                     {}},
+                                    weight, eta_there);
+                            });
   }
   ring_.commit(step);
   if (contrasts) contrast_->enqueue();
   ++budget_.kd_steps;
-  budget_.kd_forward_macs += teachers_.macs() * static_cast<double>(rows);
-  return is_deferred() && !ring_.full() ? Values() : read();
+  budget_.kd_forward_macs += teachers_.macs() * static_cast<double>(source.rows());
+  return is_deferred() ? Values() : read();
 }
 
 Values Distiller::read() { return with_rate(ring_.read(), trainer_.lr()); }

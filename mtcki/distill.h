@@ -2,7 +2,6 @@
 //   L_S = L_KD + η L_ts,   η ramped linearly over the first ts_ramp of the steps; SGD
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <string>
 
@@ -30,10 +29,8 @@ class Distiller {
 
   // 0-based step of the schedule, on the batch of a step of the source: images in [0,1], augmented;
   // labels are the intended classes. Values at once, and NumericError before anything changes when
-  // a loss is not finite; on the GPU values wait for read(), or until read_every steps have.
+  // a loss is not finite; on the GPU values wait for read().
   Values step(BatchSource& source, int64_t source_step, int64_t step);
-  // The same on a given batch, never captured.
-  Values step(const data::Batch& batch, int64_t step);
   Values read();
   bool is_deferred() const { return ring_.is_deferred(); }
   // Another source, or other teachers: captured steps know the old ones.
@@ -46,8 +43,6 @@ class Distiller {
   void load(const StageState& state);
 
  private:
-  Values run(const std::string& structure, int64_t rows, int64_t step,
-             const std::function<data::Batch()>& batch);
   void issue(const data::Batch& batch, double eta, const Tensor& eta_there);
 
   Teachers& teachers_;
