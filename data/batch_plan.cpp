@@ -42,8 +42,12 @@ void BatchPlanner::start_epoch(int64_t epoch) {
 }
 
 BatchPlan BatchPlanner::at(int64_t batch) const {
-  const int64_t begin = batch * options_.batch_size;
-  const int64_t rows = std::min(options_.batch_size, size_ - begin);
+  const int64_t first = batch * options_.batch_size;
+  const int64_t whole = std::min(options_.batch_size, size_ - first), rows = whole / options_.ranks;
+  if (whole % options_.ranks != 0)
+    throw UsageError(str("a batch of ", whole, " images cannot be shared by ", options_.ranks,
+                         " ranks; change the batch size, the set's size or the number of ranks"));
+  const int64_t begin = first + options_.rank * rows;
   const int64_t pad = options_.pad;
   BatchPlan plan{Tensor::empty({rows}, DType::i64), Tensor::empty({rows}, DType::i64), {}, {}};
   if (pad > 0) plan.offset = Tensor::empty({rows, 2}, DType::i32);

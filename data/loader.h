@@ -20,6 +20,9 @@ struct LoaderOptions {
   int threads = 1;    // prefetch threads; 0: in the calling thread
   uint64_t seed = 0;
   Normalization normalization;  // applied after augmentation; empty: images stay in [0,1]
+  // Of the rows of every batch, the rank-th of `ranks` equal shares. UsageError from next() when a
+  // batch cannot be shared evenly.
+  int rank = 0, ranks = 1;
 };
 
 struct Batch {

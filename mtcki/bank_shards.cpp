@@ -6,6 +6,7 @@
 
 #include "data/state_file.h"
 #include "mtcki/state_util.h"
+#include "tensor/comm.h"
 
 namespace mtcki {
 
@@ -23,6 +24,7 @@ std::string BankShards::path(int64_t batch) const {
 
 void BankShards::write(int64_t batch, const std::vector<Tensor>& local,
                        const std::vector<Tensor>& global, DType dtype) const {
+  if (!communicator().is_root()) return;
   std::filesystem::create_directories(dir_);
   data::NamedTensors tensors;
   for (size_t h = 0; h < local.size(); ++h) {
@@ -59,6 +61,7 @@ void BankShards::replay(HistoryContrast& contrast, int64_t batches) const {
 }
 
 void BankShards::prune(HistoryContrast& contrast, int64_t batches) const {
+  if (!communicator().is_root()) return;
   int64_t most = 0;
   for (size_t h = 0; h < contrast.heads(); ++h)
     most = std::max(most, needed(contrast.bank(h).capacity()));

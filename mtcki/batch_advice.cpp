@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "tensor/allocator.h"
+#include "tensor/comm.h"
 #include "tensor/cuda/runtime.h"
 
 namespace mtcki {
@@ -47,6 +48,8 @@ std::string advice(Device device, const std::string& key, int64_t batch,
 
 void throw_with_batch_advice(const OutOfMemoryError& e, Device device, const std::string& key,
                              int64_t batch, const std::function<void(int64_t)>& probe) {
+  // Trying is collective, and the other ranks of a job may have had the memory.
+  if (communicator().size() > 1) throw e;
   std::string more;
   try {
     more = advice(device, key, batch, probe);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "tensor/comm.h"
 #include "tensor/error.h"
 #include "tensor/ops/augment.h"
 
@@ -26,6 +27,8 @@ namespace {
 data::LoaderOptions fitted(const data::ImageSet& set, data::LoaderOptions options) {
   if (set.size() == 0) throw DataError(str("data set ", set.name, " is empty"));
   options.drop_last = set.size() >= options.batch_size;
+  options.rank = communicator().rank();
+  options.ranks = communicator().size();
   return options;
 }
 

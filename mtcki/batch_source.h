@@ -1,7 +1,8 @@
 // BatchSource: the batch of any global step of a set, for loops that count steps and not epochs.
 // A pass over the set is a loader epoch; step s is batch s mod B of pass s / B. On the CPU the
 // loader makes the batch; on the GPU the set lies there as bytes and one pass over the chosen rows
-// crops, mirrors and normalises them. Both make the same batch.
+// crops, mirrors and normalises them. Both make the same batch. In a job of several ranks each gets
+// its rows of the batch.
 #pragma once
 
 #include <memory>

@@ -19,6 +19,7 @@
 #include "data/state_file.h"
 #include "mtcki/console.h"
 #include "tensor/allocator.h"
+#include "tensor/comm.h"
 #include "tensor/error.h"
 
 namespace mtcki {
@@ -127,6 +128,7 @@ void CheckpointStore::warn(const std::string& text) const {
 
 void CheckpointStore::save(const StageState& state) {
   warnings_.clear();
+  if (!communicator().is_root()) return;
   if (state.step < 0) throw Error(str("checkpoint: step ", state.step));
   if (!all_finite(state.meta)) throw Error("checkpoint: meta holds a number that is not finite");
   operation("mkdir");
@@ -248,7 +250,8 @@ StageState CheckpointStore::read(const std::string& folder) const {
 
 std::optional<StageState> CheckpointStore::load() const {
   warnings_.clear();
-  remove_stale(dir_);
+  if (communicator().is_root()) remove_stale(dir_);
+  communicator().barrier();  // what the first rank saved or removed is done
   const std::vector<int64_t> steps = list_steps(dir_);
   std::string last;
   for (const int64_t step : steps) {

@@ -19,6 +19,8 @@
 
 namespace mtcki {
 
+// In a job of several ranks the first one writes; all of them read, from the same folder.
+
 // Everything the next step of a stage reads.
 struct StageState {
   int64_t step = 0;

@@ -1,14 +1,25 @@
 #include "mtcki/compute.h"
 
 #include "mtcki/config.h"
+#include "tensor/comm.h"
+#include "tensor/cuda/runtime.h"
 
 namespace mtcki {
+
+std::string device_of_rank(const std::string& text) {
+  const Communicator& comm = communicator();
+  const bool open = text == "cuda" || (text == "auto" && cuda::availability().usable);
+  if (!open || comm.size() == 1 || cuda::is_emulated()) return text;
+  return str("cuda:", comm.local_rank());
+}
 
 Compute compute_of(const RunConfig& config) {
   Compute c;
   c.device = parse_device(config.device);
   c.precision = nn::parse_precision(config.precision);
   c.graph = config.graph == "on" || (config.graph == "auto" && c.device.is_cuda());
+  // What travels through the host cannot be captured.
+  if (communicator().size() > 1 && nccl_version() == "none") c.graph = false;
   if (c.device.is_cuda()) c.read_every = config.read_every > 0 ? config.read_every : 25;
   return c;
 }

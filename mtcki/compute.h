@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "nn/precision.h"
 #include "tensor/device.h"
@@ -20,6 +21,10 @@ struct Compute {
     return c;
   }
 };
+
+// Every rank of a job has a GPU of its own: "cuda" and "auto" become "cuda:N" for the N-th rank of a
+// machine. Before the first use of a GPU. Alone, or with an index given, text is what it was.
+std::string device_of_rank(const std::string& text);
 
 struct RunConfig;
 // What the keys of a run ask for; "auto" is settled here. DeviceError when the device cannot be

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "autograd/functions.h"
+#include "autograd/parallel.h"
 #include "mtcki/batch_advice.h"
 #include "mtcki/losses/fused_kd.h"
 #include "mtcki/model_file.h"
@@ -78,16 +78,20 @@ void Distiller::issue(const data::Batch& batch, double eta, const Tensor& eta_th
       fused_targets(config_.fuse, logits, teachers_.weights(), config_.temperature, batch.labels);
   trainer_.zero_grad();
   const nn::Classifier::Output y = student_.features(Variable(batch.images));
-  const Variable kd = fused_kd(targets, y.logits, config_.temperature);
+  const Communicator& comm = communicator();
+  const Variable kd = mean_over_ranks(fused_kd(targets, y.logits, config_.temperature), comm);
   ring_.put("fused_kd", kd.data(), kHint);
   Variable loss = kd;
   if (eta > 0) {
-    const Variable ts = contrast_->loss(y.feature, features, batch.labels);
+    // Every row meets every other: the loss of all rows, on every rank.
+    for (Tensor& f : features) f = comm.all_gather(f);
+    const Variable ts = contrast_->loss(gather_over_ranks(y.feature, comm), features,
+                                        comm.all_gather(batch.labels));
     ring_.put("teacher_student_contrast", ts.data(), kHint);
     loss = add(loss, eta_there.defined() ? mul(ts, Variable(eta_there)) : mul(ts, eta));
   }
   ring_.put("loss", loss.data());
-  ring_.put("agree", percent_agreement(y.logits.data(), targets));
+  ring_.put("agree", mean_over_ranks(percent_agreement(y.logits.data(), targets), comm).data());
   loss.backward();
   trainer_.update();
 }
@@ -123,7 +127,8 @@ Values Distiller::step(BatchSource& source, int64_t source_step, int64_t step) {
   ring_.commit(step);
   if (contrasts) contrast_->enqueue();
   ++budget_.kd_steps;
-  budget_.kd_forward_macs += teachers_.macs() * static_cast<double>(source.rows());
+  budget_.kd_forward_macs +=
+      teachers_.macs() * static_cast<double>(source.rows() * communicator().size());
   return is_deferred() ? Values() : read();
 }
 

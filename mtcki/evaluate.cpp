@@ -5,6 +5,7 @@
 
 #include "autograd/functions.h"
 #include "mtcki/step_metrics.h"
+#include "tensor/comm.h"
 #include "tensor/ops/cast.h"
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/index.h"
@@ -15,10 +16,27 @@ namespace mtcki {
 
 Tensor logits_of(const data::ImageSet& set, const LogitsFn& logits, int64_t batch_size) {
   const NoGradScope no_grad;
-  std::vector<Tensor> parts;
-  for (int64_t i = 0; i < set.size(); i += batch_size)
-    parts.push_back(logits(u8_to_unit(set.images.slice(i, std::min(set.size(), i + batch_size)))));
-  return cat(parts).to(Device::cpu());
+  const Communicator& comm = communicator();
+  const auto rows = [&](int64_t i) {
+    return logits(u8_to_unit(set.images.slice(i, std::min(set.size(), i + batch_size))));
+  };
+  if (comm.size() == 1) {
+    std::vector<Tensor> parts;
+    for (int64_t i = 0; i < set.size(); i += batch_size) parts.push_back(rows(i));
+    return cat(parts).to(Device::cpu());
+  }
+  // Ranks take turns; what a rank did not compute is 0 in its sum.
+  batch_size = std::max<int64_t>(1, std::min(batch_size, set.size() / comm.size()));
+  Tensor all;
+  for (int64_t i = comm.rank() * batch_size; i < set.size(); i += comm.size() * batch_size) {
+    const Tensor part = rows(i).to(Device::cpu()).to(DType::f32);
+    if (!all.defined()) all = Tensor::zeros({set.size(), part.size(1)});
+    all.slice(i, i + part.size(0)).copy_(part);
+  }
+  const int64_t classes = comm.max(all.defined() ? all.size(1) : 0);
+  if (!all.defined()) all = Tensor::zeros({set.size(), classes});
+  comm.all_reduce_sum_(all);
+  return all;
 }
 
 data::ImageSet on_device(data::ImageSet set, Device device) {

@@ -6,6 +6,7 @@
 
 #include "mtcki/stage_control.h"
 #include "mtcki/stage_profiles.h"
+#include "tensor/comm.h"
 #include "tensor/context.h"
 
 namespace mtcki {
@@ -91,7 +92,8 @@ FitResult fit(const FitJob& job, RunLog& log) {
     const int64_t next = at.step + 1;
     const bool epoch_end = ends_epoch(next);
     const bool due = (job.checkpoint_every > 0 ? next % job.checkpoint_every == 0 : epoch_end) ||
-                     clock.seconds() - saved_at > kLongestUnsavedSeconds;
+                     // Saving is collective: the first rank's clock decides.
+                     communicator().broadcast(clock.seconds() - saved_at > kLongestUnsavedSeconds);
     const bool logged = next % log_every == 0 || epoch_end;
     try {
       const StageProfiles::Step profiled(log.profiles(), job.stage);

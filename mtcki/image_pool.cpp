@@ -10,6 +10,7 @@
 #include "data/digest.h"
 #include "data/file_bytes.h"
 #include "data/state_file.h"
+#include "tensor/comm.h"
 #include "tensor/ops/index.h"
 
 namespace mtcki {
@@ -89,6 +90,12 @@ void ImagePool::add(int64_t batch, const Tensor& images, const Tensor& labels,
   truncate(batch);
   if (batch != batches())
     throw Error(str("image pool: shard ", batch, " after ", batches(), " shards"));
+  const Communicator& job = communicator();
+  if (!job.is_root()) {
+    job.barrier();
+    shards_ = open(dir_).shards_;
+    return;
+  }
   const int64_t n = images.size(0);
   data::NamedTensors tensors{{"images", images.plain()},
                              {"labels", labels},
@@ -107,12 +114,14 @@ void ImagePool::add(int64_t batch, const Tensor& images, const Tensor& labels,
   for (const int64_t y : labels.to_vector<int64_t>()) ++shard.per_class.at(static_cast<size_t>(y));
   shards_.push_back(std::move(shard));
   write_manifest();
+  job.barrier();
 }
 
 void ImagePool::truncate(int64_t batches) {
   if (batches >= this->batches()) return;
   const std::vector<Shard> dropped(shards_.begin() + batches, shards_.end());
   shards_.resize(static_cast<size_t>(batches));
+  if (!communicator().is_root()) return;
   write_manifest();
   for (const Shard& shard : dropped) fs::remove(path(shard.file));
 }

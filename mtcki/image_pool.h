@@ -2,7 +2,8 @@
 //   shard-00000.safetensors   images U8 [n,C,H,W], labels I64 [n], batch I32 [n],
 //                             optional logits.<teacher> F32 [n,K]
 //   manifest.json             what the set is, how it was made, shards with sha256 and CRC-32C
-// Students always train on these bytes.
+// Students always train on these bytes. In a job of several ranks, all of them call add() and
+// truncate() with the same values and the first one writes.
 #pragma once
 
 #include <cstdint>

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "autograd/functions.h"
+#include "autograd/parallel.h"
 #include "mtcki/losses/activation_loss.h"
 #include "mtcki/losses/adversarial.h"
 #include "mtcki/losses/class_balance.h"
@@ -87,6 +87,11 @@ InversionLoss::Result InversionLoss::evaluate(const Variable& images, const Step
     fused.push_back(mass > 0 ? weights_[m] / mass : 1.0 / static_cast<double>(subset.size()));
   }
 
+  const Communicator& comm = communicator();
+  // Means over this rank's rows become means over all rows.
+  const auto all = [&](const Variable& term) {
+    return term.defined() ? mean_over_ranks(term, comm) : term;
+  };
   const bool contrast = contrast_ != nullptr;
   const Variable x_global = global_view(images, step.views, config_.pad);
   const Variable x_local = contrast ? local_view(images, step.views) : Variable();
@@ -107,10 +112,11 @@ InversionLoss::Result InversionLoss::evaluate(const Variable& images, const Step
     if (contrasts) {
       {
         const NoGradScope keys;  // the global side of the contrast gets no gradient
-        global[m] = contrast_->features(m, view).data();
+        global[m] = comm.all_gather(contrast_->features(m, view).data());
       }
-      local[m] =
-          contrast_->features(m, teacher.view(x_local, contrast_->taps() | Teacher::kTapsOnly));
+      local[m] = gather_over_ranks(
+          contrast_->features(m, teacher.view(x_local, contrast_->taps() | Teacher::kTapsOnly)),
+          comm);
     }
   }
 
@@ -128,8 +134,8 @@ InversionLoss::Result InversionLoss::evaluate(const Variable& images, const Step
   }
   if (step.cls > 0)
     sum("class_prior", step.cls,
-        config_.cls_mode == "ens" ? class_prior_ens(logits, fused, step.labels)
-                                  : class_prior_each(logits, w, step.labels));
+        all(config_.cls_mode == "ens" ? class_prior_ens(logits, fused, step.labels)
+                                      : class_prior_each(logits, w, step.labels)));
   if (contrast) {
     std::vector<Variable> asked_local;
     std::vector<Variable> asked_global;
@@ -163,8 +169,8 @@ InversionLoss::Result InversionLoss::evaluate(const Variable& images, const Step
     }
   }
   if (config_.consensus > 0)
-    sum("teacher_consensus", config_.consensus, teacher_consensus(logits, fused));
-  if (config_.tv > 0) sum("total_variation", config_.tv, total_variation(images));
+    sum("teacher_consensus", config_.consensus, all(teacher_consensus(logits, fused)));
+  if (config_.tv > 0) sum("total_variation", config_.tv, all(total_variation(images)));
   if (config_.l2 > 0) sum("image_norm", config_.l2, image_norm(images));
   if (config_.activation > 0 || config_.balance > 0) {
     Variable act, balance;
@@ -172,14 +178,14 @@ InversionLoss::Result InversionLoss::evaluate(const Variable& images, const Step
       if (config_.activation > 0) act = accumulate(act, activation_loss(features[k]), w[k]);
       if (config_.balance > 0) balance = accumulate(balance, class_balance(logits[k]), w[k]);
     }
-    sum("activation_loss", config_.activation, act);
+    sum("activation_loss", config_.activation, all(act));
     sum("class_balance", config_.balance, balance);
   }
   if (step.adv > 0 && step.student) {
     const Variable judged = step.student->judged(x_global);
     sum("adversarial", step.adv,
-        config_.adv_each ? adversarial_each(config_.adv_mode, logits, fused, judged)
-                         : adversarial(config_.adv_mode, fuse_logits(logits, fused), judged),
+        all(config_.adv_each ? adversarial_each(config_.adv_mode, logits, fused, judged)
+                             : adversarial(config_.adv_mode, fuse_logits(logits, fused), judged)),
         false);
   }
   if (!result.total.defined())
@@ -212,7 +218,7 @@ void InversionLoss::complete_features(const Tensor& images, const ViewParameters
     if (local[h].defined()) continue;
     const unsigned taps = contrast_->taps() | Teacher::kTapsOnly;
     const auto phi = [&](const Variable& x) {
-      return contrast_->features(h, teachers_[h].view(x, taps)).data();
+      return communicator().all_gather(contrast_->features(h, teachers_[h].view(x, taps)).data());
     };
     local[h] = phi(local_view(Variable(images), views));
     global[h] = phi(global_view(Variable(images), views, config_.pad));

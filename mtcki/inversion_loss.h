@@ -1,5 +1,7 @@
 // The loss of one generator step (method.md 2.2):
 //   L_G = α L_BN + β L_cls + γ L_adv + λ L_cr + optional terms
+// In a job of several ranks images, labels and views are this rank's rows; the loss is that of all
+// rows, and so are φ. Contrast heads get their whole gradient on every rank.
 // A term of weight 0 costs nothing: no pass, no tap, no local view is made for it.
 #pragma once
 

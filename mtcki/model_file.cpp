@@ -8,6 +8,8 @@
 #include <set>
 #include <sstream>
 
+#include "tensor/comm.h"
+
 namespace mtcki {
 
 namespace {
@@ -63,7 +65,8 @@ void write_model_file(const std::string& path, nn::Classifier& net, const ModelC
   if (!card.config_sha256.empty()) meta["mtcki.config_sha256"] = card.config_sha256;
   if (card.top1 >= 0) meta["mtcki.top1"] = number(card.top1);
   if (card.top5 >= 0) meta["mtcki.top5"] = number(card.top5);
-  data::write_safetensors(path, net.state_dict(), meta);
+  if (communicator().is_root()) data::write_safetensors(path, net.state_dict(), meta);
+  communicator().barrier();
 }
 
 ModelCard read_model_card(const std::map<std::string, std::string>& metadata) {

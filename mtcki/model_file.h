@@ -22,6 +22,7 @@ struct ModelCard {
   std::string config_sha256;
 };
 
+// In a job of several ranks: collective, the first one writes.
 void write_model_file(const std::string& path, nn::Classifier& net, const ModelCard& card);
 // What a file's metadata says of it; entries that are missing stay at their defaults.
 ModelCard read_model_card(const std::map<std::string, std::string>& metadata);

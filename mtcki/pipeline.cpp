@@ -147,7 +147,7 @@ void keep_confusion(RunContext& run, const std::string& dir, const std::string& 
   m.model = model;
   m.class_names = run.class_names();
   m.config_sha256 = sha;
-  write_confusion(dir, m);
+  if (communicator().is_root()) write_confusion(dir, m);
 }
 
 StudentResult run_student(RunContext& run, const StudentConfig& s, RunLog& log, double* seconds,

@@ -6,6 +6,7 @@
 #include "mtcki/console.h"
 #include "mtcki/model_file.h"
 #include "nn/models/model.h"
+#include "tensor/comm.h"
 #include "tensor/device.h"
 #include "tensor/error.h"
 
@@ -35,6 +36,9 @@ void check_normalization(const std::string& who, const std::vector<double>& mean
 
 void preflight(const RunConfig& config) {
   parse_device(config.device);
+  rows_of_rank(config.train.batch_size, communicator(), "train.batch_size");
+  rows_of_rank(config.synthesis.batch_size, communicator(), "synthesis.batch_size");
+  rows_of_rank(config.distill.batch_size, communicator(), "distill.batch_size");
   const data::DatasetInfo info = data::dataset_info(config.data.name);
   if (config.data.size > 0 && !data::has_image_files(config.data.name))
     throw UsageError(str("data.size: the images of ", config.data.name,

@@ -7,6 +7,7 @@
 #include "data/digest.h"
 #include "mtcki/console.h"
 #include "mtcki/evaluate.h"
+#include "tensor/comm.h"
 #include "tensor/ops/elementwise.h"
 
 namespace mtcki {
@@ -16,7 +17,9 @@ using nlohmann::json;
 
 void write_marker(const std::string& dir, const std::string& sha, json content) {
   content["config_sha256"] = sha;
-  data::write_file_atomic(dir + "/done.json", content.dump(1) + "\n");
+  if (communicator().is_root())
+    data::write_file_atomic(dir + "/done.json", content.dump(1) + "\n");
+  communicator().barrier();  // what the first rank wrote in this stage is there for all
 }
 
 std::optional<json> read_marker(const std::string& dir, const std::string& sha) {

@@ -16,7 +16,7 @@
 
 namespace mtcki {
 
-// DIR/done.json, written when a stage is complete. Reading: nothing when the stage is not done;
+// DIR/done.json, written when a stage is complete; collective. Reading: nothing when the stage is not done;
 // UsageError when it was done under another configuration.
 void write_marker(const std::string& dir, const std::string& sha, nlohmann::json content);
 std::optional<nlohmann::json> read_marker(const std::string& dir, const std::string& sha);

@@ -51,7 +51,7 @@ void empty_folder(const std::string& path) {
 }  // namespace
 
 RunFolder::RunFolder(const RunConfig& config, const std::vector<std::string>& argv, bool fresh)
-    : path_((fs::path(config.out) / config.name).string()) {
+    : path_(path_of(config)) {
   std::error_code ec;
   fs::create_directories(path_, ec);
   if (ec) throw DiskError("cannot create \"" + path_ + "\": " + ec.message());
@@ -107,6 +107,10 @@ RunFolder::RunFolder(const RunConfig& config, const std::vector<std::string>& ar
     close(lock_);
     throw;
   }
+}
+
+std::string RunFolder::path_of(const RunConfig& config) {
+  return (fs::path(config.out) / config.name).string();
 }
 
 RunFolder::~RunFolder() {

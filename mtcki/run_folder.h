@@ -21,6 +21,7 @@ class RunFolder {
   RunFolder& operator=(const RunFolder&) = delete;
 
   const std::string& path() const { return path_; }
+  static std::string path_of(const RunConfig& config);  // OUT/NAME
   // result.json, as the whole main job leaves it; returns what was written. Peaks are the largest
   // of all attempts that ended by themselves; when nothing had to be done again, the times stay
   // too.

@@ -69,7 +69,7 @@ data::ImageSet spread(const data::ImageSet& set, int64_t limit) {
 void show_neighbours(RunContext& run, const data::ImageSet& synthetic, Teacher* classifier,
                      RunLog& log) {
   const MetricsConfig& c = run.config().metrics;
-  if (c.neighbours == 0) return;
+  if (c.neighbours == 0 || !communicator().is_root()) return;
   const std::string dir = run.folder() + "/metrics", path = dir + "/neighbours.safetensors";
   const std::string inputs =
       data::sha256_hex(str(run.synthesis_sha(), " ", run.classifier_sha(), " ", c.neighbours));

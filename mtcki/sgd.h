@@ -1,5 +1,6 @@
 // SgdTrainer: SGD with a schedule, clipping and an optional weight EMA around one network: what
-// supervised training and distillation share.
+// supervised training and distillation share. In a job of several ranks the network's gradients are
+// summed over them; those of other parameters (contrast heads) are whole on every rank.
 #pragma once
 
 #include <memory>
@@ -8,6 +9,8 @@
 
 #include "mtcki/checkpoint.h"
 #include "nn/module.h"
+#include "nn/parallel.h"
+#include "optim/gradient_sync.h"
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
 
@@ -23,6 +26,7 @@ class SgdTrainer {
         optimizer_(optim::make_sgd(std::move(groups), options)),
         schedule_(schedule),
         clip_norm_(clip_norm) {
+    nn::make_parallel(net, communicator());
     if (ema > 0) ema_.emplace(net, ema);
   }
 
@@ -30,6 +34,7 @@ class SgdTrainer {
   // The rate of a 0-based step, then its update, which a captured step may contain.
   void prepare(int64_t step) { optimizer_->set_lr(schedule_.at(step) * lr_factor_); }
   void update() {
+    optim::all_reduce_gradients(net_.parameters(), communicator());
     optimizer_->step(clip_norm_ > 0 ? optimizer_->clip_scale(clip_norm_) : Scalar(1.0));
     if (ema_) ema_->update();
   }

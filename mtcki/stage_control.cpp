@@ -3,6 +3,7 @@
 #include <csignal>
 
 #include "mtcki/run_log.h"
+#include "tensor/comm.h"
 
 namespace mtcki {
 
@@ -12,8 +13,9 @@ int64_t polls_to_stop = 0, polls_to_kill = 0;
 
 int poll_stop() {
   if (polls_to_kill > 0 && --polls_to_kill == 0) throw SimulatedKill{};
-  if (polls_to_stop > 0 && --polls_to_stop == 0) return SIGTERM;
-  return stop_signal();
+  const bool simulated = polls_to_stop > 0 && --polls_to_stop == 0;
+  // Signals reach the ranks of a job at different times: they stop together.
+  return static_cast<int>(communicator().max(simulated ? SIGTERM : stop_signal()));
 }
 
 void stop_after_polls(int64_t polls) { polls_to_stop = polls; }

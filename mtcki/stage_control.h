@@ -5,7 +5,8 @@
 
 namespace mtcki {
 
-// 0, or the signal to stop for. Polled after every step; the stage saves, then throws Stopped.
+// 0, or the signal to stop for. Polled after every step, by all ranks of a job together; the stage
+// saves, then throws Stopped.
 int poll_stop();
 
 // Tests: from now on, at poll number `polls` (1-based), either act as if SIGTERM had come, or throw

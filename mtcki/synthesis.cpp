@@ -7,6 +7,8 @@
 #include "autograd/functions.h"
 #include "mtcki/batch_advice.h"
 #include "mtcki/step_metrics.h"
+#include "nn/parallel.h"
+#include "optim/gradient_sync.h"
 #include "tensor/context.h"
 #include "tensor/ops/cast.h"
 #include "tensor/ops/keep_best.h"
@@ -46,6 +48,8 @@ Synthesizer::Synthesizer(Teachers& teachers, const SynthesisConfig& config, cons
   const Device device = teachers.device();
   generator_->to(device);
   generator_->set_precision(options.compute.precision);
+  rows();  // UsageError when the ranks do not divide the batch
+  nn::make_parallel(*generator_, communicator());
   if (!ring_.is_deferred()) return;
   device_select_ = Tensor::full({}, kNone, DType::f32, device);
   device_step_ = Tensor::full({}, -1.0, DType::f32, device);
@@ -85,9 +89,17 @@ std::vector<size_t> Synthesizer::draw_subset(int64_t step_in_batch) const {
 }
 
 ViewParameters Synthesizer::views_at(int64_t step_in_batch) const {
-  return draw_views(config_.batch_size, options_.image_size, options_.image_size, config_.pad,
-                    config_.flip, config_.min_crop,
-                    rng("synthesis/views", batch_ * config_.g_steps + step_in_batch));
+  ViewParameters all = draw_views(config_.batch_size, options_.image_size, options_.image_size,
+                                  config_.pad, config_.flip, config_.min_crop,
+                                  rng("synthesis/views", batch_ * config_.g_steps + step_in_batch));
+  const RowRange own = rows();
+  for (Tensor* t : {&all.offset, &all.flip, &all.box, &all.local_flip})
+    if (t->defined()) *t = t->slice(own.begin, own.end);
+  return all;
+}
+
+RowRange Synthesizer::rows() const {
+  return rows_of_rank(config_.batch_size, communicator(), "synthesis.batch_size");
 }
 
 void Synthesizer::make_optimizer() {
@@ -134,7 +146,7 @@ void Synthesizer::begin() {
 
 InversionLoss::Step Synthesizer::prepare(Student* student) {
   InversionLoss::Step s;
-  s.labels = inputs_.set("labels", labels_);
+  s.labels = inputs_.set("labels", labels_.slice(rows().begin, rows().end));
   const ViewParameters v = views_at(step_);
   s.views = {inputs_.set("offset", v.offset), inputs_.set("flip", v.flip),
              inputs_.set("box", v.box), inputs_.set("local_flip", v.local_flip)};
@@ -170,7 +182,9 @@ InversionLoss::Result Synthesizer::forward(const InversionLoss::Step& s, Variabl
   if (contrast()) contrast()->zero_grad();
   {
     const StageScope scope("synthesis/generator");
-    *images = (*generator_)(latents_);
+    const RowRange own = rows();
+    *images = (*generator_)(
+        own.size() == config_.batch_size ? latents_ : narrow(latents_, 0, own.begin, own.end));
   }
   const StageScope scope("synthesis/teachers");
   return loss_.evaluate(*images, s);
@@ -179,6 +193,9 @@ InversionLoss::Result Synthesizer::forward(const InversionLoss::Step& s, Variabl
 void Synthesizer::backward(const InversionLoss::Result& r) {
   const StageScope scope("synthesis/backward");
   r.total.backward();
+  std::vector<Variable> trained = generator_->parameters();
+  trained.push_back(latents_);
+  optim::all_reduce_gradients(trained, communicator());
   optimizer_->step();
   if (contrast()) contrast()->step();
 }
@@ -311,7 +328,8 @@ Synthesizer::Batch Synthesizer::finish() {
     loss_.complete_features(best_images_, views_at(kept.step).to(inputs_.device()), kept.local,
                             kept.global);
   Batch out;
-  out.images = unit_to_u8(best_images_.plain(), config_.quant == "round").to(Device::cpu());
+  out.images = communicator().all_gather(
+      unit_to_u8(best_images_.plain(), config_.quant == "round").to(Device::cpu()));
   out.labels = labels_;
   out.select = kept.select;
   if (contrast()) contrast()->add(kept.local, kept.global);

@@ -4,7 +4,9 @@
 //   reset G; Z ~ N(0,I); y; Adam([G,Z]);  repeat g_steps: X = G(Z); L_G(X); step G, Z and head
 //   keep the images of the lowest selection loss;  pool.add(uint8(X_best), y);  bank.add(φ_best)
 //
-// All draws are functions of (seed, batch, step), so any position resumes exactly.
+// All draws are functions of (seed, batch, step), so any position resumes exactly. In a job of
+// several ranks each makes the images of its rows; latents, generator and heads are the same on all
+// of them, and so is what is saved.
 #pragma once
 
 #include <memory>
@@ -76,7 +78,8 @@ class Synthesizer {
   Tensor draw_labels() const;
   std::vector<size_t> draw_subset(int64_t step_in_batch) const;
   Rng rng(const char* stream, int64_t step) const;
-  ViewParameters views_at(int64_t step_in_batch) const;
+  ViewParameters views_at(int64_t step_in_batch) const;  // of this rank's rows
+  RowRange rows() const;                                 // of this rank
   void make_optimizer();
   InversionLoss::Step prepare(Student* student);
   InversionLoss::Result forward(const InversionLoss::Step& s, Variable* images);

@@ -5,6 +5,7 @@
 
 #include "mtcki/stage_control.h"
 #include "mtcki/stage_profiles.h"
+#include "tensor/comm.h"
 #include "tensor/ops/cast.h"
 #include "tensor/ops/index.h"
 
@@ -78,7 +79,8 @@ SynthesisResult synthesize(const SynthesisJob& job, Teachers& teachers, RunLog& 
       const StageProfiles::Step profiled(log.profiles(), kStage);
       values = synthesizer.step();
     }
-    const bool long_unsaved = now() - saved_at > kLongestUnsavedSeconds;
+    // Saving is collective: the first rank's clock decides.
+    const bool long_unsaved = communicator().broadcast(now() - saved_at > kLongestUnsavedSeconds);
     if (synthesizer.step_in_batch() % log_every == 0 || long_unsaved) values = synthesizer.read();
     const int64_t step = synthesizer.global_step();
     const double speed = static_cast<double>((step - first) * c.batch_size) / (now() - start);

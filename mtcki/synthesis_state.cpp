@@ -22,7 +22,7 @@ void Synthesizer::save(StageState& state) const {
   state.meta["best_step"] = kept.step;
   if (kept.step < 0) return;
   state.meta["best_select"] = kept.select;
-  nn::StateDict tensors{{"images", best_images_.plain()}};
+  nn::StateDict tensors{{"images", communicator().all_gather(best_images_.plain())}};
   for (size_t h = 0; h < kept.local.size(); ++h) {
     if (!kept.local[h].defined()) continue;
     tensors.emplace_back(str("phi_local.", h), kept.local[h]);
@@ -55,7 +55,8 @@ void Synthesizer::load(const StageState& state) {
   best_select_ = state.meta.at("best_select");
   const nn::StateDict saved = state.take("best.");
   const Device device = inputs_.device();
-  best_images_ = entry(saved, "images").clone().to(device);
+  const RowRange own = rows();
+  best_images_ = entry(saved, "images").slice(own.begin, own.end).clone().to(device);
   if (ring_.is_deferred()) {
     device_step_.fill_(static_cast<double>(best_step_));
     device_select_.fill_(best_select_);

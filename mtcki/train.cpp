@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "autograd/functions.h"
+#include "autograd/parallel.h"
 #include "mtcki/batch_advice.h"
 #include "mtcki/batch_source.h"
 #include "mtcki/model_file.h"
@@ -56,11 +56,13 @@ FitResult train_classifier(const TrainJob& job, const data::ImageSet& train,
     const data::Batch batch = source.batch();
     trainer.zero_grad();
     const Variable logits = (*net)(Variable(batch.images));
-    const Variable loss = cross_entropy(logits, batch.labels, c.label_smoothing);
+    const Communicator& comm = communicator();
+    const Variable loss =
+        mean_over_ranks(cross_entropy(logits, batch.labels, c.label_smoothing), comm);
     ring.put("loss", loss.data(), "lower train.lr", "cross_entropy");
     loss.backward();
     trainer.update();
-    ring.put("acc", percent_correct(logits.data(), batch.labels));
+    ring.put("acc", mean_over_ranks(percent_correct(logits.data(), batch.labels), comm).data());
   };
   const auto probe = [&](int64_t n) {
     const Shape shape{n, job.spec.in_channels, job.spec.image_size, job.spec.image_size};

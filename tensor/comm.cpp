@@ -1,13 +1,14 @@
 #include "tensor/comm.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <memory>
+#include <vector>
 
 #include "tensor/comm_mpi.h"
 #include "tensor/cuda/collectives.h"
 #include "tensor/cuda/runtime.h"
-#include "tensor/op_error.h"
-#include "tensor/profiler.h"
+#include "tensor/ops/op_util.h"
 
 namespace mtcki {
 
@@ -56,8 +57,7 @@ const Communicator& Communicator::world() {
 
 void Communicator::all_reduce_sum_(const Tensor& t) const {
   if (size_ == 1 || t.numel() == 0) return;
-  const ProfileScope scope("all_reduce", static_cast<double>(t.numel()),
-                           2.0 * static_cast<double>(t.nbytes()));
+  const ProfileScope scope("all_reduce", static_cast<double>(t.numel()), 2.0 * bytes_of(t));
   if (t.device().is_cpu()) {
     mpi::sum(t.raw(), t.numel(), t.dtype());
     t.bump_version();
@@ -80,7 +80,7 @@ Tensor Communicator::all_gather(const Tensor& rows) const {
   for (int d = 0; d < rows.rank(); ++d) dims.push_back(rows.size(d) * (d == 0 ? size_ : 1));
   const Tensor all = Tensor::empty(Shape(dims), rows.dtype(), rows.device(), rows.layout());
   if (rows.numel() == 0) return all;
-  const ProfileScope scope("all_gather", 0, static_cast<double>(rows.nbytes() + all.nbytes()));
+  const ProfileScope scope("all_gather", 0, bytes_of(rows, all));
   if (rows.device().is_cpu()) {
     mpi::all_gather(rows.raw(), all.raw(), rows.nbytes());
   } else if (cuda::Collectives* device = device_collectives(rank_, size_)) {
@@ -97,7 +97,7 @@ Tensor Communicator::all_gather(const Tensor& rows) const {
 
 void Communicator::broadcast_(const Tensor& t, int root) const {
   if (size_ == 1 || t.numel() == 0) return;
-  const ProfileScope scope("broadcast", 0, static_cast<double>(t.nbytes()));
+  const ProfileScope scope("broadcast", 0, bytes_of(t));
   if (t.device().is_cpu()) {
     mpi::broadcast(t.raw(), t.nbytes(), root);
     t.bump_version();
@@ -115,6 +115,13 @@ void Communicator::broadcast_(const Tensor& t, int root) const {
 int64_t Communicator::sum(int64_t value) const {
   if (size_ > 1) mpi::sum(&value, 1, DType::i64);
   return value;
+}
+
+int64_t Communicator::max(int64_t value) const {
+  if (size_ == 1) return value;
+  std::vector<int64_t> all(static_cast<size_t>(size_));
+  mpi::all_gather(&value, all.data(), sizeof value);
+  return *std::max_element(all.begin(), all.end());
 }
 
 int64_t Communicator::broadcast(int64_t value, int root) const {
@@ -139,8 +146,10 @@ RowRange rows_of_rank(int64_t total, const Communicator& comm, const char* what)
   return {comm.rank() * share, (comm.rank() + 1) * share};
 }
 
+bool job_started() { return launched() > 1 && mpi::started(); }
+
 void abort_job(int exit_code) {
-  if (launched() > 1 && mpi::started()) mpi::abort(exit_code);
+  if (job_started()) mpi::abort(exit_code);
 }
 
 std::string mpi_version() {

@@ -39,6 +39,7 @@ class Communicator {
   void broadcast_(const Tensor& t, int root = 0) const;
   // Numbers on the host.
   int64_t sum(int64_t value) const;
+  int64_t max(int64_t value) const;
   int64_t broadcast(int64_t value, int root = 0) const;
   void barrier() const;
 
@@ -68,6 +69,8 @@ struct RowRange {
 };
 RowRange rows_of_rank(int64_t total, const Communicator& comm, const char* what);
 
+// Whether this is a rank of several that talk to each other already.
+bool job_started();
 // Ends the process after an error that the other ranks may not have met: in a job of several ranks
 // all of them end with this exit code, instead of waiting for this one. Does nothing in a job of
 // one process.

@@ -1,15 +1,18 @@
 // The command line of `mtcki`. The only file that includes CLI11, which is slow to compile.
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <exception>
 #include <new>
+#include <thread>
 
 #include "mtcki/build_info.h"
 #include "mtcki/cli/commands.h"
 #include "mtcki/console.h"
 #include "mtcki/run_log.h"
 #include "mtcki/workload.h"
+#include "tensor/comm.h"
 #include "tensor/error.h"
 #include "tensor/nearest_name.h"
 
@@ -371,21 +374,33 @@ int parse_and_run(int argc, char** argv) {
 
 }  // namespace mtcki::cli
 
+// Says why and ends the process; in a job of several ranks, all of them.
+static int fail(const std::string& text, int exit_code) {
+  std::string who;
+  if (mtcki::job_started()) {
+    if (const int rank = mtcki::communicator().rank(); rank > 0) {
+      // What all ranks met is said once, by the first, which ends the job meanwhile.
+      std::this_thread::sleep_for(std::chrono::seconds(1));
+      who = mtcki::str("rank ", rank, ": ");
+    }
+  }
+  mtcki::console::set_silent(false);
+  mtcki::console::line(mtcki::console::Level::error, who + text);
+  mtcki::abort_job(exit_code);
+  return exit_code;
+}
+
 int main(int argc, char** argv) {
-  using mtcki::console::Level;
   try {
     return mtcki::cli::parse_and_run(argc, argv);
   } catch (const mtcki::Stopped& s) {
-    mtcki::console::line(Level::info, "stopped; the same command continues");
+    mtcki::console::line(mtcki::console::Level::info, "stopped; the same command continues");
     return 128 + s.signal;
   } catch (const mtcki::Error& e) {
-    mtcki::console::line(Level::error, e.what());
-    return e.exit_code();
+    return fail(e.what(), e.exit_code());
   } catch (const std::bad_alloc&) {
-    mtcki::console::line(Level::error, "out of memory");
-    return 5;
+    return fail("out of memory", 5);
   } catch (const std::exception& e) {
-    mtcki::console::line(Level::error, std::string("internal: ") + e.what());
-    return 1;
+    return fail(std::string("internal: ") + e.what(), 1);
   }
 }

@@ -4,6 +4,7 @@
 #include <new>
 
 #include "mtcki/cli/commands.h"
+#include "mtcki/compute.h"
 #include "mtcki/config.h"
 #include "mtcki/console.h"
 #include "mtcki/dry_run.h"
@@ -12,6 +13,7 @@
 #include "mtcki/report.h"
 #include "mtcki/run_folder.h"
 #include "mtcki/run_log.h"
+#include "tensor/comm.h"
 #include "tensor/error.h"
 
 namespace mtcki::cli {
@@ -63,28 +65,42 @@ int run_command(const RunOptions& o) {
     std::fputs(config_reference().c_str(), stdout);
     return 0;
   }
-  const RunConfig config = resolve(o);
+  RunConfig config = resolve(o);
   if (o.print_config) {
     std::fputs(to_toml(config).c_str(), stdout);
     std::printf("\n# sha256 of what affects results: %s\n", config_sha256(config).c_str());
     return 0;
   }
+  const Communicator& job = communicator();  // starts MPI under mpirun
+  // One rank speaks for all, unless another one fails (main.cpp).
+  console::set_silent(!job.is_root());
+  config.device = device_of_rank(config.device);
   const Device device = apply({config.device, config.threads, config.precision, config.graph,
                                config.deterministic, config.autotune, o.compute.device_given});
   preflight(config);
   if (o.check) {
-    std::puts("configuration, files and models are fine");
+    if (job.is_root()) std::puts("configuration, files and models are fine");
     return 0;
   }
   console::info(banner(device, config.precision));
   install_signal_handlers();
   if (o.dry_run) {
+    if (job.size() > 1) throw UsageError("--dry-run: start it without mpirun");
     std::fputs(dry_run_table(dry_run(config)).c_str(), stdout);
     return 0;
   }
+  // Of several ranks, the first one holds the folder and keeps the log.
+  if (!job.is_root()) {
+    job.barrier();
+    RunLog silent;
+    execute(o, config, RunFolder::path_of(config), silent);
+    return 0;
+  }
   RunFolder folder(config, o.argv, o.fresh);
+  job.barrier();
   RunLog log(folder.path(), config.tensorboard);
   log.profile_stages(o.profile, device);
+  if (job.size() > 1) log.info(str("data-parallel over ", job.size(), " ranks"));
   const auto close_with = [&](const std::string& status, int code) {
     log.end_progress();
     folder.finish(status, code, log.warnings());

@@ -1,6 +1,6 @@
 #include "mtcki/losses/bn_statistics_loss.h"
 
-#include "autograd/functions.h"
+#include "autograd/parallel.h"
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/update.h"
 
@@ -34,9 +34,9 @@ Variable BnStatisticsLoss::layers(size_t m, const std::vector<Variable>& bn_inpu
     Layer& layer = layers[l];
     const bool blended = momentum_ > 0 && layer.ema_mean.defined();
     Tensor mean, var;
-    const Variable loss =
-        bn_statistics(bn_inputs.at(l), layer.running_mean, layer.running_var,
-                      blended ? momentum_ : 0.0, layer.ema_mean, layer.ema_var, &mean, &var);
+    const Variable loss = bn_statistics(bn_inputs.at(l), layer.running_mean, layer.running_var,
+                                        blended ? momentum_ : 0.0, layer.ema_mean, layer.ema_var,
+                                        &mean, &var, communicator());
     if (momentum_ > 0) {
       keep(layer.last_mean, mean);
       keep(layer.last_var, var);

@@ -1,6 +1,6 @@
 #include "mtcki/losses/image_prior.h"
 
-#include "autograd/functions.h"
+#include "autograd/parallel.h"
 
 namespace mtcki {
 
@@ -16,6 +16,10 @@ Variable total_variation(const Variable& x) {
   return add(add(right, below), add(down_left, down_right));
 }
 
-Variable image_norm(const Variable& x) { return norm(x); }
+Variable image_norm(const Variable& x) {
+  const Communicator& comm = communicator();
+  if (comm.size() == 1) return norm(x);
+  return norm(gather_over_ranks(reshape(norm(x), {1}), comm));
+}
 
 }  // namespace mtcki

@@ -58,6 +58,8 @@ TEST(Communicator, Broadcasts) {
   EXPECT_TRUE(close(t, Tensor::full({4}, last, DType::f32), 0));
   EXPECT_EQ(world().broadcast(world().rank() + 7, last), last + 7);
   EXPECT_EQ(world().sum(1), world().size());
+  EXPECT_EQ(world().max(-world().rank()), 0);
+  EXPECT_EQ(world().max(world().rank()), last);
   world().barrier();
 }
 
