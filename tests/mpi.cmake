@@ -26,7 +26,7 @@ function(mtcki_mpi_exit name code text)
 endfunction()
 
 file(GLOB mpi_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/mpi/*.cpp)
-list(FILTER mpi_sources EXCLUDE REGEX "/fail_on_rank\\.cpp$|_cuda\\.cpp$")
+list(FILTER mpi_sources EXCLUDE REGEX "/(fail_on_rank|compare_runs|device_cuda)\\.cpp$")
 add_executable(mpi_check ${mpi_sources})
 target_link_libraries(mpi_check PRIVATE mtcki::mtcki GTest::gtest)
 add_executable(fail_on_rank mpi/fail_on_rank.cpp)
@@ -36,6 +36,26 @@ set_target_properties(mpi_check fail_on_rank PROPERTIES RUNTIME_OUTPUT_DIRECTORY
 foreach(suite Communicator ParallelFunctions ParallelTraining)
   mtcki_mpi_test(${suite} $<TARGET_FILE:mpi_check> --gtest_filter=${suite}.*)
 endforeach()
+# On the emulated GPU: device memory goes through the host.
+add_executable(emulated_mpi_check mpi/main.cpp mpi/device_cuda.cpp)
+target_link_libraries(emulated_mpi_check PRIVATE mtcki::mtcki GTest::gtest)
+set_target_properties(emulated_mpi_check PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests
+                      MTCKI_EMULATED_CUDA ON)
+mtcki_mpi_test(emulated_gpu $<TARGET_FILE:emulated_mpi_check>)
+
+# The program: a whole run on two ranks against one process, and stopped and continued by one process.
+add_executable(compare_runs mpi/compare_runs.cpp)
+target_link_libraries(compare_runs PRIVATE mtcki::mtcki)
+set_target_properties(compare_runs PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+add_test(NAME mpi.program
+         COMMAND ${CMAKE_COMMAND} "-DMPIRUN=${mtcki_mpirun}" -DMTCKI=$<TARGET_FILE:mtcki_cli>
+                 -DCOMPARE=$<TARGET_FILE:compare_runs> -DOUT=${CMAKE_BINARY_DIR}/tests/mpi-runs
+                 -DCONFIG=${CMAKE_CURRENT_SOURCE_DIR}/mpi/tiny.toml
+                 -P ${CMAKE_CURRENT_SOURCE_DIR}/mpi/program.cmake)
+mtcki_mpi_exit(batch_not_divisible 2 "train.batch_size is 33" $<TARGET_FILE:mtcki_cli> train
+               ${CMAKE_CURRENT_SOURCE_DIR}/mpi/tiny.toml train.batch_size=33 device=cpu)
+set_property(GLOBAL APPEND PROPERTY mtcki_mpi_tests mpi.program)
+
 foreach(rank 0 1)
   mtcki_mpi_exit(error_on_rank_${rank} 3 "the file is damaged" $<TARGET_FILE:fail_on_rank> ${rank})
 endforeach()
