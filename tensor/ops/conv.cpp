@@ -258,20 +258,25 @@ void channel_sums(const ChannelView& v, const T* g, T* out) {
   });
 }
 
+// y is f32, f64 or bf16; bias f64 beside f64, else f32.
+template <class T, class Bias>
 void add_channel_bias(const Tensor& y, const Tensor& bias) {
   const ChannelView v = channel_view(y.shape(), y.layout());
-  MTCKI_DISPATCH_FLOAT(y.dtype(), "conv_transpose2d", T, {
-    T* out = y.data<T>();
-    const T* b = bias.data<T>();
-    parallel_for(v.outer * v.blocks, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t ok = begin; ok < end; ++ok) {
-        const T* add = b + ok % v.blocks * v.block;
-        T* row = out + ok * v.inner * v.block;
-        for (int64_t i = 0; i < v.inner; ++i)
-          for (int64_t c = 0; c < v.block; ++c) row[i * v.block + c] += add[c];
-      }
-    });
+  T* out = y.data<T>();
+  const Bias* b = bias.data<Bias>();
+  parallel_for(v.outer * v.blocks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t ok = begin; ok < end; ++ok) {
+      const Bias* add = b + ok % v.blocks * v.block;
+      T* row = out + ok * v.inner * v.block;
+      for (int64_t i = 0; i < v.inner; ++i)
+        for (int64_t c = 0; c < v.block; ++c)
+          row[i * v.block + c] = T(static_cast<Bias>(row[i * v.block + c]) + add[c]);
+    }
   });
+}
+void add_channel_bias(const Tensor& y, const Tensor& bias) {
+  if (is_bf16(y)) return add_channel_bias<bfloat16, float>(y, bias);
+  MTCKI_DISPATCH_FLOAT(y.dtype(), "conv_transpose2d", T, { add_channel_bias<T, T>(y, bias); });
 }
 
 }  // namespace
