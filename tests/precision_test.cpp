@@ -151,7 +151,7 @@ TEST(Bf16Training, LossFallsOnAFixedBatch) {
   const Variable x(values({16, 3, 32, 32}, 1));
   const Tensor y = labels(16);
   double first = 0, last = 0;
-  for (int step = 0; step < 10; ++step) {
+  for (int step = 0; step < 20; ++step) {
     m->zero_grad();
     const Variable loss = cross_entropy((*m)(x), y);
     loss.backward();

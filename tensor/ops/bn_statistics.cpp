@@ -53,13 +53,12 @@ BnStatistics bn_statistics(const Tensor& x, const Tensor& running_mean, const Te
   for (const Tensor* t : compared) narrow &= t->dtype() == DType::f32;
   for (Tensor* t : compared) *t = t->to(narrow ? DType::f32 : DType::f64);
 
-  const Tensor in = widen(x);
   const Shape shape{x.size(1)};
   const auto channels = [&](DType dtype) { return Tensor::empty(shape, dtype, x.device()); };
-  ProfileScope scope(op, 4.0 * static_cast<double>(x.numel()), bytes_of(in));
+  ProfileScope scope(op, 4.0 * static_cast<double>(x.numel()), bytes_of(x));
   a.mean = channels(DType::f64);
   a.var = channels(DType::f64);
-  MTCKI_ON_DEVICE(x, moments, in, a.mean, a.var);
+  MTCKI_ON_DEVICE(x, moments, x, a.mean, a.var);
   a.count = static_cast<double>(x.numel()) / static_cast<double>(x.size(1));
   const DType dtype = channel_dtype(x);
   const BnStatistics out{Tensor::empty({}, dtype, x.device()), channels(dtype), channels(dtype),
@@ -78,12 +77,11 @@ Tensor bn_statistics_grad(const Tensor& g, const Tensor& x, const Tensor& scale,
     OpError(op).operand("g", g).operand("input", x).device("operands on two devices");
   check_channels(op, x, "scale", scale);
   check_channels(op, x, "shift", shift);
-  const Tensor in = widen(x);
   const DType dtype = channel_dtype(x);
-  Tensor gx = Tensor::empty_like(in);
-  ProfileScope scope(op, 2.0 * static_cast<double>(x.numel()), bytes_of(in, gx));
-  MTCKI_ON_DEVICE(x, channel_affine, in, scale.to(dtype), shift.to(dtype), g.to(dtype), gx);
-  return gx.to(x.dtype());
+  Tensor gx = Tensor::empty_like(x);
+  ProfileScope scope(op, 2.0 * static_cast<double>(x.numel()), bytes_of(x, gx));
+  MTCKI_ON_DEVICE(x, channel_affine, x, scale.to(dtype), shift.to(dtype), g.to(dtype), gx);
+  return gx;
 }
 
 }  // namespace mtcki

@@ -11,8 +11,10 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
+#include "tensor/dtype.h"
 #include "tensor/layout.h"
 #include "tensor/parallel.h"
 
@@ -41,6 +43,14 @@ struct SimdIndex<double> {
   using Vec __attribute__((vector_size(2 * kChannelBlock))) = int32_t;
 };
 
+// What a kernel computes in when its tensors hold S: bf16 is converted in registers.
+template <class S>
+using Computed = std::conditional_t<std::is_same_v<S, bfloat16>, float, S>;
+struct Bf16Vector {  // as many lanes as a vector of floats
+  using Half __attribute__((vector_size(2 * kChannelBlock))) = uint16_t;
+  using Full __attribute__((vector_size(4 * kChannelBlock))) = uint32_t;
+};
+
 // Loads and stores V (a vector or a scalar) without alignment.
 template <class V, class T>
 [[gnu::always_inline]] inline V load(const T* p) {
@@ -48,9 +58,32 @@ template <class V, class T>
   std::memcpy(&v, p, sizeof(V));
   return v;
 }
+template <class V>
+[[gnu::always_inline]] inline V load(const bfloat16* p) {
+  if constexpr (std::is_same_v<V, float>) {
+    return *p;
+  } else {
+    Bf16Vector::Half half;
+    std::memcpy(&half, p, sizeof half);
+    return reinterpret_cast<V>(__builtin_convertvector(half, Bf16Vector::Full) << 16);
+  }
+}
 template <class V, class T>
 [[gnu::always_inline]] inline void store(T* p, const V& v) {
   std::memcpy(p, &v, sizeof(V));
+}
+// Rounds as bfloat16(float): to nearest even, a NaN stays one.
+template <class V>
+[[gnu::always_inline]] inline void store(bfloat16* p, const V& v) {
+  if constexpr (std::is_same_v<V, float>) {
+    *p = bfloat16(v);
+  } else {
+    const auto u = reinterpret_cast<Bf16Vector::Full>(v);
+    const Bf16Vector::Full rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+    const Bf16Vector::Full bits = v == v ? rounded : (u >> 16) | 0x40u;
+    const auto half = __builtin_convertvector(bits, Bf16Vector::Half);
+    std::memcpy(static_cast<void*>(p), &half, sizeof half);
+  }
 }
 template <class V, class T>
 [[gnu::always_inline]] inline V splat(T value) {
@@ -83,6 +116,26 @@ void for_channels(const ChannelView& v, const ChannelParams<T, P>& params, const
   constexpr int64_t W = Simd<T>::width;
   const int64_t segment = v.inner * v.block;
   if (v.outer * v.blocks * segment == 0) return;
+  if (v.blocks == 1 && v.inner == 1) {  // rows of all channels: parameters stay for a few rows
+    const int64_t rows = std::clamp<int64_t>((1 << 12) / v.block, 1, 64);
+    const int64_t groups = (v.outer + rows - 1) / rows;
+    parallel_for(groups, std::max<int64_t>(1, (1 << 14) / (rows * v.block)),
+                 [&](int64_t begin, int64_t end) {
+                   for (int64_t g = begin; g < end; ++g) {
+                     const int64_t first = g * rows, last = std::min(v.outer, first + rows);
+                     int64_t b = 0;
+                     for (; b + W <= v.block; b += W) {
+                       const auto p = params.template of<Vec>(b);
+                       for (int64_t r = first; r < last; ++r) body(Vec{}, r * v.block + b, p);
+                     }
+                     for (; b < v.block; ++b) {
+                       const auto p = params.template of<T>(b);
+                       for (int64_t r = first; r < last; ++r) body(T{}, r * v.block + b, p);
+                     }
+                   }
+                 });
+    return;
+  }
   const int64_t grain = std::max<int64_t>(1, (1 << 14) / segment);
   parallel_for(v.outer * v.blocks, grain, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {

@@ -40,7 +40,7 @@ Operands prepare(const char* name, const Tensor& a_in, const Tensor& b_in) {
   if (!a_in.defined() || !b_in.defined())
     OpError(name).operand("a", a_in).operand("b", b_in).argument("an operand is undefined");
   check_same_dtype_device(name, "a", a_in, "b", b_in);
-  Operands o{widen(a_in), widen(b_in), {}, Layout::plain, {}};
+  Operands o{a_in, b_in, {}, Layout::plain, {}};
   const Shape &sa = a_in.shape(), &sb = b_in.shape();
   using Kind = BinaryPlan::Kind;
   if (sa == sb) {
@@ -49,6 +49,8 @@ Operands prepare(const char* name, const Tensor& a_in, const Tensor& b_in) {
     o.b = o.b.to(o.layout);
     return o;
   }
+  o.a = widen(a_in);
+  o.b = widen(b_in);
   o.shape = broadcast_shapes(name, sa, sb);
   if (o.shape == sa && b_in.numel() == 1) {
     o.plan.kind = Kind::b_scalar;
@@ -193,12 +195,11 @@ void add_(const Tensor& dst, const Tensor& src, double alpha) {
   check_floating("add_", "src", src);
   check_same_shape("add_", "dst", dst, "src", src);
   check_same_dtype_device("add_", "dst", dst, "src", src);
-  const Tensor addend = widen(src.to(dst.layout()));
+  const Tensor addend = src.to(dst.layout());
   ProfileScope scope("add_", 2.0 * static_cast<double>(dst.numel()),
                      2 * bytes_of(dst) + bytes_of(src));
-  const Tensor sum = widen(dst);
-  if (dst.numel() > 0) MTCKI_ON_DEVICE(dst, axpy, sum, addend, alpha);
-  sum.shares_memory(dst) ? dst.bump_version() : Tensor(dst).copy_(sum);  // moves the version
+  if (dst.numel() > 0) MTCKI_ON_DEVICE(dst, axpy, dst, addend, alpha);
+  dst.bump_version();
 }
 
 void mul_(const Tensor& dst, double s) {

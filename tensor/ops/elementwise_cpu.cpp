@@ -1,5 +1,6 @@
 #include <atomic>
 #include <cmath>
+#include <type_traits>
 
 #include "tensor/ops/elementwise_kernels.h"
 #include "tensor/ops/functors.h"
@@ -130,12 +131,51 @@ bool finite_range(const T* p, int64_t n) {
   return finite.load();
 }
 
+// T: float, double, bfloat16; bf16 sums in f32 and rounds once.
 template <class T>
-void axpy(T a, const T* src, T* dst, int64_t n) {
+void axpy(double alpha, const T* src, T* dst, int64_t n) {
+  using C = std::conditional_t<std::is_same_v<T, bfloat16>, float, T>;
+  const C a = static_cast<C>(alpha);
   parallel_for(n, kGrain, [&](int64_t begin, int64_t end) {
 #pragma omp simd
-    for (int64_t i = begin; i < end; ++i) dst[i] += a * src[i];
+    for (int64_t i = begin; i < end; ++i)
+      dst[i] = T(static_cast<C>(dst[i]) + a * static_cast<C>(src[i]));
   });
+}
+
+// bf16 operands of one shape, f in f32: no f32 copies of them.
+template <class F>
+void zip_bf16(const Tensor& ta, const Tensor& tb, const Tensor& ty, const F& f) {
+  const bfloat16 *a = ta.data<bfloat16>(), *b = tb.data<bfloat16>();
+  bfloat16* y = ty.data<bfloat16>();
+  parallel_for(ty.numel(), kGrain, [&](int64_t begin, int64_t end) {
+#pragma omp simd
+    for (int64_t i = begin; i < end; ++i)
+      y[i] = bfloat16(f(static_cast<float>(a[i]), static_cast<float>(b[i])));
+  });
+}
+
+void binary_bf16(BinaryOp op, const Tensor& a, const Tensor& b, const Tensor& y, float p) {
+  switch (op) {
+    case BinaryOp::add:
+      return zip_bf16(a, b, y, AddFn<float>{});
+    case BinaryOp::sub:
+      return zip_bf16(a, b, y, SubFn<float>{});
+    case BinaryOp::mul:
+      return zip_bf16(a, b, y, MulFn<float>{});
+    case BinaryOp::div:
+      return zip_bf16(a, b, y, DivFn<float>{});
+    case BinaryOp::maximum:
+      return zip_bf16(a, b, y, MaximumFn<float>{});
+    case BinaryOp::relu_grad:
+      return zip_bf16(a, b, y, ReluGradFn<float>{});
+    case BinaryOp::leaky_relu_grad:
+      return zip_bf16(a, b, y, LeakyReluGradFn<float>{p});
+    case BinaryOp::sigmoid_grad:
+      return zip_bf16(a, b, y, SigmoidGradFn<float>{});
+    case BinaryOp::tanh_grad:
+      return zip_bf16(a, b, y, TanhGradFn<float>{});
+  }
 }
 
 }  // namespace
@@ -179,6 +219,7 @@ void unary_cpu(UnaryOp op, const Tensor& x, const Tensor& y, double p_in, double
 
 void binary_cpu(BinaryOp op, const Tensor& a, const Tensor& b, const Tensor& y,
                 const BinaryPlan& plan, double p_in) {
+  if (a.dtype() == DType::bf16) return binary_bf16(op, a, b, y, static_cast<float>(p_in));
   MTCKI_DISPATCH_FLOAT(a.dtype(), "elementwise", T, {
     const T p = static_cast<T>(p_in);
     switch (op) {
@@ -244,8 +285,10 @@ bool allclose_cpu(const Tensor& a, const Tensor& b, double rtol, double atol) {
 }
 
 void axpy_cpu(const Tensor& dst, const Tensor& src, double alpha) {
+  if (dst.dtype() == DType::bf16)
+    return axpy(alpha, src.data<bfloat16>(), dst.data<bfloat16>(), dst.numel());
   MTCKI_DISPATCH_FLOAT(dst.dtype(), "add_", T,
-                       { axpy(static_cast<T>(alpha), src.data<T>(), dst.data<T>(), dst.numel()); });
+                       { axpy(alpha, src.data<T>(), dst.data<T>(), dst.numel()); });
 }
 
 void scale_cpu(const Tensor& dst, double s) {

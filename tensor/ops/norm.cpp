@@ -7,17 +7,16 @@ namespace mtcki {
 
 namespace {
 
-// x and everything of its shape in x's layout and in a computable dtype; [C] operands in f32 for
-// bf16, whose statistics and parameters it would spoil, else in x's dtype.
+// x and everything of its shape in x's layout and dtype; [C] operands in f32 for bf16, whose
+// statistics and parameters it would spoil, else in x's dtype.
 class Checks {
  public:
   Checks(const char* op, const char* lead_name, const Tensor& lead) : op_(op), lead_(lead) {
     check_floating(op, lead_name, lead);
     if (lead.rank() != 4 && lead.rank() != 2)
       OpError(op).operand(lead_name, lead).shape(lead_name, " needs shape [N,C,H,W] or [N,C]");
-    wide_ = widen(lead);
   }
-  const Tensor& lead() const { return wide_; }
+  const Tensor& lead() const { return lead_; }
   DType channel_dtype() const { return is_bf16(lead_) ? DType::f32 : lead_.dtype(); }
 
   Tensor like(const char* name, const Tensor& t) const {
@@ -25,7 +24,7 @@ class Checks {
     if (t.shape() != lead_.shape())
       OpError(op_).operand("input", lead_).operand(name, t).shape(name, " needs the input's shape");
     check_same_dtype_device(op_, "input", lead_, name, t);
-    return widen(t.to(lead_.layout()));
+    return t.to(lead_.layout());
   }
   Tensor channels(const char* name, const Tensor& t, bool needed) const {
     if (!t.defined() && !needed) return t;
@@ -50,7 +49,7 @@ class Checks {
 
  private:
   const char* op_;
-  Tensor lead_, wide_;
+  Tensor lead_;
 };
 
 double count_of(const Tensor& x) { return static_cast<double>(x.numel()); }
@@ -102,8 +101,6 @@ BatchNormGrads batch_norm_grad(const char* op, bool train, const Tensor& gy, con
       (reduces && (want_x || want_residual) ? 2 : 1) * reads + bytes_of(out.x, out.residual));
   MTCKI_ON_DEVICE(like, batch_norm_grad, g, a, mask, train, out.x, out.weight, out.bias,
                   masked ? out.residual : Tensor());
-  out.x = narrow_to(out.x, lead.dtype());
-  out.residual = narrow_to(out.residual, lead.dtype());
   if (weight.defined()) out.weight = narrow_to(out.weight, weight.dtype());
   if (bias.defined()) out.bias = narrow_to(out.bias, bias.dtype());
   return out;
@@ -139,7 +136,6 @@ BatchNormTrain batch_norm_train(const Tensor& x, const Tensor& weight, const Ten
   MTCKI_ON_DEVICE(x, batch_norm_train, a, out.y, out.mean, out.invstd, rm, rv, momentum);
   write_back(running_mean, rm);
   write_back(running_var, rv);
-  out.y = out.y.to(x.dtype());
   return out;
 }
 
@@ -168,7 +164,7 @@ Tensor batch_norm_eval(const Tensor& x, const Tensor& weight, const Tensor& bias
   Tensor y = Tensor::empty_like(a.x);
   ProfileScope scope(op, 4.0 * count_of(x), bytes_of(a.x, a.residual, y));
   MTCKI_ON_DEVICE(x, batch_norm_eval, a, y);
-  return y.to(x.dtype());
+  return y;
 }
 
 BatchNormGrads batch_norm_eval_grad(const Tensor& gy, const Tensor& x, const Tensor& weight,

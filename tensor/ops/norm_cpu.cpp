@@ -22,6 +22,14 @@ ChannelParams<T, 3> params(const std::vector<T>& a, const std::vector<T>& b,
   return {{a.data(), b.data(), c.data()}};
 }
 
+// f(S{}) with the type that an activation is stored in. Everything of shape [C] and all arithmetic
+// is Computed<S>.
+template <class F>
+void with_storage(DType dtype, const char* op, const F& f) {
+  if (dtype == DType::bf16) return f(bfloat16{});
+  MTCKI_DISPATCH_FLOAT(dtype, op, T, { f(T{}); });
+}
+
 ChannelView view_of(const Tensor& x) { return channel_view(x.shape(), x.layout()); }
 
 // Mean and biased variance per channel.
@@ -31,9 +39,10 @@ struct Moments {
 
 // Sums of x-K and (x-K)^2 with K near the mean, so that the variance of data with a large mean
 // keeps its digits. K: the channel's mean over the first image (or the first rows).
-template <class T>
+template <class S>
 Moments moments(const Tensor& x) {
-  const T* p = x.data<T>();
+  using T = Computed<S>;
+  const S* p = x.data<S>();
   const ChannelView v = view_of(x);
   const size_t channels = static_cast<size_t>(v.channels());
   ChannelView head = v;
@@ -82,11 +91,11 @@ void with_bool(bool value, const F& f) {
 }
 
 // y = act((x - mean)*scale + bias + residual)
-template <class T>
+template <class S, class T>
 void apply(const Tensor& tx, const ChannelParams<T, 3>& p, Activation act, const Tensor& residual,
            const Tensor& ty) {
-  const T *x = tx.data<T>(), *r = ptr<T>(residual);
-  T* y = ty.data<T>();
+  const S *x = tx.data<S>(), *r = ptr<S>(residual);
+  S* y = ty.data<S>();
   const T slope = static_cast<T>(act.slope);
   with_act(act.kind, [&](auto kind) {
     with_bool(r != nullptr, [&](auto has_residual) {
@@ -105,8 +114,8 @@ struct Affine {
   std::vector<T> mean, scale, bias, invstd;
 };
 // mean and invstd are double or T arrays.
-template <class T, class M, class S>
-Affine<T> affine_of(const BatchNormArgs& a, size_t channels, const M& mean, const S& invstd) {
+template <class T, class M, class V>
+Affine<T> affine_of(const BatchNormArgs& a, size_t channels, const M& mean, const V& invstd) {
   Affine<T> out{std::vector<T>(channels), std::vector<T>(channels), std::vector<T>(channels),
                 std::vector<T>(channels)};
   const T *w = ptr<T>(a.weight), *b = ptr<T>(a.bias);
@@ -126,11 +135,12 @@ std::vector<double> invstd_of(const T* var, size_t channels, double eps) {
   return out;
 }
 
-template <class T>
+template <class S>
 void train_forward(const BatchNormArgs& a, const Tensor& y, const Tensor& mean,
                    const Tensor& invstd, const Tensor& running_mean, const Tensor& running_var,
                    double momentum) {
-  const Moments m = moments<T>(a.x);
+  using T = Computed<S>;
+  const Moments m = moments<S>(a.x);
   const size_t channels = m.mean.size();
   const auto inv = invstd_of(m.var.data(), channels, a.eps);
   const Affine<T> f = affine_of<T>(a, channels, m.mean, inv);
@@ -146,13 +156,13 @@ void train_forward(const BatchNormArgs& a, const Tensor& y, const Tensor& mean,
     if (rm) move(rm[c], m.mean[c]);
     if (rv) move(rv[c], m.var[c] * n / (n - 1));
   }
-  apply(a.x, params(f.mean, f.scale, f.bias), a.act, a.residual, y);
+  apply<S>(a.x, params(f.mean, f.scale, f.bias), a.act, a.residual, y);
 }
 
 // The gradient at the normalisation's output, gy*act'(.), for V elements at offset `at`.
-template <Act A, bool FromY, class V, class T, class Q>
-[[gnu::always_inline]] inline V masked(const T* gy, const T* x, const T* y, int64_t at, const Q& q,
-                                       T slope) {
+template <Act A, bool FromY, class V, class S, class Q>
+[[gnu::always_inline]] inline V masked(const S* gy, const S* x, const S* y, int64_t at, const Q& q,
+                                       Computed<S> slope) {
   const V g = load<V>(gy + at);
   if constexpr (A == Act::none) return g;
   const V s = splat<V>(slope);
@@ -160,12 +170,13 @@ template <Act A, bool FromY, class V, class T, class Q>
   return activate_grad<A>(g, bn_affine(load<V>(x + at), q[0], q[1], q[2]), s);
 }
 
-template <class T, Act A, bool FromY>
+template <class S, Act A, bool FromY>
 void grad(const Tensor& tgy, const BatchNormArgs& a, const Tensor& ty, bool train,
           const Tensor& tgx, const Tensor& gweight, const Tensor& gbias, const Tensor& tgr) {
+  using T = Computed<S>;
   const ChannelView v = view_of(tgy);
   const size_t channels = static_cast<size_t>(v.channels());
-  const T *gy = tgy.data<T>(), *x = ptr<T>(a.x), *y = ptr<T>(ty);
+  const S *gy = tgy.data<S>(), *x = ptr<S>(a.x), *y = ptr<S>(ty);
   const T slope = static_cast<T>(a.act.slope);
   const T* mean = a.mean.data<T>();
   const T* spread = a.var_or_invstd.data<T>();
@@ -193,8 +204,8 @@ void grad(const Tensor& tgy, const BatchNormArgs& a, const Tensor& ty, bool trai
       }
     }
   }
-  T* gx = tgx.defined() ? tgx.data<T>() : nullptr;
-  T* gr = tgr.defined() ? tgr.data<T>() : nullptr;
+  S* gx = tgx.defined() ? tgx.data<S>() : nullptr;
+  S* gr = tgr.defined() ? tgr.data<S>() : nullptr;
   if (!gx && !gr) return;
   const ChannelParams<T, 6> p{
       {f.mean.data(), f.scale.data(), f.bias.data(), gscale.data(), xscale.data(), shift.data()}};
@@ -214,9 +225,10 @@ void grad(const Tensor& tgy, const BatchNormArgs& a, const Tensor& ty, bool trai
   });
 }
 
-template <class T>
+template <class S>
 void affine_kernel(const Tensor& tx, const Tensor& ta, const Tensor& tb, double factor,
                    const Tensor& out) {
+  using T = Computed<S>;
   const auto scaled = [factor](const Tensor& t) {
     std::vector<T> v(static_cast<size_t>(t.numel()));
     for (size_t c = 0; c < v.size(); ++c)
@@ -224,8 +236,8 @@ void affine_kernel(const Tensor& tx, const Tensor& ta, const Tensor& tb, double 
     return v;
   };
   const std::vector<T> a = scaled(ta), b = scaled(tb);
-  const T* x = tx.data<T>();
-  T* y = out.data<T>();
+  const S* x = tx.data<S>();
+  S* y = out.data<S>();
   for_channels(view_of(tx), ChannelParams<T, 2>{{a.data(), b.data()}},
                [=](auto z, int64_t at, const auto& q) {
                  store(y + at, q[0] * load<decltype(z)>(x + at) + q[1]);
@@ -235,37 +247,39 @@ void affine_kernel(const Tensor& tx, const Tensor& ta, const Tensor& tb, double 
 }  // namespace
 
 void moments_cpu(const Tensor& x, const Tensor& mean, const Tensor& var) {
-  MTCKI_DISPATCH_FLOAT(x.dtype(), "channel_moments", T, {
-    const Moments m = moments<T>(x);
+  with_storage(x.dtype(), "channel_moments", [&](auto z) {
+    const Moments m = moments<decltype(z)>(x);
     std::copy(m.mean.begin(), m.mean.end(), mean.data<double>());
     std::copy(m.var.begin(), m.var.end(), var.data<double>());
   });
 }
 
 void batch_norm_eval_cpu(const BatchNormArgs& a, const Tensor& y) {
-  MTCKI_DISPATCH_FLOAT(a.x.dtype(), "batch_norm_eval", T, {
+  with_storage(a.x.dtype(), "batch_norm_eval", [&](auto z) {
+    using S = decltype(z);
+    using T = Computed<S>;
     const size_t channels = static_cast<size_t>(a.x.size(1));
     const auto inv = invstd_of(a.var_or_invstd.data<T>(), channels, a.eps);
     const Affine<T> f = affine_of<T>(a, channels, a.mean.data<T>(), inv);
-    apply(a.x, params(f.mean, f.scale, f.bias), a.act, a.residual, y);
+    apply<S>(a.x, params(f.mean, f.scale, f.bias), a.act, a.residual, y);
   });
 }
 
 void batch_norm_train_cpu(const BatchNormArgs& a, const Tensor& y, const Tensor& mean,
                           const Tensor& invstd, const Tensor& running_mean,
                           const Tensor& running_var, double momentum) {
-  MTCKI_DISPATCH_FLOAT(a.x.dtype(), "batch_norm_train", T, {
-    train_forward<T>(a, y, mean, invstd, running_mean, running_var, momentum);
+  with_storage(a.x.dtype(), "batch_norm_train", [&](auto z) {
+    train_forward<decltype(z)>(a, y, mean, invstd, running_mean, running_var, momentum);
   });
 }
 
 void batch_norm_grad_cpu(const Tensor& gy, const BatchNormArgs& a, const Tensor& y, bool train,
                          const Tensor& gx, const Tensor& gweight, const Tensor& gbias,
                          const Tensor& gresidual) {
-  MTCKI_DISPATCH_FLOAT(gy.dtype(), "batch_norm_grad", T, {
+  with_storage(gy.dtype(), "batch_norm_grad", [&](auto z) {
     with_act(a.act.kind, [&](auto kind) {
       with_bool(y.defined(), [&](auto from_y) {
-        grad<T, kind(), from_y()>(gy, a, y, train, gx, gweight, gbias, gresidual);
+        grad<decltype(z), kind(), from_y()>(gy, a, y, train, gx, gweight, gbias, gresidual);
       });
     });
   });
@@ -273,8 +287,8 @@ void batch_norm_grad_cpu(const Tensor& gy, const BatchNormArgs& a, const Tensor&
 
 void channel_affine_cpu(const Tensor& x, const Tensor& a, const Tensor& b, const Tensor& factor,
                         const Tensor& out) {
-  MTCKI_DISPATCH_FLOAT(x.dtype(), "channel_affine", T,
-                       { affine_kernel<T>(x, a, b, factor.item(), out); });
+  with_storage(x.dtype(), "channel_affine",
+               [&](auto z) { affine_kernel<decltype(z)>(x, a, b, factor.item(), out); });
 }
 
 }  // namespace mtcki
