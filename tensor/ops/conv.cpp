@@ -337,11 +337,9 @@ Tensor conv_transpose2d(const Tensor& x, const Tensor& w, const Tensor& bias,
   const ConvProblem d = transposed_problem(ops, x.shape(), w.shape(), o);
   check_bias(ops, bias, d.c);
   ProfileScope scope("conv_transpose2d", d.flops(), cost_bytes(d, x));
-  Tensor y = run_grad_input(scope, d, x, w, o);
-  if (bias.defined() && y.numel() > 0) {
-    y = widen(y);  // bf16 kernels of the CPU give bf16
+  const Tensor y = run_grad_input(scope, d, x, w, o);
+  if (bias.defined() && y.numel() > 0)
     y.device().is_cuda() ? conv_cuda::add_bias(y, bias) : add_channel_bias(y, widen(bias));
-  }
   return y.to(x.dtype());
 }
 
