@@ -264,6 +264,24 @@ TEST(Synthesis, ContrastModesAndFeatures) {
     }
 }
 
+TEST(Synthesis, StepsInBf16) {
+  for (const std::string features : {"stage", "bn"}) {
+    SynthesisConfig c = tiny();
+    c.cr_features = features;
+    Synthesizer::Options o = options();
+    o.compute.precision = nn::Precision::bf16;
+    Team t = team({"resnet8", "vgg8_w0.5"}, {1, 2});
+    t.teachers.set_precision(nn::Precision::bf16);
+    Synthesizer s(t.teachers, c, o);
+    for (int batch = 0; batch < 2; ++batch) {  // the second with a bank
+      while (!s.batch_done())
+        for (const auto& [name, value] : s.step()) EXPECT_TRUE(std::isfinite(value)) << name;
+      const Synthesizer::Batch made = s.finish();
+      for (const Tensor& phi : made.phi_local) EXPECT_EQ(phi.dtype(), DType::f32) << features;
+    }
+  }
+}
+
 TEST(Synthesis, RandomTeachersWithTheirContrast) {
   SynthesisConfig c = tiny();
   c.cr_mode = "each";

@@ -81,7 +81,9 @@ Variable HistoryContrast::features(size_t m, const Teacher::View& view) const {
   std::vector<Variable> pooled;
   for (const Variable& x : stage_ ? view.stage_inputs : view.bn_inputs)
     pooled.push_back(global_avg_pool(x));
-  const Variable phi = pooled.size() == 1 ? pooled[0] : cat(pooled, 1);
+  Variable phi = pooled.size() == 1 ? pooled[0] : cat(pooled, 1);
+  // Heads, bank and loss are f32 in every precision.
+  if (phi.data().dtype() == DType::bf16) phi = cast(phi, DType::f32);
   return mode_ == "cat" ? mul(phi, 1.0 / std::sqrt(static_cast<double>(dims_.at(m)))) : phi;
 }
 
