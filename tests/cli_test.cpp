@@ -174,7 +174,9 @@ TEST_F(CliTest, BadConfigurationsAreRefusedBeforeAnythingIsWritten) {
           "no folder");
   refused({"run", good, "teachers.0.weights=" + (dir_ / "w.pth").string()}, 3, "no such file");
   refused({"run", good, "teachers.0.mean=[0.5]", "teachers.0.std=[0.5]"}, 2, "3 channels");
-  if (!cuda::availability().usable) refused({"run", good, "--device", "cuda"}, 2, "CUDA");
+  if (const cuda::Availability& gpu = cuda::availability(); !gpu.usable)
+    refused({"run", good, "--device", "cuda"}, 2,
+            "--device cuda: " + gpu.why + "; use --device cpu");
   refused({"run", good, "--device", "tpu"}, 2, "tpu");
   refused({"run", good, "--precision", "fp8"}, 2, "fp8");
   refused({"run", good, "graph=perhaps"}, 2, "none of auto");
@@ -195,8 +197,8 @@ TEST_F(CliTest, PrintsTheResolvedConfigurationWhichReadsBack) {
   EXPECT_THAT(run({"run", "--help-config"}).out, HasSubstr("`synthesis.g_steps`"));
   const Outcome flags = run({"run", config(), "--precision", "bf16", "--graph", "off",
                              "--no-deterministic", "--autotune", "--print-config"});
-  for (const char* line : {"precision = \"bf16\"", "graph = \"off\"", "deterministic = false",
-                           "autotune = true"})
+  for (const char* line :
+       {"precision = \"bf16\"", "graph = \"off\"", "deterministic = false", "autotune = true"})
     EXPECT_THAT(flags.out, HasSubstr(line));
 }
 
