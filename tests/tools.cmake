@@ -26,6 +26,15 @@ mtcki_golden_fault(no_safetensors 3 "tools.cmake" ${CMAKE_CURRENT_SOURCE_DIR}/to
 mtcki_golden_fault(missing_file 3 "absent.safetensors" ${golden_dir}/absent.safetensors)
 mtcki_golden_fault(no_file 2 "usage")
 
+# device_properties: the description of a GPU that cuDNN can be asked about without it.
+if(MTCKI_WITH_CUDA)
+  add_executable(device_properties device_properties.cpp)
+  target_link_libraries(device_properties PRIVATE mtcki::tensor mtcki_cuda::cudnn)
+  set_target_properties(device_properties PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  add_test(NAME device_properties_of_a_description
+           COMMAND device_properties ${CMAKE_BINARY_DIR}/tests/h200.json ${CMAKE_CURRENT_SOURCE_DIR}/data/devices/h200.json)
+endif()
+
 # Fuzz targets of the file parsers (clang only).
 if(MTCKI_BUILD_FUZZERS)
   add_subdirectory(fuzz)
