@@ -6,13 +6,15 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <exception>
 
 namespace mtcki {
 
 void set_num_threads(int threads);  // 0: all cores that this process may use
 int num_threads();
 
-// f(begin, end) on disjoint chunks that cover [0, n); chunks are no smaller than `grain`.
+// f(begin, end) on disjoint chunks that cover [0, n); chunks are no smaller than `grain`. What a
+// chunk throws (scratch memory that is refused) reaches the caller when all have ended.
 template <class F>
 void parallel_for(int64_t n, int64_t grain, const F& f) {
   if (n <= 0) return;
@@ -21,12 +23,19 @@ void parallel_for(int64_t n, int64_t grain, const F& f) {
     f(int64_t{0}, n);
     return;
   }
+  std::exception_ptr error;
 #pragma omp parallel num_threads(static_cast<int>(most))
   {
     const int64_t t = omp_get_thread_num(), count = omp_get_num_threads();
     const int64_t begin = n * t / count, end = n * (t + 1) / count;
-    if (begin < end) f(begin, end);
+    try {
+      if (begin < end) f(begin, end);
+    } catch (...) {
+#pragma omp critical(mtcki_parallel_for_error)
+      error = std::current_exception();
+    }
   }
+  if (error) std::rethrow_exception(error);
 }
 
 }  // namespace mtcki

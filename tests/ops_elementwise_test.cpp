@@ -366,5 +366,16 @@ TEST(Threads, ResultsDoNotDependOnTheirNumber) {
   set_num_threads(threads);
 }
 
+TEST(ParallelFor, WhatAChunkThrowsReachesTheCaller) {
+  const int threads = num_threads();
+  set_num_threads(2);
+  EXPECT_THROW(parallel_for(100, 1,
+                            [](int64_t begin, int64_t) {
+                              if (begin > 0) throw DataError("the second chunk");
+                            }),
+               DataError);
+  set_num_threads(threads);
+}
+
 }  // namespace
 }  // namespace mtcki
