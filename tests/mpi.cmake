@@ -33,7 +33,7 @@ add_executable(fail_on_rank mpi/fail_on_rank.cpp)
 target_link_libraries(fail_on_rank PRIVATE mtcki::tensor)
 set_target_properties(mpi_check fail_on_rank PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
 
-foreach(suite Communicator ParallelFunctions ParallelTraining)
+foreach(suite Communicator ParallelFunctions ParallelTraining ParallelInversion)
   mtcki_mpi_test(${suite} $<TARGET_FILE:mpi_check> --gtest_filter=${suite}.*)
 endforeach()
 # On the emulated GPU: device memory goes through the host.
@@ -43,7 +43,7 @@ set_target_properties(emulated_mpi_check PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${C
                       MTCKI_EMULATED_CUDA ON)
 mtcki_mpi_test(emulated_gpu $<TARGET_FILE:emulated_mpi_check>)
 
-# The program: a whole run on two ranks against one process, and stopped and continued by one process.
+# The program: every stage on two ranks against one process.
 add_executable(compare_runs mpi/compare_runs.cpp)
 target_link_libraries(compare_runs PRIVATE mtcki::mtcki)
 set_target_properties(compare_runs PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
