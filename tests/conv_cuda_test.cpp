@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "cuda_testing.h"
+#include "cuda_testing_products.h"
 #include "ops_testing.h"
 #include "tensor/ops/conv.h"
 #include "tensor/ops/elementwise.h"
@@ -18,34 +19,12 @@
 namespace mtcki {
 namespace {
 
+using testing::close;
 using ::testing::HasSubstr;
 using testing::kGpu;
+using testing::kPrecisions;
+using testing::Precision;
 using testing::sample;
-
-struct Precision {
-  DType dtype;
-  Math math;
-  double tolerance;  // relative to the largest value
-};
-const std::vector<Precision> kPrecisions{{DType::f64, Math::strict, 1e-13},
-                                         {DType::f32, Math::strict, 1e-5},
-                                         {DType::f32, Math::tf32, 2e-3},
-                                         {DType::bf16, Math::strict, 2e-2}};
-
-::testing::AssertionResult close(const Tensor& got, const Tensor& want, double tolerance) {
-  if (got.shape() != want.shape())
-    return ::testing::AssertionFailure() << got.describe() << ", expected " << want.describe();
-  const auto a = testing::values(got), b = testing::values(want);
-  double largest = 0, difference = 0;
-  for (size_t i = 0; i < b.size(); ++i) {
-    largest = std::max(largest, std::fabs(b[i]));
-    const double d = std::fabs(a[i] - b[i]);
-    if (!(d <= difference)) difference = d;  // NaN stays
-  }
-  if (difference <= tolerance * largest) return ::testing::AssertionSuccess();
-  return ::testing::AssertionFailure()
-         << "differs by " << difference << ", largest value " << largest << ", " << got.describe();
-}
 
 Tensor f64(const Tensor& t) { return t.defined() ? t.to(DType::f64) : t; }
 

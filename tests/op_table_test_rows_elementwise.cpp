@@ -116,8 +116,6 @@ std::vector<Row> elementwise_rows() {
           "tanh", [](V x) { return tanh(x); }, [](double x) { return std::tanh(x); }),
   };
   for (Row& row : rows) {
-    // The gradient of a scalar divisor is a sum of many rounded terms of both signs.
-    if (row.function == "div") row.bf16_tolerance = 0.1;
     if (row.function != "leaky_relu") continue;
     // A slope of 0 (its mask needs the input) and a negative one (so does its sign).
     for (double slope : {0.0, -0.5}) {

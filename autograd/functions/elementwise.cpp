@@ -2,6 +2,7 @@
 
 #include "autograd/functions.h"
 #include "autograd/recorder.h"
+#include "tensor/ops/op_util.h"
 #include "tensor/ops/reduce.h"
 
 namespace mtcki {
@@ -43,9 +44,10 @@ Variable div(const Variable& a, const Variable& b) {
     r.grad(0, [b = r.save(b.data()), s = a.shape()](const Tensor& gy) {
       return sum_to(div(gy, b.get()), s);
     });
-  if (r.needs(1))  // d(a/b)/db = -y/b
-    r.grad(1, [b = r.save(b.data()), y = r.save(y), s = b.shape()](const Tensor& gy) {
-      return sum_to(neg(div(mul(gy, y.get()), b.get())), s);
+  if (r.needs(1))  // d(a/b)/db = -(a/b)/b; a sum of terms of both signs, so none of them is bf16
+    r.grad(1, [a = r.save(a.data()), b = r.save(b.data()), s = b.shape()](const Tensor& gy) {
+      const Tensor divisor = at_least_f32(b.get()), y = div(at_least_f32(a.get()), divisor);
+      return sum_to(neg(div(mul(at_least_f32(gy), y), divisor)), s).to(gy.dtype());
     });
   return r.finish(y);
 }

@@ -51,8 +51,6 @@ void check_gradient(const char* op, const Tensor& u, const Tensor& g, const Tens
   }
 }
 
-// The similarities are f32 at least, on every device: they are multiplied by 1/tau in an exponent.
-Tensor at_least_f32(const Tensor& x) { return is_bf16(x) ? x.to(DType::f32) : x; }
 
 // f(begin, end) over chunks of u's rows whose similarities take about 4 MiB of f32, on a GPU 64.
 template <class F>

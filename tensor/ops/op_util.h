@@ -19,6 +19,8 @@ inline bool is_bf16(const Tensor& x) { return x.defined() && x.dtype() == DType:
 inline Tensor widen(const Tensor& x) {
   return is_bf16(x) && x.device().is_cpu() ? x.to(DType::f32) : x;
 }
+// bf16 in f32 on every device: for terms of a sum, whose rounding would add up.
+inline Tensor at_least_f32(const Tensor& x) { return is_bf16(x) ? x.to(DType::f32) : x; }
 inline Tensor narrow_to(const Tensor& y, DType dtype) { return y.defined() ? y.to(dtype) : y; }
 
 inline Traffic bytes_of(const Tensor& x) {
