@@ -44,7 +44,7 @@ StepArguments parse(int argc, char** argv, const char* step, const char* default
       throw UsageError(
           str("usage: ", argv[0], " [--model ", default_model,
               "] [--batch 128] [--threads 2] [--steps 5] [--warmup 2] [--device cpu|cuda] "
-              "[--precision f32|tf32|bf16] [--kernels auto|onednn|builtin] "
+              "[--precision f32|tf32|bf16] [--kernels auto|onednn|builtin] [--conv auto|direct] "
               "[--autotune on|off] [--graph on|off] [--serve 0|1] [--roof FILE]"));
     const std::string value = argv[i + 1];
     if (name == "--model")
@@ -61,6 +61,8 @@ StepArguments parse(int argc, char** argv, const char* step, const char* default
       device = value;
     else if (name == "--precision")
       a.workload.precision = nn::parse_precision(value);
+    else if (name == "--conv" && (value == "auto" || value == "direct"))
+      set_winograd(value == "auto");
     else if (name == "--autotune")
       set_autotune(value == "on");
     else if (name == "--graph")

@@ -113,7 +113,9 @@ std::vector<std::pair<std::string, std::string>> info_lines() {
           {"memory", human_bytes(m.memory_bytes)},
           {"system", m.system},
           {"threads", str(num_threads())},
-          {"kernels", str(kernels, " (MTCKI_CPU_KERNELS=auto|onednn|builtin), channel block ",
+          {"kernels", str(kernels, winograd() ? "" : ", direct convolutions",
+                          " (MTCKI_CPU_KERNELS=auto|onednn|builtin, --conv auto|direct), channel "
+                          "block ",
                           kChannelBlock)}};
 }
 

@@ -113,6 +113,7 @@ struct RunConfig {
   uint64_t seed = 0;
   std::string device = "auto";
   std::string precision = "f32";  // f32 | tf32 | bf16
+  std::string conv = "auto";      // auto | direct
   bool deterministic = true, autotune = false;
   std::string graph = "auto";  // auto | on | off
   int64_t read_every = 0;      // steps; 0: 1 on the CPU, 25 on the GPU

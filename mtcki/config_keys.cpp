@@ -213,6 +213,9 @@ void visit(Walk& w, RunConfig& c) {
       .key("precision", c.precision, {"f32", "tf32", "bf16"},
            "of convolutions and products; tf32 is f32 on the CPU")
       .inert_if(c.precision == "f32")
+      .key("conv", c.conv, {"auto", "direct"},
+           "on the CPU: auto uses Winograd where it is faster, direct never")
+      .inert_if(c.conv == "auto")
       .key("deterministic", c.deterministic, "on the GPU: only kernels that repeat bit for bit; it costs next to nothing")
       .inert()
       .key("autotune", c.autotune, "on the GPU: time the candidates of each convolution once")

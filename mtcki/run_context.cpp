@@ -8,6 +8,7 @@
 #include "mtcki/console.h"
 #include "mtcki/evaluate.h"
 #include "tensor/comm.h"
+#include "tensor/ops/conv.h"
 #include "tensor/ops/elementwise.h"
 
 namespace mtcki {
@@ -40,29 +41,32 @@ RunContext::RunContext(const RunConfig& config, std::string folder)
     : config_(config), compute_(compute_of(config)), folder_(std::move(folder)) {
   if (config_.teachers.empty())
     throw UsageError("no teachers: add a [[teachers]] table with model = \"...\"");
+  set_winograd(config_.conv == "auto");
 }
 
 std::string RunContext::teacher_sha(const TeacherConfig& t) const {
   RunConfig one = config_;
   one.teachers = {t};
   one.teachers[0].weight = 1;  // its weight among the others does not change it
-  return t.weights.empty() ? config_sha256(one, {"precision", "seed", "data", "train", "teachers"})
-                           : config_sha256(one, {"precision", "data", "teachers"});
+  return t.weights.empty()
+             ? config_sha256(one, {"precision", "conv", "seed", "data", "train", "teachers"})
+             : config_sha256(one, {"precision", "conv", "data", "teachers"});
 }
 
 std::string RunContext::synthesis_sha() const {
-  return config_sha256(config_, {"precision", "seed", "data", "train", "teachers", "synthesis"});
+  return config_sha256(config_,
+                       {"precision", "conv", "seed", "data", "train", "teachers", "synthesis"});
 }
 
 std::string RunContext::student_sha(const StudentConfig& s) const {
   RunConfig one = config_;
   one.students = {s};
-  return config_sha256(one, {"precision", "seed", "data", "train", "teachers", "synthesis",
+  return config_sha256(one, {"precision", "conv", "seed", "data", "train", "teachers", "synthesis",
                              "adversarial", "distill", "students"});
 }
 
 std::string RunContext::classifier_sha() const {
-  return config_sha256(config_, {"precision", "seed", "data", "train", "metrics"});
+  return config_sha256(config_, {"precision", "conv", "seed", "data", "train", "metrics"});
 }
 
 data::ImageSet RunContext::load(const char* split, int64_t limit) const {

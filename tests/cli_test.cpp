@@ -24,6 +24,7 @@ namespace mtcki {
 namespace {
 
 namespace fs = std::filesystem;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -195,10 +196,10 @@ TEST_F(CliTest, PrintsTheResolvedConfigurationWhichReadsBack) {
   const Outcome b = run({"run", file("again.toml", a.out), "--print-config"});
   EXPECT_EQ(a.out, b.out);
   EXPECT_THAT(run({"run", "--help-config"}).out, HasSubstr("`synthesis.g_steps`"));
-  const Outcome flags = run({"run", config(), "--precision", "bf16", "--graph", "off",
-                             "--no-deterministic", "--autotune", "--print-config"});
-  for (const char* line :
-       {"precision = \"bf16\"", "graph = \"off\"", "deterministic = false", "autotune = true"})
+  const Outcome flags = run({"run", config(), "--precision", "bf16", "--conv", "direct", "--graph",
+                             "off", "--no-deterministic", "--autotune", "--print-config"});
+  for (const char* line : {"precision = \"bf16\"", "conv = \"direct\"", "graph = \"off\"",
+                           "deterministic = false", "autotune = true"})
     EXPECT_THAT(flags.out, HasSubstr(line));
 }
 
@@ -249,6 +250,24 @@ TEST_F(CliTest, DamagedAndForeignWeightFiles) {
               HasSubstr("top-1"));
 }
 
+TEST_F(CliTest, DirectConvolutionsAreNamedAndChangeBits) {
+  const auto profile = [&](const char* conv) {
+    return run({"profile", "--model", "resnet8", "--batch", "4", "--steps", "1", "--rows", "0",
+                "--device", "cpu", "--conv", conv})
+        .out;
+  };
+  EXPECT_THAT(profile("auto"), HasSubstr("winograd"));
+  EXPECT_THAT(profile("direct"), AllOf(HasSubstr("conv2d"), Not(HasSubstr("winograd"))));
+  EXPECT_EQ(run({"train", config(), "name=fast"}).code, 0);
+  const Outcome o = run({"train", config(), "name=direct", "--conv", "direct"});
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.err, HasSubstr("math: f32 strict, direct convolutions"));
+  const auto weights = [&](const char* name) {
+    return read_file(dir_ / "runs" / name / "teachers/resnet8/model.safetensors");
+  };
+  EXPECT_NE(weights("direct"), weights("fast"));
+}
+
 TEST_F(CliTest, WholeRunThenSkipsThenReports) {
   const Outcome dry = run({"run", config(), "--dry-run"});
   EXPECT_EQ(dry.code, 0) << dry.err;
@@ -281,6 +300,7 @@ TEST_F(CliTest, WholeRunThenSkipsThenReports) {
   EXPECT_EQ(second.out, first.out);
   EXPECT_EQ(nlohmann::json::parse(read_file(folder / "result.json")), result);
   EXPECT_EQ(read_file(folder / "students/pupil/model.safetensors"), weights);
+  refused({"run", config(), "--conv", "direct"}, 2, "another configuration");
 
   EXPECT_EQ(run({"report", folder.string(), "--out", (dir_ / "r.html").string()}).code, 0);
   EXPECT_THAT(read_file(dir_ / "r.html"), HasSubstr("pupil"));
@@ -401,9 +421,9 @@ TEST_F(CliTest, ProfileWritesItsFilesAndReadsTheRoof) {
   EXPECT_THAT(o.out, HasSubstr("copy_gbs"));
   for (const std::string step : {"train", "inference", "inversion", "synthesis", "distill"}) {
     const std::string json = path((step + ".json").c_str());
-    o = run({"profile", "--model", "resnet8",   "--batch", "20",       "--steps", "1",
-             "--step",  step,      "--threads", "1",       "--device", "cpu",     "--roof",
-             roof,      "--trace", trace,       "--csv",   csv,        "--json",  json});
+    o = run({"profile", "--model",   "resnet8", "--batch",  "20",  "--steps", "1",  "--step",
+             step,      "--threads", "1",       "--device", "cpu", "--roof",  roof, "--trace",
+             trace,     "--csv",     csv,       "--json",   json,  "--rows",  "0"});
     EXPECT_EQ(o.code, 0) << step << o.err;
     EXPECT_THAT(o.out, HasSubstr("conv2d")) << step;
     EXPECT_THAT(o.out, HasSubstr("headroom us")) << step;

@@ -230,8 +230,8 @@ TEST_F(ConfigTest, HashIsOfWhatAffectsResults) {
           }
         },
         f.target);
-    // The default precision leaves the hash as it was before there was a choice.
-    const bool expected = f.affects_results || f.path == "precision";
+    // The defaults of these leave the hash as it was before there was a choice.
+    const bool expected = f.affects_results || f.path == "precision" || f.path == "conv";
     EXPECT_EQ(config_sha256(walk) != config_sha256(base), expected) << f.path;
   }
   changed.distill.epochs += 1;

@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <vector>
@@ -16,6 +17,9 @@
 namespace mtcki {
 namespace {
 
+using ::testing::AnyOf;
+using ::testing::Each;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 // Deterministic values in [-1, 1) without structure that could hide a wrong index.
@@ -43,25 +47,38 @@ double error(const Tensor& got, const Tensor& want) {
   return std::sqrt(difference / (size + 1e-300));
 }
 
-class KernelSetting {
- public:
-  explicit KernelSetting(CpuKernels kernels) : before_(cpu_kernels()) { set_cpu_kernels(kernels); }
-  ~KernelSetting() { set_cpu_kernels(before_); }
-
- private:
-  CpuKernels before_;
+struct Setting {
+  CpuKernels kernels;
+  bool winograd;
 };
 
-std::vector<CpuKernels> settings() {
-  std::vector<CpuKernels> all{CpuKernels::automatic, CpuKernels::builtin};
-  if (onednn_available()) all.push_back(CpuKernels::onednn);
+class KernelSetting {
+ public:
+  explicit KernelSetting(const Setting& s) : before_{cpu_kernels(), winograd()} { set(s); }
+  ~KernelSetting() { set(before_); }
+
+ private:
+  static void set(const Setting& s) {
+    set_cpu_kernels(s.kernels);
+    set_winograd(s.winograd);
+  }
+  Setting before_;
+};
+
+std::vector<Setting> settings() {
+  std::vector<Setting> all;
+  for (const bool winograd : {true, false})
+    for (CpuKernels kernels : {CpuKernels::automatic, CpuKernels::builtin})
+      all.push_back({kernels, winograd});
+  if (onednn_available()) all.push_back({CpuKernels::onednn, true});
   return all;
 }
 
-std::string name_of(CpuKernels kernels) {
-  return kernels == CpuKernels::automatic ? "automatic"
-         : kernels == CpuKernels::builtin ? "builtin"
-                                          : "onednn";
+std::string name_of(const Setting& s) {
+  const std::string kernels = s.kernels == CpuKernels::automatic ? "automatic"
+                              : s.kernels == CpuKernels::builtin ? "builtin"
+                                                                 : "onednn";
+  return s.winograd ? kernels : kernels + " without Winograd";
 }
 
 struct Case {
@@ -138,7 +155,7 @@ TEST(Conv2d, KernelsAgreeWithReference) {
     const Tensor gx = conv2d_grad_input(gy, w, x.shape(), c.options);
     const Tensor gw = conv2d_grad_weight(gy, x, w_shape, c.options);
     const Tensor gb = conv2d_grad_bias(gy);
-    for (CpuKernels kernels : settings()) {
+    for (const Setting& kernels : settings()) {
       const KernelSetting setting(kernels);
       const std::string where = text(c) + " " + name_of(kernels);
       const auto f = [](const Tensor& t) { return t.to(DType::f32); };
@@ -155,6 +172,71 @@ TEST(Conv2d, KernelsAgreeWithReference) {
       if (c.options.groups == 1) {
         EXPECT_EQ(yf.layout(), preferred_layout({}, DType::f32, c.k)) << where;
       }
+    }
+  }
+}
+
+// The kernels that ran while f did, "winograd", "direct", "onednn".
+template <class F>
+std::vector<std::string> kernels_of(const F& f) {
+  profiler::start();
+  f();
+  profiler::stop();
+  std::vector<std::string> names;
+  for (const auto& e : profiler::events())
+    if (!e.note.empty()) names.push_back(e.note.substr(0, e.note.find(' ')));
+  return names;
+}
+
+// What docs/decisions/winograd.md promises, over channel counts of real networks.
+TEST(Conv2d, WinogradErrorIsBounded) {
+  struct Problem {
+    int64_t n, c, k, h, w, pad;
+    bool positive;  // as after a ReLU
+  };
+  const KernelSetting setting({CpuKernels::builtin, true});
+  for (const Problem& p : std::vector<Problem>{{16, 16, 16, 32, 32, 1, true},
+                                               {3, 64, 64, 33, 31, 1, true},
+                                               {1, 128, 256, 15, 17, 1, false},
+                                               {2, 256, 128, 8, 8, 2, true},
+                                               {2, 512, 512, 7, 7, 1, true},
+                                               {2, 512, 512, 4, 4, 1, false},
+                                               {1, 512, 64, 13, 9, 0, false}}) {
+    const Shape w_shape{p.k, p.c, 3, 3};
+    const Conv2dOptions o(1, p.pad);
+    Tensor x = noise({p.n, p.c, p.h, p.w}, 30);
+    if (p.positive)
+      std::for_each_n(x.data<double>(), x.numel(), [](double& v) { v = std::abs(v); });
+    const Tensor w = noise(w_shape, 31), y = conv2d(x, w, Tensor(), o), gy = noise(y.shape(), 32);
+    const auto f = [](const Tensor& t) { return t.to(DType::f32); };
+    Tensor yf, gx, gw;
+    const std::vector<std::string> ran = kernels_of([&] {
+      yf = conv2d(f(x), f(w), Tensor(), o);
+      gx = conv2d_grad_input(f(gy), f(w), x.shape(), o);
+      gw = conv2d_grad_weight(f(gy), f(x), w_shape, o);
+    });
+    const std::string where =
+        str("n", p.n, " ", p.c, "->", p.k, " ", p.h, "x", p.w, " pad ", p.pad);
+    EXPECT_THAT(ran, ElementsAre("winograd", "winograd", "winograd")) << where;
+    EXPECT_LT(error(yf, y), 1e-5) << where;
+    EXPECT_LT(error(gx, conv2d_grad_input(gy, w, x.shape(), o)), 1e-5) << where;
+    EXPECT_LT(error(gw, conv2d_grad_weight(gy, x, w_shape, o)), 1e-4) << where;
+  }
+}
+
+TEST(Conv2d, WithoutWinogradOnlyDirectKernelsRun) {
+  for (const Setting& s : settings()) {
+    const KernelSetting setting({s.kernels, false});
+    for (const Case& c : cases()) {
+      if (c.options.groups > 1) continue;  // plain loops
+      const Tensor x = Tensor::zeros({c.n, c.c, c.h, c.w}), w = Tensor::zeros({c.k, c.c, c.r, c.s});
+      const std::vector<std::string> ran = kernels_of([&] {
+        const Tensor y = conv2d(x, w, Tensor(), c.options);
+        conv2d_grad_input(y, w, x.shape(), c.options);
+        conv2d_grad_weight(y, x, w.shape(), c.options);
+      });
+      EXPECT_EQ(ran.size(), 3u) << text(c);
+      EXPECT_THAT(ran, Each(AnyOf("direct", "onednn"))) << text(c) << " " << name_of(s);
     }
   }
 }
@@ -210,7 +292,7 @@ TEST(Conv2d, GradientsAreAdjoint) {
 
 TEST(Conv2d, LongSumsStayAccurate) {
   // A batch of 64 at 32x32: 65536 terms in every element of the weight gradient, all positive.
-  for (CpuKernels kernels : settings()) {
+  for (const Setting& kernels : settings()) {
     const KernelSetting setting(kernels);
     Tensor x = noise({64, 16, 32, 32}, 11), gy = noise({64, 16, 32, 32}, 12);
     double* p = x.data<double>();
@@ -226,7 +308,7 @@ TEST(Conv2d, RepeatsBitForBit) {
   const Tensor x = noise({6, 32, 16, 16}, 13).to(DType::f32);
   const Tensor w = noise({32, 32, 3, 3}, 14).to(DType::f32);
   const Conv2dOptions o(1, 1);
-  for (CpuKernels kernels : settings()) {
+  for (const Setting& kernels : settings()) {
     const KernelSetting setting(kernels);
     const auto once = [&] {
       const Tensor y = conv2d(x, w, Tensor(), o);
@@ -321,7 +403,7 @@ TEST(ConvTranspose2d, IsTheAdjointAndItsGradientsAgree) {
     const double inner = dot(y0, gy.to_vector<double>());
     EXPECT_NEAR(dot(x.to_vector<double>(), gx.to_vector<double>()), inner, 1e-10);
     EXPECT_NEAR(dot(w.to_vector<double>(), gw.to_vector<double>()), inner, 1e-10);
-    for (CpuKernels kernels : settings()) {
+    for (const Setting& kernels : settings()) {
       const KernelSetting setting(kernels);
       const auto f = [](const Tensor& t) { return t.to(DType::f32); };
       EXPECT_LT(error(conv_transpose2d(f(x), f(w), f(bias), o), y), kTolerance);

@@ -13,14 +13,15 @@ namespace mtcki::cli {
 struct ComputeOptions {
   std::string device = "auto";
   int64_t threads = 0;  // 0: all cores
-  std::string precision = "f32", graph = "auto";
+  std::string precision = "f32", conv = "auto", graph = "auto";
   bool deterministic = true, autotune = false;
   bool device_given = false;  // "auto" by name, not by default
 };
 // Threads, device, choice of kernels. "auto" that falls back to the CPU says why in one line, when
 // it was asked for or this build has CUDA.
 Device apply(const ComputeOptions& options);
-// "cuda:0 (NVIDIA H200), math: bf16"
+// "device: cuda:0 (NVIDIA H200); math: bf16", "device: cpu, 2 threads; math: f32 strict, direct
+// convolutions"
 std::string banner(Device device, const std::string& precision);
 
 struct RunOptions {

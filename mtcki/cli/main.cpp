@@ -26,6 +26,10 @@ void add_compute(CLI::App* app, ComputeOptions* o) {
                   "of convolutions and products: f32 (strict), tf32 or bf16")
       ->check(CLI::IsMember({"f32", "tf32", "bf16"}))
       ->capture_default_str();
+  app->add_option("--conv", o->conv,
+                  "on the CPU: auto (Winograd where it is faster) or direct (never)")
+      ->check(CLI::IsMember({"auto", "direct"}))
+      ->capture_default_str();
   app->add_flag("--deterministic,!--no-deterministic", o->deterministic,
                 "on the GPU: only kernels that repeat bit for bit (default)");
   app->add_flag("--autotune", o->autotune,
@@ -344,6 +348,7 @@ int parse_and_run(int argc, char** argv) {
         {"device", c.device},
         {"threads", std::to_string(c.threads)},
         {"precision", c.precision},
+        {"conv", c.conv},
         {"graph", c.graph},
         {"deterministic", c.deterministic ? "true" : "false"},
         {"autotune", "true"}};

@@ -29,6 +29,7 @@ Device apply(const ComputeOptions& options) {
   if (!why.empty() && (options.device_given || cuda::library_versions() != "none"))
     console::info(why);
   set_num_threads(static_cast<int>(options.threads));
+  set_winograd(options.conv == "auto");
   set_deterministic(options.deterministic);
   set_autotune(options.autotune);
   return device;
@@ -38,7 +39,8 @@ std::string banner(Device device, const std::string& precision) {
   const std::string where =
       device.is_cuda() ? str(device.to_string(), " (", cuda::device_info(device.index).name, ")")
                        : str("cpu, ", num_threads(), num_threads() == 1 ? " thread" : " threads");
-  return str("device: ", where, "; math: ", precision == "f32" ? "f32 strict" : precision);
+  return str("device: ", where, "; math: ", precision == "f32" ? "f32 strict" : precision,
+             device.is_cpu() && !winograd() ? ", direct convolutions" : "");
 }
 
 namespace {

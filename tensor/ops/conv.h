@@ -66,6 +66,10 @@ Tensor conv_transpose2d_grad_weight(const Tensor& gy, const Tensor& x, const Sha
 enum class CpuKernels { automatic, onednn, builtin };
 void set_cpu_kernels(CpuKernels kernels);  // throws UsageError for onednn when it was not built in
 CpuKernels cpu_kernels();
+// Whether `automatic` and `builtin` may use Winograd, whose rounding errors are a few times those
+// of direct summation; on by default. Off: direct kernels only.
+void set_winograd(bool on);
+bool winograd();
 bool onednn_available();
 // Whether bf16 convolutions and products run in bf16 on this CPU (sums in f32), which takes oneDNN
 // and avx512_bf16. Else they are widened to f32.

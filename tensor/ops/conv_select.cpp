@@ -34,6 +34,8 @@ std::atomic<CpuKernels>& setting() {
   return value;
 }
 
+std::atomic<bool> winograd_allowed{true};
+
 }  // namespace
 
 void set_cpu_kernels(CpuKernels kernels) {
@@ -44,13 +46,17 @@ void set_cpu_kernels(CpuKernels kernels) {
 
 CpuKernels cpu_kernels() { return setting(); }
 
+void set_winograd(bool on) { winograd_allowed = on; }
+
+bool winograd() { return winograd_allowed; }
+
 // Measured on AVX2 at batch 128 (bench/conv_bench): Winograd wins wherever it applies, from 1.1
 // times at 16 channels to 3 times at 128 and more. Of the rest, oneDNN is faster on images and 1x1
 // kernels, the direct kernels on outputs of few channels and on strided kernels with many channels.
 const ConvKernel& select_conv(const ConvProblem& d, ConvPass pass) {
   const CpuKernels kernels = cpu_kernels();
   if (kernels == CpuKernels::onednn) return kOnednn;
-  if (conv_winograd::applies(d)) return kWinograd;
+  if (winograd() && conv_winograd::applies(d)) return kWinograd;
   if (kernels == CpuKernels::builtin || !onednn_available()) return kDirect;
   const bool image_in = !is_blocked(d.c), image_out = !is_blocked(d.k);
   if (pass == ConvPass::forward && image_out) return kDirect;
