@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Times our steps against PyTorch's best mode on the same GPU and prints one table.
 
-    bench/gpu_vs_torch.py [--seconds 400] [--only training:resnet18:256:bf16,...] [--roof roof.json] [--out FILE.json]
+    bench/gpu_vs_torch.py [--seconds 400] [--only train:resnet18:256:bf16,...] [--roof roof.json] [--out FILE.json]
 
-PYTHON names the interpreter that has PyTorch (default: python3). A case is PROGRAM:MODEL:BATCH:PRECISION; MODEL of an
+PYTHON names the interpreter that has PyTorch (default: python3). A case is STEP:MODEL:BATCH:PRECISION; MODEL of an
 inversion step is the teachers, joined by '+'. PyTorch's modes are probed for the first case of each network family,
 the fastest is the peer there and for the cases that follow. Then both programs stay warm beside each other and take
 turns, A B A B; the ratio is the median over the pairs. What the time did not allow is listed as skipped.
@@ -15,66 +15,22 @@ import datetime
 import json
 import os
 import statistics
-import subprocess
 import sys
-import threading
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-PYTHON = os.environ.get("PYTHON", "python3")
+from step_server import ROOT, THREE, Server, ours_command, ratio_of, torch_command
+
 MODES = ["eager", "cudagraph", "compile", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
-THREE = "resnet34+vgg11+wrn40_2"
 DEFAULT = ",".join(
-    [f"training:{m}:{b}:bf16" for m, b in
+    [f"train:{m}:{b}:bf16" for m, b in
      [("resnet18", 256), ("wrn16_1", 128), ("resnet34", 256)]] + [f"inversion:{THREE}:256:bf16"] +
-    [f"training:{m}:{b}:bf16" for m, b in
+    [f"train:{m}:{b}:bf16" for m, b in
      [("resnet18", 1024), ("wrn40_2", 256), ("vgg11", 256), ("wrn16_1", 1024), ("resnet34", 1024), ("wrn40_2", 128),
       ("resnet18", 128), ("vgg11", 1024), ("wrn16_1", 256), ("resnet34", 128), ("vgg11", 128), ("wrn40_2", 1024)]] +
-    [f"training:{m}:256:tf32" for m in ("resnet18", "wrn16_1")] + [f"inversion:{THREE}:256:tf32"])
+    [f"train:{m}:256:tf32" for m in ("resnet18", "wrn16_1")] + [f"inversion:{THREE}:256:tf32"])
 
 
-class Server:
-    """A step program that stays warm: a number in, a line of JSON out."""
-
-    def __init__(self, command, seconds):
-        self.command, self.process, self.peak = command, None, 0
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                        text=True, cwd=ROOT)
-        self.errors = []
-        threading.Thread(target=lambda: self.errors.extend(self.process.stderr), daemon=True).start()
-        self.hello = self.read(seconds)
-
-    def read(self, seconds):
-        killer = threading.Timer(max(1.0, seconds), self.process.kill)
-        killer.start()
-        try:
-            for line in self.process.stdout:
-                if line.startswith("{"):
-                    return json.loads(line)
-        finally:
-            killer.cancel()
-        self.process.wait()
-        why = "".join(self.errors).strip().splitlines()
-        raise RuntimeError(why[-1] if why else f"ended with {self.process.returncode} (out of time?)")
-
-    def run(self, steps, seconds=60):
-        self.process.stdin.write(f"{steps}\n")
-        self.process.stdin.flush()
-        answer = self.read(seconds)
-        self.peak = max(self.peak, answer.get("peak_bytes", 0))
-        return answer["us"]
-
-    def close(self):
-        if self.process.poll() is None:
-            try:
-                self.process.stdin.write("quit\n")
-                self.process.stdin.close()
-                self.process.wait(10)
-            except (OSError, subprocess.TimeoutExpired):
-                self.process.kill()
-
-
-def family(program, model):
+def family(step, model):
     return program, "small" if model.startswith("wrn16") else "large"
 
 
@@ -97,17 +53,17 @@ def main():
 
     best_mode, records, skipped = {}, [], []
     for case in a.only.split(","):
-        program, model, batch, precision = case.split(":")
-        key = family(program, model)
+        step, model, batch, precision = case.split(":")
+        key = family(step, model)
         modes = [best_mode[key]] if key in best_mode else a.modes.split(",")
         if left() < 20:
             skipped.append((case, "no time left"))
             continue
         common = ["--model", model.replace("+", ","), "--batch", batch, "--precision", precision, "--device", a.device]
-        ours_command = [os.path.join(a.build, "bench", program + "_step"), *common, "--graph", "on", "--autotune", "on",
-                        "--serve", "1"] + (["--roof", a.roof] if a.roof else [])
+        roof = ["--roof", a.roof] if a.roof else []
         try:
-            ours = Server(ours_command, min(120, left()))
+            ours = Server(ours_command(a.build, step, *common, "--graph", "--autotune", *roof),
+                          min(120, left()))
         except (RuntimeError, OSError) as e:
             skipped.append((case, f"ours: {e}"))
             continue
@@ -117,8 +73,7 @@ def main():
                 probes[mode] = "no time left"
                 continue
             try:
-                server = Server([PYTHON, os.path.join(ROOT, "bench", "gpu_torch.py"), program, *common, "--mode", mode],
-                                min(150, left()))
+                server = Server(torch_command(step, *common, "--mode", mode, "--warmup", "12"), min(150, left()))
                 probes[mode] = statistics.median(server.run(a.steps))
             except (RuntimeError, OSError) as e:
                 probes[mode] = str(e)
@@ -139,14 +94,11 @@ def main():
             if pairs and left() < 5:
                 break
             pairs.append((statistics.median(ours.run(a.steps)), statistics.median(peer[1].run(a.steps))))
-        ratios = sorted(t / o for o, t in pairs)
         record = {
-            "program": program, "model": model, "batch": int(batch), "precision": precision,
+            "step": step, "model": model, "batch": int(batch), "precision": precision,
             "ours": ours.hello, "torch": peer[1].hello, "torch_mode": peer[0], "torch_probes_us": probes,
-            "pairs_us": pairs, "ours_us": statistics.median(o for o, _ in pairs),
-            "torch_us": statistics.median(t for _, t in pairs), "ratio": statistics.median(ratios),
-            "ratio_min": ratios[0], "ratio_max": ratios[-1], "floor_us": ours.hello.get("floor_us"),
-            "ours_peak_bytes": ours.peak, "torch_peak_bytes": peer[1].peak}
+            **ratio_of(pairs), "floor_us": ours.hello.get("floor_us"),
+            "ours_peak_bytes": ours.peaks["peak_bytes"], "torch_peak_bytes": peer[1].peaks["peak_bytes"]}
         ours.close()
         peer[1].close()
         records.append(record)
@@ -164,7 +116,7 @@ def main():
     print("|---|---|---:|---|---:|---:|---:|---|---:|---:|")
     for r in records:
         floor = r["floor_us"]
-        print(f"| {r['program']} | {r['model']} | {r['batch']} | {r['precision']} | {r['ours_us'] / 1e3:.3f} | "
+        print(f"| {r['step']} | {r['model']} | {r['batch']} | {r['precision']} | {r['ours_us'] / 1e3:.3f} | "
               f"{r['torch_us'] / 1e3:.3f} | **{r['ratio']:.2f}** ({r['ratio_min']:.2f}-{r['ratio_max']:.2f}) | "
               f"{r['torch_mode']} | " + (f"{floor / 1e3:.3f} | {100 * floor / r['ours_us']:.0f} |" if floor else "- | - |"))
     for case, why in skipped:

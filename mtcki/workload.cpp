@@ -204,7 +204,7 @@ Workload synthesis(const WorkloadOptions& o) {
   SynthesisConfig config;
   config.batch_size = o.batch;
   config.g_steps = 4;  // short, so that the bank has rows after a few steps
-  config.bank_size = std::max<int64_t>(o.batch, 1024);
+  config.bank_size = std::max(o.batch, o.bank);
   config.bank_draw = o.batch;
   Synthesizer::Options options;
   options.channels = o.channels;

@@ -25,6 +25,7 @@ struct WorkloadOptions {
   std::string model = "wrn16_1";      // train, inference: the network; distill: the student
   std::vector<std::string> teachers;  // inversion, synthesis, distill; empty: `model`
   int64_t batch = 128, classes = 10, channels = 3, size = 32;
+  int64_t bank = 1024;  // synthesis: rows of the history bank; at least one batch
   Device device;
   nn::Precision precision = nn::Precision::f32;
   bool graph = false;  // on the GPU: captured and repeated (StepGraph)
