@@ -1,4 +1,4 @@
-// The backward pass: nodes in reverse order of creation, without recursion, on the calling thread.
+// The backward pass: nodes in the order of Node::turn, without recursion, on the calling thread.
 #include <algorithm>
 #include <atomic>
 #include <vector>
@@ -23,8 +23,9 @@ std::string where(const Node& node) {
   return node.module.empty() ? node.op : node.op + " in " + node.module;
 }
 
-// The nodes whose gradient waits, the youngest on top: whatever uses a node's output is younger
-// than the node, so its gradient is complete when its turn comes.
+// The nodes whose gradient waits, the one with the latest turn on top. Whatever uses a node's
+// output has a later turn (of two with the same turn, it is younger), so the node's gradient is
+// complete when it comes up.
 class ReadyNodes {
  public:
   ~ReadyNodes() {  // after an error: no gradient may stay behind for the next backward
@@ -33,17 +34,19 @@ class ReadyNodes {
   bool empty() const { return heap_.empty(); }
   void push(const NodePtr& node) {
     heap_.push_back(node);
-    std::push_heap(heap_.begin(), heap_.end(), older);
+    std::push_heap(heap_.begin(), heap_.end(), later);
   }
   NodePtr pop() {
-    std::pop_heap(heap_.begin(), heap_.end(), older);
+    std::pop_heap(heap_.begin(), heap_.end(), later);
     NodePtr node = std::move(heap_.back());
     heap_.pop_back();
     return node;
   }
 
  private:
-  static bool older(const NodePtr& a, const NodePtr& b) { return a->sequence < b->sequence; }
+  static bool later(const NodePtr& a, const NodePtr& b) {
+    return a->turn != b->turn ? a->turn < b->turn : a->sequence < b->sequence;
+  }
   std::vector<NodePtr> heap_;
 };
 

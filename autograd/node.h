@@ -31,8 +31,12 @@ struct Node {
 
   std::string op;
   std::string module;     // module path of the forward
-  uint64_t sequence = 0;  // order of creation: larger runs first in backward
-  Shape shape;            // of the output
+  uint64_t sequence = 0;  // order of creation
+  // Place in the backward, larger runs first: the sequence of the newest recorded input, its own
+  // where all inputs are leaves. A loss term over an early layer so makes its gradient when that
+  // layer's turn has come, and not at the start, where all of them would wait in memory.
+  uint64_t turn = 0;
+  Shape shape;  // of the output
   DType dtype = DType::f32;
   std::vector<std::shared_ptr<Node>> next;  // per input; null where no gradient is wanted
   std::vector<Closure> closures;

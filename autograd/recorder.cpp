@@ -1,5 +1,7 @@
 #include "autograd/recorder.h"
 
+#include <algorithm>
+
 #include "autograd/node.h"
 #include "tensor/context.h"
 #include "tensor/error.h"
@@ -39,7 +41,9 @@ Recorder::Recorder(const char* op, const std::vector<Variable>& inputs) : op_(op
       impl->node->variable = impl;
     }
     node_->next[i] = impl->node;
+    if (!impl->node->is_leaf) node_->turn = std::max(node_->turn, impl->node->sequence);
   }
+  if (node_->turn == 0) node_->turn = node_->sequence;
 }
 
 bool Recorder::needs(int i) const {

@@ -159,6 +159,22 @@ TEST(Cost, BackwardFreesWhatItHasUsed) {
   EXPECT_LE(memory_stats().in_use, before - kLayers * size + size);
 }
 
+TEST(Cost, StatisticsGradientsOfManyLayersAreMadeOneByOne) {
+  constexpr int kLayers = 20;
+  const Variable x(random({256, 256}, 1), true);
+  const Tensor mean = Tensor::zeros({256}), var = Tensor::full({256}, 1.0);
+  const size_t size = bytes(x.data());
+  std::vector<Variable> layers{x};
+  for (int i = 0; i < kLayers; ++i) layers.push_back(sigmoid(layers.back()));
+  Variable loss = sum(layers.back());
+  for (const Variable& h : layers) loss = loss + bn_statistics(h, mean, var);
+  layers.clear();
+  const size_t before = memory_stats().in_use;
+  reset_peak_memory();
+  loss.backward();
+  EXPECT_LE(memory_stats().peak, before + 4 * size);
+}
+
 TEST(Cost, BackwardRunsUnderTheModulePathOfItsForward) {
   const Variable x(random({2, 3}, 1), true);
   const StageScope stage("distill");
