@@ -1,7 +1,5 @@
 #include "tensor/allocator.h"
 
-#include <sys/mman.h>
-
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -12,34 +10,30 @@
 #include "tensor/context.h"
 #include "tensor/cuda/runtime.h"
 #include "tensor/error.h"
+#include "tensor/host_arena.h"
 
 namespace mtcki {
 
 namespace {
 
 constexpr size_t kAlignment = 64;
-constexpr int kFirstOwnPool = 1 << 16;      // new_device_pool() counts from here
-constexpr size_t kLarge = size_t{1} << 20;  // from here on 2 MiB aligned, huge pages advised
+constexpr int kFirstOwnPool = 1 << 16;       // new_device_pool() counts from here
+constexpr size_t kLarge = size_t{64} << 10;  // host blocks from here on come from the arena
 
+size_t round_up_to(size_t step, size_t bytes) { return (bytes + step - 1) / step * step; }
 // Size classes: multiples of 64 below 1 KiB, then eight steps per power of two (at most 12.5 %
 // lost).
-size_t round_up(size_t bytes) {
-  if (bytes <= 1024) return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+size_t size_class(size_t bytes) {
+  if (bytes <= 1024) return round_up_to(kAlignment, bytes);
   const int top = 63 - __builtin_clzll(bytes - 1);
-  const size_t step = (size_t{1} << top) / 8;
-  return (bytes + step - 1) / step * step;
+  return round_up_to((size_t{1} << top) / 8, bytes);
 }
 
 // Where a cache gets its blocks from.
 struct HostSource {
   static constexpr const char* name = "the system";
-  static void* get(size_t size) {
-    const size_t alignment = size >= kLarge ? size_t{2} << 20 : kAlignment;
-    void* data = nullptr;
-    if (posix_memalign(&data, alignment, size) != 0) return nullptr;
-    if (size >= kLarge) madvise(data, size, MADV_HUGEPAGE);
-    return data;
-  }
+  static constexpr bool arena = true;  // for large blocks
+  static void* get(size_t size) { return std::aligned_alloc(kAlignment, size); }
   static void put(void* data) { std::free(data); }
   static int pool() { return 0; }
   static size_t capacity() { return 0; }  // not asked for
@@ -47,6 +41,7 @@ struct HostSource {
 };
 struct DeviceSource {
   static constexpr const char* name = "the GPU";
+  static constexpr bool arena = false;  // captured steps and streams need pools of whole blocks
   static void* get(size_t size) {
     cuda::forbid_while_capturing("new memory from the driver");
     return cuda::malloc_device(size);
@@ -69,7 +64,7 @@ template <class Source>
 class Cache {
  public:
   void* get(size_t bytes) {
-    const size_t size = Source::caching() ? round_up(bytes) : bytes;
+    const size_t size = block_size(bytes);
     const std::lock_guard<std::mutex> lock(mutex_);
     const int pool = Source::pool();
     void* data = reuse(pool, size);
@@ -78,10 +73,10 @@ class Cache {
         release();
         fail(bytes, "the limit set for this process");
       }
-      data = Source::get(size);
+      data = fresh(size);
       if (!data) {
         release();
-        data = Source::get(size);
+        data = fresh(size);
       }
       if (!data) fail(bytes, Source::name);
       ++stats_.system_allocations;
@@ -99,11 +94,13 @@ class Cache {
   }
 
   void put(void* data, size_t bytes) {
-    const size_t size = Source::caching() ? round_up(bytes) : bytes;
+    const size_t size = block_size(bytes);
     const std::lock_guard<std::mutex> lock(mutex_);
     stats_.in_use -= size;
     const auto owner = pool_of_.find(data);
-    if (Source::caching()) {
+    if (in_arena(size)) {
+      arena_.give(data, size);
+    } else if (Source::caching()) {
       stats_.cached += size;
       free_[owner == pool_of_.end() ? 0 : owner->second][size].push_back(data);
     } else if (owner != pool_of_.end()) {
@@ -121,7 +118,9 @@ class Cache {
 
   MemoryStats stats() {
     const std::lock_guard<std::mutex> lock(mutex_);
-    return stats_;
+    MemoryStats all = stats_;
+    all.cached += arena_.free_bytes();
+    return all;
   }
   void reset_peak() {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -165,9 +164,18 @@ class Cache {
   }
 
  private:
-  // Only blocks of exactly this class: put() knows the requested size, hence the class, and no
-  // more.
+  static bool in_arena(size_t size) { return Source::arena && size >= kLarge; }
+  static size_t block_size(size_t bytes) {
+    if (!Source::caching()) return bytes;
+    return in_arena(bytes) ? round_up_to(kAlignment, bytes) : size_class(bytes);
+  }
+
+  void* fresh(size_t size) { return in_arena(size) ? arena_.extend(size) : Source::get(size); }
+
+  // Without the arena only blocks of exactly this class: put() knows the requested size, hence the
+  // class, and no more.
   void* reuse(int pool, size_t size) {
+    if (in_arena(size)) return arena_.take(size);
     const auto of_pool = free_.find(pool);
     if (of_pool == free_.end()) return nullptr;
     const auto it = of_pool->second.find(size);
@@ -187,6 +195,7 @@ class Cache {
       release_sizes(it->second);
       it = free_.erase(it);
     }
+    arena_.trim();
   }
   void release_sizes(const std::unordered_map<size_t, std::vector<void*>>& sizes) {
     for (auto& [size, blocks] : sizes) {
@@ -202,13 +211,15 @@ class Cache {
     throw OutOfMemoryError(
         str("out of memory: ", who, " refused ", human_bytes(bytes), "; in use ",
             human_bytes(stats_.in_use), ", peak ", human_bytes(stats_.peak), ", cached ",
-            human_bytes(stats_.cached), limit_ ? ", limit " + human_bytes(limit_) : std::string(),
+            human_bytes(stats_.cached + arena_.free_bytes()),
+            limit_ ? ", limit " + human_bytes(limit_) : std::string(),
             Source::capacity() ? ", capacity " + human_bytes(Source::capacity()) : std::string(),
             where.empty() ? "" : " (in " + where + ")",
             ". A smaller batch_size needs proportionally less."));
   }
 
   std::mutex mutex_;
+  HostArena arena_;
   std::unordered_map<int, std::unordered_map<size_t, std::vector<void*>>> free_;  // by pool, size
   std::unordered_map<void*, int> pool_of_;  // blocks of other pools than 0
   std::unordered_map<void*, std::string> owner_;

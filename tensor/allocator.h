@@ -1,8 +1,9 @@
-// Caching allocators of host and device memory. Freed blocks are kept by size class and handed out
-// again, so that a training step allocates nothing from the system after its first pass (page
-// faults of fresh activations cost 5-15 % of a step on the CPU; cudaMalloc waits for the device).
-// Host blocks are 64-byte aligned, large ones ask for huge pages; device blocks are 256-byte
-// aligned.
+// Caching allocators of host and device memory. Freed blocks are kept and handed out again, so that
+// a training step allocates nothing from the system after its first pass (page faults of fresh
+// activations cost 5-15 % of a step on the CPU; cudaMalloc waits for the device). Small host blocks
+// and device blocks are kept by size class; large host blocks come from an arena that joins freed
+// neighbours (tensor/host_arena.h) and asks for huge pages. Host blocks are 64-byte aligned, device
+// blocks 256-byte.
 //
 // A device block belongs to the pool that was current when it was taken, and returns there: each
 // stream has its pool, because a block may be used again on its own stream at once, and a captured
