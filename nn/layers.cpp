@@ -58,6 +58,13 @@ Variable Conv2d::forward(const Variable& x) {
   return conv2d(operand(x, precision()), weight, optional(bias), with_precision(options_, *this));
 }
 
+Variable Conv2d::operator()(const Variable& x, const ConvFollowers& followers) {
+  return call(x, [&] {
+    return conv2d(operand(x, precision()).data(), weight.data(), optional(bias).data(),
+                  with_precision(options_, *this), followers);
+  });
+}
+
 double Conv2d::macs(const Shape&, const Shape& output) const {
   const Shape& w = weight.shape();
   return static_cast<double>(output.numel()) * static_cast<double>(w[1] * w[2] * w[3]);
@@ -122,9 +129,47 @@ Variable BatchNorm2d::fused(const Variable& x, Activation act, const Variable& r
   return y;
 }
 
+namespace {
+
+bool wants_gradient(const Conv2d& conv, const Variable& x, const Variable& residual) {
+  return grad_enabled() && (x.requires_grad() || residual.requires_grad() ||
+                            conv.weight.requires_grad() || optional(conv.bias).requires_grad());
+}
+
+}  // namespace
+
+Variable conv_bn(Conv2d& conv, BatchNorm2d& bn, const Variable& x, Activation act,
+                 const Variable& residual) {
+  const bool bn_trains =
+      bn.training() || (grad_enabled() && (bn.weight.requires_grad() || bn.bias.requires_grad()));
+  if (bn_trains || conv.has_hooks() || bn.has_hooks() || wants_gradient(conv, x, residual))
+    return bn(conv(x), act, residual);
+  ConvFollowers followers;
+  followers.norm = {bn.weight.data(), bn.bias.data(), bn.running_mean, bn.running_var, bn.eps()};
+  followers.act = act;
+  followers.residual = residual.data();
+  return conv(x, followers);
+}
+
+Variable conv_add(Conv2d& conv, const Variable& x, const Variable& residual) {
+  if (conv.has_hooks() || wants_gradient(conv, x, residual)) return add(conv(x), residual);
+  ConvFollowers followers;
+  followers.residual = residual.data();
+  return conv(x, followers);
+}
+
 Variable Sequential::forward(const Variable& x) {
   Variable y = x;
-  for (Module* module : order_) y = (*module)(y);
+  for (size_t i = 0; i < order_.size(); ++i) {
+    auto* conv = dynamic_cast<Conv2d*>(order_[i]);
+    auto* bn = i + 1 < order_.size() ? dynamic_cast<BatchNorm2d*>(order_[i + 1]) : nullptr;
+    if (conv != nullptr && bn != nullptr) {
+      y = conv_bn(*conv, *bn, y);
+      ++i;
+    } else {
+      y = (*order_[i])(y);
+    }
+  }
   return y;
 }
 

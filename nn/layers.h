@@ -38,6 +38,9 @@ class Conv2d : public Module {
  public:
   Conv2d(int64_t in, int64_t out, int64_t kernel, const Conv2dOptions& o, bool bias, Init& init);
   std::string kind() const override { return "Conv2d"; }
+  using Module::operator();
+  // With what follows it, in one pass where the kernels can (ops/conv.h). Records no gradient.
+  Variable operator()(const Variable& x, const ConvFollowers& followers);
   double macs(const Shape& input, const Shape& output) const override;
   Variable& weight;  // [out, in/groups, k, k]
   Variable* bias;    // [out] or null
@@ -112,7 +115,15 @@ class BatchNorm2d : public Module {
   const Communicator* comm_ = &Communicator::self();
 };
 
-// A list of modules applied in order; children may be named freely (checkpoint names have gaps).
+// act(bn(conv(x)) + residual), and conv(x) + residual. Where only the values are wanted (no input
+// needs a gradient, bn is in eval mode, nobody listens at the layers) the kernel of the convolution
+// does it all when it stores its output; else it is the layers one after the other.
+Variable conv_bn(Conv2d& conv, BatchNorm2d& bn, const Variable& x, Activation act = {},
+                 const Variable& residual = {});
+Variable conv_add(Conv2d& conv, const Variable& x, const Variable& residual);
+
+// A list of modules applied in order (a convolution and a batch norm behind it by conv_bn);
+// children may be named freely (checkpoint names have gaps).
 class Sequential : public Module {
  public:
   std::string kind() const override { return "Sequential"; }

@@ -93,6 +93,7 @@ class Module {
 
   [[nodiscard]] HookHandle add_before_hook(BeforeHook hook);
   [[nodiscard]] HookHandle add_after_hook(AfterHook hook);
+  bool has_hooks() const;
 
   const std::string& name() const { return name_; }  // as registered in the parent
   virtual std::string kind() const = 0;              // "Conv2d"
@@ -124,7 +125,6 @@ class Module {
  private:
   void register_child(const std::string& name, std::unique_ptr<Module> child);
   void check_new_name(const std::string& name) const;
-  bool has_hooks() const;
   void run_before_hooks(const Variable& x) const;
   void run_after_hooks(const Variable& x, const Variable& y) const;
 

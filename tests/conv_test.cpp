@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "tensor/error.h"
+#include "tensor/ops/elementwise.h"
 #include "tensor/parallel.h"
 #include "tensor/profiler.h"
 
@@ -238,6 +239,58 @@ TEST(Conv2d, WithoutWinogradOnlyDirectKernelsRun) {
       EXPECT_EQ(ran.size(), 3u) << text(c);
       EXPECT_THAT(ran, Each(AnyOf("direct", "onednn"))) << text(c) << " " << name_of(s);
     }
+  }
+}
+
+// Batch norm, residual and activation in the kernels that store y, against the ops one by one.
+TEST(Conv2d, FollowersInTheKernelsEqualTheOpsOneByOne) {
+  for (const Case& c : cases()) {
+    const Tensor x = noise({c.n, c.c, c.h, c.w}, 1).to(DType::f32);
+    const Tensor w = noise({c.k, c.c / c.options.groups, c.r, c.s}, 2).to(DType::f32);
+    const auto channels = [&](uint64_t seed) { return noise({c.k}, seed).to(DType::f32); };
+    const Tensor bias = channels(3);
+    ConvFollowers::BatchNorm norm{channels(4), channels(5), mul(channels(6), 30.0),
+                                  add(square(channels(7)), 0.1), 1e-5};
+    const Tensor y = conv2d(x, w, bias, c.options);
+    const Tensor residual = mul(noise(y.shape(), 8).to(DType::f32), 5.0);
+    for (const Setting& s : settings()) {
+      const KernelSetting setting(s);
+      for (int parts = 0; parts < 16; ++parts) {
+        ConvFollowers f;
+        if (parts & 1) f.norm = norm;
+        if (parts & 2) f.residual = residual;
+        if (parts & 4) f.act = Activation::relu();
+        const Tensor b = parts & 8 ? bias : Tensor();
+        const Tensor plain = conv2d(x, w, b, c.options);
+        Tensor want = parts & 1 ? batch_norm_eval(plain, norm.weight, norm.bias, norm.running_mean,
+                                                  norm.running_var, norm.eps)
+                                : plain;
+        if (parts & 2) want = add(want, residual);
+        if (parts & 4) want = relu(want);
+        EXPECT_LT(error(conv2d(x, w, b, c.options, f), want.to(DType::f64)), 1e-5)
+            << text(c) << " with " << name_of(s) << ", parts " << parts;
+      }
+    }
+  }
+}
+
+TEST(Conv2d, FollowersWithoutAKernelAreTheOpsOneByOne) {
+  for (const DType dtype : {DType::f64, DType::bf16, DType::f32}) {
+    const Tensor x = noise({2, 16, 6, 6}, 1).to(dtype), w = noise({16, 16, 3, 3}, 2).to(dtype);
+    const Tensor one = Tensor::full({16}, 1.0, dtype), zero = Tensor::zeros({16}, dtype);
+    ConvFollowers f;
+    f.act = Activation::leaky_relu(0.2);
+    f.residual = noise({2, 16, 6, 6}, 3).to(dtype);
+    const Conv2dOptions o(1, 1);
+    const Tensor y = conv2d(x, w, {}, o);
+    EXPECT_TRUE(
+        identical(conv2d(x, w, {}, o, f).plain(), leaky_relu(add(y, f.residual), 0.2).plain()))
+        << mtcki::name_of(dtype);
+    f.norm = ConvFollowers::BatchNorm{one, zero, zero, one, 1e-5};
+    EXPECT_TRUE(
+        identical(conv2d(x, w, {}, o, f).plain(),
+                  batch_norm_eval(y, one, zero, zero, one, 1e-5, f.act, f.residual).plain()))
+        << mtcki::name_of(dtype);
   }
 }
 

@@ -9,10 +9,12 @@
 #include <sstream>
 
 #include "nn/feature_tap.h"
+#include "nn/init.h"
 #include "nn/models/model.h"
 #include "nn/summary.h"
 #include "tensor/context.h"
 #include "tensor/ops/elementwise.h"
+#include "tensor/profiler.h"
 
 namespace mtcki::nn {
 namespace {
@@ -200,6 +202,48 @@ TEST(Models, FeaturesGiveTheLogitsOfTheCallAndRunItsHooks) {
   EXPECT_TRUE(identical(out.logits.data(), (*model)(x).data()));
   EXPECT_EQ(runs, 2);
   EXPECT_EQ(out.feature.shape(), (Shape{3, 64}));
+}
+
+// Without gradients and listeners the convolutions apply batch norm, ReLU and residual themselves.
+TEST(Models, EvaluationInOnePassEqualsTheLayersOneByOne) {
+  for (const char* name : {"wrn16_1", "resnet8", "resnet8_a", "resnet18", "vgg8"}) {
+    const auto net = classifier(name);
+    const Variable x(randn({4, 3, 32, 32}, Rng{2}));
+    const NoGradScope no_grad;
+    for (int i = 0; i < 3; ++i) (*net)(x);  // running statistics away from 0 and 1
+    for (BatchNorm2d* bn : net->batch_norms()) {
+      uniform_(bn->weight, 0.5, 1.5, Rng{3});
+      uniform_(bn->bias, -0.5, 0.5, Rng{4});
+    }
+    net->eval();
+    profiler::start();
+    const Tensor fused = (*net)(x).data();
+    profiler::stop();
+    size_t norms = 0;
+    for (const profiler::Event& e : profiler::events()) {
+      norms += e.op == "batch_norm_eval";
+      EXPECT_NE(e.op, "add") << name;
+    }
+    // Those in front of a convolution stay: the first of a wide block, and the last layer.
+    EXPECT_EQ(norms, std::string(name) == "wrn16_1" ? 7u : 0u) << name;
+    FeatureTap tap(net->batch_norms());
+    const Tensor plain = (*net)(x).data();
+    EXPECT_EQ(tap.take().size(), net->batch_norms().size());
+    EXPECT_TRUE(allclose(fused, plain, 1e-5, 1e-5)) << name;
+  }
+}
+
+TEST(Models, EvaluationThatWantsGradientsRecordsThem) {
+  const auto net = classifier("resnet8");
+  net->eval();
+  const Variable x(randn({2, 3, 32, 32}, Rng{2}));
+  sum((*net)(x)).backward();
+  for (const Variable& p : net->parameters()) EXPECT_TRUE(p.grad().defined());
+  net->set_requires_grad(false);
+  const Variable images(x.data(), true);
+  sum((*net)(images)).backward();
+  EXPECT_TRUE(images.grad().defined());
+  EXPECT_FALSE((*net)(x).requires_grad());
 }
 
 TEST(Models, PathsAreTheCheckpointNames) {

@@ -48,8 +48,8 @@ class BasicBlock : public Module {
 
  protected:
   Variable forward(const Variable& x) override {
-    const Variable h = conv2_(bn1_(conv1_(x), Activation::relu()));
-    return bn2_(h, Activation::relu(), shortcut(x));
+    const Variable h = conv_bn(conv1_, bn1_, x, Activation::relu());
+    return conv_bn(conv2_, bn2_, h, Activation::relu(), shortcut(x));
   }
 
  private:
@@ -87,7 +87,7 @@ class ResNet : public Classifier {
 
  protected:
   Variable trunk(const Variable& x) override {
-    Variable h = bn1_(conv1_(x), Activation::relu());
+    Variable h = conv_bn(conv1_, bn1_, x, Activation::relu());
     for (Sequential* layer : layers_) h = (*layer)(h);
     return global_avg_pool(h);
   }

@@ -30,7 +30,7 @@ class VggBlock : public Module {
  protected:
   Variable forward(const Variable& x) override {
     Variable h = x;
-    for (const Layer& layer : layers_) h = (*layer.bn)((*layer.conv)(h), Activation::relu());
+    for (const Layer& layer : layers_) h = conv_bn(*layer.conv, *layer.bn, h, Activation::relu());
     return h;
   }
 

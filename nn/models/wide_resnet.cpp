@@ -34,8 +34,8 @@ class WideBlock : public Module {
  protected:
   Variable forward(const Variable& x) override {
     const Variable a = bn1_(x, Activation::relu());
-    const Variable h = conv2_(bn2_(conv1_(a), Activation::relu()));
-    return mtcki::add(h, shortcut_ != nullptr ? (*shortcut_)(a) : x);
+    const Variable h = conv_bn(conv1_, bn2_, a, Activation::relu());
+    return conv_add(conv2_, h, shortcut_ != nullptr ? (*shortcut_)(a) : x);
   }
 
  private:

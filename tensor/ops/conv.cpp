@@ -1,12 +1,14 @@
 #include "tensor/ops/conv.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 
 #include "tensor/ops/conv_cuda.h"
 #include "tensor/ops/conv_kernels.h"
 #include "tensor/ops/conv_select.h"
+#include "tensor/ops/elementwise.h"
 #include "tensor/ops/op_util.h"
 #include "tensor/parallel.h"
 
@@ -108,8 +110,10 @@ Tensor in_form(const Tensor& t) {
 // True when the f32 kernels take it; else the plain loops.
 bool fast(const ConvProblem& d, DType dtype) { return dtype == DType::f32 && d.groups == 1; }
 
+// tail: for the f32 kernels, without the bias.
 Tensor run_forward(ProfileScope& scope, const ConvProblem& d, const Tensor& x_in,
-                   const Tensor& w_in, const Tensor& bias_in, const Conv2dOptions& o) {
+                   const Tensor& w_in, const Tensor& bias_in, const Conv2dOptions& o,
+                   ConvTail tail = {}) {
   if (x_in.device().is_cuda()) {
     const Tensor y = conv_cuda::forward(scope, d, x_in, w_in, o);
     if (bias_in.defined() && y.numel() > 0) conv_cuda::add_bias(y, bias_in);
@@ -132,7 +136,8 @@ Tensor run_forward(ProfileScope& scope, const ConvProblem& d, const Tensor& x_in
     if (y.numel() == 0) return y;
     const ConvKernel& kernel = select_conv(d, ConvPass::forward);
     if (scope.active()) scope.note(shape_note(d, kernel.name));
-    kernel.forward(d, in_form(x).data<float>(), w.data<float>(), bias_data(), y.data<float>());
+    tail.bias = bias_data();
+    kernel.forward(d, in_form(x).data<float>(), w.data<float>(), tail, y.data<float>());
     return y;
   }
   if (scope.active()) scope.note(shape_note(d, "reference"));
@@ -200,6 +205,44 @@ Tensor run_grad_weight(ProfileScope& scope, const ConvProblem& d, const Tensor& 
   MTCKI_DISPATCH_FLOAT(gy.dtype(), "conv2d_grad_weight", T,
                        { conv_ref::grad_weight<T>(d, g.data<T>(), in.data<T>(), gw.data<T>()); });
   return gw;
+}
+
+bool applied_by_kernels(const ConvFollowers& f, const Tensor& x, const Tensor& w,
+                        const Tensor& bias, const Conv2dOptions& o) {
+  std::vector<Tensor> all{x, w, bias, f.residual};
+  if (f.norm)
+    for (const Tensor& t :
+         {f.norm->weight, f.norm->bias, f.norm->running_mean, f.norm->running_var})
+      all.push_back(t);
+  const bool fit = std::all_of(all.begin(), all.end(), [](const Tensor& t) {
+    return !t.defined() || (t.dtype() == DType::f32 && t.device().is_cpu());
+  });
+  return fit && o.groups == 1 && f.act.kind != Activation::Kind::leaky_relu;
+}
+
+// A frozen batch norm behind a convolution with a bias, as the kernels apply both: the mean goes
+// off before the scale, because sum * scale + shift loses all digits when the mean is large.
+struct NormTail {
+  Tensor bias, scale, shift;  // [k]
+};
+NormTail norm_tail(const Operands& ops, const ConvFollowers::BatchNorm& norm, const Tensor& bias,
+                   int64_t k) {
+  const auto values = [&](const char* name, const Tensor& t, float absent) {
+    if (!t.defined()) return std::vector<float>(static_cast<size_t>(k), absent);
+    if (t.shape() != Shape{k}) ops.error().shape(name, " needs shape [", k, "], got ", t.shape());
+    return t.to_vector<float>();
+  };
+  const auto mean = values("running_mean", norm.running_mean, 0.0f);
+  const auto var = values("running_var", norm.running_var, 1.0f);
+  std::vector<float> offset = values("bias", bias, 0.0f),
+                     scale = values("weight", norm.weight, 1.0f);
+  for (size_t c = 0; c < scale.size(); ++c) {
+    offset[c] -= mean[c];
+    scale[c] *= static_cast<float>(1.0 / std::sqrt(static_cast<double>(var[c]) + norm.eps));
+  }
+  const Shape shape{k};
+  return {Tensor::from(offset, shape), Tensor::from(scale, shape),
+          Tensor::from(values("bias", norm.bias, 0.0f), shape)};
 }
 
 // The convolution whose adjoint conv_transpose2d(x, w) is: x plays grad_output, y plays input.
@@ -288,6 +331,37 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2d
   check_bias(ops, bias, d.k);
   ProfileScope scope("conv2d", d.flops(), cost_bytes(d, x));
   return run_forward(scope, d, x, w, bias, o).to(x.dtype());
+}
+
+Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2dOptions& o,
+              const ConvFollowers& f) {
+  if (!applied_by_kernels(f, x, w, bias, o)) {
+    const Tensor y = conv2d(x, w, bias, o);
+    if (f.norm)
+      return batch_norm_eval(y, f.norm->weight, f.norm->bias, f.norm->running_mean,
+                             f.norm->running_var, f.norm->eps, f.act, f.residual);
+    const Tensor z = f.residual.defined() ? add(y, f.residual) : y;
+    if (f.act.kind == Activation::Kind::none) return z;
+    return f.act.kind == Activation::Kind::relu ? relu(z) : leaky_relu(z, f.act.slope);
+  }
+  Operands ops{"conv2d", {{"input", &x}, {"weight", &w}, {"bias", &bias}}};
+  if (f.residual.defined()) ops.list.emplace_back("residual", &f.residual);
+  check_types(ops);
+  const ConvProblem d = problem(ops, x.shape(), w.shape(), o);
+  check_bias(ops, bias, d.k);
+  const Shape shape{d.n, d.k, d.p, d.q};
+  if (f.residual.defined() && f.residual.shape() != shape)
+    ops.error().shape("residual needs shape ", shape, ", got ", f.residual.shape());
+  ProfileScope scope("conv2d", d.flops(), cost_bytes(d, x) + bytes_of(f.residual));
+  ConvTail tail;
+  tail.relu = f.act.kind == Activation::Kind::relu;
+  const Tensor residual = f.residual.defined() ? in_form(f.residual) : Tensor();
+  if (residual.defined()) tail.residual = residual.data<float>();
+  if (!f.norm) return run_forward(scope, d, x, w, bias, o, tail);
+  const NormTail norm = norm_tail(ops, *f.norm, bias, d.k);
+  tail.scale = norm.scale.data<float>();
+  tail.shift = norm.shift.data<float>();
+  return run_forward(scope, d, x, w, norm.bias, o, tail);
 }
 
 Tensor conv2d_grad_input(const Tensor& gy, const Tensor& w, const Shape& x_shape,

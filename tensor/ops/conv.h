@@ -16,6 +16,7 @@
 #include <string>
 
 #include "tensor/math_mode.h"
+#include "tensor/ops/norm.h"
 #include "tensor/tensor.h"
 
 namespace mtcki {
@@ -35,6 +36,22 @@ struct Conv2dOptions {
 };
 
 Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2dOptions& o = {});
+
+// What follows a convolution in a network of which only the outputs are wanted:
+//   act(batch_norm_eval(conv2d(x, w, bias)) + residual)
+// Every part may be absent. The f32 kernels of the CPU apply it where they store y, without passes
+// over memory of its own; elsewhere, and for leaky_relu, it is the ops one after the other.
+struct ConvFollowers {
+  struct BatchNorm {
+    Tensor weight, bias, running_mean, running_var;  // [K]
+    double eps = 0;
+  };
+  std::optional<BatchNorm> norm;
+  Tensor residual;  // y's shape
+  Activation act;
+};
+Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2dOptions& o,
+              const ConvFollowers& followers);
 Tensor conv2d_grad_input(const Tensor& gy, const Tensor& w, const Shape& x_shape,
                          const Conv2dOptions& o = {});
 // dtype of the result: gy's, or f32 where gy is bf16.

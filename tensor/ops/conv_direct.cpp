@@ -52,11 +52,12 @@ struct Operands {
   const int64_t* taps;
   int64_t tap_count, blocks, block_size, lanes;
   const float* w;
-  // Blocked outputs are stored by the kernel: pixel p, vector k at y[out[p] + k * y_block].
+  // Blocked outputs are stored by the kernel: pixel p, vector k at y[out[p] + k * y_block]. The
+  // tail's pointers are those of the first channel and pixel.
   float* y;
   const int64_t* out;
   int64_t y_block;
-  const float* bias;
+  ConvTail tail;
 };
 
 // kLanes: the number of channels per block when known at compile time, else 0.
@@ -87,11 +88,22 @@ void accumulate(const Operands& o, float* out) {
         store(out + (p * KV + k) * kWidth, acc[p][k]);
     return;
   }
-  V add[KV];
-  MTCKI_UNROLL for (int k = 0; k < KV; ++k) add[k] = o.bias ? load(o.bias + k * kWidth) : V{};
-  MTCKI_UNROLL for (int p = 0; p < P; ++p) {
-    float* to = o.y + o.out[p];
-    MTCKI_UNROLL for (int k = 0; k < KV; ++k) store(to + k * o.y_block, acc[p][k] + add[k]);
+  const ConvTail& tail = o.tail;
+  MTCKI_UNROLL for (int k = 0; k < KV; ++k) {
+    const V bias = tail.bias ? load(tail.bias + k * kWidth) : V{};
+    MTCKI_UNROLL for (int p = 0; p < P; ++p) acc[p][k] += bias;
+    if (tail.scale) {
+      const V scale = load(tail.scale + k * kWidth), shift = load(tail.shift + k * kWidth);
+      MTCKI_UNROLL for (int p = 0; p < P; ++p) acc[p][k] = acc[p][k] * scale + shift;
+    }
+    if (tail.residual) {
+      MTCKI_UNROLL for (int p = 0; p < P; ++p) acc[p][k] +=
+          load(tail.residual + o.out[p] + k * o.y_block);
+    }
+    if (tail.relu) {
+      MTCKI_UNROLL for (int p = 0; p < P; ++p) acc[p][k] = acc[p][k] < V{} ? V{} : acc[p][k];
+    }
+    MTCKI_UNROLL for (int p = 0; p < P; ++p) store(o.y + o.out[p] + k * o.y_block, acc[p][k]);
   }
 }
 
@@ -180,8 +192,8 @@ void pack_weights(const Gather& g, const Phase& phase, const float* w, float* ou
 
 class Strips {
  public:
-  Strips(const Gather& g, const float* w, const float* bias, float* y)
-      : g_(g), bias_(bias), y_(y), padded_((g.k + kWidth - 1) / kWidth * kWidth) {
+  Strips(const Gather& g, const float* w, const ConvTail& tail, float* y)
+      : g_(g), tail_(tail), y_(y), padded_((g.k + kWidth - 1) / kWidth * kWidth) {
     low_h_ = low_w_ = INT64_MAX;
     high_h_ = high_w_ = INT64_MIN;
     int64_t weights = 0;
@@ -292,7 +304,7 @@ class Strips {
       o.w = w + k * g_.in.c * o.tap_count;
       o.y = blocked ? y + k * plane : nullptr;
       o.y_block = plane * kWidth;
-      o.bias = bias_ ? bias_ + k : nullptr;
+      if (blocked) o.tail = tail_.from(k, o.y - y_);
       const Kernel full = pick(kPixels, vectors, g_.in.blocked());
       for (int64_t i = 0; i < count; i += kPixels) {
         const int64_t pixels = std::min<int64_t>(kPixels, count - i);
@@ -302,8 +314,7 @@ class Strips {
         if (blocked) continue;
         for (int64_t p = 0; p < pixels; ++p)
           for (int64_t c = k; c < std::min<int64_t>(k + vectors * kWidth, g_.k); ++c)
-            y[o.out[p] + c * plane] =
-                tile[p * vectors * kWidth + c - k] + (bias_ ? bias_[c] : 0.0f);
+            store_one(tile[p * vectors * kWidth + c - k], c, y + o.out[p] + c * plane);
       }
     }
   }
@@ -319,13 +330,14 @@ class Strips {
       pick_few(pixels, g_.k)(o, tile);
       for (int64_t p = 0; p < pixels; ++p)
         for (int64_t k = 0; k < g_.k; ++k)
-          y[t.out[static_cast<size_t>(i + p)] + k * plane] =
-              tile[p * g_.k + k] + (bias_ ? bias_[k] : 0.0f);
+          store_one(tile[p * g_.k + k], k, y + t.out[static_cast<size_t>(i + p)] + k * plane);
     }
   }
 
+  void store_one(float sum, int64_t k, float* to) const { *to = tail_(sum, k, to - y_); }
+
   const Gather& g_;
-  const float* bias_;
+  const ConvTail tail_;
   float* y_;
   int64_t padded_;
   int64_t rows_ = 0, columns_ = 0;  // of the largest phase
@@ -340,7 +352,7 @@ class Strips {
 
 }  // namespace
 
-void forward(const ConvProblem& d, const float* x, const float* w, const float* bias, float* y) {
+void forward(const ConvProblem& d, const float* x, const float* w, const ConvTail& tail, float* y) {
   Gather g{{x, d.c, d.h, d.w}, d.n,       d.k, d.p, d.q, d.stride_h, d.stride_w, 1, 1,
            d.c * d.r * d.s,    d.r * d.s, {}};
   Phase phase{0, 0, d.p, d.q, {}};
@@ -348,7 +360,7 @@ void forward(const ConvProblem& d, const float* x, const float* w, const float* 
     for (int64_t j = 0; j < d.s; ++j)
       phase.taps.push_back({i * d.dil_h - d.pad_h, j * d.dil_w - d.pad_w, i * d.s + j});
   g.phases.push_back(std::move(phase));
-  Strips(g, w, bias, y).run();
+  Strips(g, w, tail, y).run();
 }
 
 void grad_input(const ConvProblem& d, const float* gy, const float* w, float* gx) {
@@ -377,7 +389,7 @@ void grad_input(const ConvProblem& d, const float* gy, const float* w, float* gx
   if (gaps)
     parallel_for(d.x_size(), 1 << 16,
                  [&](int64_t begin, int64_t end) { std::fill(gx + begin, gx + end, 0.0f); });
-  if (!g.phases.empty()) Strips(g, w, nullptr, gx).run();
+  if (!g.phases.empty()) Strips(g, w, ConvTail(), gx).run();
 }
 
 }  // namespace mtcki::conv_direct

@@ -55,6 +55,31 @@ class Scratch {
   size_t bytes_;
 };
 
+// What a forward kernel does with a sum when it stores it, in y's form:
+//   y = (sum + bias[k]) * scale[k] + shift[k] + residual, negative values to zero with relu
+// Null pointers: nothing is added, or the scale is 1.
+struct ConvTail {
+  const float* bias = nullptr;
+  const float* scale = nullptr;  // together with shift
+  const float* shift = nullptr;
+  const float* residual = nullptr;
+  bool relu = false;
+
+  bool only_bias() const { return !scale && !residual && !relu; }
+  // The same for outputs that start at channel k and y[at].
+  ConvTail from(int64_t k, int64_t at) const {
+    const auto move = [](const float* p, int64_t by) { return p ? p + by : nullptr; };
+    return {move(bias, k), move(scale, k), move(shift, k), move(residual, at), relu};
+  }
+  // For the output of channel k at y[at].
+  float operator()(float sum, int64_t k, int64_t at) const {
+    float v = bias ? sum + bias[k] : sum;
+    if (scale) v = v * scale[k] + shift[k];
+    if (residual) v += residual[at];
+    return relu && v < 0 ? 0 : v;
+  }
+};
+
 // Plain loops over plain memory: the definition, and the path of f64 and of groups. T: float,
 // double.
 namespace conv_ref {
@@ -68,7 +93,7 @@ void grad_weight(const ConvProblem& d, const T* gy, const T* x, T* gw);
 
 // oneDNN, f32, groups == 1. Activations in the form of is_blocked(), weights plain OIHW.
 namespace conv_onednn {
-void forward(const ConvProblem& d, const float* x, const float* w, const float* bias, float* y);
+void forward(const ConvProblem& d, const float* x, const float* w, const ConvTail& tail, float* y);
 void grad_input(const ConvProblem& d, const float* gy, const float* w, float* gx);
 void grad_weight(const ConvProblem& d, const float* gy, const float* x, float* gw);
 // True when oneDNN would run its plain reference loops (a thousand times slower).
@@ -94,7 +119,7 @@ void gemm(bool trans_a, bool trans_b, int64_t batch, int64_t m, int64_t n, int64
 
 // Built-in, same contract as conv_onednn; any kernel, stride, padding and dilation.
 namespace conv_direct {
-void forward(const ConvProblem& d, const float* x, const float* w, const float* bias, float* y);
+void forward(const ConvProblem& d, const float* x, const float* w, const ConvTail& tail, float* y);
 void grad_input(const ConvProblem& d, const float* gy, const float* w, float* gx);
 void grad_weight(const ConvProblem& d, const float* gy, const float* x, float* gw);
 }  // namespace conv_direct
@@ -103,7 +128,7 @@ void grad_weight(const ConvProblem& d, const float* gy, const float* x, float* g
 // blocked.
 namespace conv_winograd {
 bool applies(const ConvProblem& d);
-void forward(const ConvProblem& d, const float* x, const float* w, const float* bias, float* y);
+void forward(const ConvProblem& d, const float* x, const float* w, const ConvTail& tail, float* y);
 void grad_input(const ConvProblem& d, const float* gy, const float* w, float* gx);
 void grad_weight(const ConvProblem& d, const float* gy, const float* x, float* gw);
 }  // namespace conv_winograd

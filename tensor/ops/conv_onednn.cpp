@@ -112,8 +112,9 @@ bool is_reference(const Description& d) {
 }
 
 // type: of the activations. Weights, their gradient and the bias are f32 on our side; where the
-// kernel reads bf16 weights, the reorder rounds them.
-std::unique_ptr<Convolution> make(Type type, const ConvProblem& d, ConvPass pass, bool has_bias) {
+// kernel reads bf16 weights, the reorder rounds them. relu: of a forward's result.
+std::unique_ptr<Convolution> make(Type type, const ConvProblem& d, ConvPass pass, bool has_bias,
+                                  bool relu) {
   auto out = std::make_unique<Convolution>();
   const bool f32 = type == Type::f32;
   out->x.ours = activation(type, d.n, d.c, d.h, d.w);
@@ -135,6 +136,15 @@ std::unique_ptr<Convolution> make(Type type, const ConvProblem& d, ConvPass pass
   const auto algorithm = dnnl::algorithm::convolution_direct;
   dnnl::primitive_attr attr;
   attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  if (relu) {
+    dnnl::post_ops ops;
+#if DNNL_VERSION_MAJOR >= 3
+    ops.append_eltwise(dnnl::algorithm::eltwise_relu, 0.0f, 0.0f);
+#else
+    ops.append_eltwise(1.0f, dnnl::algorithm::eltwise_relu, 0.0f, 0.0f);
+#endif
+    attr.set_post_ops(ops);
+  }
 
 #if DNNL_VERSION_MAJOR >= 3
   const dnnl::convolution_forward::primitive_desc forward(
@@ -188,32 +198,18 @@ std::unique_ptr<Convolution> make(Type type, const ConvProblem& d, ConvPass pass
   return out;
 }
 
-Convolution& cached(Type type, const ConvProblem& d, ConvPass pass, bool bias) {
-  using Key = std::array<int64_t, 19>;
+Convolution& cached(Type type, const ConvProblem& d, ConvPass pass, bool bias, bool relu = false) {
+  using Key = std::array<int64_t, 20>;
   static std::mutex mutex;
   static std::map<Key, std::unique_ptr<Convolution>> cache;
-  const Key key{d.n,
-                d.c,
-                d.h,
-                d.w,
-                d.k,
-                d.r,
-                d.s,
-                d.p,
-                d.q,
-                d.stride_h,
-                d.stride_w,
-                d.pad_h,
-                d.pad_w,
-                d.dil_h,
-                d.dil_w,
-                static_cast<int64_t>(pass),
-                bias,
-                num_threads(),
-                static_cast<int64_t>(type)};
+  const Key key{d.n,     d.c,        d.h,           d.w,
+                d.k,     d.r,        d.s,           d.p,
+                d.q,     d.stride_h, d.stride_w,    d.pad_h,
+                d.pad_w, d.dil_h,    d.dil_w,       static_cast<int64_t>(pass),
+                bias,    relu,       num_threads(), static_cast<int64_t>(type)};
   const std::lock_guard<std::mutex> lock(mutex);
   auto& entry = cache[key];
-  if (!entry) entry = make(type, d, pass, bias);
+  if (!entry) entry = make(type, d, pass, bias, relu);
   return *entry;
 }
 
@@ -229,9 +225,30 @@ std::string onednn_version() {
 namespace conv_onednn {
 
 // oneDNN's C++ API takes void* for inputs as well; it does not write to them.
-void forward(const ConvProblem& d, const float* x, const float* w, const float* bias, float* y) {
-  cached(Type::f32, d, ConvPass::forward, bias != nullptr)
-      .run(ConvPass::forward, const_cast<float*>(x), const_cast<float*>(w), bias, y);
+// A scale goes into copies of weights and bias, which oneDNN reorders anyway; a residual, and the
+// ReLU behind it, into a pass of their own.
+void forward(const ConvProblem& d, const float* x, const float* w, const ConvTail& tail, float* y) {
+  const auto run = [&](const float* weights, const float* bias) {
+    cached(Type::f32, d, ConvPass::forward, bias != nullptr, tail.relu && !tail.residual)
+        .run(ConvPass::forward, const_cast<float*>(x), const_cast<float*>(weights), bias, y);
+  };
+  if (tail.scale) {
+    const int64_t size = d.c * d.r * d.s;
+    const Scratch scaled(static_cast<size_t>(d.w_size() + d.k) * sizeof(float));
+    float *weights = scaled.as(), *bias = weights + d.w_size();
+    for (int64_t k = 0; k < d.k; ++k) {
+      for (int64_t i = k * size; i < (k + 1) * size; ++i) weights[i] = w[i] * tail.scale[k];
+      bias[k] = (tail.bias ? tail.bias[k] * tail.scale[k] : 0.0f) + tail.shift[k];
+    }
+    run(weights, bias);
+  } else {
+    run(w, tail.bias);
+  }
+  if (!tail.residual) return;
+  const ConvTail rest{nullptr, nullptr, nullptr, tail.residual, tail.relu};
+  parallel_for(d.y_size(), 1 << 14, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) y[i] = rest(y[i], 0, i);
+  });
 }
 void grad_input(const ConvProblem& d, const float* gy, const float* w, float* gx) {
   cached(Type::f32, d, ConvPass::grad_input, false)
@@ -321,7 +338,7 @@ namespace {
   throw UsageError("oneDNN kernels were asked for, but this build has none");
 }
 }  // namespace
-void forward(const ConvProblem&, const float*, const float*, const float*, float*) { missing(); }
+void forward(const ConvProblem&, const float*, const float*, const ConvTail&, float*) { missing(); }
 void grad_input(const ConvProblem&, const float*, const float*, float*) { missing(); }
 void grad_weight(const ConvProblem&, const float*, const float*, float*) { missing(); }
 bool is_slow(const ConvProblem&, ConvPass) { return true; }

@@ -9,7 +9,7 @@ namespace mtcki {
 
 struct ConvKernel {
   const char* name;
-  void (*forward)(const ConvProblem&, const float* x, const float* w, const float* bias, float* y);
+  void (*forward)(const ConvProblem&, const float* x, const float* w, const ConvTail&, float* y);
   void (*grad_input)(const ConvProblem&, const float* gy, const float* w, float* gx);
   void (*grad_weight)(const ConvProblem&, const float* gy, const float* x, float* gw);
 };

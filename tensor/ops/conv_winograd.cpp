@@ -10,6 +10,7 @@
 // the same tiles, each for its own output channels, and makes only the U that it uses, group by
 // group.
 #include <algorithm>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -32,6 +33,7 @@ struct Direction {
   int64_t n, in, out, h, w, p, q, pad_h, pad_w;
   int64_t out_step, in_step;
   bool rotate;
+  ConvTail tail;
   Tiling tiling() const { return {p, q}; }
   int64_t tiles() const { return n * tiling().per_image(); }
   int64_t groups() const { return (out + kGroup - 1) / kGroup; }
@@ -146,14 +148,32 @@ struct Ahead {
   int64_t begin = 0, end = 0;
 };
 
+// All of a ConvTail for one vector of channels of a tile that starts at y[at].
+struct Finish {
+  V bias, scale, shift, least;
+  const float* residual;
+  Finish(const ConvTail& t, V bias, int64_t channel, int64_t at)
+      : bias(bias),
+        scale(t.scale ? load(t.scale + channel) : broadcast(1.0f)),
+        shift(t.scale ? load(t.shift + channel) : V{}),
+        least(broadcast(t.relu ? 0.0f : -std::numeric_limits<float>::infinity())),
+        residual(t.residual ? t.residual + at : nullptr) {}
+  MTCKI_INLINE V operator()(V sum, int64_t offset) const {
+    V v = (sum + bias) * scale + shift;
+    if (residual) v += load(residual + offset);
+    return v < least ? least : v;
+  }
+};
+
 // One output group for tiles [begin, end) that are in the block: products, then output transform.
 template <int KV>
 void outputs(const Direction& d, const Block& block, const float* u, float* m, int64_t begin,
-             int64_t end, int64_t group, const float* bias, float* y, const Ahead& ahead) {
+             int64_t end, int64_t group, float* y, const Ahead& ahead) {
   constexpr int64_t kLanes = KV * kWidth;
   const int64_t count = end - begin, m_plane = plane_size(count * kLanes);
   const int64_t in_blocks = d.in / kWidth, units = (ahead.end - ahead.begin) * in_blocks;
   const Tiling g = d.tiling();
+  const ConvTail& tail = d.tail;
   for (int point = 0; point < kPoints; ++point) {
     prefetch<true>(y, d.out, d.p, d.q, g, begin, group * 2, KV, count * KV * point / kPoints,
                    count * KV * (point + 1) / kPoints);
@@ -176,25 +196,32 @@ void outputs(const Direction& d, const Block& block, const float* u, float* m, i
     const int columns = static_cast<int>(std::min<int64_t>(kOut, d.q - column));
     for (int k = 0; k < KV; ++k) {
       const int64_t channel = group * kGroup + k * kWidth;
-      const V add = bias ? load(bias + channel) : V{};
-      output_tile(m + (t - begin) * kLanes + k * kWidth, m_plane, add,
-                  y + ((n * d.out + channel) * d.p * d.q) + (row * d.q + column) * kWidth,
-                  d.q * kWidth, rows, columns);
+      const V bias = tail.bias ? load(tail.bias + channel) : V{};
+      const int64_t at = (n * d.out + channel) * d.p * d.q + (row * d.q + column) * kWidth;
+      const auto store_tile = [&](const auto& finish) __attribute__((always_inline)) {
+        output_tile(m + (t - begin) * kLanes + k * kWidth, m_plane, finish, y + at, d.q * kWidth,
+                    rows, columns);
+      };
+      if (tail.only_bias()) {
+        store_tile([bias](V sum, int64_t) { return sum + bias; });
+      } else {
+        store_tile(Finish(tail, bias, channel, at));
+      }
     }
   }
 }
 
 void outputs(const Direction& d, const Block& block, const float* u, float* m, int64_t begin,
-             int64_t end, int64_t group, const float* bias, float* y, const Ahead& ahead) {
+             int64_t end, int64_t group, float* y, const Ahead& ahead) {
   if (d.group_width(group) == kGroup) {
-    outputs<2>(d, block, u, m, begin, end, group, bias, y, ahead);
+    outputs<2>(d, block, u, m, begin, end, group, y, ahead);
   } else {
-    outputs<1>(d, block, u, m, begin, end, group, bias, y, ahead);
+    outputs<1>(d, block, u, m, begin, end, group, y, ahead);
   }
 }
 
 // Every thread has its own tiles.
-void split_tiles(const Direction& d, const float* x, const float* w, const float* bias, float* y) {
+void split_tiles(const Direction& d, const float* x, const float* w, float* y) {
   const int64_t u_group = kPoints * d.in * kGroup;
   Scratch u_all(static_cast<size_t>(d.groups() * u_group) * sizeof(float));
   float* u = u_all.as();
@@ -213,14 +240,13 @@ void split_tiles(const Direction& d, const float* x, const float* w, const float
       transform_input(d, x, t, stop, block, 0);
       const Ahead ahead{x, stop, std::min(end, stop + size)};
       for (int64_t g = 0; g < d.groups(); ++g)
-        outputs(d, block, u + g * u_group, m.as(), t, stop, g, bias, y, ahead);
+        outputs(d, block, u + g * u_group, m.as(), t, stop, g, y, ahead);
     }
   });
 }
 
 // All threads work on the same tiles, each for its own output channels.
-void split_channels(const Direction& d, const float* x, const float* w, const float* bias,
-                    float* y) {
+void split_channels(const Direction& d, const float* x, const float* w, float* y) {
   const int64_t fit = (int64_t{12} << 20) / (kPoints * 4 * d.in);
   const int64_t tiles = d.tiles();
   const int64_t most = std::max<int64_t>(kTileRows, fit / kTileRows * kTileRows);
@@ -238,15 +264,15 @@ void split_channels(const Direction& d, const float* x, const float* w, const fl
       Scratch m(static_cast<size_t>(kPoints * plane_size(size * kGroup)) * sizeof(float));
       for (int64_t g = begin; g < end; ++g) {
         transform_weights(d, w, g, u.as());
-        outputs(d, block, u.as(), m.as(), t, stop, g, bias, y, Ahead());
+        outputs(d, block, u.as(), m.as(), t, stop, g, y, Ahead());
       }
     });
   }
 }
 
-void run(const Direction& d, const float* x, const float* w, const float* bias, float* y) {
+void run(const Direction& d, const float* x, const float* w, float* y) {
   const bool many = d.in * d.out >= 400 * 400 && d.groups() >= num_threads();
-  (many ? split_channels : split_tiles)(d, x, w, bias, y);
+  (many ? split_channels : split_tiles)(d, x, w, y);
 }
 
 }  // namespace
@@ -257,13 +283,13 @@ bool applies(const ConvProblem& d) {
          is_blocked(d.k);
 }
 
-void forward(const ConvProblem& d, const float* x, const float* w, const float* bias, float* y) {
-  run({d.n, d.c, d.k, d.h, d.w, d.p, d.q, d.pad_h, d.pad_w, d.c * 9, 9, false}, x, w, bias, y);
+void forward(const ConvProblem& d, const float* x, const float* w, const ConvTail& tail, float* y) {
+  run({d.n, d.c, d.k, d.h, d.w, d.p, d.q, d.pad_h, d.pad_w, d.c * 9, 9, false, tail}, x, w, y);
 }
 
 void grad_input(const ConvProblem& d, const float* gy, const float* w, float* gx) {
-  run({d.n, d.k, d.c, d.p, d.q, d.h, d.w, 2 - d.pad_h, 2 - d.pad_w, 9, d.c * 9, true}, gy, w,
-      nullptr, gx);
+  run({d.n, d.k, d.c, d.p, d.q, d.h, d.w, 2 - d.pad_h, 2 - d.pad_w, 9, d.c * 9, true, {}}, gy, w,
+      gx);
 }
 
 }  // namespace mtcki::conv_winograd

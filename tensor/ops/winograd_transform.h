@@ -181,8 +181,10 @@ MTCKI_INLINE void gradient_tile(const float* image, const Tile& tile, int64_t ro
   }
 }
 
-// A^T m A of one tile, plus bias, into the part of the 4x4 outputs that exists.
-MTCKI_INLINE void output_tile(const float* m, int64_t step, V bias, float* image,
+// finish(A^T m A, offset) of one tile into the part of the 4x4 outputs that exists: at image +
+// offset.
+template <class F>
+MTCKI_INLINE void output_tile(const float* m, int64_t step, const F& finish, float* image,
                               int64_t row_stride, int rows, int columns) {
   V t[kOut][kIn];
   MTCKI_UNROLL for (int j = 0; j < kIn; ++j) {
@@ -195,12 +197,13 @@ MTCKI_INLINE void output_tile(const float* m, int64_t step, V bias, float* image
     V y[kOut];
     output_transform(t[i], y);
     if (i >= rows) break;
-    float* out = image + i * row_stride;
+    const int64_t out = i * row_stride;
     if (columns == kOut) {
-      MTCKI_UNROLL for (int j = 0; j < kOut; ++j) store(out + j * kWidth, y[j] + bias);
+      MTCKI_UNROLL for (int j = 0; j < kOut; ++j)
+          store(image + out + j * kWidth, finish(y[j], out + j * kWidth));
     } else {
       MTCKI_UNROLL for (int j = 0; j < kOut; ++j) if (j < columns)
-          store(out + j * kWidth, y[j] + bias);
+          store(image + out + j * kWidth, finish(y[j], out + j * kWidth));
     }
   }
 }
