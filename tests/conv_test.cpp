@@ -102,6 +102,12 @@ std::vector<Case> cases() {
   add(2, 32, 16, 10, 3, 1, 0);
   add(2, 16, 32, 6, 3, 1, 2);
   add(9, 80, 16, 16, 3, 1, 1);
+  // The same at stride 2.
+  for (int64_t size : {1, 2, 3, 4, 6, 8, 9, 16, 17, 32}) add(2, 16, 16, size, 3, 2, 1);
+  add(1, 8, 24, 11, 3, 2, 1);
+  add(5, 24, 8, 14, 3, 2, 1);
+  add(2, 64, 48, 9, 3, 2, 1);
+  add(35, 48, 80, 8, 3, 2, 1);
   // Few or odd channels: images in, images out, neither multiple of the block.
   for (int64_t c : {1, 3, 10}) {
     add(2, c, 16, 28, 3, 1, 1);
@@ -192,19 +198,23 @@ std::vector<std::string> kernels_of(const F& f) {
 // What docs/decisions/winograd.md promises, over channel counts of real networks.
 TEST(Conv2d, WinogradErrorIsBounded) {
   struct Problem {
-    int64_t n, c, k, h, w, pad;
+    int64_t n, c, k, h, w, stride, pad;
     bool positive;  // as after a ReLU
   };
   const KernelSetting setting({CpuKernels::builtin, true});
-  for (const Problem& p : std::vector<Problem>{{16, 16, 16, 32, 32, 1, true},
-                                               {3, 64, 64, 33, 31, 1, true},
-                                               {1, 128, 256, 15, 17, 1, false},
-                                               {2, 256, 128, 8, 8, 2, true},
-                                               {2, 512, 512, 7, 7, 1, true},
-                                               {2, 512, 512, 4, 4, 1, false},
-                                               {1, 512, 64, 13, 9, 0, false}}) {
+  for (const Problem& p : std::vector<Problem>{{16, 16, 16, 32, 32, 1, 1, true},
+                                               {3, 64, 64, 33, 31, 1, 1, true},
+                                               {1, 128, 256, 15, 17, 1, 1, false},
+                                               {2, 256, 128, 8, 8, 1, 2, true},
+                                               {2, 512, 512, 7, 7, 1, 1, true},
+                                               {2, 512, 512, 4, 4, 1, 1, false},
+                                               {1, 512, 64, 13, 9, 1, 0, false},
+                                               {16, 16, 32, 32, 32, 2, 1, true},
+                                               {3, 64, 128, 33, 31, 2, 1, true},
+                                               {2, 256, 512, 8, 8, 2, 1, true},
+                                               {2, 512, 256, 14, 14, 2, 1, false}}) {
     const Shape w_shape{p.k, p.c, 3, 3};
-    const Conv2dOptions o(1, p.pad);
+    const Conv2dOptions o(p.stride, p.pad);
     Tensor x = noise({p.n, p.c, p.h, p.w}, 30);
     if (p.positive)
       std::for_each_n(x.data<double>(), x.numel(), [](double& v) { v = std::abs(v); });
@@ -216,8 +226,8 @@ TEST(Conv2d, WinogradErrorIsBounded) {
       gx = conv2d_grad_input(f(gy), f(w), x.shape(), o);
       gw = conv2d_grad_weight(f(gy), f(x), w_shape, o);
     });
-    const std::string where =
-        str("n", p.n, " ", p.c, "->", p.k, " ", p.h, "x", p.w, " pad ", p.pad);
+    const std::string where = str("n", p.n, " ", p.c, "->", p.k, " ", p.h, "x", p.w, " stride ",
+                                  p.stride, " pad ", p.pad);
     EXPECT_THAT(ran, ElementsAre("winograd", "winograd", "winograd")) << where;
     EXPECT_LT(error(yf, y), 1e-5) << where;
     EXPECT_LT(error(gx, conv2d_grad_input(gy, w, x.shape(), o)), 1e-5) << where;
@@ -360,22 +370,24 @@ TEST(Conv2d, LongSumsStayAccurate) {
 TEST(Conv2d, RepeatsBitForBit) {
   const Tensor x = noise({6, 32, 16, 16}, 13).to(DType::f32);
   const Tensor w = noise({32, 32, 3, 3}, 14).to(DType::f32);
-  const Conv2dOptions o(1, 1);
-  for (const Setting& kernels : settings()) {
-    const KernelSetting setting(kernels);
-    const auto once = [&] {
-      const Tensor y = conv2d(x, w, Tensor(), o);
-      auto all = y.to_vector<float>();
-      for (const Tensor& t :
-           {conv2d_grad_input(y, w, x.shape(), o), conv2d_grad_weight(y, x, w.shape(), o)}) {
-        const auto v = t.to_vector<float>();
-        all.insert(all.end(), v.begin(), v.end());
-      }
-      return all;
-    };
-    const auto first = once();
-    for (int i = 0; i < 5; ++i) EXPECT_EQ(once(), first) << name_of(kernels);
-  }
+  for (const int64_t stride : {1, 2})
+    for (const Setting& kernels : settings()) {
+      const KernelSetting setting(kernels);
+      const Conv2dOptions o(stride, 1);
+      const auto once = [&] {
+        const Tensor y = conv2d(x, w, Tensor(), o);
+        auto all = y.to_vector<float>();
+        for (const Tensor& t :
+             {conv2d_grad_input(y, w, x.shape(), o), conv2d_grad_weight(y, x, w.shape(), o)}) {
+          const auto v = t.to_vector<float>();
+          all.insert(all.end(), v.begin(), v.end());
+        }
+        return all;
+      };
+      const auto first = once();
+      for (int i = 0; i < 5; ++i)
+        EXPECT_EQ(once(), first) << name_of(kernels) << " stride " << stride;
+    }
 }
 
 TEST(Conv2d, AnyInputLayout) {

@@ -78,7 +78,7 @@ Tensor conv_transpose2d_grad_weight(const Tensor& gy, const Tensor& x, const Sha
                                     std::optional<DType> dtype = {});
 
 // Which f32 kernels convolution, matmul and linear use on the CPU. `automatic`: the built-in
-// Winograd F(4x4,3x3) for 3x3 stride-1 where it wins, else oneDNN where it was found, else
+// Winograd for 3x3 at stride 1 and 2 where it wins, else oneDNN where it was found, else
 // built-in. Also by the environment: MTCKI_CPU_KERNELS=auto|onednn|builtin.
 enum class CpuKernels { automatic, onednn, builtin };
 void set_cpu_kernels(CpuKernels kernels);  // throws UsageError for onednn when it was not built in

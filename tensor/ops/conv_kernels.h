@@ -124,8 +124,8 @@ void grad_input(const ConvProblem& d, const float* gy, const float* w, float* gx
 void grad_weight(const ConvProblem& d, const float* gy, const float* x, float* gw);
 }  // namespace conv_direct
 
-// Built-in Winograd F(4x4,3x3). applies(): 3x3, stride 1, padding 0..2, both channel counts
-// blocked.
+// Built-in Winograd. applies(): 3x3 with both channel counts blocked, at stride 1 with padding 0..2
+// or at stride 2 with padding 1.
 namespace conv_winograd {
 bool applies(const ConvProblem& d);
 void forward(const ConvProblem& d, const float* x, const float* w, const ConvTail& tail, float* y);

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "tensor/error.h"
+#include "tensor/ops/simd.h"
 
 namespace mtcki {
 
@@ -50,19 +51,30 @@ void set_winograd(bool on) { winograd_allowed = on; }
 
 bool winograd() { return winograd_allowed; }
 
-// Measured on AVX2 at batch 128 (bench/conv_bench): Winograd wins wherever it applies, from 1.1
-// times at 16 channels to 3 times at 128 and more. Of the rest, oneDNN is faster on images and 1x1
-// kernels, the direct kernels on outputs of few channels and on strided kernels with many channels.
+// Measured at batch 128 (bench/conv_bench) on one AVX-512 machine, once more built for AVX2. Where
+// Winograd applies it wins, at stride 1 from 1.1 times at 16 channels to 3 times at 128 and more,
+// at stride 2 from 1.1 to 1.7 times but for the narrowest layers. Of the rest, oneDNN is faster on
+// images and 1x1 kernels, the direct kernels on outputs of few channels and on strided kernels with
+// more than a few channels.
 const ConvKernel& select_conv(const ConvProblem& d, ConvPass pass) {
+  constexpr bool wide = kSimdBytes == 64;  // AVX-512
   const CpuKernels kernels = cpu_kernels();
   if (kernels == CpuKernels::onednn) return kOnednn;
-  if (winograd() && conv_winograd::applies(d)) return kWinograd;
-  if (kernels == CpuKernels::builtin || !onednn_available()) return kDirect;
+  const bool only_builtin = kernels == CpuKernels::builtin || !onednn_available();
+  const bool narrow = d.stride_h > 1 && d.c < 32 && (wide || pass == ConvPass::grad_weight);
+  if (winograd() && conv_winograd::applies(d) && (only_builtin || !narrow)) return kWinograd;
+  if (only_builtin) return kDirect;
   const bool image_in = !is_blocked(d.c), image_out = !is_blocked(d.k);
-  if (pass == ConvPass::forward && image_out) return kDirect;
-  if (pass == ConvPass::grad_input && image_in) return kDirect;
-  if (pass == ConvPass::grad_weight && (image_out || (image_in && d.c != 3))) return kDirect;
-  if (pass == ConvPass::forward && d.stride_h > 1 && d.r > 1 && d.c >= 64) return kDirect;
+  const bool strided = d.stride_h > 1 && d.r > 1 && d.c >= 32;
+  if (pass == ConvPass::forward && (image_out || strided)) return kDirect;
+  if (pass == ConvPass::grad_input) {
+    const bool strided_1x1 = d.stride_h > 1 && d.r == 1;
+    if (image_in || strided || (!wide && strided_1x1)) return kDirect;
+  }
+  if (pass == ConvPass::grad_weight) {
+    const bool image_direct = image_in && (d.c != 3 || (wide && d.k >= 64));
+    if (image_out || image_direct || (!wide && strided)) return kDirect;
+  }
   if (conv_onednn::is_slow(d, pass)) return kDirect;
   return kOnednn;
 }

@@ -1,9 +1,11 @@
-// Winograd F(4x4,3x3), forward and input gradient (the same with transposed, rotated weights).
+// Winograd's minimal filtering for 3x3 kernels at stride 1 and 2, forward and input gradient (at
+// stride 1 the same with transposed, rotated weights).
 //
-// Per block of tiles: input transform V[36][c / B][tile][B]; then per group of output channels 36
-// small products M[36][k vectors][tile] = V U and the output transform. A block's V stays in the
-// second-level cache and M never becomes larger than one group, so that the 36 / 16 blow-up of the
-// transformed data costs no memory traffic.
+// Per block of tiles: input transform V[plane][c / B][tile][B], planes being pairs of points; then
+// per group of output channels one small product per plane, M[plane][tile][k vectors] = V U, and
+// the output transform. A block's V stays in the second-level cache and M never becomes larger than
+// one group, so that the blow-up of the transformed data (36 / 16 at stride 1, 81 values for 64
+// pixels and 16 outputs at stride 2) costs no memory traffic.
 //
 // Two ways to share the work. Few channels: every thread takes its own tiles, the transformed
 // weights U are made once and shared. Many channels (U larger than the caches): all threads work on
@@ -34,22 +36,37 @@ struct Direction {
   int64_t out_step, in_step;
   bool rotate;
   ConvTail tail;
-  Tiling tiling() const { return {p, q}; }
-  int64_t tiles() const { return n * tiling().per_image(); }
+  // Floats of one matrix of a group's transformed weights.
+  int64_t matrix() const { return plane_size(in * kGroup); }
   int64_t groups() const { return (out + kGroup - 1) / kGroup; }
   int64_t group_width(int64_t g) const { return std::min<int64_t>(kGroup, out - g * kGroup); }
 };
 
-// Transformed input of up to `tiles` tiles.
+template <class S>
+Tiling tiling(const Direction& d) {
+  return {d.p, d.q, S::kWrite};
+}
+constexpr int kMatrices = kWeights * kWeights;  // of transformed weights
+template <class S>
+int matrix_of(int plane) {
+  return S::weight_of(plane / S::kPoints) * kWeights + S::weight_of(plane % S::kPoints);
+}
+
+// Transformed input of up to `tiles` tiles from `first` on.
 struct Block {
   float* v;
-  int64_t tiles, channels;
+  int64_t first, tiles, channels;
   int64_t channel_block() const { return tiles * kWidth; }  // distance of two blocks of channels
   int64_t plane() const { return plane_size(tiles * channels); }
+  template <class S>
   static size_t bytes(int64_t tiles, int64_t channels) {
-    return static_cast<size_t>(kPoints * plane_size(tiles * channels)) * sizeof(float);
+    return static_cast<size_t>(S::kPlanes * plane_size(tiles * channels)) * sizeof(float);
   }
 };
+template <class S>
+size_t m_bytes(int64_t tiles) {
+  return static_cast<size_t>(S::kPlanes * plane_size(tiles * kGroup)) * sizeof(float);
+}
 
 // m[R][KV vectors] = v[R][depth] u[depth][KV vectors]; v's channels come in blocks.
 template <int R, int KV>
@@ -82,8 +99,9 @@ Product pick(int64_t rows) {
   return pick<KV>(static_cast<int>(rows), std::make_integer_sequence<int, kTileRows>());
 }
 
-// U of one output group: [36][in][width]. Weights are gathered to vectors along the output channel.
-template <int KV>
+// U of one output group: [matrix][in][width]. Weights are gathered to vectors along the output
+// channel.
+template <class S, int KV>
 void transform_weights(const Direction& d, const float* w, int64_t first, float* u) {
   constexpr int kLanes = KV * kWidth;
   alignas(64) float taps[kTaps * kTaps][kLanes];
@@ -97,45 +115,47 @@ void transform_weights(const Direction& d, const float* w, int64_t first, float*
       }
     }
     for (int v = 0; v < KV; ++v) {
-      V rows[kIn][kTaps];
+      V rows[kWeights][kTaps];
       MTCKI_UNROLL for (int j = 0; j < kTaps; ++j) {
-        V g[kTaps], x[kIn];
+        V g[kTaps], x[kWeights];
         MTCKI_UNROLL for (int t = 0; t < kTaps; ++t) g[t] = load(&taps[t * kTaps + j][v * kWidth]);
-        weight_transform(g, x);
-        MTCKI_UNROLL for (int t = 0; t < kIn; ++t) rows[t][j] = x[t];
+        S::weights(g, x);
+        MTCKI_UNROLL for (int t = 0; t < kWeights; ++t) rows[t][j] = x[t];
       }
-      MTCKI_UNROLL for (int t = 0; t < kIn; ++t) {
-        V x[kIn];
-        weight_transform(rows[t], x);
-        MTCKI_UNROLL for (int j = 0; j < kIn; ++j)
-            store(u + ((t * kIn + j) * d.in + i) * kLanes + v * kWidth, x[j]);
+      MTCKI_UNROLL for (int t = 0; t < kWeights; ++t) {
+        V x[kWeights];
+        S::weights(rows[t], x);
+        MTCKI_UNROLL for (int j = 0; j < kWeights; ++j)
+            store(u + (t * kWeights + j) * d.matrix() + i * kLanes + v * kWidth, x[j]);
       }
     }
   }
 }
 
-void transform_weights(const Direction& d, const float* w, int64_t group, float* u) {
+template <class S>
+void transform_group(const Direction& d, const float* w, int64_t group, float* u) {
   if (d.group_width(group) == kGroup) {
-    transform_weights<2>(d, w, group * kGroup, u);
+    transform_weights<S, 2>(d, w, group * kGroup, u);
   } else {
-    transform_weights<1>(d, w, group * kGroup, u);
+    transform_weights<S, 1>(d, w, group * kGroup, u);
   }
 }
 
-// Tiles [begin, end) of x into places [at, at + end - begin) of the block.
+// Tiles [begin, end) of x into the block.
+template <class S>
 void transform_input(const Direction& d, const float* x, int64_t begin, int64_t end,
-                     const Block& block, int64_t at) {
+                     const Block& block) {
   std::vector<Tile> tiles(static_cast<size_t>(end - begin));
-  place(d.tiling(), begin, end, kIn, d.pad_h, d.pad_w, d.h, d.w, tiles.data());
+  place(tiling<S>(d), begin, end, S::kRead, S::kStep, d.pad_h, d.pad_w, d.h, d.w, tiles.data());
   const int64_t plane = block.plane();
   for (int64_t b = 0; b < d.in / kWidth; ++b) {
-    float* out = block.v + b * block.channel_block() + at * kWidth;
+    float* out = block.v + b * block.channel_block() + (begin - block.first) * kWidth;
     for (const Tile& tile : tiles) {
       const float* image = x + (tile.n * d.in / kWidth + b) * d.h * d.w * kWidth;
       if (tile.inside) {
-        input_tile<false>(image, tile, d.w * kWidth, out, plane);
+        input_tile<S, false>(image, tile, d.w * kWidth, out, plane);
       } else {
-        input_tile<true>(image, tile, d.w * kWidth, out, plane);
+        input_tile<S, true>(image, tile, d.w * kWidth, out, plane);
       }
       out += kWidth;
     }
@@ -166,23 +186,24 @@ struct Finish {
 };
 
 // One output group for tiles [begin, end) that are in the block: products, then output transform.
-template <int KV>
+template <class S, int KV>
 void outputs(const Direction& d, const Block& block, const float* u, float* m, int64_t begin,
              int64_t end, int64_t group, float* y, const Ahead& ahead) {
   constexpr int64_t kLanes = KV * kWidth;
   const int64_t count = end - begin, m_plane = plane_size(count * kLanes);
   const int64_t in_blocks = d.in / kWidth, units = (ahead.end - ahead.begin) * in_blocks;
-  const Tiling g = d.tiling();
+  const Tiling g = tiling<S>(d);
   const ConvTail& tail = d.tail;
-  for (int point = 0; point < kPoints; ++point) {
-    prefetch<true>(y, d.out, d.p, d.q, g, begin, group * 2, KV, count * KV * point / kPoints,
-                   count * KV * (point + 1) / kPoints);
-    const int64_t step = group * kPoints + point, steps = d.groups() * kPoints;
-    prefetch<false>(ahead.x, d.in, d.h, d.w, g, ahead.begin, 0, in_blocks, units * step / steps,
-                    units * (step + 1) / steps);
-    const float* uu = u + point * d.in * kLanes;
-    const float* vv = block.v + point * block.plane();
-    float* mm = m + point * m_plane;
+  constexpr int64_t planes = S::kPlanes;
+  for (int plane = 0; plane < planes; ++plane) {
+    prefetch<true, S::kWrite>(y, d.out, d.p, d.q, g, begin, group * 2, KV,
+                              count * KV * plane / planes, count * KV * (plane + 1) / planes);
+    const int64_t step = group * planes + plane, steps = d.groups() * planes;
+    prefetch<false, S::kStep>(ahead.x, d.in, d.h, d.w, g, ahead.begin, 0, in_blocks,
+                              units * step / steps, units * (step + 1) / steps);
+    const float* uu = u + matrix_of<S>(plane) * d.matrix();
+    const float* vv = block.v + plane * block.plane() + (begin - block.first) * kWidth;
+    float* mm = m + plane * m_plane;
     int64_t t = 0;
     for (; t + kTileRows <= count; t += kTileRows)
       product<kTileRows, KV>(d.in, vv + t * kWidth, block.channel_block(), uu, mm + t * kLanes);
@@ -191,16 +212,16 @@ void outputs(const Direction& d, const Block& block, const float* u, float* m, i
   }
   for (int64_t t = begin; t < end; ++t) {
     const int64_t n = t / g.per_image(), r = t % g.per_image();
-    const int64_t row = r / g.tiles_w * kOut, column = r % g.tiles_w * kOut;
-    const int rows = static_cast<int>(std::min<int64_t>(kOut, d.p - row));
-    const int columns = static_cast<int>(std::min<int64_t>(kOut, d.q - column));
+    const int64_t row = r / g.tiles_w * S::kWrite, column = r % g.tiles_w * S::kWrite;
+    const int rows = static_cast<int>(std::min<int64_t>(S::kWrite, d.p - row));
+    const int columns = static_cast<int>(std::min<int64_t>(S::kWrite, d.q - column));
     for (int k = 0; k < KV; ++k) {
       const int64_t channel = group * kGroup + k * kWidth;
       const V bias = tail.bias ? load(tail.bias + channel) : V{};
       const int64_t at = (n * d.out + channel) * d.p * d.q + (row * d.q + column) * kWidth;
       const auto store_tile = [&](const auto& finish) __attribute__((always_inline)) {
-        output_tile(m + (t - begin) * kLanes + k * kWidth, m_plane, finish, y + at, d.q * kWidth,
-                    rows, columns);
+        output_tile<S>(m + (t - begin) * kLanes + k * kWidth, m_plane, finish, y + at, d.q * kWidth,
+                       rows, columns);
       };
       if (tail.only_bias()) {
         store_tile([bias](V sum, int64_t) { return sum + bias; });
@@ -211,85 +232,103 @@ void outputs(const Direction& d, const Block& block, const float* u, float* m, i
   }
 }
 
-void outputs(const Direction& d, const Block& block, const float* u, float* m, int64_t begin,
-             int64_t end, int64_t group, float* y, const Ahead& ahead) {
+template <class S>
+void group_outputs(const Direction& d, const Block& block, const float* u, float* m, int64_t begin,
+                   int64_t end, int64_t group, float* y, const Ahead& ahead) {
   if (d.group_width(group) == kGroup) {
-    outputs<2>(d, block, u, m, begin, end, group, y, ahead);
+    outputs<S, 2>(d, block, u, m, begin, end, group, y, ahead);
   } else {
-    outputs<1>(d, block, u, m, begin, end, group, y, ahead);
+    outputs<S, 1>(d, block, u, m, begin, end, group, y, ahead);
   }
 }
 
 // Every thread has its own tiles.
+template <class S>
 void split_tiles(const Direction& d, const float* x, const float* w, float* y) {
-  const int64_t u_group = kPoints * d.in * kGroup;
+  const int64_t u_group = kMatrices * d.matrix();
   Scratch u_all(static_cast<size_t>(d.groups() * u_group) * sizeof(float));
   float* u = u_all.as();
   parallel_for(d.groups(), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t g = begin; g < end; ++g) transform_weights(d, w, g, u + g * u_group);
+    for (int64_t g = begin; g < end; ++g) transform_group<S>(d, w, g, u + g * u_group);
   });
   // V of one block leaves most of the second-level cache to U, M and the prefetched pixels.
-  const int64_t fit = (int64_t{64} << 10) / (kPoints * 4 * d.in);
-  const int64_t size = std::clamp(fit / kTileRows, int64_t{3}, int64_t{16}) * kTileRows;
-  parallel_for(d.tiles(), kTileRows, [&](int64_t begin, int64_t end) {
-    Scratch v(Block::bytes(size, d.in));
-    Scratch m(static_cast<size_t>(kPoints * plane_size(size * kGroup)) * sizeof(float));
-    const Block block{v.as(), size, d.in};
+  constexpr int64_t least = S::kPlanes == 36 ? 3 : 2;
+  const int64_t fit = (int64_t{64} << 10) / (S::kPlanes * 4 * d.in);
+  const int64_t size = std::clamp(fit / kTileRows, least, int64_t{16}) * kTileRows;
+  const int64_t tiles = d.n * tiling<S>(d).per_image();
+  parallel_for(tiles, kTileRows, [&](int64_t begin, int64_t end) {
+    Scratch v(Block::bytes<S>(size, d.in)), m(m_bytes<S>(size));
     for (int64_t t = begin; t < end; t += size) {
       const int64_t stop = std::min(end, t + size);
-      transform_input(d, x, t, stop, block, 0);
+      const Block block{v.as(), t, size, d.in};
+      transform_input<S>(d, x, t, stop, block);
       const Ahead ahead{x, stop, std::min(end, stop + size)};
       for (int64_t g = 0; g < d.groups(); ++g)
-        outputs(d, block, u + g * u_group, m.as(), t, stop, g, y, ahead);
+        group_outputs<S>(d, block, u + g * u_group, m.as(), t, stop, g, y, ahead);
     }
   });
 }
 
+// The size of near-equal shares of tiles, in whole register blocks; `most` fit.
+int64_t even_share(int64_t tiles, int64_t most) {
+  const int64_t rows = std::max<int64_t>(kTileRows, most / kTileRows * kTileRows);
+  const int64_t shares = (tiles + rows - 1) / rows;
+  return ((tiles + shares - 1) / shares + kTileRows - 1) / kTileRows * kTileRows;
+}
+
 // All threads work on the same tiles, each for its own output channels.
+template <class S>
 void split_channels(const Direction& d, const float* x, const float* w, float* y) {
-  const int64_t fit = (int64_t{12} << 20) / (kPoints * 4 * d.in);
-  const int64_t tiles = d.tiles();
-  const int64_t most = std::max<int64_t>(kTileRows, fit / kTileRows * kTileRows);
-  const int64_t blocks = (tiles + most - 1) / most;
-  const int64_t size = ((tiles + blocks - 1) / blocks + kTileRows - 1) / kTileRows * kTileRows;
-  Scratch v(Block::bytes(size, d.in));
-  const Block block{v.as(), size, d.in};
+  const int64_t fit = (int64_t{12} << 20) / (S::kPlanes * 4 * d.in);
+  const int64_t tiles = d.n * tiling<S>(d).per_image();
+  const int64_t size = even_share(tiles, fit);
+  // M of one part stays in the second-level cache.
+  const int64_t part = even_share(size, (int64_t{512} << 10) / (S::kPlanes * 4 * kGroup));
+  Scratch v(Block::bytes<S>(size, d.in));
   for (int64_t t = 0; t < tiles; t += size) {
     const int64_t stop = std::min(tiles, t + size);
+    const Block block{v.as(), t, size, d.in};
     parallel_for(stop - t, 1, [&](int64_t begin, int64_t end) {
-      transform_input(d, x, t + begin, t + end, block, begin);
+      transform_input<S>(d, x, t + begin, t + end, block);
     });
     parallel_for(d.groups(), 1, [&](int64_t begin, int64_t end) {
-      Scratch u(static_cast<size_t>(kPoints * d.in * kGroup) * sizeof(float));
-      Scratch m(static_cast<size_t>(kPoints * plane_size(size * kGroup)) * sizeof(float));
+      Scratch u(static_cast<size_t>(kMatrices * d.matrix()) * sizeof(float));
+      Scratch m(m_bytes<S>(part));
       for (int64_t g = begin; g < end; ++g) {
-        transform_weights(d, w, g, u.as());
-        outputs(d, block, u.as(), m.as(), t, stop, g, y, Ahead());
+        transform_group<S>(d, w, g, u.as());
+        for (int64_t i = t; i < stop; i += part)
+          group_outputs<S>(d, block, u.as(), m.as(), i, std::min(stop, i + part), g, y, Ahead());
       }
     });
   }
 }
 
+template <class S>
 void run(const Direction& d, const float* x, const float* w, float* y) {
-  const bool many = d.in * d.out >= 400 * 400 && d.groups() >= num_threads();
-  (many ? split_channels : split_tiles)(d, x, w, y);
+  const bool many = d.in * d.out >= 256 * 256 && d.groups() >= num_threads();
+  (many ? split_channels<S> : split_tiles<S>)(d, x, w, y);
 }
 
 }  // namespace
 
 bool applies(const ConvProblem& d) {
-  return d.r == 3 && d.s == 3 && d.stride_h == 1 && d.stride_w == 1 && d.dil_h == 1 &&
-         d.dil_w == 1 && d.groups == 1 && d.pad_h <= 2 && d.pad_w <= 2 && is_blocked(d.c) &&
-         is_blocked(d.k);
+  const bool unit = d.stride_h == 1 && d.stride_w == 1 && d.pad_h <= 2 && d.pad_w <= 2;
+  const bool two = d.stride_h == 2 && d.stride_w == 2 && d.pad_h == 1 && d.pad_w == 1;
+  return d.r == 3 && d.s == 3 && d.dil_h == 1 && d.dil_w == 1 && d.groups == 1 && (unit || two) &&
+         is_blocked(d.c) && is_blocked(d.k);
 }
 
 void forward(const ConvProblem& d, const float* x, const float* w, const ConvTail& tail, float* y) {
-  run({d.n, d.c, d.k, d.h, d.w, d.p, d.q, d.pad_h, d.pad_w, d.c * 9, 9, false, tail}, x, w, y);
+  const Direction forth{d.n,     d.c,     d.k,     d.h, d.w,   d.p, d.q,
+                        d.pad_h, d.pad_w, d.c * 9, 9,   false, tail};
+  (d.stride_h == 1 ? run<Stride1> : run<Stride2>)(forth, x, w, y);
 }
 
 void grad_input(const ConvProblem& d, const float* gy, const float* w, float* gx) {
-  run({d.n, d.k, d.c, d.p, d.q, d.h, d.w, 2 - d.pad_h, 2 - d.pad_w, 9, d.c * 9, true, {}}, gy, w,
-      gx);
+  Direction back{d.n, d.k, d.c, d.p, d.q, d.h, d.w, 0, 0, 9, d.c * 9, true, {}};
+  if (d.stride_h == 2) return run<Stride2Gradient>(back, gy, w, gx);
+  back.pad_h = 2 - d.pad_h, back.pad_w = 2 - d.pad_w;
+  run<Stride1>(back, gy, w, gx);
 }
 
 }  // namespace mtcki::conv_winograd
