@@ -1,6 +1,7 @@
 // The backward pass: nodes in the order of Node::turn, without recursion, on the calling thread.
 #include <algorithm>
 #include <atomic>
+#include <utility>
 #include <vector>
 
 #include "autograd/node.h"
@@ -29,7 +30,7 @@ std::string where(const Node& node) {
 class ReadyNodes {
  public:
   ~ReadyNodes() {  // after an error: no gradient may stay behind for the next backward
-    for (const NodePtr& node : heap_) node->pending = Tensor();
+    for (const NodePtr& node : heap_) node->pending = GradientSum();
   }
   bool empty() const { return heap_.empty(); }
   void push(const NodePtr& node) {
@@ -50,18 +51,10 @@ class ReadyNodes {
   std::vector<NodePtr> heap_;
 };
 
-// Adds g. Bytes that nobody else can see are reused, those of the sum so far or those of g.
 void accumulate(Tensor* into, Tensor g) {
-  if (!into->defined()) {
-    *into = std::move(g);
-  } else if (into->unique()) {
-    add_(*into, g);
-  } else if (g.unique() && g.layout() == into->layout()) {
-    add_(g, *into);
-    *into = std::move(g);
-  } else {
-    *into = add(*into, g);
-  }
+  GradientSum sum(std::exchange(*into, Tensor()));
+  sum.add(std::move(g));
+  *into = sum.take();
 }
 
 // Into the .grad() that the user sees: in the variable's layout, and never sharing bytes with
@@ -79,40 +72,58 @@ void check_gradient(const Node& from, int input, const Node& to, const Tensor& g
                           "; the closure that the op recorded is wrong"));
 }
 
-void run_closures(const Node& node, const Tensor& gy, ReadyNodes* ready) {
+void deliver(const Node& node, int input, Tensor g, ReadyNodes* ready) {
+  const NodePtr& next = node.next[static_cast<size_t>(input)];
+  if (!next || !g.defined()) return;
+  check_gradient(node, input, *next, g);
+  if (next->is_leaf) {
+    if (const auto leaf = next->variable.lock()) accumulate_grad(leaf.get(), std::move(g));
+    return;
+  }
+  const bool first = !next->pending.defined();
+  next->pending.add(std::move(g));
+  if (first) ready->push(next);
+}
+
+// The gradients of all inputs of a closure that gathers. That of the first is undefined where it
+// has gone into what waits for a node.
+std::vector<Tensor> gather(const Node& node, const Node::Closure& closure, Tensor gy,
+                           ReadyNodes* ready) {
+  const NodePtr& next = node.next[static_cast<size_t>(closure.inputs.front())];
+  const bool waits = next && !next->is_leaf;
+  GradientSum own;
+  GradientSum* sum = waits ? &next->pending : &own;
+  const bool first = !sum->defined();
+  std::vector<Tensor> grads = closure.gather(std::move(gy), sum);
+  if (waits && first && sum->defined()) ready->push(next);
+  grads.insert(grads.begin(), waits ? Tensor() : own.take());
+  return grads;
+}
+
+void run_closures(const Node& node, Tensor gy, ReadyNodes* ready) {
   const ContextReplay replay(node.module);
   for (const Node::Closure& closure : node.closures) {
-    std::vector<Tensor> grads = closure.fn(gy);
+    const bool last = &closure == &node.closures.back();  // may have gy for itself
+    std::vector<Tensor> grads =
+        closure.gather ? gather(node, closure, last ? std::exchange(gy, Tensor()) : gy, ready)
+                       : closure.fn(gy);
     if (grads.size() != closure.inputs.size())
       throw GradientError(str("backward of ", where(node), ": ", grads.size(), " gradients for ",
                               closure.inputs.size(), " inputs"));
-    for (size_t i = 0; i < grads.size(); ++i) {
-      const int input = closure.inputs[i];
-      const NodePtr& next = node.next[static_cast<size_t>(input)];
-      if (!next || !grads[i].defined()) continue;
-      check_gradient(node, input, *next, grads[i]);
-      if (next->is_leaf) {
-        if (const auto leaf = next->variable.lock())
-          accumulate_grad(leaf.get(), std::move(grads[i]));
-        continue;
-      }
-      const bool first = !next->pending.defined();
-      accumulate(&next->pending, std::move(grads[i]));
-      if (first) ready->push(next);
-    }
+    for (size_t i = 0; i < grads.size(); ++i)
+      deliver(node, closure.inputs[i], std::move(grads[i]), ready);
   }
 }
 
 void run(const NodePtr& node, ReadyNodes* ready, bool keep_graph) {
-  const Tensor gy = std::move(node->pending);
-  node->pending = Tensor();
+  Tensor gy = node->pending.take();
   if (node->released)
     throw GradientError(str("backward of ", where(*node),
                             ": an earlier backward released this part of the graph; pass "
                             "keep_graph = true to the earlier one, or compute the value again"));
   if (const auto variable = node->variable.lock(); variable && variable->retain_grad)
     accumulate(&variable->grad, gy);
-  run_closures(*node, gy, ready);
+  run_closures(*node, std::move(gy), ready);
   if (!keep_graph) node->release();
 }
 

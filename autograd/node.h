@@ -22,6 +22,7 @@ struct Node {
   struct Closure {
     std::vector<int> inputs;  // indices into next
     JointGradFn fn;
+    GatherFn gather;  // one of the two
   };
 
   explicit Node(bool leaf = false);
@@ -45,7 +46,7 @@ struct Node {
   const bool is_leaf;
   bool released = false;
 
-  Tensor pending;  // gradient gathered during one backward
+  GradientSum pending;  // gradients gathered during one backward
 
   // Drops closures, saved tensors and inputs: after its turn in backward a node keeps no memory.
   void release();

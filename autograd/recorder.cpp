@@ -72,7 +72,11 @@ void Recorder::grad(int input, GradFn fn) {
 }
 
 void Recorder::grad(std::vector<int> inputs, JointGradFn fn) {
-  if (node_) node_->closures.push_back({std::move(inputs), std::move(fn)});
+  if (node_) node_->closures.push_back({std::move(inputs), std::move(fn), nullptr});
+}
+
+void Recorder::gather(std::vector<int> inputs, GatherFn fn) {
+  if (node_) node_->closures.push_back({std::move(inputs), nullptr, std::move(fn)});
 }
 
 Variable Recorder::finish(const Tensor& y) {

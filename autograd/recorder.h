@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "autograd/variable.h"
+#include "tensor/ops/gradient_sum.h"
 
 namespace mtcki {
 
@@ -44,6 +45,9 @@ class SavedTensor {
 
 using GradFn = std::function<Tensor(const Tensor& gy)>;
 using JointGradFn = std::function<std::vector<Tensor>(const Tensor& gy)>;
+// Adds the gradient of the first of its inputs to what was gathered for it; returns those of the
+// others. gy may be written over when it is unique().
+using GatherFn = std::function<std::vector<Tensor>(Tensor gy, GradientSum* first)>;
 
 class Recorder {
  public:
@@ -59,6 +63,8 @@ class Recorder {
   // One closure for several inputs (batch norm, conv with bias): it returns as many tensors as
   // `inputs`, undefined for those that do not need one.
   void grad(std::vector<int> inputs, JointGradFn fn);
+  // For ops that save a pass over memory by adding to the other gradients themselves.
+  void gather(std::vector<int> inputs, GatherFn fn);
 
   // Wraps the output. Call once, last.
   Variable finish(const Tensor& y);

@@ -141,6 +141,30 @@ TEST(Cost, SumsOfGradientsReuseTheirMemory) {
   EXPECT_NEAR(x.grad().to_vector<float>()[5], 10.0, 1e-6);
 }
 
+// The input of a batch norm with a statistics loss and a shortcut: three gradients in one pass.
+TEST(Cost, BatchNormAddsTheOtherGradientsOfItsInput) {
+  const Net net(false);
+  const Variable x(random({4, kC, 8, 8}, 3).to(Layout::blocked), true);
+  const auto loss_of = [&](const Variable& h) {
+    const Variable y = sum(net.bn(h, Activation::relu()) + h);
+    return y + bn_statistics(h, net.mean, net.var);
+  };
+  const auto events = profile([&] { loss_of(x * 1.0).backward(); });
+  EXPECT_EQ(count(events, "batch_norm_eval_grad"), 1);
+  EXPECT_EQ(count(events, "bn_statistics_grad"), 0);
+  EXPECT_EQ(count(events, "add_") +
+                std::count_if(events.begin(), events.end(),
+                              [](const auto& e) { return e.op == "add" && e.backward; }),
+            0);
+  // The same where x itself is the leaf.
+  const Variable leaf(x.data(), true);
+  loss_of(leaf).backward();
+  EXPECT_TRUE(allclose(leaf.grad(), x.grad(), 1e-5, 1e-6));
+  // The statistics alone.
+  const auto alone = profile([&] { bn_statistics(x * 1.0, net.mean, net.var).backward(); });
+  EXPECT_EQ(count(alone, "bn_statistics_grad"), 1);
+}
+
 TEST(Cost, BackwardFreesWhatItHasUsed) {
   constexpr int kLayers = 20;
   const Variable x(random({256, 256}, 1), true);

@@ -242,6 +242,55 @@ TEST(BatchNormGrad, LayoutsTypesAndWantedOutputsAgree) {
             }
 }
 
+// Other gradients of x, those of a statistics loss among them, are added in the same pass.
+TEST(BatchNormGrad, AddsWhatWasGathered) {
+  for (int64_t c : channel_counts())
+    for (DType dtype : {DType::f32, DType::f64})
+      for (Layout layout : layouts(c))
+        for (bool train : {true, false})
+          for (bool residual : {false, true})
+            for (int parts = 1; parts < 4; ++parts) {
+              const Case k = make_case({3, c, 5, 3}, dtype, layout, residual);
+              const Tensor gy = sample(k.x.shape(), 9, dtype).to(layout), one = Tensor::scalar(0.7);
+              const Tensor sum = sample(k.x.shape(), 10, dtype).to(layout);
+              const BnStatistics s = bn_statistics(k.x, k.rm, k.rv);
+              const Activation act = Activation::relu();
+              const BatchNormTrain f =
+                  batch_norm_train(k.x, k.w, k.b, {}, {}, 0.1, 1e-5, act, k.residual);
+              const auto grads = [&](Tensor g, const GradientSum& gathered) {
+                const Tensor y = residual ? f.y : Tensor();
+                return train ? batch_norm_train_grad(std::move(g), k.x, k.w, k.b, f.mean, f.invstd,
+                                                     act, y, true, true, residual, gathered)
+                             : batch_norm_eval_grad(std::move(g), k.x, k.w, k.b, k.rm, k.rv, 1e-5,
+                                                    act, y, true, true, residual, gathered);
+              };
+              const BatchNormGrads plain = grads(gy, {});
+              Tensor want = plain.x;
+              GradientSum gathered;
+              if (parts & 1) {
+                want = add(want, sum);
+                gathered.add(sum);
+              }
+              if (parts & 2) {
+                want = add(want, bn_statistics_grad(one, k.x, s.scale, s.shift));
+                gathered.add_statistics(one, k.x, s.scale, s.shift);
+              }
+              const BatchNormGrads got = grads(gy, gathered);
+              const double tol = dtype == DType::f64 ? 1e-12 : 1e-5;
+              EXPECT_TRUE(near(got.x, values(want), tol)) << k.x.describe() << " parts " << parts;
+              EXPECT_TRUE(identical(got.weight, plain.weight));
+              if (residual) EXPECT_TRUE(identical(got.residual, plain.residual));
+              EXPECT_TRUE(near(gathered.take(), values(sub(want, plain.x)), tol));
+              // In the memory of a gradient that nobody else sees, with the same values.
+              Tensor own = gy.clone();
+              const void* const memory = own.raw();
+              const BatchNormGrads reused = grads(std::move(own), {});
+              EXPECT_EQ((residual ? reused.residual : reused.x).raw(), memory);
+              EXPECT_TRUE(identical(reused.x, plain.x));
+              if (residual) EXPECT_TRUE(identical(reused.residual, plain.residual));
+            }
+}
+
 TEST(BatchNormGrad, FrozenEvalNeedsNeitherInputNorOutput) {
   const Case k = make_case({2, kChannelBlock, 3, 3}, DType::f32, Layout::blocked, false);
   const Tensor g = sample(k.x.shape(), 9, DType::f32).to(Layout::blocked);

@@ -1,5 +1,7 @@
 #include "tensor/ops/norm.h"
 
+#include <utility>
+
 #include "autograd/functions.h"
 #include "autograd/recorder.h"
 #include "tensor/ops/bn_statistics.h"
@@ -23,16 +25,17 @@ Variable batch_norm_train(const Variable& x, const Variable& weight, const Varia
                want_residual = r.needs(3);
     // With a residual the mask cannot be recomputed from x alone: the output is kept for it.
     const bool keep_y = has_mask(act) && residual.defined();
-    r.grad({0, 1, 2, 3},
-           [x = r.save(x.data()), w = r.save(weight.data()), b = r.save(bias.data()),
-            mean = r.save(out.mean), invstd = r.save(out.invstd),
-            y = r.save(keep_y ? out.y : Tensor()), act, want_x, want_params,
-            want_residual](const Tensor& gy) -> std::vector<Tensor> {
-             BatchNormGrads g =
-                 batch_norm_train_grad(gy, x.get(), w.get(), b.get(), mean.get(), invstd.get(), act,
-                                       y.get(), want_x, want_params, want_residual);
-             return {g.x, g.weight, g.bias, g.residual};
-           });
+    r.gather({0, 1, 2, 3},
+             [x = r.save(x.data()), w = r.save(weight.data()), b = r.save(bias.data()),
+              mean = r.save(out.mean), invstd = r.save(out.invstd),
+              y = r.save(keep_y ? out.y : Tensor()), act, want_x, want_params,
+              want_residual](Tensor gy, GradientSum* gx) -> std::vector<Tensor> {
+               BatchNormGrads g = batch_norm_train_grad(
+                   std::move(gy), x.get(), w.get(), b.get(), mean.get(), invstd.get(), act, y.get(),
+                   want_x, want_params, want_residual, std::exchange(*gx, {}));
+               *gx = g.x;
+               return {g.weight, g.bias, g.residual};
+             });
   }
   return r.finish(out.y);
 }
@@ -48,16 +51,17 @@ Variable batch_norm_eval(const Variable& x, const Variable& weight, const Variab
                want_residual = r.needs(3);
     const bool keep_y = has_mask(act) && residual.defined();
     const bool keep_x = want_params || (has_mask(act) && !keep_y);
-    r.grad({0, 1, 2, 3},
-           [x = r.save(keep_x ? x.data() : Tensor()), w = r.save(weight.data()),
-            b = r.save(bias.data()), mean = r.save(running_mean), var = r.save(running_var),
-            y = r.save(keep_y ? out : Tensor()), eps, act, want_x, want_params,
-            want_residual](const Tensor& gy) -> std::vector<Tensor> {
-             BatchNormGrads g =
-                 batch_norm_eval_grad(gy, x.get(), w.get(), b.get(), mean.get(), var.get(), eps,
-                                      act, y.get(), want_x, want_params, want_residual);
-             return {g.x, g.weight, g.bias, g.residual};
-           });
+    r.gather({0, 1, 2, 3},
+             [x = r.save(keep_x ? x.data() : Tensor()), w = r.save(weight.data()),
+              b = r.save(bias.data()), mean = r.save(running_mean), var = r.save(running_var),
+              y = r.save(keep_y ? out : Tensor()), eps, act, want_x, want_params,
+              want_residual](Tensor gy, GradientSum* gx) -> std::vector<Tensor> {
+               BatchNormGrads g = batch_norm_eval_grad(
+                   std::move(gy), x.get(), w.get(), b.get(), mean.get(), var.get(), eps, act,
+                   y.get(), want_x, want_params, want_residual, std::exchange(*gx, {}));
+               *gx = g.x;
+               return {g.weight, g.bias, g.residual};
+             });
   }
   return r.finish(out);
 }
@@ -71,9 +75,10 @@ Variable bn_statistics(const Variable& x, const Tensor& running_mean, const Tens
   if (batch_mean) *batch_mean = s.mean;
   if (batch_var) *batch_var = s.var;
   if (r.needs(0))
-    r.grad(0, [x = r.save(x.data()), scale = r.save(s.scale),
-               shift = r.save(s.shift)](const Tensor& gy) {
-      return bn_statistics_grad(gy, x.get(), scale.get(), shift.get());
+    r.gather({0}, [x = r.save(x.data()), scale = r.save(s.scale), shift = r.save(s.shift)](
+                      const Tensor& gy, GradientSum* gx) {
+      gx->add_statistics(gy, x.get(), scale.get(), shift.get());
+      return std::vector<Tensor>();
     });
   return r.finish(s.loss);
 }

@@ -152,10 +152,11 @@ Variable bn_statistics(const Variable& x, const Tensor& running_mean, const Tens
     // dL/dx = scale x + shift (ops/bn_statistics.h), n counted over all ranks
     const Tensor scale = mul(unit(dv, c), 2 * (1 - k) / m.count);
     const Tensor shift = sub(mul(unit(dm, a), (1 - k) / m.count), mul(scale, m.mean));
-    r.grad(0,
-           [x = r.save(x.data()), scale = r.save(scale), shift = r.save(shift)](const Tensor& gy) {
-             return bn_statistics_grad(gy, x.get(), scale.get(), shift.get());
-           });
+    r.gather({0}, [x = r.save(x.data()), scale = r.save(scale), shift = r.save(shift)](
+                      const Tensor& gy, GradientSum* gx) {
+      gx->add_statistics(gy, x.get(), scale.get(), shift.get());
+      return std::vector<Tensor>();
+    });
   }
   return r.finish(add(a, c));
 }

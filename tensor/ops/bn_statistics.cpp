@@ -1,5 +1,6 @@
 #include "tensor/ops/bn_statistics.h"
 
+#include "tensor/ops/elementwise.h"
 #include "tensor/ops/norm_kernels.h"
 #include "tensor/ops/op_util.h"
 
@@ -68,7 +69,7 @@ BnStatistics bn_statistics(const Tensor& x, const Tensor& running_mean, const Te
 }
 
 Tensor bn_statistics_grad(const Tensor& g, const Tensor& x, const Tensor& scale,
-                          const Tensor& shift) {
+                          const Tensor& shift, Tensor sum) {
   const char* op = "bn_statistics_grad";
   check_input(op, x);
   if (!g.defined() || g.numel() != 1)
@@ -78,9 +79,21 @@ Tensor bn_statistics_grad(const Tensor& g, const Tensor& x, const Tensor& scale,
   check_channels(op, x, "scale", scale);
   check_channels(op, x, "shift", shift);
   const DType dtype = channel_dtype(x);
-  Tensor gx = Tensor::empty_like(x);
-  ProfileScope scope(op, 2.0 * static_cast<double>(x.numel()), bytes_of(x, gx));
-  MTCKI_ON_DEVICE(x, channel_affine, x, scale.to(dtype), shift.to(dtype), g.to(dtype), gx);
+  if (sum.defined()) {
+    if (sum.shape() != x.shape() || sum.dtype() != x.dtype() || sum.device() != x.device())
+      OpError(op).operand("input", x).operand("sum", sum).shape("sum needs to be like the input");
+    sum = sum.to(x.layout());
+  }
+  if (x.device().is_cuda()) {
+    Tensor gx = Tensor::empty_like(x);
+    ProfileScope scope(op, 2.0 * static_cast<double>(x.numel()), bytes_of(x, gx));
+    channel_affine_cuda(x, scale.to(dtype), shift.to(dtype), g.to(dtype), gx);
+    if (sum.defined()) add_(gx, sum);
+    return gx;
+  }
+  const Tensor gx = sum.unique() ? sum : Tensor::empty_like(x);
+  ProfileScope scope(op, 3.0 * static_cast<double>(x.numel()), bytes_of(x, sum, gx));
+  channel_affine_cpu(x, scale.to(dtype), shift.to(dtype), g.to(dtype), sum, gx);
   return gx;
 }
 

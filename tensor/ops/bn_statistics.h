@@ -21,8 +21,9 @@ struct BnStatistics {
 BnStatistics bn_statistics(const Tensor& x, const Tensor& running_mean, const Tensor& running_var,
                            double momentum = 0.0, const Tensor& ema_mean = {},
                            const Tensor& ema_var = {});
-// g * (scale[c]*x + shift[c]), g the scalar gradient of the loss.
+// sum + g * (scale[c]*x + shift[c]), g the scalar gradient of the loss; sum (x's shape, or
+// undefined) what x has of gradients already. Its memory is reused when nobody else sees it.
 Tensor bn_statistics_grad(const Tensor& g, const Tensor& x, const Tensor& scale,
-                          const Tensor& shift);
+                          const Tensor& shift, Tensor sum = {});
 
 }  // namespace mtcki

@@ -1,5 +1,8 @@
 #include "tensor/ops/norm.h"
 
+#include <utility>
+
+#include "tensor/ops/elementwise.h"
 #include "tensor/ops/norm_kernels.h"
 #include "tensor/ops/op_util.h"
 
@@ -64,16 +67,17 @@ void write_back(const Tensor& stored, const Tensor& wide) {
   }
 }
 
-BatchNormGrads batch_norm_grad(const char* op, bool train, const Tensor& gy, const Tensor& x,
+BatchNormGrads batch_norm_grad(const char* op, bool train, Tensor gy, const Tensor& x,
                                const Tensor& weight, const Tensor& bias, const Tensor& mean,
                                const Tensor& spread, double eps, Activation act, const Tensor& y,
-                               bool want_x, bool want_params, bool want_residual) {
+                               bool want_x, bool want_params, bool want_residual,
+                               GradientSum gathered) {
   // Everything follows the layout of x; where x is not needed, of gy.
   const Tensor& lead = x.defined() ? x : y.defined() ? y : gy;
   const Checks checks(op, "input", lead);
   BatchNormArgs a;
-  const Tensor g = checks.like("gy", gy);
   checks.needs("gy", gy, " is undefined");
+  Tensor g = checks.like("gy", std::exchange(gy, Tensor()));
   a.x = checks.like("x", x);
   a.weight = checks.channels("weight", weight, false);
   a.bias = checks.channels("bias", bias, false);
@@ -87,20 +91,33 @@ BatchNormGrads batch_norm_grad(const char* op, bool train, const Tensor& gy, con
   if (masked && !y.defined()) checks.needs("x", x, " or y is needed for the activation's mask");
 
   BatchNormGrads out;
-  const Tensor& like = checks.lead();
-  if (want_x) out.x = Tensor::empty_like(like);
+  const Tensor like = checks.lead();
+  if (like.device().is_cuda()) {
+    if (want_x) out.x = Tensor::empty_like(like);
+    if (want_residual) out.residual = masked ? Tensor::empty_like(like) : g;
+  } else {
+    auto [sum, statistics] = want_x ? gathered.take_parts() : decltype(gathered.take_parts())();
+    a.sum = checks.like("gathered", std::exchange(sum, Tensor()));
+    a.statistics = std::move(statistics);
+    if (a.statistics.x.defined()) a.x = checks.like("x", a.statistics.x);
+    // The kernel reads an element of all before it writes it.
+    const bool own_g = g.unique();
+    if (want_x) out.x = a.sum.unique() ? a.sum : Tensor();
+    if (want_residual) out.residual = !masked || own_g ? g : Tensor::empty_like(like);
+    if (want_x && !out.x.defined()) out.x = own_g && !want_residual ? g : Tensor::empty_like(like);
+  }
   if (want_params) {
     out.weight = Tensor::empty(a.mean.shape(), checks.channel_dtype(), like.device());
     out.bias = Tensor::empty(a.mean.shape(), checks.channel_dtype(), like.device());
   }
-  if (want_residual) out.residual = masked ? Tensor::empty_like(like) : g;
   const bool reduces = want_params || (train && want_x);
-  const Traffic reads = bytes_of(g, a.x, mask);
+  const Traffic reads = bytes_of(g, a.x, mask, a.sum);
   ProfileScope scope(
       op, (reduces ? 10.0 : 4.0) * count_of(like),
       (reduces && (want_x || want_residual) ? 2 : 1) * reads + bytes_of(out.x, out.residual));
   MTCKI_ON_DEVICE(like, batch_norm_grad, g, a, mask, train, out.x, out.weight, out.bias,
                   masked ? out.residual : Tensor());
+  if (gathered.defined()) add_(out.x, gathered.take());
   if (weight.defined()) out.weight = narrow_to(out.weight, weight.dtype());
   if (bias.defined()) out.bias = narrow_to(out.bias, bias.dtype());
   return out;
@@ -139,12 +156,13 @@ BatchNormTrain batch_norm_train(const Tensor& x, const Tensor& weight, const Ten
   return out;
 }
 
-BatchNormGrads batch_norm_train_grad(const Tensor& gy, const Tensor& x, const Tensor& weight,
+BatchNormGrads batch_norm_train_grad(Tensor gy, const Tensor& x, const Tensor& weight,
                                      const Tensor& bias, const Tensor& mean, const Tensor& invstd,
                                      Activation act, const Tensor& y, bool want_x, bool want_params,
-                                     bool want_residual) {
-  return batch_norm_grad("batch_norm_train_grad", true, gy, x, weight, bias, mean, invstd, 0, act,
-                         y, want_x, want_params, want_residual);
+                                     bool want_residual, GradientSum gathered) {
+  return batch_norm_grad("batch_norm_train_grad", true, std::move(gy), x, weight, bias, mean,
+                         invstd, 0, act, y, want_x, want_params, want_residual,
+                         std::move(gathered));
 }
 
 Tensor batch_norm_eval(const Tensor& x, const Tensor& weight, const Tensor& bias,
@@ -167,13 +185,14 @@ Tensor batch_norm_eval(const Tensor& x, const Tensor& weight, const Tensor& bias
   return y;
 }
 
-BatchNormGrads batch_norm_eval_grad(const Tensor& gy, const Tensor& x, const Tensor& weight,
+BatchNormGrads batch_norm_eval_grad(Tensor gy, const Tensor& x, const Tensor& weight,
                                     const Tensor& bias, const Tensor& running_mean,
                                     const Tensor& running_var, double eps, Activation act,
                                     const Tensor& y, bool want_x, bool want_params,
-                                    bool want_residual) {
-  return batch_norm_grad("batch_norm_eval_grad", false, gy, x, weight, bias, running_mean,
-                         running_var, eps, act, y, want_x, want_params, want_residual);
+                                    bool want_residual, GradientSum gathered) {
+  return batch_norm_grad("batch_norm_eval_grad", false, std::move(gy), x, weight, bias,
+                         running_mean, running_var, eps, act, y, want_x, want_params, want_residual,
+                         std::move(gathered));
 }
 
 ChannelMoments channel_moments(const Tensor& x) {

@@ -3,11 +3,12 @@
 //   y = act( (x - mean)/sqrt(var + eps) * weight + bias + residual )
 //
 // x [N,C,H,W] or [N,C]; weight, bias, running_mean, running_var [C]; any layout. act none | relu |
-// leaky_relu(slope). residual has x's shape or is undefined. Statistics accumulate in f64 per chunk.
-// [C] operands have x's dtype; for bf16 they are f32 (what training uses) or bf16, their gradients
-// likewise, and mean and invstd are f32.
+// leaky_relu(slope). residual has x's shape or is undefined. Statistics accumulate in f64 per
+// chunk. [C] operands have x's dtype; for bf16 they are f32 (what training uses) or bf16, their
+// gradients likewise, and mean and invstd are f32.
 #pragma once
 
+#include "tensor/ops/gradient_sum.h"
 #include "tensor/tensor.h"
 
 namespace mtcki {
@@ -36,23 +37,25 @@ struct BatchNormGrads {
   Tensor x, weight, bias;
   Tensor residual;  // gy * act'(y): equals the gradient that entered the normalisation
 };
-// y: the forward's output, needed (defined) when act is not none and a residual was added; without
-// a residual the mask is recomputed from x. want_*: gradients not wanted stay undefined.
-BatchNormGrads batch_norm_train_grad(const Tensor& gy, const Tensor& x, const Tensor& weight,
+// gathered: other gradients of x, which .x includes. gy's memory, or that of gathered, is reused
+// for the result on the CPU when nobody else sees it. y: the forward's output, needed (defined)
+// when act is not none and a residual was added; without a residual the mask is recomputed from x.
+// want_*: gradients not wanted stay undefined.
+BatchNormGrads batch_norm_train_grad(Tensor gy, const Tensor& x, const Tensor& weight,
                                      const Tensor& bias, const Tensor& mean, const Tensor& invstd,
-                                     Activation act, const Tensor& y, bool want_x,
-                                     bool want_params, bool want_residual);
+                                     Activation act, const Tensor& y, bool want_x, bool want_params,
+                                     bool want_residual, GradientSum gathered = {});
 
 Tensor batch_norm_eval(const Tensor& x, const Tensor& weight, const Tensor& bias,
                        const Tensor& running_mean, const Tensor& running_var, double eps,
                        Activation act = {}, const Tensor& residual = {});
 // With frozen weight and bias only gy, the running statistics and the mask are needed: pass x
 // undefined when act is none (want_params false), else x (or y when a residual was added).
-BatchNormGrads batch_norm_eval_grad(const Tensor& gy, const Tensor& x, const Tensor& weight,
+BatchNormGrads batch_norm_eval_grad(Tensor gy, const Tensor& x, const Tensor& weight,
                                     const Tensor& bias, const Tensor& running_mean,
                                     const Tensor& running_var, double eps, Activation act,
                                     const Tensor& y, bool want_x, bool want_params,
-                                    bool want_residual);
+                                    bool want_residual, GradientSum gathered = {});
 
 // Per-channel mean and *biased* variance over N, H, W: f32 (f64 for f64 input) tensors [C].
 struct ChannelMoments {

@@ -204,22 +204,35 @@ void grad(const Tensor& tgy, const BatchNormArgs& a, const Tensor& ty, bool trai
       }
     }
   }
+  // A statistics loss adds another affine of x, here around the mean.
+  const bool statistics = a.statistics.x.defined();
+  if (statistics) {
+    const double g = a.statistics.g.item();
+    const auto sx = a.statistics.scale.to_vector<double>(),
+               s1 = a.statistics.shift.to_vector<double>();
+    for (size_t c = 0; c < channels; ++c) {
+      xscale[c] += static_cast<T>(g * sx[c]);
+      shift[c] += static_cast<T>(g * (s1[c] + sx[c] * static_cast<double>(f.mean[c])));
+    }
+  }
   S* gx = tgx.defined() ? tgx.data<S>() : nullptr;
   S* gr = tgr.defined() ? tgr.data<S>() : nullptr;
   if (!gx && !gr) return;
+  const S* sum = ptr<S>(a.sum);
   const ChannelParams<T, 6> p{
       {f.mean.data(), f.scale.data(), f.bias.data(), gscale.data(), xscale.data(), shift.data()}};
-  with_bool(train && gx, [&](auto centred) {
+  with_bool((train || statistics) && gx, [&](auto centred) {
     with_bool(gr != nullptr, [&](auto has_residual) {
-      for_channels(v, p, [=](auto z, int64_t at, const auto& q) {
-        using V = decltype(z);
-        const V g = masked<A, FromY, V>(gy, x, y, at, q, slope);
-        if constexpr (has_residual()) store(gr + at, g);
-        if constexpr (centred()) {
-          store(gx + at, q[3] * g + (q[4] * (load<V>(x + at) - q[0]) + q[5]));
-        } else {
-          if (gx) store(gx + at, q[3] * g);
-        }
+      with_bool(sum != nullptr, [&](auto has_sum) {
+        for_channels(v, p, [=](auto z, int64_t at, const auto& q) {
+          using V = decltype(z);
+          const V g = masked<A, FromY, V>(gy, x, y, at, q, slope);
+          V out = q[3] * g;
+          if constexpr (centred()) out += q[4] * (load<V>(x + at) - q[0]) + q[5];
+          if constexpr (has_sum()) out += load<V>(sum + at);
+          if constexpr (has_residual()) store(gr + at, g);
+          if (gx) store(gx + at, out);
+        });
       });
     });
   });
@@ -227,7 +240,7 @@ void grad(const Tensor& tgy, const BatchNormArgs& a, const Tensor& ty, bool trai
 
 template <class S>
 void affine_kernel(const Tensor& tx, const Tensor& ta, const Tensor& tb, double factor,
-                   const Tensor& out) {
+                   const Tensor& tsum, const Tensor& out) {
   using T = Computed<S>;
   const auto scaled = [factor](const Tensor& t) {
     std::vector<T> v(static_cast<size_t>(t.numel()));
@@ -238,10 +251,16 @@ void affine_kernel(const Tensor& tx, const Tensor& ta, const Tensor& tb, double 
   const std::vector<T> a = scaled(ta), b = scaled(tb);
   const S* x = tx.data<S>();
   S* y = out.data<S>();
-  for_channels(view_of(tx), ChannelParams<T, 2>{{a.data(), b.data()}},
-               [=](auto z, int64_t at, const auto& q) {
-                 store(y + at, q[0] * load<decltype(z)>(x + at) + q[1]);
-               });
+  const S* sum = ptr<S>(tsum);
+  with_bool(sum != nullptr, [&](auto has_sum) {
+    for_channels(view_of(tx), ChannelParams<T, 2>{{a.data(), b.data()}},
+                 [=](auto z, int64_t at, const auto& q) {
+                   using V = decltype(z);
+                   V out = q[0] * load<V>(x + at) + q[1];
+                   if constexpr (has_sum()) out += load<V>(sum + at);
+                   store(y + at, out);
+                 });
+  });
 }
 
 }  // namespace
@@ -286,9 +305,9 @@ void batch_norm_grad_cpu(const Tensor& gy, const BatchNormArgs& a, const Tensor&
 }
 
 void channel_affine_cpu(const Tensor& x, const Tensor& a, const Tensor& b, const Tensor& factor,
-                        const Tensor& out) {
+                        const Tensor& sum, const Tensor& out) {
   with_storage(x.dtype(), "channel_affine",
-               [&](auto z) { affine_kernel<decltype(z)>(x, a, b, factor.item(), out); });
+               [&](auto z) { affine_kernel<decltype(z)>(x, a, b, factor.item(), sum, out); });
 }
 
 }  // namespace mtcki

@@ -17,6 +17,10 @@ struct BatchNormArgs {
   double eps = 0;
   Activation act;
   Tensor residual;
+  // For gradients on the CPU: what else gx gets (GradientSum), in parts that may be undefined. The
+  // statistics are of the same x.
+  Tensor sum;
+  GradientSum::Statistics statistics;
 };
 // y from x; a.mean and a.var_or_invstd are running mean and variance.
 void batch_norm_eval_cpu(const BatchNormArgs& a, const Tensor& y);
@@ -31,9 +35,10 @@ void batch_norm_grad_cpu(const Tensor& gy, const BatchNormArgs& a, const Tensor&
                          const Tensor& gx, const Tensor& gweight, const Tensor& gbias,
                          const Tensor& gresidual);
 
-// out = factor*a[c]*x + factor*b[c], factor a single element.
+// out = sum + factor*a[c]*x + factor*b[c], factor a single element, sum undefined: 0. out may be
+// sum.
 void channel_affine_cpu(const Tensor& x, const Tensor& a, const Tensor& b, const Tensor& factor,
-                        const Tensor& out);
+                        const Tensor& sum, const Tensor& out);
 
 // The loss and all that follows from the batch's statistics.
 struct BnStatisticsArgs {
