@@ -127,12 +127,8 @@ void accumulate_few(const Operands& o, float* out) {
         MTCKI_UNROLL for (int k = 0; k < K; ++k) acc[p][k] += x * wv[k];
       }
     }
-  for (int p = 0; p < P; ++p)
-    for (int k = 0; k < K; ++k) {
-      float sum = 0;
-      for (int i = 0; i < kWidth; ++i) sum += acc[p][k][i];
-      out[p * K + k] = sum;
-    }
+  MTCKI_UNROLL for (int p = 0; p < P; ++p) MTCKI_UNROLL for (int k = 0; k < K; ++k) out[p * K + k] =
+      lane_sum(acc[p][k]);
 }
 
 using Kernel = void (*)(const Operands&, float*);
@@ -146,7 +142,8 @@ Kernel pick(int64_t pixels, int vectors, bool blocked) {
   if (blocked) return vectors == 2 ? pick<2, kWidth>(pixels, all) : pick<1, kWidth>(pixels, all);
   return vectors == 2 ? pick<2, 0>(pixels, all) : pick<1, 0>(pixels, all);
 }
-constexpr int few_pixels(int k) { return k == 1 ? 8 : k == 2 ? 6 : k == 3 ? 4 : 3; }
+// As many pixels as fit in registers beside k weights and one input.
+constexpr int few_pixels(int k) { return (kSimdRegisters == 32 ? 24 : 12) / k; }
 template <int K, int... P>
 Kernel pick_few(int64_t pixels, std::integer_sequence<int, P...>) {
   static constexpr Kernel table[] = {accumulate_few<P + 1, K>...};
@@ -320,7 +317,7 @@ class Strips {
   }
 
   void few_outputs(Operands& o, const float* w, const Table& t, float* y) const {
-    float tile[8 * kFew];
+    float tile[24];  // few_pixels(k) * k at most
     const int64_t count = static_cast<int64_t>(t.in.size()), plane = g_.h * g_.w;
     const int64_t step = few_pixels(static_cast<int>(g_.k));
     o.w = w;

@@ -50,4 +50,15 @@ inline __attribute__((always_inline)) typename Simd<T>::Vector broadcast(T x) {
   return x - typename Simd<T>::Vector{};
 }
 
+// The sum of all lanes, by halves.
+inline __attribute__((always_inline)) float lane_sum(FloatVector v) {
+  typedef float Quarter __attribute__((vector_size(16)));
+  constexpr int kQuarters = kSimdBytes / 16;
+  Quarter q[kQuarters];
+  std::memcpy(q, &v, sizeof v);
+  MTCKI_UNROLL for (int half = kQuarters / 2; half > 0; half /= 2)
+      MTCKI_UNROLL for (int i = 0; i < half; ++i) q[i] += q[i + half];
+  return (q[0][0] + q[0][2]) + (q[0][1] + q[0][3]);
+}
+
 }  // namespace mtcki
