@@ -188,8 +188,10 @@ std::string Tensor::describe() const {
 }
 
 Layout preferred_layout(Device device, DType dtype, int64_t channels) {
-  if (device.is_cuda() || (dtype == DType::bf16 && bf16_kernels())) return Layout::channels_last;
-  return dtype == DType::f32 && channels % kChannelBlock == 0 ? Layout::blocked : Layout::plain;
+  if (device.is_cuda() || (dtype == DType::bf16 && bf16_channels_last()))
+    return Layout::channels_last;
+  const bool blocks = dtype == DType::f32 || dtype == DType::bf16;
+  return blocks && channels % kChannelBlock == 0 ? Layout::blocked : Layout::plain;
 }
 
 }  // namespace mtcki

@@ -120,7 +120,7 @@ class Tensor {
 };
 
 // The fastest layout on x's device for a rank-4 activation with this many channels: channels_last on
-// CUDA and for bf16 where the CPU computes in it; blocked for f32 on the CPU when
+// CUDA and for bf16 where bf16_channels_last(); blocked for f32 and bf16 on the CPU when
 // C % kChannelBlock == 0; plain otherwise.
 Layout preferred_layout(Device device, DType dtype, int64_t channels);
 

@@ -407,6 +407,35 @@ TEST(Conv2d, Bf16ComputesInF32) {
   EXPECT_LT(error(y, want), 4e-3);
 }
 
+// Only memory is bf16: the arithmetic is that of f32, and each result is rounded once.
+TEST(Conv2d, WinogradInBf16IsF32Rounded) {
+  const KernelSetting setting({CpuKernels::builtin, true});
+  ASSERT_FALSE(bf16_channels_last());
+  for (const int64_t stride : {1, 2}) {
+    const Conv2dOptions o(stride, 1);
+    const Tensor x = noise({3, 32, 9, 11}, 31).to(DType::bf16);
+    const Tensor w = noise({48, 32, 3, 3}, 32).to(DType::f32), b = noise({48}, 33).to(DType::f32);
+    profiler::start();
+    const Tensor y = conv2d(x, w, b, o), gy = noise(y.shape(), 34).to(DType::bf16);
+    const Tensor gx = conv2d_grad_input(gy, w, x.shape(), o);
+    const Tensor gw = conv2d_grad_weight(gy, x, w.shape(), o, DType::f32);
+    profiler::stop();
+    int convolutions = 0;
+    for (const auto& e : profiler::events())
+      convolutions += e.note.rfind("winograd bf16", 0) == 0 ? 1 : 0;
+    EXPECT_EQ(convolutions, 3);
+    EXPECT_EQ(y.layout(), Layout::blocked);
+    const auto same = [](const Tensor& got, const Tensor& want) {
+      return got.to_vector<bfloat16>() == want.to(DType::bf16).to_vector<bfloat16>();
+    };
+    const Tensor wide_x = x.to(DType::f32), wide_gy = gy.to(DType::f32);
+    EXPECT_TRUE(same(y, conv2d(wide_x, w, b, o))) << "stride " << stride;
+    EXPECT_TRUE(same(gx, conv2d_grad_input(wide_gy, w, x.shape(), o))) << "stride " << stride;
+    EXPECT_EQ(gw.to_vector<float>(),
+              conv2d_grad_weight(wide_gy, wide_x, w.shape(), o).to_vector<float>());
+  }
+}
+
 TEST(Conv2d, EmptyBatch) {
   const Tensor x = Tensor::zeros({0, 8, 6, 6}), w = Tensor::zeros({8, 8, 3, 3});
   const Conv2dOptions o(1, 1);

@@ -279,7 +279,9 @@ TEST(BatchNormGrad, AddsWhatWasGathered) {
               const double tol = dtype == DType::f64 ? 1e-12 : 1e-5;
               EXPECT_TRUE(near(got.x, values(want), tol)) << k.x.describe() << " parts " << parts;
               EXPECT_TRUE(identical(got.weight, plain.weight));
-              if (residual) EXPECT_TRUE(identical(got.residual, plain.residual));
+              if (residual) {
+                EXPECT_TRUE(identical(got.residual, plain.residual));
+              }
               EXPECT_TRUE(near(gathered.take(), values(sub(want, plain.x)), tol));
               // In the memory of a gradient that nobody else sees, with the same values.
               Tensor own = gy.clone();
@@ -287,7 +289,9 @@ TEST(BatchNormGrad, AddsWhatWasGathered) {
               const BatchNormGrads reused = grads(std::move(own), {});
               EXPECT_EQ((residual ? reused.residual : reused.x).raw(), memory);
               EXPECT_TRUE(identical(reused.x, plain.x));
-              if (residual) EXPECT_TRUE(identical(reused.residual, plain.residual));
+              if (residual) {
+                EXPECT_TRUE(identical(reused.residual, plain.residual));
+              }
             }
 }
 

@@ -16,6 +16,7 @@
 
 #include "tensor/dtype.h"
 #include "tensor/layout.h"
+#include "tensor/ops/bf16_vector.h"
 #include "tensor/parallel.h"
 
 #if defined(__GNUC__) && !defined(__clang__)
@@ -65,23 +66,19 @@ template <class V>
   } else {
     Bf16Vector::Half half;
     std::memcpy(&half, p, sizeof half);
-    return reinterpret_cast<V>(__builtin_convertvector(half, Bf16Vector::Full) << 16);
+    return widened_bf16<V, Bf16Vector::Full>(half);
   }
 }
 template <class V, class T>
 [[gnu::always_inline]] inline void store(T* p, const V& v) {
   std::memcpy(p, &v, sizeof(V));
 }
-// Rounds as bfloat16(float): to nearest even, a NaN stays one.
 template <class V>
 [[gnu::always_inline]] inline void store(bfloat16* p, const V& v) {
   if constexpr (std::is_same_v<V, float>) {
     *p = bfloat16(v);
   } else {
-    const auto u = reinterpret_cast<Bf16Vector::Full>(v);
-    const Bf16Vector::Full rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-    const Bf16Vector::Full bits = v == v ? rounded : (u >> 16) | 0x40u;
-    const auto half = __builtin_convertvector(bits, Bf16Vector::Half);
+    const auto half = rounded_bf16<Bf16Vector::Half, Bf16Vector::Full>(v);
     std::memcpy(static_cast<void*>(p), &half, sizeof half);
   }
 }

@@ -103,8 +103,15 @@ Traffic cost_bytes(const ConvProblem& d, const Tensor& x) {
           &x};
 }
 
-Tensor in_form(const Tensor& t) {
-  return t.to(is_blocked(t.size(1)) ? Layout::blocked : Layout::plain);
+// The kernels' form of an activation on the CPU.
+Layout form(DType dtype, int64_t channels) { return preferred_layout(Device{}, dtype, channels); }
+Tensor in_form(const Tensor& t) { return t.to(form(t.dtype(), t.size(1))); }
+
+// The kernel that takes these bf16 activations as they are; null for other types, and where there
+// is none or nothing to compute.
+const ConvKernel<bfloat16>* bf16_kernel(const ConvProblem& d, const Tensor& activation,
+                                        const Shape& result, ConvPass pass) {
+  return is_bf16(activation) && result.numel() > 0 ? select_bf16(d, pass) : nullptr;
 }
 
 // True when the f32 kernels take it; else the plain loops.
@@ -122,19 +129,18 @@ Tensor run_forward(ProfileScope& scope, const ConvProblem& d, const Tensor& x_in
   const Shape shape{d.n, d.k, d.p, d.q};
   const Tensor w = widen(w_in), bias = widen(bias_in);
   const auto bias_data = [&] { return bias.defined() ? bias.data<float>() : nullptr; };
-  if (is_bf16(x_in) && shape.numel() > 0 && select_bf16(d, ConvPass::forward)) {
-    if (scope.active()) scope.note(shape_note(d, "onednn bf16"));
-    const Tensor y = Tensor::empty(shape, DType::bf16, {}, Layout::channels_last);
-    conv_bf16::forward(d, x_in.to(Layout::channels_last).data<bfloat16>(), w.data<float>(),
-                       bias_data(), y.data<bfloat16>());
+  if (const ConvKernel<bfloat16>* kernel = bf16_kernel(d, x_in, shape, ConvPass::forward)) {
+    if (scope.active()) scope.note(shape_note(d, kernel->name));
+    const Tensor y = Tensor::empty(shape, DType::bf16, {}, form(DType::bf16, d.k));
+    tail.bias = bias_data();
+    kernel->forward(d, in_form(x_in).data<bfloat16>(), w.data<float>(), tail, y.data<bfloat16>());
     return y;
   }
   const Tensor x = widen(x_in);
   if (fast(d, x.dtype())) {
-    Tensor y = Tensor::empty(shape, DType::f32, x.device(),
-                             is_blocked(d.k) ? Layout::blocked : Layout::plain);
+    Tensor y = Tensor::empty(shape, DType::f32, {}, form(DType::f32, d.k));
     if (y.numel() == 0) return y;
-    const ConvKernel& kernel = select_conv(d, ConvPass::forward);
+    const ConvKernel<float>& kernel = select_conv(d, ConvPass::forward);
     if (scope.active()) scope.note(shape_note(d, kernel.name));
     tail.bias = bias_data();
     kernel.forward(d, in_form(x).data<float>(), w.data<float>(), tail, y.data<float>());
@@ -155,19 +161,17 @@ Tensor run_grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor& g
   if (gy_in.device().is_cuda()) return conv_cuda::grad_input(scope, d, gy_in, w_in, o);
   const Shape shape{d.n, d.c, d.h, d.w};
   const Tensor w = widen(w_in);
-  if (is_bf16(gy_in) && shape.numel() > 0 && select_bf16(d, ConvPass::grad_input)) {
-    if (scope.active()) scope.note(shape_note(d, "onednn bf16"));
-    const Tensor gx = Tensor::empty(shape, DType::bf16, {}, Layout::channels_last);
-    conv_bf16::grad_input(d, gy_in.to(Layout::channels_last).data<bfloat16>(), w.data<float>(),
-                          gx.data<bfloat16>());
+  if (const ConvKernel<bfloat16>* kernel = bf16_kernel(d, gy_in, shape, ConvPass::grad_input)) {
+    if (scope.active()) scope.note(shape_note(d, kernel->name));
+    const Tensor gx = Tensor::empty(shape, DType::bf16, {}, form(DType::bf16, d.c));
+    kernel->grad_input(d, in_form(gy_in).data<bfloat16>(), w.data<float>(), gx.data<bfloat16>());
     return gx;
   }
   const Tensor gy = widen(gy_in);
   if (fast(d, gy.dtype())) {
-    Tensor gx = Tensor::empty(shape, DType::f32, gy.device(),
-                              is_blocked(d.c) ? Layout::blocked : Layout::plain);
+    Tensor gx = Tensor::empty(shape, DType::f32, {}, form(DType::f32, d.c));
     if (gx.numel() == 0) return gx;
-    const ConvKernel& kernel = select_conv(d, ConvPass::grad_input);
+    const ConvKernel<float>& kernel = select_conv(d, ConvPass::grad_input);
     if (scope.active()) scope.note(shape_note(d, kernel.name));
     kernel.grad_input(d, in_form(gy).data<float>(), w.data<float>(), gx.data<float>());
     return gx;
@@ -185,17 +189,17 @@ Tensor run_grad_weight(ProfileScope& scope, const ConvProblem& d, const Tensor& 
   const Shape shape{d.k, d.c / d.groups, d.r, d.s};
   if (d.n == 0) return Tensor::zeros(shape, dtype, gy_in.device());
   if (gy_in.device().is_cuda()) return conv_cuda::grad_weight(scope, d, gy_in, x_in, dtype, o);
-  if (is_bf16(gy_in) && select_bf16(d, ConvPass::grad_weight)) {
-    if (scope.active()) scope.note(shape_note(d, "onednn bf16"));
+  if (const ConvKernel<bfloat16>* kernel = bf16_kernel(d, gy_in, shape, ConvPass::grad_weight)) {
+    if (scope.active()) scope.note(shape_note(d, kernel->name));
     const Tensor gw = Tensor::empty(shape, DType::f32);
-    conv_bf16::grad_weight(d, gy_in.to(Layout::channels_last).data<bfloat16>(),
-                           x_in.to(Layout::channels_last).data<bfloat16>(), gw.data<float>());
+    kernel->grad_weight(d, in_form(gy_in).data<bfloat16>(), in_form(x_in).data<bfloat16>(),
+                        gw.data<float>());
     return gw;
   }
   const Tensor gy = widen(gy_in), x = widen(x_in);
   Tensor gw = Tensor::empty(shape, gy.dtype(), gy.device());
   if (fast(d, gy.dtype())) {
-    const ConvKernel& kernel = select_conv(d, ConvPass::grad_weight);
+    const ConvKernel<float>& kernel = select_conv(d, ConvPass::grad_weight);
     if (scope.active()) scope.note(shape_note(d, kernel.name));
     kernel.grad_weight(d, in_form(gy).data<float>(), in_form(x).data<float>(), gw.data<float>());
     return gw;

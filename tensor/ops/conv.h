@@ -5,7 +5,8 @@
 // x [N,C,H,W], w [K,C/groups,R,S], y [N,K,P,Q] with P = (H + 2 pad - dil(R-1) - 1)/s + 1.
 // CPU, f32: y comes in preferred_layout (blocked where K allows); plain inputs with few channels
 // (images) are taken as they are. f64 and grouped or dilated convolutions: built-in kernels, plain.
-// CPU, bf16: channels_last where bf16_kernels(), else computed as f32.
+// CPU, bf16: in preferred_layout as well; by Winograd with f32 arithmetic, by oneDNN where
+// bf16_kernels(), else computed as f32.
 // CUDA: y is channels_last; cuDNN, or im2col and a GEMM.
 // Beside bf16 activations w and bias may be f32; they are rounded where the kernels read them.
 // Errors: ShapeError on rank, channel or group mismatch, kernel larger than the padded input.
@@ -91,6 +92,9 @@ bool onednn_available();
 // Whether bf16 convolutions and products run in bf16 on this CPU (sums in f32), which takes oneDNN
 // and avx512_bf16. Else they are widened to f32.
 bool bf16_kernels();
+// Whether bf16 activations are channels_last on this CPU: AMX kernels want that, and are faster
+// than Winograd. Else they have the layouts of f32's.
+bool bf16_channels_last();
 std::string onednn_version();  // "2.6.3", empty without oneDNN
 
 // Which kernels convolution uses on CUDA. `automatic`: cuDNN, and im2col with a GEMM where cuDNN

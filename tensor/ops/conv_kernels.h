@@ -103,12 +103,14 @@ void gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, const flo
           const float* b, int64_t ldb, float* c, int64_t ldc);
 }  // namespace conv_onednn
 
-// oneDNN, bf16 activations in channels_last, sums in f32; weights and bias f32, of which the
-// weights are rounded to bf16. For CPUs with bf16 arithmetic; the others widen to f32.
+// oneDNN, bf16 activations in the form of preferred_layout(), sums in f32; weights and bias f32, of
+// which the weights are rounded to bf16; a tail holds no more than a bias. For CPUs with bf16
+// arithmetic.
 namespace conv_bf16 {
 bool available();
+bool has_amx();
 bool applies(const ConvProblem& d, ConvPass pass);
-void forward(const ConvProblem& d, const bfloat16* x, const float* w, const float* bias,
+void forward(const ConvProblem& d, const bfloat16* x, const float* w, const ConvTail& tail,
              bfloat16* y);
 void grad_input(const ConvProblem& d, const bfloat16* gy, const float* w, bfloat16* gx);
 void grad_weight(const ConvProblem& d, const bfloat16* gy, const bfloat16* x, float* gw);
@@ -128,9 +130,12 @@ void grad_weight(const ConvProblem& d, const float* gy, const float* x, float* g
 // or at stride 2 with padding 1.
 namespace conv_winograd {
 bool applies(const ConvProblem& d);
-void forward(const ConvProblem& d, const float* x, const float* w, const ConvTail& tail, float* y);
-void grad_input(const ConvProblem& d, const float* gy, const float* w, float* gx);
-void grad_weight(const ConvProblem& d, const float* gy, const float* x, float* gw);
+template <class T>
+void forward(const ConvProblem& d, const T* x, const float* w, const ConvTail& tail, T* y);
+template <class T>
+void grad_input(const ConvProblem& d, const T* gy, const float* w, T* gx);
+template <class T>
+void grad_weight(const ConvProblem& d, const T* gy, const T* x, float* gw);
 }  // namespace conv_winograd
 
 // Built-in register-blocked GEMM over packed panels, row-major C[M,N] = op(A) op(B).

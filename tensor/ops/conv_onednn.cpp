@@ -33,12 +33,14 @@ dnnl::stream& stream() {
 
 using Type = memory::data_type;
 
-// f32 in the form of is_blocked(); bf16 channels_last, which the AMX kernels want.
+bool is_channels_last(Type type) { return type == Type::bf16 && bf16_channels_last(); }
+
+// In the form of preferred_layout().
 memory::desc activation(Type type, int64_t n, int64_t c, int64_t h, int64_t w) {
-  const auto tag = type == Type::bf16    ? memory::format_tag::nhwc
-                   : !is_blocked(c)      ? memory::format_tag::nchw
-                   : kChannelBlock == 16 ? memory::format_tag::nChw16c
-                                         : memory::format_tag::nChw8c;
+  const auto tag = is_channels_last(type) ? memory::format_tag::nhwc
+                   : !is_blocked(c)       ? memory::format_tag::nchw
+                   : kChannelBlock == 16  ? memory::format_tag::nChw16c
+                                          : memory::format_tag::nChw8c;
   return {{n, c, h, w}, type, tag};
 }
 memory::desc any(Type type, const memory::dims& dims) {
@@ -116,16 +118,16 @@ bool is_reference(const Description& d) {
 std::unique_ptr<Convolution> make(Type type, const ConvProblem& d, ConvPass pass, bool has_bias,
                                   bool relu) {
   auto out = std::make_unique<Convolution>();
-  const bool f32 = type == Type::f32;
+  const bool last = is_channels_last(type);
   out->x.ours = activation(type, d.n, d.c, d.h, d.w);
   out->y.ours = activation(type, d.n, d.k, d.p, d.q);
   out->w.ours = {{d.k, d.c, d.r, d.s}, Type::f32, memory::format_tag::oihw};
   out->bias = has_bias ? memory::desc({d.k}, Type::f32, memory::format_tag::a) : memory::desc();
   // Images (few channels) have kernels of their own; other plain tensors are better reordered.
-  const memory::desc x = !f32 || is_blocked(d.c) || (d.c <= 3 && pass != ConvPass::grad_input)
+  const memory::desc x = last || is_blocked(d.c) || (d.c <= 3 && pass != ConvPass::grad_input)
                              ? out->x.ours
                              : any(type, {d.n, d.c, d.h, d.w});
-  const memory::desc y = !f32 || is_blocked(d.k) ? out->y.ours : any(type, {d.n, d.k, d.p, d.q});
+  const memory::desc y = last || is_blocked(d.k) ? out->y.ours : any(type, {d.n, d.k, d.p, d.q});
   const memory::desc w = any(type, {d.k, d.c, d.r, d.s});  // of the forward that backward names
   const memory::desc gw = any(Type::f32, {d.k, d.c, d.r, d.s});
   const memory::dims stride{d.stride_h, d.stride_w}, dilation{d.dil_h - 1, d.dil_w - 1};
@@ -274,13 +276,18 @@ bool available() {
   static const bool has = __builtin_cpu_supports("avx512bf16");
   return has;
 }
+bool has_amx() {
+  constexpr auto kAmx = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_amx);
+  static const bool has = (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & kAmx) == kAmx;
+  return has;
+}
 bool applies(const ConvProblem& d, ConvPass pass) {
   return available() && d.groups == 1 && !cached(Type::bf16, d, pass, false).slow;
 }
-void forward(const ConvProblem& d, const bfloat16* x, const float* w, const float* bias,
+void forward(const ConvProblem& d, const bfloat16* x, const float* w, const ConvTail& tail,
              bfloat16* y) {
-  cached(Type::bf16, d, ConvPass::forward, bias != nullptr)
-      .run(ConvPass::forward, const_cast<bfloat16*>(x), const_cast<float*>(w), bias, y);
+  cached(Type::bf16, d, ConvPass::forward, tail.bias != nullptr)
+      .run(ConvPass::forward, const_cast<bfloat16*>(x), const_cast<float*>(w), tail.bias, y);
 }
 void grad_input(const ConvProblem& d, const bfloat16* gy, const float* w, bfloat16* gx) {
   cached(Type::bf16, d, ConvPass::grad_input, false)
@@ -350,8 +357,9 @@ void gemm(bool, bool, int64_t, int64_t, int64_t, const float*, int64_t, const fl
 
 namespace conv_bf16 {
 bool available() { return false; }
+bool has_amx() { return false; }
 bool applies(const ConvProblem&, ConvPass) { return false; }
-void forward(const ConvProblem&, const bfloat16*, const float*, const float*, bfloat16*) {
+void forward(const ConvProblem&, const bfloat16*, const float*, const ConvTail&, bfloat16*) {
   conv_onednn::missing();
 }
 void grad_input(const ConvProblem&, const bfloat16*, const float*, bfloat16*) {

@@ -11,12 +11,16 @@ namespace mtcki {
 
 namespace {
 
-constexpr ConvKernel kDirect{"direct", conv_direct::forward, conv_direct::grad_input,
-                             conv_direct::grad_weight};
-constexpr ConvKernel kWinograd{"winograd", conv_winograd::forward, conv_winograd::grad_input,
-                               conv_winograd::grad_weight};
-constexpr ConvKernel kOnednn{"onednn", conv_onednn::forward, conv_onednn::grad_input,
-                             conv_onednn::grad_weight};
+constexpr ConvKernel<float> kDirect{"direct", conv_direct::forward, conv_direct::grad_input,
+                                    conv_direct::grad_weight};
+constexpr ConvKernel<float> kWinograd{"winograd", conv_winograd::forward, conv_winograd::grad_input,
+                                      conv_winograd::grad_weight};
+constexpr ConvKernel<float> kOnednn{"onednn", conv_onednn::forward, conv_onednn::grad_input,
+                                    conv_onednn::grad_weight};
+constexpr ConvKernel<bfloat16> kWinogradBf16{"winograd bf16", conv_winograd::forward,
+                                             conv_winograd::grad_input, conv_winograd::grad_weight};
+constexpr ConvKernel<bfloat16> kOnednnBf16{"onednn bf16", conv_bf16::forward, conv_bf16::grad_input,
+                                           conv_bf16::grad_weight};
 
 CpuKernels from_environment() {
   const char* text = std::getenv("MTCKI_CPU_KERNELS");
@@ -37,6 +41,17 @@ std::atomic<CpuKernels>& setting() {
 
 std::atomic<bool> winograd_allowed{true};
 
+constexpr bool kWide = kSimdBytes == 64;  // AVX-512
+
+bool only_builtin() { return cpu_kernels() == CpuKernels::builtin || !onednn_available(); }
+
+// Where it applies it wins (see select_conv), but for the narrowest layers at stride 2.
+bool prefers_winograd(const ConvProblem& d, ConvPass pass) {
+  const bool narrow = d.stride_h > 1 && d.c < 32 && (kWide || pass == ConvPass::grad_weight);
+  return winograd_allowed && cpu_kernels() != CpuKernels::onednn && conv_winograd::applies(d) &&
+         (only_builtin() || !narrow);
+}
+
 }  // namespace
 
 void set_cpu_kernels(CpuKernels kernels) {
@@ -56,31 +71,33 @@ bool winograd() { return winograd_allowed; }
 // at stride 2 from 1.1 to 1.7 times but for the narrowest layers. Of the rest, oneDNN is faster on
 // images and 1x1 kernels, the direct kernels on outputs of few channels and on strided kernels with
 // more than a few channels.
-const ConvKernel& select_conv(const ConvProblem& d, ConvPass pass) {
-  constexpr bool wide = kSimdBytes == 64;  // AVX-512
-  const CpuKernels kernels = cpu_kernels();
-  if (kernels == CpuKernels::onednn) return kOnednn;
-  const bool only_builtin = kernels == CpuKernels::builtin || !onednn_available();
-  const bool narrow = d.stride_h > 1 && d.c < 32 && (wide || pass == ConvPass::grad_weight);
-  if (winograd() && conv_winograd::applies(d) && (only_builtin || !narrow)) return kWinograd;
-  if (only_builtin) return kDirect;
+const ConvKernel<float>& select_conv(const ConvProblem& d, ConvPass pass) {
+  if (cpu_kernels() == CpuKernels::onednn) return kOnednn;
+  if (prefers_winograd(d, pass)) return kWinograd;
+  if (only_builtin()) return kDirect;
   const bool image_in = !is_blocked(d.c), image_out = !is_blocked(d.k);
   const bool strided = d.stride_h > 1 && d.r > 1 && d.c >= 32;
   if (pass == ConvPass::forward && (image_out || strided)) return kDirect;
   if (pass == ConvPass::grad_input) {
     const bool strided_1x1 = d.stride_h > 1 && d.r == 1;
-    if (image_in || strided || (!wide && strided_1x1)) return kDirect;
+    if (image_in || strided || (!kWide && strided_1x1)) return kDirect;
   }
   if (pass == ConvPass::grad_weight) {
-    const bool image_direct = image_in && (d.c != 3 || (wide && d.k >= 64));
-    if (image_out || image_direct || (!wide && strided)) return kDirect;
+    const bool image_direct = image_in && (d.c != 3 || (kWide && d.k >= 64));
+    if (image_out || image_direct || (!kWide && strided)) return kDirect;
   }
   if (conv_onednn::is_slow(d, pass)) return kDirect;
   return kOnednn;
 }
 
-bool select_bf16(const ConvProblem& d, ConvPass pass) {
-  return bf16_kernels() && conv_bf16::applies(d, pass);
+const ConvKernel<bfloat16>* select_bf16(const ConvProblem& d, ConvPass pass) {
+  if (!bf16_channels_last() && prefers_winograd(d, pass)) return &kWinogradBf16;
+  return bf16_kernels() && conv_bf16::applies(d, pass) ? &kOnednnBf16 : nullptr;
+}
+
+bool bf16_channels_last() {
+  // oneDNN has no bf16 kernels for blocks of 8 channels.
+  return bf16_kernels() && (conv_bf16::has_amx() || kChannelBlock != 16);
 }
 
 bool bf16_kernels() { return cpu_kernels() != CpuKernels::builtin && conv_bf16::available(); }

@@ -7,16 +7,19 @@
 
 namespace mtcki {
 
+// Activations are S in the form of preferred_layout(); weights, their gradient and what a ConvTail
+// points to are f32.
+template <class S>
 struct ConvKernel {
   const char* name;
-  void (*forward)(const ConvProblem&, const float* x, const float* w, const ConvTail&, float* y);
-  void (*grad_input)(const ConvProblem&, const float* gy, const float* w, float* gx);
-  void (*grad_weight)(const ConvProblem&, const float* gy, const float* x, float* gw);
+  void (*forward)(const ConvProblem&, const S* x, const float* w, const ConvTail&, S* y);
+  void (*grad_input)(const ConvProblem&, const S* gy, const float* w, S* gx);
+  void (*grad_weight)(const ConvProblem&, const S* gy, const S* x, float* gw);
 };
 
-const ConvKernel& select_conv(const ConvProblem& d, ConvPass pass);
-// Whether bf16 activations go to conv_bf16 as they are. Not with the built-in kernels.
-bool select_bf16(const ConvProblem& d, ConvPass pass);
+const ConvKernel<float>& select_conv(const ConvProblem& d, ConvPass pass);
+// Null: no kernel takes bf16 as it is, the activations are widened. Tails hold at most a bias.
+const ConvKernel<bfloat16>* select_bf16(const ConvProblem& d, ConvPass pass);
 
 using GemmFunction = void (*)(bool, bool, int64_t, int64_t, int64_t, const float*, int64_t,
                               const float*, int64_t, float*, int64_t);

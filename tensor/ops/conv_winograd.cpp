@@ -142,8 +142,8 @@ void transform_group(const Direction& d, const float* w, int64_t group, float* u
 }
 
 // Tiles [begin, end) of x into the block.
-template <class S>
-void transform_input(const Direction& d, const float* x, int64_t begin, int64_t end,
+template <class S, class T>
+void transform_input(const Direction& d, const T* x, int64_t begin, int64_t end,
                      const Block& block) {
   std::vector<Tile> tiles(static_cast<size_t>(end - begin));
   place(tiling<S>(d), begin, end, S::kRead, S::kStep, d.pad_h, d.pad_w, d.h, d.w, tiles.data());
@@ -151,7 +151,7 @@ void transform_input(const Direction& d, const float* x, int64_t begin, int64_t 
   for (int64_t b = 0; b < d.in / kWidth; ++b) {
     float* out = block.v + b * block.channel_block() + (begin - block.first) * kWidth;
     for (const Tile& tile : tiles) {
-      const float* image = x + (tile.n * d.in / kWidth + b) * d.h * d.w * kWidth;
+      const T* image = x + (tile.n * d.in / kWidth + b) * d.h * d.w * kWidth;
       if (tile.inside) {
         input_tile<S, false>(image, tile, d.w * kWidth, out, plane);
       } else {
@@ -163,8 +163,9 @@ void transform_input(const Direction& d, const float* x, int64_t begin, int64_t 
 }
 
 // Tiles whose input is to be prefetched meanwhile.
+template <class T>
 struct Ahead {
-  const float* x = nullptr;
+  const T* x = nullptr;
   int64_t begin = 0, end = 0;
 };
 
@@ -172,8 +173,8 @@ struct Ahead {
 struct Finish {
   V bias, scale, shift, least;
   const float* residual;
-  Finish(const ConvTail& t, V bias, int64_t channel, int64_t at)
-      : bias(bias),
+  Finish(const ConvTail& t, V add, int64_t channel, int64_t at)
+      : bias(add),
         scale(t.scale ? load(t.scale + channel) : broadcast(1.0f)),
         shift(t.scale ? load(t.shift + channel) : V{}),
         least(broadcast(t.relu ? 0.0f : -std::numeric_limits<float>::infinity())),
@@ -186,9 +187,9 @@ struct Finish {
 };
 
 // One output group for tiles [begin, end) that are in the block: products, then output transform.
-template <class S, int KV>
+template <class S, int KV, class T>
 void outputs(const Direction& d, const Block& block, const float* u, float* m, int64_t begin,
-             int64_t end, int64_t group, float* y, const Ahead& ahead) {
+             int64_t end, int64_t group, T* y, const Ahead<T>& ahead) {
   constexpr int64_t kLanes = KV * kWidth;
   const int64_t count = end - begin, m_plane = plane_size(count * kLanes);
   const int64_t in_blocks = d.in / kWidth, units = (ahead.end - ahead.begin) * in_blocks;
@@ -232,9 +233,9 @@ void outputs(const Direction& d, const Block& block, const float* u, float* m, i
   }
 }
 
-template <class S>
+template <class S, class T>
 void group_outputs(const Direction& d, const Block& block, const float* u, float* m, int64_t begin,
-                   int64_t end, int64_t group, float* y, const Ahead& ahead) {
+                   int64_t end, int64_t group, T* y, const Ahead<T>& ahead) {
   if (d.group_width(group) == kGroup) {
     outputs<S, 2>(d, block, u, m, begin, end, group, y, ahead);
   } else {
@@ -243,8 +244,8 @@ void group_outputs(const Direction& d, const Block& block, const float* u, float
 }
 
 // Every thread has its own tiles.
-template <class S>
-void split_tiles(const Direction& d, const float* x, const float* w, float* y) {
+template <class S, class T>
+void split_tiles(const Direction& d, const T* x, const float* w, T* y) {
   const int64_t u_group = kMatrices * d.matrix();
   Scratch u_all(static_cast<size_t>(d.groups() * u_group) * sizeof(float));
   float* u = u_all.as();
@@ -262,7 +263,7 @@ void split_tiles(const Direction& d, const float* x, const float* w, float* y) {
       const int64_t stop = std::min(end, t + size);
       const Block block{v.as(), t, size, d.in};
       transform_input<S>(d, x, t, stop, block);
-      const Ahead ahead{x, stop, std::min(end, stop + size)};
+      const Ahead<T> ahead{x, stop, std::min(end, stop + size)};
       for (int64_t g = 0; g < d.groups(); ++g)
         group_outputs<S>(d, block, u + g * u_group, m.as(), t, stop, g, y, ahead);
     }
@@ -277,8 +278,8 @@ int64_t even_share(int64_t tiles, int64_t most) {
 }
 
 // All threads work on the same tiles, each for its own output channels.
-template <class S>
-void split_channels(const Direction& d, const float* x, const float* w, float* y) {
+template <class S, class T>
+void split_channels(const Direction& d, const T* x, const float* w, T* y) {
   const int64_t fit = (int64_t{12} << 20) / (S::kPlanes * 4 * d.in);
   const int64_t tiles = d.n * tiling<S>(d).per_image();
   const int64_t size = even_share(tiles, fit);
@@ -297,16 +298,16 @@ void split_channels(const Direction& d, const float* x, const float* w, float* y
       for (int64_t g = begin; g < end; ++g) {
         transform_group<S>(d, w, g, u.as());
         for (int64_t i = t; i < stop; i += part)
-          group_outputs<S>(d, block, u.as(), m.as(), i, std::min(stop, i + part), g, y, Ahead());
+          group_outputs<S>(d, block, u.as(), m.as(), i, std::min(stop, i + part), g, y, Ahead<T>());
       }
     });
   }
 }
 
-template <class S>
-void run(const Direction& d, const float* x, const float* w, float* y) {
+template <class S, class T>
+void run(const Direction& d, const T* x, const float* w, T* y) {
   const bool many = d.in * d.out >= 256 * 256 && d.groups() >= num_threads();
-  (many ? split_channels<S> : split_tiles<S>)(d, x, w, y);
+  (many ? split_channels<S, T> : split_tiles<S, T>)(d, x, w, y);
 }
 
 }  // namespace
@@ -318,17 +319,25 @@ bool applies(const ConvProblem& d) {
          is_blocked(d.c) && is_blocked(d.k);
 }
 
-void forward(const ConvProblem& d, const float* x, const float* w, const ConvTail& tail, float* y) {
+template <class T>
+void forward(const ConvProblem& d, const T* x, const float* w, const ConvTail& tail, T* y) {
   const Direction forth{d.n,     d.c,     d.k,     d.h, d.w,   d.p, d.q,
                         d.pad_h, d.pad_w, d.c * 9, 9,   false, tail};
-  (d.stride_h == 1 ? run<Stride1> : run<Stride2>)(forth, x, w, y);
+  (d.stride_h == 1 ? run<Stride1, T> : run<Stride2, T>)(forth, x, w, y);
 }
 
-void grad_input(const ConvProblem& d, const float* gy, const float* w, float* gx) {
+template <class T>
+void grad_input(const ConvProblem& d, const T* gy, const float* w, T* gx) {
   Direction back{d.n, d.k, d.c, d.p, d.q, d.h, d.w, 0, 0, 9, d.c * 9, true, {}};
   if (d.stride_h == 2) return run<Stride2Gradient>(back, gy, w, gx);
   back.pad_h = 2 - d.pad_h, back.pad_w = 2 - d.pad_w;
   run<Stride1>(back, gy, w, gx);
 }
+
+template void forward(const ConvProblem&, const float*, const float*, const ConvTail&, float*);
+template void forward(const ConvProblem&, const bfloat16*, const float*, const ConvTail&,
+                      bfloat16*);
+template void grad_input(const ConvProblem&, const float*, const float*, float*);
+template void grad_input(const ConvProblem&, const bfloat16*, const float*, bfloat16*);
 
 }  // namespace mtcki::conv_winograd

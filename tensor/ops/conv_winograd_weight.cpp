@@ -68,8 +68,8 @@ void product(const Chunk& chunk, int64_t tiles, int rows, int columns, const flo
 }
 
 // Tiles [begin, end) into places [at, ...) of the chunk.
-template <class S>
-void transform(const Chunk& chunk, const float* x, const float* gy, int64_t begin, int64_t end,
+template <class S, class T>
+void transform(const Chunk& chunk, const T* x, const T* gy, int64_t begin, int64_t end,
                int64_t at) {
   const ConvProblem& d = chunk.d;
   const Tiling tiling(d.p, d.q, S::kWrite);
@@ -78,7 +78,7 @@ void transform(const Chunk& chunk, const float* x, const float* gy, int64_t begi
   for (int64_t b = 0; b < d.c / kWidth; ++b) {
     float* out = chunk.v + (b * chunk.tiles + at) * kWidth;
     for (const Tile& tile : tiles) {
-      const float* image = x + (tile.n * d.c / kWidth + b) * d.h * d.w * kWidth;
+      const T* image = x + (tile.n * d.c / kWidth + b) * d.h * d.w * kWidth;
       if (tile.inside) {
         input_tile<S, false>(image, tile, d.w * kWidth, out, chunk.v_plane());
       } else {
@@ -91,7 +91,7 @@ void transform(const Chunk& chunk, const float* x, const float* gy, int64_t begi
   for (int64_t b = 0; b < d.k / kWidth; ++b) {
     float* out = chunk.y + (b * chunk.tiles + at) * kWidth;
     for (const Tile& tile : tiles) {
-      const float* image = gy + (tile.n * d.k / kWidth + b) * d.p * d.q * kWidth;
+      const T* image = gy + (tile.n * d.k / kWidth + b) * d.p * d.q * kWidth;
       if (tile.inside) {
         gradient_tile<S, false>(image, tile, d.q * kWidth, out, chunk.y_plane());
       } else {
@@ -103,8 +103,9 @@ void transform(const Chunk& chunk, const float* x, const float* gy, int64_t begi
 }
 
 // Tiles whose pixels are to be prefetched during `steps` further products.
+template <class T>
 struct Ahead {
-  const float *x = nullptr, *gy = nullptr;
+  const T *x = nullptr, *gy = nullptr;
   int64_t begin = 0, end = 0, step = 0, steps = 1;
   template <class S>
   void advance(const ConvProblem& d) {
@@ -121,14 +122,14 @@ struct Ahead {
 
 // The chunk's share of dW[9][c][k] for input channels [c0, c1) and KV vectors of k from k0 on:
 // stored by the first chunk, added by the others.
-template <class S, int KV>
+template <class S, int KV, class T>
 void accumulate(const Chunk& chunk, int64_t tiles, bool first_chunk, int64_t c0, int64_t c1,
-                int64_t k0, float* m, float* dw, Ahead& ahead) {
+                int64_t k0, float* m, float* dw, Ahead<T>& ahead) {
   const ConvProblem& d = chunk.d;
   const int64_t channels = c1 - c0, plane = plane_size(channels * kColumns);
   for (int i = 0; i < kWeights; ++i)
     for (int j = 0; j < kWeights; ++j) {
-      ahead.advance<S>(d);
+      ahead.template advance<S>(d);
       const int first = i * S::kPoints + j;  // plane; a transformed tap's points follow each other
       const float* v = chunk.v + first * chunk.v_plane();
       const float* y = chunk.y + first * chunk.y_plane() + k0 * chunk.tiles;
@@ -166,12 +167,14 @@ struct Columns {
   int64_t vectors, shares;
 };
 
-template <class S>
+template <class S, class T>
 void accumulate_share(const Chunk& chunk, int64_t tiles, bool first_chunk, int64_t c0,
-                      const Columns& columns, int64_t share, float* m, float* dw, Ahead& ahead) {
+                      const Columns& columns, int64_t share, float* m, float* dw, Ahead<T>& ahead) {
   const int64_t k0 = columns.begin(share), count = columns.begin(share + 1) - k0;
   const int64_t c1 = std::min(chunk.d.c, c0 + kRectangle);
-  const auto run = count == 3 ? accumulate<S, 3> : count == 2 ? accumulate<S, 2> : accumulate<S, 1>;
+  const auto run = count == 3   ? accumulate<S, 3, T>
+                   : count == 2 ? accumulate<S, 2, T>
+                                : accumulate<S, 1, T>;
   run(chunk, tiles, first_chunk, c0, c1, k0 * kWidth, m, dw, ahead);
 }
 
@@ -201,8 +204,8 @@ void collect(const ConvProblem& d, const float* dw, int64_t parts, float* gw) {
 
 constexpr size_t kLocal = kMatrices * (kRectangle * kColumns + 16) * sizeof(float);
 
-template <class S>
-void split_tiles(const ConvProblem& d, int64_t tiles, const float* gy, const float* x, float* gw) {
+template <class S, class T>
+void split_tiles(const ConvProblem& d, int64_t tiles, const T* gy, const T* x, float* gw) {
   const int64_t threads = std::min<int64_t>(num_threads(), tiles), size = 9 * d.c * d.k;
   // Long enough to pay for the transform back, small enough for caches.
   constexpr int64_t block = S::kPlanes == 36 ? 80 : 32;
@@ -219,7 +222,7 @@ void split_tiles(const ConvProblem& d, int64_t tiles, const float* gy, const flo
       for (int64_t t = begin; t < end; t += block) {
         const int64_t stop = std::min(end, t + block);
         transform<S>(chunk, x, gy, t, stop, 0);
-        Ahead ahead{x, gy, stop, std::min(end, stop + block), 0, rectangles};
+        Ahead<T> ahead{x, gy, stop, std::min(end, stop + block), 0, rectangles};
         for (int64_t c = 0; c < d.c; c += kRectangle)
           for (int64_t share = 0; share < columns.shares; ++share)
             accumulate_share<S>(chunk, stop - t, t == begin, c, columns, share, m.as(), dw, ahead);
@@ -229,9 +232,8 @@ void split_tiles(const ConvProblem& d, int64_t tiles, const float* gy, const flo
   collect(d, parts.as(), threads, gw);
 }
 
-template <class S>
-void split_channels(const ConvProblem& d, int64_t tiles, const float* gy, const float* x,
-                    float* gw) {
+template <class S, class T>
+void split_channels(const ConvProblem& d, int64_t tiles, const T* gy, const T* x, float* gw) {
   // The chunk stays in the third-level cache.
   const int64_t fit = std::max<int64_t>(1, (int64_t{6} << 20) / (S::kPlanes * 4 * (d.c + d.k)));
   const int64_t blocks = (tiles + fit - 1) / fit;
@@ -248,7 +250,7 @@ void split_channels(const ConvProblem& d, int64_t tiles, const float* gy, const 
     });
     parallel_for(rectangles_c * columns.shares, 1, [&](int64_t begin, int64_t end) {
       Scratch m(kLocal);
-      Ahead ahead;
+      Ahead<T> ahead;
       for (int64_t i = begin; i < end; ++i) {
         accumulate_share<S>(chunk, stop - t, t == 0, i / columns.shares * kRectangle, columns,
                             i % columns.shares, m.as(), dw.as(), ahead);
@@ -260,14 +262,18 @@ void split_channels(const ConvProblem& d, int64_t tiles, const float* gy, const 
 
 }  // namespace
 
-template <class S>
-void run(const ConvProblem& d, const float* gy, const float* x, float* gw) {
+template <class S, class T>
+void run(const ConvProblem& d, const T* gy, const T* x, float* gw) {
   const int64_t tiles = d.n * Tiling(d.p, d.q, S::kWrite).per_image();
-  (d.c * d.k >= 192 * 192 ? split_channels<S> : split_tiles<S>)(d, tiles, gy, x, gw);
+  (d.c * d.k >= 192 * 192 ? split_channels<S, T> : split_tiles<S, T>)(d, tiles, gy, x, gw);
 }
 
-void grad_weight(const ConvProblem& d, const float* gy, const float* x, float* gw) {
-  (d.stride_h == 1 ? run<Stride1> : run<Stride2>)(d, gy, x, gw);
+template <class T>
+void grad_weight(const ConvProblem& d, const T* gy, const T* x, float* gw) {
+  (d.stride_h == 1 ? run<Stride1, T> : run<Stride2, T>)(d, gy, x, gw);
 }
+
+template void grad_weight(const ConvProblem&, const float*, const float*, float*);
+template void grad_weight(const ConvProblem&, const bfloat16*, const bfloat16*, float*);
 
 }  // namespace mtcki::conv_winograd

@@ -256,9 +256,9 @@ void affine_kernel(const Tensor& tx, const Tensor& ta, const Tensor& tb, double 
     for_channels(view_of(tx), ChannelParams<T, 2>{{a.data(), b.data()}},
                  [=](auto z, int64_t at, const auto& q) {
                    using V = decltype(z);
-                   V out = q[0] * load<V>(x + at) + q[1];
-                   if constexpr (has_sum()) out += load<V>(sum + at);
-                   store(y + at, out);
+                   V value = q[0] * load<V>(x + at) + q[1];
+                   if constexpr (has_sum()) value += load<V>(sum + at);
+                   store(y + at, value);
                  });
   });
 }

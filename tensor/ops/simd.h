@@ -2,7 +2,11 @@
 // AVX2 and AVX-512 code. a * b + c contracts to a fused multiply-add (-ffp-contract=fast).
 #pragma once
 
+#include <cstdint>
 #include <cstring>
+
+#include "tensor/dtype.h"
+#include "tensor/ops/bf16_vector.h"
 
 #if defined(__clang__)
 #define MTCKI_UNROLL _Pragma("clang loop unroll(full)")
@@ -45,6 +49,21 @@ template <class T>
 inline __attribute__((always_inline)) void store(T* p, typename Simd<T>::Vector v) {
   std::memcpy(p, &v, sizeof v);
 }
+
+// bf16 in memory.
+typedef uint16_t Bf16Vector __attribute__((vector_size(kSimdBytes / 2)));
+inline __attribute__((always_inline)) FloatVector load(const bfloat16* p) {
+  typedef uint32_t Wide __attribute__((vector_size(kSimdBytes)));
+  Bf16Vector half;
+  std::memcpy(&half, p, sizeof half);
+  return widened_bf16<FloatVector, Wide>(half);
+}
+inline __attribute__((always_inline)) void store(bfloat16* p, FloatVector v) {
+  typedef uint32_t Wide __attribute__((vector_size(kSimdBytes)));
+  const auto half = rounded_bf16<Bf16Vector, Wide>(v);
+  std::memcpy(static_cast<void*>(p), &half, sizeof half);
+}
+
 template <class T>
 inline __attribute__((always_inline)) typename Simd<T>::Vector broadcast(T x) {
   return x - typename Simd<T>::Vector{};

@@ -219,25 +219,25 @@ inline void place(const Tiling& g, int64_t begin, int64_t end, int size, int ste
 // Asks for the kSize x kSize pixels of units [from, to) ahead of their use; units count `blocks`
 // channel blocks from block0 on, tile by tile from `first`. The products between two transforms
 // leave the memory system idle, and a tile's short rows defeat the hardware's prefetchers.
-template <bool kWrite, int kSize>
-MTCKI_INLINE void prefetch(const float* data, int64_t channels, int64_t h, int64_t w,
-                           const Tiling& g, int64_t first, int64_t block0, int64_t blocks,
-                           int64_t from, int64_t to) {
+template <bool kWrite, int kSize, class T>
+MTCKI_INLINE void prefetch(const T* data, int64_t channels, int64_t h, int64_t w, const Tiling& g,
+                           int64_t first, int64_t block0, int64_t blocks, int64_t from,
+                           int64_t to) {
   for (int64_t u = from; u < to; ++u) {
     const int64_t t = first + u / blocks, block = block0 + u % blocks;
     const int64_t n = t / g.per_image(), r = t % g.per_image();
     const int64_t row = r / g.tiles_w * kSize, column = r % g.tiles_w * kSize;
-    const float* p = data + ((n * channels / kWidth + block) * h * w + row * w + column) * kWidth;
+    const T* p = data + ((n * channels / kWidth + block) * h * w + row * w + column) * kWidth;
     const int64_t rows = kSize < h - row ? kSize : h - row;
     for (int64_t i = 0; i < rows; ++i, p += w * kWidth)
-      for (int64_t line = 0; line < kSize * kWidth; line += 16)
+      for (int64_t line = 0; line < kSize * kWidth; line += 64 / sizeof(T))
         __builtin_prefetch(p + line, kWrite ? 1 : 0, 2);
   }
 }
 
 // B^T d B of one tile of one channel plane; pixels outside are zero. out[point * step].
-template <class S, bool kBorder>
-MTCKI_INLINE void input_tile(const float* image, const Tile& tile, int64_t row_stride, float* out,
+template <class S, bool kBorder, class T>
+MTCKI_INLINE void input_tile(const T* image, const Tile& tile, int64_t row_stride, float* out,
                              int64_t step) {
   const Span rows = tile.rows, columns = tile.columns;
   const int64_t first = tile.row * row_stride + tile.column * kWidth;
@@ -264,9 +264,9 @@ MTCKI_INLINE void input_tile(const float* image, const Tile& tile, int64_t row_s
 }
 
 // A dy A^T of one tile of the output's gradient.
-template <class S, bool kBorder>
-MTCKI_INLINE void gradient_tile(const float* image, const Tile& tile, int64_t row_stride,
-                                float* out, int64_t step) {
+template <class S, bool kBorder, class T>
+MTCKI_INLINE void gradient_tile(const T* image, const Tile& tile, int64_t row_stride, float* out,
+                                int64_t step) {
   const Span rows = tile.rows, columns = tile.columns;
   const int64_t first = tile.row * row_stride + tile.column * kWidth;
   V t[S::kPoints][S::kWrite];
@@ -292,8 +292,8 @@ MTCKI_INLINE void gradient_tile(const float* image, const Tile& tile, int64_t ro
 }
 
 // finish(A^T m A, offset) of one tile into the part of its outputs that exists: at image + offset.
-template <class S, class F>
-MTCKI_INLINE void output_tile(const float* m, int64_t step, const F& finish, float* image,
+template <class S, class F, class T>
+MTCKI_INLINE void output_tile(const float* m, int64_t step, const F& finish, T* image,
                               int64_t row_stride, int rows, int columns) {
   V t[S::kWrite][S::kPoints];
   MTCKI_UNROLL for (int j = 0; j < S::kPoints; ++j) {
