@@ -21,6 +21,7 @@
 #define MTCKI_BUILD_TYPE "unknown"
 #define MTCKI_COMPILER "unknown"
 #define MTCKI_FLAGS "unknown"
+#define MTCKI_ARCH "unknown"
 #endif
 
 namespace mtcki {
@@ -103,6 +104,7 @@ std::vector<std::pair<std::string, std::string>> info_lines() {
           {"git", b.git},
           {"build", b.build_type + ", " + b.compiler},
           {"flags", b.flags},
+          {"built for", *MTCKI_ARCH ? MTCKI_ARCH : "any CPU of this family"},
           {"oneDNN", b.onednn},
           {"CUDA", b.cuda},
           {"GPU", gpu_line()},
