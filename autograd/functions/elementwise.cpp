@@ -46,8 +46,8 @@ Variable div(const Variable& a, const Variable& b) {
     });
   if (r.needs(1))  // d(a/b)/db = -(a/b)/b; a sum of terms of both signs, so none of them is bf16
     r.grad(1, [a = r.save(a.data()), b = r.save(b.data()), s = b.shape()](const Tensor& gy) {
-      const Tensor divisor = at_least_f32(b.get()), y = div(at_least_f32(a.get()), divisor);
-      return sum_to(neg(div(mul(at_least_f32(gy), y), divisor)), s).to(gy.dtype());
+      const Tensor divisor = at_least_f32(b.get()), quotient = div(at_least_f32(a.get()), divisor);
+      return sum_to(neg(div(mul(at_least_f32(gy), quotient), divisor)), s).to(gy.dtype());
     });
   return r.finish(y);
 }
