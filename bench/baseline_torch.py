@@ -112,8 +112,8 @@ def inference():
         with torch.no_grad(), autocast():
             net = torch.jit.optimize_for_inference(torch.jit.freeze(torch.jit.trace(net, x)))
     elif args.mode == "compile":
-        import torch._inductor.config
-        torch._inductor.config.freezing = True
+        from torch._inductor import config
+        config.freezing = True
 
     def forward(x):
         with autocast():
