@@ -235,60 +235,50 @@ MTCKI_INLINE void prefetch(const T* data, int64_t channels, int64_t h, int64_t w
   }
 }
 
-// B^T d B of one tile of one channel plane; pixels outside are zero. out[point * step].
-template <class S, bool kBorder, class T>
-MTCKI_INLINE void input_tile(const T* image, const Tile& tile, int64_t row_stride, float* out,
-                             int64_t step) {
+// A tile of kFrom x kFrom pixels of one channel plane, transformed from kFrom to kTo values along
+// columns, then along rows; pixels outside are zero. out[point * step].
+template <int kFrom, int kTo, bool kBorder, class T, class F>
+MTCKI_INLINE void tile_to_points(const T* image, const Tile& tile, int64_t row_stride, float* out,
+                                 int64_t step, const F& transform) {
   const Span rows = tile.rows, columns = tile.columns;
   const int64_t first = tile.row * row_stride + tile.column * kWidth;
-  V t[S::kPoints][S::kRead];
-  MTCKI_UNROLL for (int j = 0; j < S::kRead; ++j) {
-    V x[S::kRead], v[S::kPoints];
+  V t[kTo][kFrom];
+  MTCKI_UNROLL for (int j = 0; j < kFrom; ++j) {
+    V x[kFrom], v[kTo];
     const bool in_columns = !kBorder || (j >= columns.begin && j < columns.end);
-    MTCKI_UNROLL for (int i = 0; i < S::kRead; ++i) {
+    MTCKI_UNROLL for (int i = 0; i < kFrom; ++i) {
       if (!kBorder || (in_columns && i >= rows.begin && i < rows.end)) {
         x[i] = load(image + first + i * row_stride + j * kWidth);
       } else {
         x[i] = V{};
       }
     }
-    S::input(x, v);
-    MTCKI_UNROLL for (int i = 0; i < S::kPoints; ++i) t[i][j] = v[i];
+    transform(x, v);
+    MTCKI_UNROLL for (int i = 0; i < kTo; ++i) t[i][j] = v[i];
   }
-  MTCKI_UNROLL for (int i = 0; i < S::kPoints; ++i) {
-    V v[S::kPoints];
-    S::input(t[i], v);
-    MTCKI_UNROLL for (int j = 0; j < S::kPoints; ++j)
-        store(out + (i * S::kPoints + j) * step, v[j]);
+  MTCKI_UNROLL for (int i = 0; i < kTo; ++i) {
+    V v[kTo];
+    transform(t[i], v);
+    MTCKI_UNROLL for (int j = 0; j < kTo; ++j) store(out + (i * kTo + j) * step, v[j]);
   }
+}
+
+// B^T d B of one tile of the input.
+template <class S, bool kBorder, class T>
+MTCKI_INLINE void input_tile(const T* image, const Tile& tile, int64_t row_stride, float* out,
+                             int64_t step) {
+  tile_to_points<S::kRead, S::kPoints, kBorder>(
+      image, tile, row_stride, out, step,
+      [](const V* x, V* v) __attribute__((always_inline)) { S::input(x, v); });
 }
 
 // A dy A^T of one tile of the output's gradient.
 template <class S, bool kBorder, class T>
 MTCKI_INLINE void gradient_tile(const T* image, const Tile& tile, int64_t row_stride, float* out,
                                 int64_t step) {
-  const Span rows = tile.rows, columns = tile.columns;
-  const int64_t first = tile.row * row_stride + tile.column * kWidth;
-  V t[S::kPoints][S::kWrite];
-  MTCKI_UNROLL for (int j = 0; j < S::kWrite; ++j) {
-    V y[S::kWrite], o[S::kPoints];
-    const bool in_columns = !kBorder || j < columns.end;
-    MTCKI_UNROLL for (int i = 0; i < S::kWrite; ++i) {
-      if (!kBorder || (in_columns && i < rows.end)) {
-        y[i] = load(image + first + i * row_stride + j * kWidth);
-      } else {
-        y[i] = V{};
-      }
-    }
-    S::output_adjoint(y, o);
-    MTCKI_UNROLL for (int i = 0; i < S::kPoints; ++i) t[i][j] = o[i];
-  }
-  MTCKI_UNROLL for (int i = 0; i < S::kPoints; ++i) {
-    V o[S::kPoints];
-    S::output_adjoint(t[i], o);
-    MTCKI_UNROLL for (int j = 0; j < S::kPoints; ++j)
-        store(out + (i * S::kPoints + j) * step, o[j]);
-  }
+  tile_to_points<S::kWrite, S::kPoints, kBorder>(
+      image, tile, row_stride, out, step,
+      [](const V* y, V* o) __attribute__((always_inline)) { S::output_adjoint(y, o); });
 }
 
 // finish(A^T m A, offset) of one tile into the part of its outputs that exists: at image + offset.
