@@ -4,8 +4,9 @@
     bench/gpu_vs_torch.py [--seconds 400] [--only train:resnet18:256:bf16,...] [--roof roof.json] [--out FILE.json]
 
 PYTHON names the interpreter that has PyTorch (default: python3). A case is STEP:MODEL:BATCH:PRECISION; MODEL of an
-inversion step is the teachers, joined by '+'. PyTorch's modes are probed for the first case of each network family,
-the fastest is the peer there and for the cases that follow. Then both programs stay warm beside each other and take
+inversion step is the teachers, joined by '+'. Cases come in groups (--together): our programs start one after the other,
+since they time candidates for their convolutions, then PyTorch's in all modes at once, since they mostly compile. When
+all are warm only one works at a time: each mode is probed, the fastest is the peer of that case, and both sides take
 turns, A B A B; the ratio is the median over the pairs. What the time did not allow is listed as skipped.
 Columns: ms of both sides (median), ratio, the floor from the measured roofs (sum over the ops of the larger of
 FLOP/peak and bytes/bandwidth, printed by our program), and the share of it that we reach.
@@ -17,10 +18,11 @@ import os
 import statistics
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from step_server import ROOT, THREE, Server, ours_command, ratio_of, torch_command
 
-MODES = ["eager", "cudagraph", "compile", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
+MODES = ["eager", "cudagraph", "compile", "reduce-overhead", "max-autotune"]
 DEFAULT = ",".join(
     [f"train:{m}:{b}:bf16" for m, b in
      [("resnet18", 256), ("wrn16_1", 128), ("resnet34", 256)]] + [f"inversion:{THREE}:256:bf16"] +
@@ -30,8 +32,51 @@ DEFAULT = ",".join(
     [f"train:{m}:256:tf32" for m in ("resnet18", "wrn16_1")] + [f"inversion:{THREE}:256:tf32"])
 
 
-def family(step, model):
-    return program, "small" if model.startswith("wrn16") else "large"
+def arguments(case, device):
+    step, model, batch, precision = case.split(":")
+    return step, "--model", model.replace("+", ","), "--batch", batch, "--precision", precision, "--device", device
+
+
+def started(command, seconds):
+    """The warm program, or why there is none."""
+    try:
+        return Server(command, seconds)
+    except (RuntimeError, OSError) as e:
+        return str(e)
+
+
+def probe(server, steps):
+    if isinstance(server, str):
+        return server
+    try:
+        return statistics.median(server.run(steps))
+    except (RuntimeError, OSError) as e:
+        return str(e)
+
+
+def close_all(servers):
+    for server in servers:
+        if isinstance(server, Server):
+            server.close()
+
+
+def compare(case, ours, torch, a, left):
+    """The record of a case, or why there is none."""
+    if isinstance(ours, str):
+        return f"ours: {ours}"
+    probes = {mode: probe(server, a.steps) for mode, server in torch.items()}
+    timed = [mode for mode, us in probes.items() if not isinstance(us, str)]
+    if not timed:
+        return f"PyTorch: {probes}"
+    peer = min(timed, key=probes.get)
+    pairs = []
+    while len(pairs) < a.pairs and (not pairs or left() > 5):
+        pairs.append((statistics.median(ours.run(a.steps)), statistics.median(torch[peer].run(a.steps))))
+    step, model, batch, precision = case.split(":")
+    return {"step": step, "model": model, "batch": int(batch), "precision": precision,
+            "ours": ours.hello, "torch": torch[peer].hello, "torch_mode": peer, "torch_probes_us": probes,
+            **ratio_of(pairs), "floor_us": ours.hello.get("floor_us"),
+            "ours_peak_bytes": ours.peaks["peak_bytes"], "torch_peak_bytes": torch[peer].peaks["peak_bytes"]}
 
 
 def main():
@@ -41,6 +86,7 @@ def main():
     parser.add_argument("--modes", default=",".join(MODES), help="PyTorch modes to probe")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--steps", type=int, default=60, help="per turn")
+    parser.add_argument("--together", type=int, default=4, help="cases whose programs are warm at once")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--build", default=os.path.join(ROOT, "build"))
     parser.add_argument("--roof", default="", help="roof.json of `mtcki roof`")
@@ -51,58 +97,33 @@ def main():
     def left():
         return end - time.monotonic()
 
-    best_mode, records, skipped = {}, [], []
-    for case in a.only.split(","):
-        step, model, batch, precision = case.split(":")
-        key = family(step, model)
-        modes = [best_mode[key]] if key in best_mode else a.modes.split(",")
-        if left() < 20:
-            skipped.append((case, "no time left"))
+    modes, records, skipped = a.modes.split(","), [], []
+    cases = a.only.split(",")
+    for group in [cases[i:i + a.together] for i in range(0, len(cases), a.together)]:
+        if left() < 30:
+            skipped += [(case, "no time left") for case in group]
             continue
-        common = ["--model", model.replace("+", ","), "--batch", batch, "--precision", precision, "--device", a.device]
-        roof = ["--roof", a.roof] if a.roof else []
-        try:
-            ours = Server(ours_command(a.build, step, *common, "--graph", "--autotune", *roof),
-                          min(120, left()))
-        except (RuntimeError, OSError) as e:
-            skipped.append((case, f"ours: {e}"))
-            continue
-        probes, peer = {}, None
-        for mode in modes:
-            if left() < 15 and peer:
-                probes[mode] = "no time left"
-                continue
-            try:
-                server = Server(torch_command(step, *common, "--mode", mode, "--warmup", "12"), min(150, left()))
-                probes[mode] = statistics.median(server.run(a.steps))
-            except (RuntimeError, OSError) as e:
-                probes[mode] = str(e)
-                continue
-            if peer is None or probes[mode] < probes[peer[0]]:
-                if peer:
-                    peer[1].close()
-                peer = (mode, server)
+        ours, torch = {}, {}
+        for case in group:
+            step, *flags = arguments(case, a.device)
+            gpu = ["--graph", "--autotune"] if a.device != "cpu" else []
+            roof = ["--roof", a.roof] if a.roof else []
+            ours[case] = started(ours_command(a.build, step, *flags, *gpu, *roof), min(120, left()))
+        with ThreadPoolExecutor(len(group) * len(modes)) as pool:
+            for case in group:
+                step, *flags = arguments(case, a.device)
+                torch[case] = {mode: pool.submit(started, torch_command(step, *flags, "--mode", mode, "--warmup", "12"),
+                                                 left() - 15) for mode in modes}
+        for case in group:
+            torch[case] = {mode: future.result() for mode, future in torch[case].items()}
+        for case in group:
+            record = compare(case, ours[case], torch[case], a, left)
+            if isinstance(record, str):
+                skipped.append((case, record))
             else:
-                server.close()
-        if peer is None:
-            ours.close()
-            skipped.append((case, f"PyTorch: {probes}"))
-            continue
-        best_mode.setdefault(key, peer[0])
-        pairs = []
-        for _ in range(a.pairs):
-            if pairs and left() < 5:
-                break
-            pairs.append((statistics.median(ours.run(a.steps)), statistics.median(peer[1].run(a.steps))))
-        record = {
-            "step": step, "model": model, "batch": int(batch), "precision": precision,
-            "ours": ours.hello, "torch": peer[1].hello, "torch_mode": peer[0], "torch_probes_us": probes,
-            **ratio_of(pairs), "floor_us": ours.hello.get("floor_us"),
-            "ours_peak_bytes": ours.peaks["peak_bytes"], "torch_peak_bytes": peer[1].peaks["peak_bytes"]}
-        ours.close()
-        peer[1].close()
-        records.append(record)
-        print(f"{case}: {record['ratio']:.2f}x ({peer[0]})", file=sys.stderr, flush=True)
+                records.append(record)
+                print(f"{case}: {record['ratio']:.2f}x ({record['torch_mode']})", file=sys.stderr, flush=True)
+            close_all([ours[case], *torch[case].values()])
 
     result = {"command": "bench/gpu_vs_torch.py " + " ".join(sys.argv[1:]),
               "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),

@@ -150,6 +150,9 @@ function(mtcki_cuda_backends)
                    APPEND PROPERTY COMPILE_DEFINITIONS MTCKI_CUPTI_LIBRARY="${MTCKI_CUPTI_LIBRARY}")
     endif()
     set(default mtcki_cuda_native)
+    if(NOT MTCKI_BUILD_EMULATED_TESTS)  # nothing else needs it then
+      set_target_properties(mtcki_cuda_emulated PROPERTIES EXCLUDE_FROM_ALL ON)
+    endif()
   endif()
   # A cycle of static libraries on purpose: ops call kernels, kernels read tensors. Only the default one is installed.
   target_link_libraries(mtcki_tensor INTERFACE
