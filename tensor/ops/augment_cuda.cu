@@ -153,7 +153,7 @@ __global__ void normalize_kernel(const T* __restrict__ x, const compute_t<T>* __
       s[v] = std[c + v];
     }
     for (int64_t row = rows.first; row < rows.end; row += rows.step) {
-      const int64_t at = g.offset(row, c);
+      const int64_t at = g.offset<V>(row, c);
       const auto in = load_values<V>(x, at);
       Values<T, V> out;
       for (int v = 0; v < V; ++v) out.v[v] = T((C(in.v[v]) - m[v]) / s[v]);

@@ -84,16 +84,9 @@ Tensor bn_statistics_grad(const Tensor& g, const Tensor& x, const Tensor& scale,
       OpError(op).operand("input", x).operand("sum", sum).shape("sum needs to be like the input");
     sum = sum.to(x.layout());
   }
-  if (x.device().is_cuda()) {
-    Tensor gx = Tensor::empty_like(x);
-    ProfileScope scope(op, 2.0 * static_cast<double>(x.numel()), bytes_of(x, gx));
-    channel_affine_cuda(x, scale.to(dtype), shift.to(dtype), g.to(dtype), gx);
-    if (sum.defined()) add_(gx, sum);
-    return gx;
-  }
   const Tensor gx = sum.unique() ? sum : Tensor::empty_like(x);
   ProfileScope scope(op, 3.0 * static_cast<double>(x.numel()), bytes_of(x, sum, gx));
-  channel_affine_cpu(x, scale.to(dtype), shift.to(dtype), g.to(dtype), sum, gx);
+  MTCKI_ON_DEVICE(x, channel_affine, x, scale.to(dtype), shift.to(dtype), g.to(dtype), sum, gx);
   return gx;
 }
 

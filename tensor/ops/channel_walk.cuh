@@ -6,7 +6,7 @@
 //   grid  (x, y)  x: parts of the rows, y: channel tiles
 //
 // Reductions have two stages and a fixed order: each block merges what its threads found and writes
-// one partial result per channel; merge_parts_kernel merges those.
+// one partial result per channel; the last block of a tile to get there merges those.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +14,9 @@
 #include <type_traits>
 
 #include "tensor/cuda/launch.cuh"
+#include "tensor/error.h"
 #include "tensor/layout.h"
+#include "tensor/ops/block_counters.h"
 #include "tensor/tensor.h"
 
 namespace mtcki {
@@ -36,8 +38,10 @@ struct ChannelGrid {
     const int64_t left = rows - part * rows_per_part;
     return left < rows_per_part ? left : rows_per_part;
   }
+  // Of a thread with V channels; several are neighbours in channels_last only.
+  template <int V>
   MTCKI_HD int64_t offset(int64_t row, int64_t channel) const {
-    if (inner == 1) return row * channels + channel;
+    if (V > 1 || inner == 1) return row * channels + channel;
     return (row / inner * channels + channel) * inner + row % inner;
   }
 };
@@ -95,17 +99,20 @@ inline ChannelGrid channel_grid(const Tensor& x, int pack, int64_t rows_per_thre
 // A reduction: few enough blocks that the second stage has little to do, never more than 256 rows
 // a thread, since that many are added in f32.
 inline ChannelGrid reduction_grid(const Tensor& x, int pack) {
-  ChannelGrid g = channel_grid(x, pack, 4, 3 * 132);
+  ChannelGrid g = channel_grid(x, pack, 4, 2 * 132);
   const int64_t longest = 256 * int64_t{g.threads_y};
   if (g.rows_per_part > longest) {
     g.rows_per_part = longest;
     g.parts = (g.rows + longest - 1) / longest;
   }
+  if (g.tiles > kBlockCounters)
+    throw ShapeError(str("a reduction on CUDA over ", x.shape(), ": too many channels"));
   return g;
 }
-// A map: as many blocks as there is work for.
+// A map: what a thread reads per channel is read once for all its rows, so large tensors get no more
+// blocks than keep the device full.
 inline ChannelGrid map_grid(const Tensor& x, int pack) {
-  return channel_grid(x, pack, 8, int64_t{1} << 30);
+  return channel_grid(x, pack, 4, 16 * 132);
 }
 
 // The rows of the calling thread: for (row = first; row < end; row += step).
@@ -129,7 +136,25 @@ __device__ inline void store_values(T* y, int64_t at, const Values<T, V>& values
   *reinterpret_cast<Values<T, V>*>(y + at) = values;
 }
 
-// What reductions merge. Sums of two quantities:
+// The values of V neighbouring channels, 16 bytes at a time; `missing` where p is null.
+template <int V, class C>
+__device__ inline void load_channels(const C* __restrict__ p, int64_t channel, C (&out)[V],
+                                     C missing = C(0)) {
+  constexpr int kAtOnce = V * sizeof(C) >= 16 ? static_cast<int>(16 / sizeof(C)) : 1;
+  for (int v = 0; v < V; v += kAtOnce) {
+    Values<C, kAtOnce> in;
+    if (p) in = load_values<kAtOnce>(p, channel + v);
+    for (int i = 0; i < kAtOnce; ++i) out[v + i] = p ? in.v[i] : missing;
+  }
+}
+// Whether load_channels may read there.
+inline bool channels_aligned(std::initializer_list<Tensor> per_channel) {
+  return std::all_of(per_channel.begin(), per_channel.end(), [](const Tensor& t) {
+    return !t.defined() || (reinterpret_cast<uintptr_t>(t.raw()) & 15) == 0;
+  });
+}
+
+// What reductions merge: sums of two quantities.
 struct TwoSums {
   double a = 0, b = 0;
   MTCKI_HD void merge(const TwoSums& o) {
@@ -137,61 +162,92 @@ struct TwoSums {
     b += o.b;
   }
 };
-// Count, mean and sum of squared deviations (Chan et al. 1983): nothing cancels when means are
-// large.
-struct Spread {
-  double n = 0, mean = 0, m2 = 0;
-  MTCKI_HD void merge(const Spread& o) {
-    if (o.n == 0) return;
-    const double total = n + o.n, d = o.mean - mean;
-    mean += d * (o.n / total);
-    m2 += o.m2 + d * d * (n * o.n / total);
-    n = total;
-  }
-};
 
-// Merges own[] over the rows of the block; the result is in the threads with threadIdx.y == 0.
-// shared: V * threads of the block. Every thread of the block calls it.
+// Merges own[] over the rows of the block; the result is in the threads with threadIdx.y == 0 and
+// in the first row of shared (V * threads of the block). Every thread of the block calls it.
+//
+// Every column (channel of the tile) is added by a few threads, each over its share of the rows, and
+// their results by one. Two barriers, where a tree over the rows would have one per level.
+constexpr int kColumnShares = 16;  // at most
 template <int V, class S>
 __device__ inline void merge_block(S (&own)[V], S* shared) {
-  const int x = threadIdx.x, y = threadIdx.y, width = blockDim.x;
-  for (int v = 0; v < V; ++v) shared[(y * V + v) * width + x] = own[v];
-  for (int left = blockDim.y; left > 1;) {
-    const int half = (left + 1) / 2;
-    __syncthreads();
-    if (y + half < left) {
-      for (int v = 0; v < V; ++v) {
-        own[v].merge(shared[((y + half) * V + v) * width + x]);
-        shared[(y * V + v) * width + x] = own[v];
-      }
+  const int x = threadIdx.x, y = threadIdx.y, width = blockDim.x, height = blockDim.y;
+  const int columns = width * V, threads = width * height;
+  for (int v = 0; v < V; ++v) shared[y * columns + v * width + x] = own[v];
+  __syncthreads();
+  const int fit = threads / columns;
+  const int shares = fit < 1 ? 1 : fit < kColumnShares ? fit : kColumnShares;
+  for (int i = y * width + x; i < shares * columns; i += threads) {
+    const int share = i / columns, column = i % columns;
+    S sum = shared[i];  // row `share`, which only this thread reads
+    for (int row = share + shares; row < height; row += shares)
+      sum.merge(shared[row * columns + column]);
+    shared[i] = sum;
+  }
+  __syncthreads();
+  if (y == 0) {
+    for (int v = 0; v < V; ++v) {
+      S sum = shared[v * width + x];
+      for (int share = 1; share < shares; ++share)
+        sum.merge(shared[share * columns + v * width + x]);
+      shared[v * width + x] = own[v] = sum;
     }
-    left = half;
   }
   __syncthreads();
 }
 
-// Second stage: finish(c, S) for every channel, S = the parts' partial[part*channels + c], merged.
-constexpr int kMergeChannels = 16, kMergeRows = 32;
-template <class S, class Finish>
-__global__ void merge_parts_kernel(const S* __restrict__ partial, int64_t parts, int64_t channels,
-                                   Finish finish) {
-  __shared__ double shared[kMergeChannels * kMergeRows * sizeof(S) / sizeof(double)];
-  const int64_t c = int64_t{blockIdx.x} * kMergeChannels + threadIdx.x;
-  S own[1];
-  own[0] = S{};
-  if (c < channels)
-    for (int64_t p = threadIdx.y; p < parts; p += kMergeRows)
-      own[0].merge(partial[p * channels + c]);
-  merge_block<1>(own, reinterpret_cast<S*>(shared));
-  if (threadIdx.y == 0 && c < channels) finish(c, own[0]);
+// What another block of the same kernel wrote: past this multiprocessor's own cache.
+__device__ inline TwoSums load_fresh(const TwoSums* p) {
+#if defined(__CUDA_ARCH__)
+  const double2 v = __ldcg(reinterpret_cast<const double2*>(p));
+  return {v.x, v.y};
+#else
+  return *p;
+#endif
 }
-template <class S, class Finish>
-void merge_parts(const Tensor& partial, const ChannelGrid& g, const Finish& finish) {
-  const int64_t blocks = (g.channels + kMergeChannels - 1) / kMergeChannels;
-  cuda::launch(merge_parts_kernel<S, Finish>, dim3(static_cast<unsigned>(blocks)),
-               dim3(kMergeChannels, kMergeRows), 0, static_cast<const S*>(partial.raw()), g.parts,
-               g.channels, finish);
+
+// Ends a reduction: own[] is what this thread found in its rows of the tile's channels. The block's
+// sums go to partial[part*channels + c]; the last block of the tile merges the parts and calls
+// finish(c, S) for each of its channels. shared: as merge_block; counters: zero, left zero.
+template <int V, class S, class Finish>
+__device__ inline void finish_reduction(S (&own)[V], S* shared, S* partial, unsigned* counters,
+                                        const ChannelGrid& g, int64_t tile, const Finish& finish) {
+  __shared__ bool last;
+  merge_block<V>(own, shared);
+  const int64_t c = first_channel(tile, V);
+  if (threadIdx.y == 0 && c < g.channels)
+    for (int v = 0; v < V; ++v) partial[blockIdx.x * g.channels + c + v] = own[v];
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0 && threadIdx.y == 0)
+    last = atomicAdd(&counters[tile], 1u) == static_cast<unsigned>(g.parts) - 1;
+  __syncthreads();
+  if (!last) return;
+  __threadfence();
+  const int columns = blockDim.x * V, threads = blockDim.x * blockDim.y;
+  const int fit = threads / columns;
+  const int shares = fit < 1 ? 1 : fit < kColumnShares ? fit : kColumnShares;
+  const int64_t first = tile * columns;
+  for (int i = threadIdx.y * blockDim.x + threadIdx.x; i < shares * columns; i += threads) {
+    const int64_t channel = first + i % columns;
+    S sum{};
+    if (channel < g.channels) {
+      MTCKI_UNROLL_BY(8)
+      for (int64_t part = i / columns; part < g.parts; part += shares)
+        sum.merge(load_fresh(partial + part * g.channels + channel));
+    }
+    shared[i] = sum;
+  }
+  __syncthreads();
+  for (int i = threadIdx.y * blockDim.x + threadIdx.x; i < columns; i += threads) {
+    S sum = shared[i];
+    for (int share = 1; share < shares; ++share) sum.merge(shared[share * columns + i]);
+    if (first + i < g.channels) finish(first + i, sum);
+  }
+  if (threadIdx.x == 0 && threadIdx.y == 0) counters[tile] = 0;
+  __syncthreads();
 }
+
 // Room for the partial results of a reduction.
 template <class S>
 Tensor partial_results(const Tensor& x, const ChannelGrid& g) {

@@ -82,8 +82,7 @@ struct StridedAt {
 };
 
 template <class T, class R, class At, class F>
-__global__ void zip_kernel(const T* __restrict__ a, const T* __restrict__ b, R* __restrict__ y,
-                           int64_t n, At at, F f) {
+__global__ void zip_kernel(const T* a, const T* b, R* y, int64_t n, At at, F f) {
   MTCKI_GRID_LOOP(i, n) y[i] = R(f(compute_t<T>(a[at.a(i)]), compute_t<T>(b[at.b(i)])));
 }
 template <class T, class F>
@@ -94,6 +93,21 @@ __global__ void zip_packs_kernel(const Pack<T>* a, const Pack<T>* b, Pack<T>* y,
     for (int k = 0; k < Pack<T>::count; ++k) out.v[k] = T(f(compute_t<T>(p.v[k]), compute_t<T>(q.v[k])));
     y[i] = out;
   }
+}
+
+// y may be a or b.
+template <class T, class R, class F>
+void zip_same(const T* a, const T* b, R* y, int64_t n, F f) {
+  if constexpr (std::is_same_v<T, R>) {
+    if (aligned16(a) && aligned16(b) && aligned16(y) && n % Pack<T>::count == 0) {
+      const int64_t packs = n / Pack<T>::count;
+      launch(zip_packs_kernel<T, F>, grid_for(packs), kThreads, 0,
+             reinterpret_cast<const Pack<T>*>(a), reinterpret_cast<const Pack<T>*>(b),
+             reinterpret_cast<Pack<T>*>(y), packs, f);
+      return;
+    }
+  }
+  launch(zip_kernel<T, R, SameAt, F>, grid_for(n), kThreads, 0, a, b, y, n, SameAt{}, f);
 }
 
 template <class T, class R, class F>
@@ -108,16 +122,7 @@ void zip(const Tensor& ta, const Tensor& tb, const Tensor& ty, const BinaryPlan&
   using Kind = BinaryPlan::Kind;
   switch (plan.kind) {
     case Kind::same:
-      if constexpr (std::is_same_v<T, R>) {
-        if (aligned16(a) && aligned16(b) && aligned16(y) && n % Pack<T>::count == 0) {
-          const int64_t packs = n / Pack<T>::count;
-          launch(zip_packs_kernel<T, F>, grid_for(packs), kThreads, 0,
-                 reinterpret_cast<const Pack<T>*>(a), reinterpret_cast<const Pack<T>*>(b),
-                 reinterpret_cast<Pack<T>*>(y), packs, f);
-          return;
-        }
-      }
-      return run(SameAt{});
+      return zip_same<T, R>(a, b, y, n, f);
     case Kind::a_scalar:
       return run(ScalarAt<true>{});
     case Kind::b_scalar:
@@ -152,10 +157,11 @@ __global__ void find_not_finite_kernel(const T* __restrict__ x, int64_t n, int* 
   }
 }
 
-template <class T>
-__global__ void axpy_kernel(const T* __restrict__ src, T* __restrict__ dst, int64_t n, compute_t<T> a) {
-  MTCKI_GRID_LOOP(i, n) dst[i] = T(compute_t<T>(dst[i]) + a * compute_t<T>(src[i]));
-}
+template <class C>
+struct AxpyFn {
+  C alpha;
+  MTCKI_HD C operator()(C dst, C src) const { return dst + alpha * src; }
+};
 
 }  // namespace
 
@@ -257,10 +263,10 @@ bool all_finite_cuda(const Tensor& x) {
 }
 
 void axpy_cuda(const Tensor& dst, const Tensor& src, double alpha) {
-  const int64_t n = dst.numel();
   MTCKI_DISPATCH_CUDA(dst.dtype(), "add_", T, {
-    launch(axpy_kernel<T>, grid_for(n), kThreads, 0, src.data<T>(), dst.data<T>(), n,
-           static_cast<compute_t<T>>(alpha));
+    using C = compute_t<T>;
+    zip_same<T, T>(dst.data<T>(), src.data<T>(), dst.data<T>(), dst.numel(),
+                   AxpyFn<C>{static_cast<C>(alpha)});
   });
 }
 

@@ -92,14 +92,17 @@ BatchNormGrads batch_norm_grad(const char* op, bool train, Tensor gy, const Tens
 
   BatchNormGrads out;
   const Tensor like = checks.lead();
+  auto [sum, statistics] = want_x ? gathered.take_parts() : decltype(gathered.take_parts())();
+  a.sum = checks.like("gathered", std::exchange(sum, Tensor()));
+  a.statistics = std::move(statistics);
+  if (a.statistics.x.defined()) a.x = checks.like("x", a.statistics.x);
   if (like.device().is_cuda()) {
     if (want_x) out.x = Tensor::empty_like(like);
     if (want_residual) out.residual = masked ? Tensor::empty_like(like) : g;
+    const DType dtype = checks.channel_dtype();
+    for (Tensor* t : {&a.statistics.g, &a.statistics.scale, &a.statistics.shift})
+      if (t->defined()) *t = t->to(dtype);
   } else {
-    auto [sum, statistics] = want_x ? gathered.take_parts() : decltype(gathered.take_parts())();
-    a.sum = checks.like("gathered", std::exchange(sum, Tensor()));
-    a.statistics = std::move(statistics);
-    if (a.statistics.x.defined()) a.x = checks.like("x", a.statistics.x);
     // The kernel reads an element of all before it writes it.
     const bool own_g = g.unique();
     if (want_x) out.x = a.sum.unique() ? a.sum : Tensor();
@@ -117,7 +120,6 @@ BatchNormGrads batch_norm_grad(const char* op, bool train, Tensor gy, const Tens
       (reduces && (want_x || want_residual) ? 2 : 1) * reads + bytes_of(out.x, out.residual));
   MTCKI_ON_DEVICE(like, batch_norm_grad, g, a, mask, train, out.x, out.weight, out.bias,
                   masked ? out.residual : Tensor());
-  if (gathered.defined()) add_(out.x, gathered.take());
   if (weight.defined()) out.weight = narrow_to(out.weight, weight.dtype());
   if (bias.defined()) out.bias = narrow_to(out.bias, bias.dtype());
   return out;

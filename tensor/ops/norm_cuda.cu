@@ -1,4 +1,5 @@
 #include <cmath>
+#include <limits>
 
 #include "tensor/ops/channel_walk.cuh"
 #include "tensor/ops/functors.h"
@@ -17,73 +18,75 @@ T* ptr(const Tensor& t) {
   return t.defined() ? t.data<T>() : nullptr;
 }
 
-// ---- mean and variance ----
-
-// Each thread takes the mean of its first rows as the origin of its sums, so that the variance of
-// data with a large mean keeps its digits; from there on means and deviations are merged in f64.
-template <class T, int V>
-__global__ void __launch_bounds__(kThreads, 2)
-    moments_kernel(const T* __restrict__ x, Spread* __restrict__ partial, ChannelGrid g) {
-  using C = compute_t<T>;
-  MTCKI_DYNAMIC_SHARED(Spread, shared);
-  const RowRange rows = rows_of_thread(g);
-  for (int64_t tile = blockIdx.y; tile < g.tiles; tile += gridDim.y) {
-    const int64_t c = first_channel(tile, V);
-    Spread own[V];
-    if (c < g.channels && rows.first < rows.end) {
-      const int64_t n = (rows.end - rows.first + rows.step - 1) / rows.step;
-      const int64_t head = n < 4 ? n : 4;
-      C origin[V] = {}, sum[V] = {}, squares[V] = {};
-      for (int64_t i = 0; i < head; ++i) {
-        const auto in = load_values<V>(x, g.offset(rows.first + i * rows.step, c));
-        for (int v = 0; v < V; ++v) origin[v] += C(in.v[v]);
-      }
-      for (int v = 0; v < V; ++v) origin[v] /= static_cast<C>(head);
-      MTCKI_UNROLL_BY(4)
-      for (int64_t row = rows.first; row < rows.end; row += rows.step) {
-        const auto in = load_values<V>(x, g.offset(row, c));
-        for (int v = 0; v < V; ++v) {
-          const C d = C(in.v[v]) - origin[v];
-          sum[v] += d;
-          squares[v] += d * d;
-        }
-      }
-      const double count = static_cast<double>(n);
-      for (int v = 0; v < V; ++v) {
-        const double s = static_cast<double>(sum[v]);
-        const double m2 = static_cast<double>(squares[v]) - s * s / count;
-        own[v].n = count;
-        own[v].mean = static_cast<double>(origin[v]) + s / count;
-        own[v].m2 = m2 < 0 ? 0 : m2;  // a NaN stays
-      }
-    }
-    merge_block<V>(own, shared);
-    if (threadIdx.y == 0 && c < g.channels)
-      for (int v = 0; v < V; ++v) partial[blockIdx.x * g.channels + c + v] = own[v];
-  }
+// How many channels a thread takes of all these activations and [C] operands; some may be undefined.
+template <class T>
+int common_pack(std::initializer_list<Tensor> activations,
+                std::initializer_list<Tensor> per_channel) {
+  int pack = channels_aligned(per_channel) ? static_cast<int>(16 / sizeof(T)) : 1;
+  for (const Tensor& t : activations)
+    if (t.defined()) pack = std::min(pack, channel_pack<T>(t, {}));
+  return pack;
 }
 
-// finish(c, Spread) for every channel of x.
+// ---- mean and variance ----
+
+// Deviations from the channel's first value are added up, so that the variance of data with a large
+// mean keeps its digits: in f32 from the first value of the thread, from there on in f64.
+template <class T, int V, class Finish>
+__global__ void __launch_bounds__(kThreads, 2)
+    moments_kernel(const T* __restrict__ x, TwoSums* partial, unsigned* counters, ChannelGrid g,
+                   Finish finish) {
+  using C = compute_t<T>;
+  MTCKI_DYNAMIC_SHARED(TwoSums, shared);
+  const RowRange rows = rows_of_thread(g);
+  const int64_t tile = blockIdx.y, c = first_channel(tile, V);
+  TwoSums own[V];
+  if (c < g.channels && rows.first < rows.end) {
+    const auto first = load_values<V>(x, g.offset<V>(rows.first, c));
+    const auto origin = load_values<V>(x, g.offset<V>(0, c));
+    C sum[V] = {}, squares[V] = {};
+    MTCKI_UNROLL_BY(4)
+    for (int64_t row = rows.first; row < rows.end; row += rows.step) {
+      const auto in = load_values<V>(x, g.offset<V>(row, c));
+      for (int v = 0; v < V; ++v) {
+        const C d = C(in.v[v]) - C(first.v[v]);
+        sum[v] += d;
+        squares[v] += d * d;
+      }
+    }
+    const double n = static_cast<double>((rows.end - rows.first + rows.step - 1) / rows.step);
+    for (int v = 0; v < V; ++v) {
+      const double s = static_cast<double>(sum[v]);
+      const double d = static_cast<double>(C(first.v[v])) - static_cast<double>(C(origin.v[v]));
+      own[v].a = s + n * d;
+      own[v].b = static_cast<double>(squares[v]) + d * (2 * s + n * d);
+    }
+  }
+  finish_reduction<V>(own, shared, partial, counters, g, tile, [&](int64_t channel, TwoSums s) {
+    const double n = static_cast<double>(g.rows), mean = s.a / n;
+    const double m2 = s.b - mean * s.a;
+    finish(channel, static_cast<double>(C(x[g.offset<V>(0, channel)])) + mean,
+           (m2 < 0 ? 0 : m2) / n, n);  // a NaN stays
+  });
+}
+
+// finish(c, mean, biased variance, n) for every channel of x.
 template <class T, class Finish>
 void reduce_moments(const Tensor& x, const Finish& finish) {
   const int pack = channel_pack<T>(x, {});
   const ChannelGrid g = reduction_grid(x, pack);
-  const Tensor partial = partial_results<Spread>(x, g);
+  const Tensor partial = partial_results<TwoSums>(x, g);
   with_pack<T>(pack, [&](auto v) {
     constexpr int V = v();
-    launch(moments_kernel<T, V>, g.grid(), g.block(), V * kThreads * sizeof(Spread), x.data<T>(),
-           static_cast<Spread*>(partial.raw()), g);
+    launch(moments_kernel<T, V, Finish>, g.grid(), g.block(), V * kThreads * sizeof(TwoSums),
+           x.data<T>(), static_cast<TwoSums*>(partial.raw()), block_counters(), g, finish);
   });
-  merge_parts<Spread>(partial, g, finish);
 }
-
-MTCKI_HD inline double variance_of(const Spread& s) { return s.m2 / s.n; }
 
 struct WriteMoments {
   double *mean, *var;
-  MTCKI_HD void operator()(int64_t c, const Spread& s) const {
-    const double variance = variance_of(s);
-    mean[c] = s.n > 0 ? s.mean : variance;  // 0/0 of an empty batch
+  MTCKI_HD void operator()(int64_t c, double channel_mean, double variance, double) const {
+    mean[c] = channel_mean;
     var[c] = variance;
   }
 };
@@ -92,12 +95,11 @@ template <class C>
 struct WriteBatchStatistics {
   C *mean, *invstd, *running_mean, *running_var;  // running ones may be null
   double momentum, eps;
-  MTCKI_HD void operator()(int64_t c, const Spread& s) const {
-    const double var = variance_of(s);
-    mean[c] = static_cast<C>(s.mean);
-    invstd[c] = static_cast<C>(1.0 / std::sqrt(var + eps));
-    if (running_mean) move(running_mean[c], s.mean);
-    if (running_var) move(running_var[c], var * s.n / (s.n - 1));
+  MTCKI_HD void operator()(int64_t c, double channel_mean, double variance, double n) const {
+    mean[c] = static_cast<C>(channel_mean);
+    invstd[c] = static_cast<C>(1.0 / std::sqrt(variance + eps));
+    if (running_mean) move(running_mean[c], channel_mean);
+    if (running_var) move(running_var[c], variance * n / (n - 1));
   }
   MTCKI_HD void move(C& r, double value) const {
     r = static_cast<C>((1 - momentum) * static_cast<double>(r) + momentum * value);
@@ -122,11 +124,20 @@ struct Normalisation {
   bool spread_is_var;                      // else 1/sqrt(var + eps)
   C eps;
   RunTimeActivation<C> act;
-  MTCKI_HD C invstd(int64_t c) const {
-    return spread_is_var ? C(1) / std::sqrt(spread[c] + eps) : spread[c];
+  MTCKI_HD C invstd(C s) const { return spread_is_var ? C(1) / std::sqrt(s + eps) : s; }
+};
+// What it does to the channels of a thread.
+template <int V, class C>
+struct ChannelMap {
+  C mean[V], scale[V], bias[V];
+  __device__ ChannelMap(const Normalisation<C>& f, int64_t channel) {
+    load_channels<V>(f.mean, channel, mean);
+    load_channels<V>(f.weight, channel, scale, C(1));
+    load_channels<V>(f.bias, channel, bias);
+    C spread[V];
+    load_channels<V>(f.spread, channel, spread);
+    for (int v = 0; v < V; ++v) scale[v] *= f.invstd(spread[v]);
   }
-  MTCKI_HD C scale(int64_t c) const { return (weight ? weight[c] : C(1)) * invstd(c); }
-  MTCKI_HD C shift(int64_t c) const { return bias ? bias[c] : C(0); }
 };
 
 template <class C>
@@ -143,6 +154,8 @@ Normalisation<C> normalisation(const BatchNormArgs& a, const Tensor& mean, const
           {on, static_cast<C>(leaky ? a.act.slope : 0.0)}};
 }
 
+constexpr int kRowsAtOnce = 4;  // loads in flight before the first use
+
 template <class T, int V>
 __global__ void __launch_bounds__(kThreads)
     apply_kernel(const T* __restrict__ x, const T* __restrict__ residual, T* __restrict__ y,
@@ -152,20 +165,15 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t tile = blockIdx.y; tile < g.tiles; tile += gridDim.y) {
     const int64_t c = first_channel(tile, V);
     if (c >= g.channels) continue;
-    C mean[V], scale[V], bias[V];
-    for (int v = 0; v < V; ++v) {
-      mean[v] = f.mean[c + v];
-      scale[v] = f.scale(c + v);
-      bias[v] = f.shift(c + v);
-    }
-    MTCKI_UNROLL_BY(2)
+    const ChannelMap<V, C> map(f, c);
+    MTCKI_UNROLL_BY(kRowsAtOnce)
     for (int64_t row = rows.first; row < rows.end; row += rows.step) {
-      const int64_t at = g.offset(row, c);
+      const int64_t at = g.offset<V>(row, c);
       const auto in = load_values<V>(x, at);
       Values<T, V> more, out;
       if (residual) more = load_values<V>(residual, at);
       for (int v = 0; v < V; ++v) {
-        C value = bn_affine(C(in.v[v]), mean[v], scale[v], bias[v]);
+        C value = bn_affine(C(in.v[v]), map.mean[v], map.scale[v], map.bias[v]);
         if (residual) value += C(more.v[v]);
         out.v[v] = T(f.act.value(value));
       }
@@ -178,8 +186,7 @@ template <class T>
 void apply(const BatchNormArgs& a, const Tensor& mean, const Tensor& spread, bool spread_is_var,
            const Tensor& y) {
   using C = compute_t<T>;
-  const int pack =
-      a.residual.defined() ? channel_pack<T>(a.x, {y, a.residual}) : channel_pack<T>(a.x, {y});
+  int pack = common_pack<T>({a.x, y, a.residual}, {mean, spread, a.weight, a.bias});
   const ChannelGrid g = map_grid(a.x, pack);
   with_pack<T>(pack, [&](auto v) {
     launch(apply_kernel<T, v()>, g.grid(), g.block(), 0, a.x.data<T>(), ptr<T>(a.residual),
@@ -189,61 +196,24 @@ void apply(const BatchNormArgs& a, const Tensor& mean, const Tensor& spread, boo
 
 // ---- gradients ----
 
-// The tensors that a gradient reads; x and y may be null.
+// The tensors that a gradient reads; all but gy may be null.
 template <class T>
 struct GradInputs {
-  const T *gy, *x, *y;
+  const T *gy, *x, *y, *sum;
 };
 // The gradient at the output of the normalisation: gy*act'(.), the mask from y or again from x.
-template <class T, int V, class C>
-__device__ inline void masked(const GradInputs<T>& in, const Normalisation<C>& f, int64_t at,
-                              const C* mean, const C* scale, const C* bias, C* g, C* centred) {
+template <int V, class T, class C>
+__device__ inline void masked(const GradInputs<T>& in, const RunTimeActivation<C>& act,
+                              const ChannelMap<V, C>& map, int64_t at, C (&g)[V],
+                              C (&centred)[V]) {
   const auto gy = load_values<V>(in.gy, at);
   Values<T, V> x, y;
   if (in.x) x = load_values<V>(in.x, at);
   if (in.y) y = load_values<V>(in.y, at);
   for (int v = 0; v < V; ++v) {
-    centred[v] = in.x ? C(x.v[v]) - mean[v] : C(0);
-    const C sign = in.y ? C(y.v[v]) : centred[v] * scale[v] + bias[v];
-    g[v] = f.act.grad(C(gy.v[v]), sign);
-  }
-}
-
-// Sums of g and of g*(x - mean).
-template <class T, int V>
-__global__ void __launch_bounds__(kThreads, 2)
-    grad_sums_kernel(GradInputs<T> in, TwoSums* __restrict__ partial, Normalisation<compute_t<T>> f,
-                     ChannelGrid grid) {
-  using C = compute_t<T>;
-  MTCKI_DYNAMIC_SHARED(TwoSums, shared);
-  const RowRange rows = rows_of_thread(grid);
-  for (int64_t tile = blockIdx.y; tile < grid.tiles; tile += gridDim.y) {
-    const int64_t c = first_channel(tile, V);
-    TwoSums own[V];
-    if (c < grid.channels) {
-      C mean[V], scale[V], bias[V], sum[V] = {}, product[V] = {};
-      for (int v = 0; v < V; ++v) {
-        mean[v] = f.mean[c + v];
-        scale[v] = f.scale(c + v);
-        bias[v] = f.shift(c + v);
-      }
-      MTCKI_UNROLL_BY(2)
-      for (int64_t row = rows.first; row < rows.end; row += rows.step) {
-        C g[V], centred[V];
-        masked<T, V>(in, f, grid.offset(row, c), mean, scale, bias, g, centred);
-        for (int v = 0; v < V; ++v) {
-          sum[v] += g[v];
-          product[v] += g[v] * centred[v];
-        }
-      }
-      for (int v = 0; v < V; ++v) {
-        own[v].a = static_cast<double>(sum[v]);
-        own[v].b = static_cast<double>(product[v]);
-      }
-    }
-    merge_block<V>(own, shared);
-    if (threadIdx.y == 0 && c < grid.channels)
-      for (int v = 0; v < V; ++v) partial[blockIdx.x * grid.channels + c + v] = own[v];
+    centred[v] = in.x ? C(x.v[v]) - map.mean[v] : C(0);
+    const C sign = in.y ? C(y.v[v]) : centred[v] * map.scale[v] + map.bias[v];
+    g[v] = act.grad(C(gy.v[v]), sign);
   }
 }
 
@@ -254,7 +224,8 @@ struct WriteGradSums {
   double n;
   C *gweight, *gbias, *slope, *constant;  // may be null, in pairs
   MTCKI_HD void operator()(int64_t c, const TwoSums& s) const {
-    const double inv = static_cast<double>(f.invstd(c)), scale = static_cast<double>(f.scale(c));
+    const double inv = static_cast<double>(f.invstd(f.spread[c]));
+    const double scale = f.weight ? static_cast<double>(f.weight[c]) * inv : inv;
     if (gweight) {
       gweight[c] = static_cast<C>(s.b * inv);
       gbias[c] = static_cast<C>(s.a);
@@ -266,37 +237,92 @@ struct WriteGradSums {
   }
 };
 
+// Sums of g and of g*(x - mean). Writes g where that is wanted.
+template <class T, int V>
+__global__ void __launch_bounds__(kThreads, 2)
+    grad_sums_kernel(GradInputs<T> in, T* __restrict__ gresidual, TwoSums* partial,
+                     unsigned* counters, Normalisation<compute_t<T>> f, ChannelGrid grid,
+                     WriteGradSums<compute_t<T>> finish) {
+  using C = compute_t<T>;
+  MTCKI_DYNAMIC_SHARED(TwoSums, shared);
+  const RowRange rows = rows_of_thread(grid);
+  const int64_t tile = blockIdx.y, c = first_channel(tile, V);
+  TwoSums own[V];
+  if (c < grid.channels) {
+    const ChannelMap<V, C> map(f, c);
+    C sum[V] = {}, product[V] = {};
+    MTCKI_UNROLL_BY(2)
+    for (int64_t row = rows.first; row < rows.end; row += rows.step) {
+      const int64_t at = grid.offset<V>(row, c);
+      C g[V], centred[V];
+      masked(in, f.act, map, at, g, centred);
+      if (gresidual) {
+        Values<T, V> out;
+        for (int v = 0; v < V; ++v) out.v[v] = T(g[v]);
+        store_values(gresidual, at, out);
+      }
+      for (int v = 0; v < V; ++v) {
+        sum[v] += g[v];
+        product[v] += g[v] * centred[v];
+      }
+    }
+    for (int v = 0; v < V; ++v) {
+      own[v].a = static_cast<double>(sum[v]);
+      own[v].b = static_cast<double>(product[v]);
+    }
+  }
+  finish_reduction<V>(own, shared, partial, counters, grid, tile, finish);
+}
+
+// What gx gets besides scale*g, per channel: slope*(x - mean) + constant. Of the batch statistics
+// (both null: fixed) and of a statistics loss, factor*(scales*x + shifts) (factor null: none).
+template <class C>
+struct Couplings {
+  const C *slope, *constant, *factor, *scales, *shifts;
+};
+
 template <class T, int V>
 __global__ void __launch_bounds__(kThreads)
-    grad_apply_kernel(GradInputs<T> in, const compute_t<T>* __restrict__ slopes,
-                      const compute_t<T>* __restrict__ constants, T* __restrict__ gx,
+    grad_apply_kernel(GradInputs<T> in, Couplings<compute_t<T>> more, T* __restrict__ gx,
                       T* __restrict__ gresidual, Normalisation<compute_t<T>> f, ChannelGrid grid) {
   using C = compute_t<T>;
   const RowRange rows = rows_of_thread(grid);
   for (int64_t tile = blockIdx.y; tile < grid.tiles; tile += gridDim.y) {
     const int64_t c = first_channel(tile, V);
     if (c >= grid.channels) continue;
-    C mean[V], scale[V], bias[V], slope[V], constant[V];
-    for (int v = 0; v < V; ++v) {
-      mean[v] = f.mean[c + v];
-      scale[v] = f.scale(c + v);
-      bias[v] = f.shift(c + v);
-      slope[v] = slopes ? slopes[c + v] : C(0);
-      constant[v] = slopes ? constants[c + v] : C(0);
+    const ChannelMap<V, C> map(f, c);
+    C slope[V], constant[V];
+    load_channels<V>(more.slope, c, slope);
+    load_channels<V>(more.constant, c, constant);
+    if (more.factor) {
+      const double factor = static_cast<double>(*more.factor);
+      C scales[V], shifts[V];
+      load_channels<V>(more.scales, c, scales);
+      load_channels<V>(more.shifts, c, shifts);
+      for (int v = 0; v < V; ++v) {  // scales*x + shifts = scales*(x - mean) + what is added here
+        const double s = static_cast<double>(scales[v]);
+        slope[v] += static_cast<C>(factor * s);
+        constant[v] += static_cast<C>(
+            factor * (static_cast<double>(shifts[v]) + s * static_cast<double>(map.mean[v])));
+      }
     }
+    const bool coupled = more.slope || more.factor;
+    MTCKI_UNROLL_BY(2)
     for (int64_t row = rows.first; row < rows.end; row += rows.step) {
-      const int64_t at = grid.offset(row, c);
+      const int64_t at = grid.offset<V>(row, c);
       C g[V], centred[V];
-      masked<T, V>(in, f, at, mean, scale, bias, g, centred);
-      Values<T, V> out;
+      masked(in, f.act, map, at, g, centred);
+      Values<T, V> out, sum;
+      if (in.sum) sum = load_values<V>(in.sum, at);
       if (gresidual) {
         for (int v = 0; v < V; ++v) out.v[v] = T(g[v]);
         store_values(gresidual, at, out);
       }
       if (gx) {
         for (int v = 0; v < V; ++v) {
-          C value = scale[v] * g[v];
-          if (slopes) value += slope[v] * centred[v] + constant[v];
+          C value = map.scale[v] * g[v];
+          if (coupled) value += slope[v] * centred[v] + constant[v];
+          if (in.sum) value += C(sum.v[v]);
           out.v[v] = T(value);
         }
         store_values(gx, at, out);
@@ -309,36 +335,52 @@ template <class T>
 void grad(const Tensor& gy, const BatchNormArgs& a, const Tensor& y, bool train, const Tensor& gx,
           const Tensor& gweight, const Tensor& gbias, const Tensor& gresidual) {
   using C = compute_t<T>;
-  const auto f = normalisation<C>(a, a.mean, a.var_or_invstd, !train);
-  int pack = channel_pack<T>(gy, {});
-  for (const Tensor& t : {a.x, y, gx, gresidual})
-    if (t.defined()) pack = std::min(pack, channel_pack<T>(t, {}));
+  auto f = normalisation<C>(a, a.mean, a.var_or_invstd, !train);
+  const GradientSum::Statistics& loss = a.statistics;
+  const int pack =
+      common_pack<T>({gy, a.x, y, a.sum, gx, gresidual},
+                     {a.mean, a.var_or_invstd, a.weight, a.bias, loss.scale, loss.shift});
   // Without a mask y is not given, and x is read only where the result needs it.
   const bool coupled = train && gx.defined();
-  GradInputs<T> in{gy.data<T>(), ptr<T>(a.x), ptr<T>(y)};
+  GradInputs<T> in{gy.data<T>(), ptr<T>(a.x), ptr<T>(y), nullptr};
+  T* masked_gradient = ptr<T>(gresidual);
+  Couplings<C> more{nullptr, nullptr, ptr<C>(loss.g), ptr<C>(loss.scale), ptr<C>(loss.shift)};
+  if (gy.numel() == 0 && gweight.defined())
+    for (Tensor t : {gweight, gbias}) t.zero_();
   Tensor coefficients;
   if (gweight.defined() || coupled) {
     const ChannelGrid g = reduction_grid(gy, pack);
     const Tensor partial = partial_results<TwoSums>(gy, g);
+    if (coupled) {
+      coefficients = Tensor::empty({2, (g.channels + 3) / 4 * 4}, dtype_of<C>::value, gy.device());
+      more.slope = coefficients.data<C>();
+      more.constant = more.slope + coefficients.size(1);
+    }
+    const WriteGradSums<C> finish{f,
+                                  static_cast<double>(g.rows),
+                                  ptr<C>(gweight),
+                                  ptr<C>(gbias),
+                                  const_cast<C*>(more.slope),
+                                  const_cast<C*>(more.constant)};
     with_pack<T>(pack, [&](auto v) {
       constexpr int V = v();
       launch(grad_sums_kernel<T, V>, g.grid(), g.block(), V * kThreads * sizeof(TwoSums), in,
-             static_cast<TwoSums*>(partial.raw()), f, g);
+             masked_gradient, static_cast<TwoSums*>(partial.raw()), block_counters(), f, g, finish);
     });
-    if (coupled) coefficients = Tensor::empty({2, g.channels}, dtype_of<C>::value, gy.device());
-    C* slope = ptr<C>(coefficients);
-    merge_parts<TwoSums>(
-        partial, g,
-        WriteGradSums<C>{f, static_cast<double>(g.rows), ptr<C>(gweight), ptr<C>(gbias), slope,
-                         slope ? slope + g.channels : slope});
+    if (masked_gradient) {  // it is there now, and takes the place of gy and its mask
+      in.gy = masked_gradient;
+      in.y = nullptr;
+      f.act.on = false;
+      masked_gradient = nullptr;
+    }
   }
-  if (!gx.defined() && !gresidual.defined()) return;
-  if (!coupled && (in.y || !f.act.on)) in.x = nullptr;
+  if (!gx.defined() && !masked_gradient) return;
+  in.sum = ptr<T>(a.sum);
+  if (!coupled && !more.factor && (in.y || !f.act.on)) in.x = nullptr;
   const ChannelGrid g = map_grid(gy, pack);
-  const C* slope = ptr<C>(coefficients);
   with_pack<T>(pack, [&](auto v) {
-    launch(grad_apply_kernel<T, v()>, g.grid(), g.block(), 0, in, slope,
-           slope ? slope + g.channels : slope, ptr<T>(gx), ptr<T>(gresidual), f, g);
+    launch(grad_apply_kernel<T, v()>, g.grid(), g.block(), 0, in, more, ptr<T>(gx), masked_gradient,
+           f, g);
   });
 }
 
@@ -348,7 +390,7 @@ template <class T, int V>
 __global__ void __launch_bounds__(kThreads)
     affine_kernel(const T* __restrict__ x, const compute_t<T>* __restrict__ scales,
                   const compute_t<T>* __restrict__ shifts, const compute_t<T>* __restrict__ factor,
-                  T* __restrict__ y, ChannelGrid g) {
+                  const T* sum, T* y, ChannelGrid g) {
   using C = compute_t<T>;
   const double by = static_cast<double>(*factor);
   const RowRange rows = rows_of_thread(g);
@@ -356,16 +398,22 @@ __global__ void __launch_bounds__(kThreads)
     const int64_t c = first_channel(tile, V);
     if (c >= g.channels) continue;
     C scale[V], shift[V];
+    load_channels<V>(scales, c, scale);
+    load_channels<V>(shifts, c, shift);
     for (int v = 0; v < V; ++v) {
-      scale[v] = static_cast<C>(static_cast<double>(scales[c + v]) * by);
-      shift[v] = static_cast<C>(static_cast<double>(shifts[c + v]) * by);
+      scale[v] = static_cast<C>(static_cast<double>(scale[v]) * by);
+      shift[v] = static_cast<C>(static_cast<double>(shift[v]) * by);
     }
     MTCKI_UNROLL_BY(2)
     for (int64_t row = rows.first; row < rows.end; row += rows.step) {
-      const int64_t at = g.offset(row, c);
+      const int64_t at = g.offset<V>(row, c);
       const auto in = load_values<V>(x, at);
-      Values<T, V> out;
-      for (int v = 0; v < V; ++v) out.v[v] = T(scale[v] * C(in.v[v]) + shift[v]);
+      Values<T, V> before, out;
+      if (sum) before = load_values<V>(sum, at);
+      for (int v = 0; v < V; ++v) {
+        const C value = scale[v] * C(in.v[v]) + shift[v];
+        out.v[v] = T(sum ? value + C(before.v[v]) : value);
+      }
       store_values(y, at, out);
     }
   }
@@ -374,6 +422,8 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 void moments_cuda(const Tensor& x, const Tensor& mean, const Tensor& var) {
+  if (x.numel() == 0)  // 0/0
+    for (Tensor t : {mean, var}) t.fill_(std::numeric_limits<double>::quiet_NaN());
   MTCKI_DISPATCH_CUDA(x.dtype(), "channel_moments", T, {
     reduce_moments<T>(x, WriteMoments{mean.data<double>(), var.data<double>()});
   });
@@ -404,14 +454,14 @@ void batch_norm_grad_cuda(const Tensor& gy, const BatchNormArgs& a, const Tensor
 }
 
 void channel_affine_cuda(const Tensor& x, const Tensor& a, const Tensor& b, const Tensor& factor,
-                         const Tensor& out) {
+                         const Tensor& sum, const Tensor& out) {
   MTCKI_DISPATCH_CUDA(x.dtype(), "channel_affine", T, {
     using C = compute_t<T>;
-    const int pack = channel_pack<T>(x, {out});
+    const int pack = common_pack<T>({x, sum, out}, {a, b});
     const ChannelGrid g = map_grid(x, pack);
     with_pack<T>(pack, [&](auto v) {
       launch(affine_kernel<T, v()>, g.grid(), g.block(), 0, x.data<T>(), a.data<C>(), b.data<C>(),
-             factor.data<C>(), out.data<T>(), g);
+             factor.data<C>(), ptr<T>(sum), out.data<T>(), g);
     });
   });
 }

@@ -17,8 +17,8 @@ struct BatchNormArgs {
   double eps = 0;
   Activation act;
   Tensor residual;
-  // For gradients on the CPU: what else gx gets (GradientSum), in parts that may be undefined. The
-  // statistics are of the same x.
+  // For gradients: what else gx gets (GradientSum), in parts that may be undefined. The statistics
+  // are of the same x.
   Tensor sum;
   GradientSum::Statistics statistics;
 };
@@ -58,7 +58,7 @@ void batch_norm_grad_cuda(const Tensor& gy, const BatchNormArgs& a, const Tensor
                           const Tensor& gx, const Tensor& gweight, const Tensor& gbias,
                           const Tensor& gresidual);
 void channel_affine_cuda(const Tensor& x, const Tensor& a, const Tensor& b, const Tensor& factor,
-                         const Tensor& out);
+                         const Tensor& sum, const Tensor& out);
 void bn_statistics_cuda(const BnStatisticsArgs& a, const BnStatistics& out);
 
 }  // namespace mtcki

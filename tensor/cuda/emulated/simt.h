@@ -110,6 +110,7 @@ T __shfl_up_sync(unsigned, T v, unsigned delta) {
   const int lane = mtcki::cuda::simt::here.thread & 31, source = lane - static_cast<int>(delta);
   return mtcki::cuda::simt::exchange_value(v, source >= 0 ? source : lane);
 }
+inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 // Integer atomics only: blocks run on several threads.
 template <class T>
 T atomicAdd(T* p, T v) {
