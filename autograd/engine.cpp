@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "autograd/node.h"
+#include "autograd/side_stream.h"
 #include "tensor/context.h"
 #include "tensor/error.h"
 #include "tensor/ops/elementwise.h"
@@ -60,6 +61,9 @@ void accumulate(Tensor* into, Tensor g) {
 // Into the .grad() that the user sees: in the variable's layout, and never sharing bytes with
 // another gradient, because clipping and optimisers write in place.
 void accumulate_grad(Variable::Impl* variable, Tensor g) {
+  const bool moved = !variable->grad.defined() && g.unique() &&
+                     (g.rank() != variable->data.rank() || g.layout() == variable->data.layout());
+  if (!moved) join_side_streams();
   if (g.rank() == variable->data.rank()) g = g.to(variable->data.layout());
   if (!variable->grad.defined() && !g.unique()) g = g.clone();
   accumulate(&variable->grad, std::move(g));
@@ -180,6 +184,7 @@ void Variable::backward(const Tensor& seed, bool keep_graph) const {
     throw GradientError(str("backward: the seed is ", seed.describe(), ", the variable is ",
                             data().describe(), "; they must have the same shape and dtype"));
   const BackwardScope backward_scope;
+  const SideStreamScope side_streams;
   const NoGradScope no_grad;
   const Tensor start =
       seed.defined() ? seed : Tensor::full(shape(), 1.0, data().dtype(), data().device());

@@ -18,6 +18,7 @@ namespace {
 
 constexpr size_t kAlignment = 64;
 constexpr int kFirstOwnPool = 1 << 16;       // new_device_pool() counts from here
+constexpr int kStreamsOfPool = 16;           // a pool and its side streams take so many numbers
 constexpr size_t kLarge = size_t{64} << 10;  // host blocks from here on come from the arena
 
 size_t round_up_to(size_t step, size_t bytes) { return (bytes + step - 1) / step * step; }
@@ -244,11 +245,13 @@ std::atomic<int> next_pool{kFirstOwnPool};
 
 }  // namespace
 
-int device_pool() { return current_pool >= 0 ? current_pool : cuda::stream_index(); }
-int new_device_pool() { return next_pool++; }
+int device_pool() { return std::max(current_pool, 0) + cuda::stream_index(); }
+int new_device_pool() { return next_pool.fetch_add(kStreamsOfPool); }
 DevicePoolScope::DevicePoolScope(int pool) : before_(current_pool) { current_pool = pool; }
 DevicePoolScope::~DevicePoolScope() { current_pool = before_; }
-void release_device_pool(int pool) { device_cache().release_pool(pool); }
+void release_device_pool(int pool) {
+  for (int i = 0; i < kStreamsOfPool; ++i) device_cache().release_pool(pool + i);
+}
 
 void* allocate(size_t bytes, Device device) {
   if (device.is_cpu()) return bytes ? host().get(bytes) : nullptr;

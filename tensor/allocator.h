@@ -29,7 +29,7 @@ struct MemoryStats {
 };
 
 // The pool that device blocks come from on this thread: 0 computes, 1.. side streams; StepGraph
-// takes new numbers. Statistics are of all pools of a device.
+// takes new ones, each with its own for the side streams. Statistics are of all pools of a device.
 int device_pool();
 int new_device_pool();
 class DevicePoolScope {

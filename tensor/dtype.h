@@ -17,6 +17,9 @@ struct bfloat16 {
   uint16_t bits = 0;
   bfloat16() = default;
   MTCKI_HD explicit bfloat16(float value) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+#else
     uint32_t u;
     std::memcpy(&u, &value, 4);
     if ((u & 0x7fffffffu) > 0x7f800000u) {
@@ -24,6 +27,7 @@ struct bfloat16 {
     } else {
       bits = static_cast<uint16_t>((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
     }
+#endif
   }
   MTCKI_HD operator float() const {  // NOLINT: reads like a float on purpose
     const uint32_t u = static_cast<uint32_t>(bits) << 16;

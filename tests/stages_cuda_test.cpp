@@ -54,10 +54,11 @@ std::vector<double> logged(const std::string& dir, const std::string& name) {
   return out;
 }
 
-void expect_near(const std::vector<double>& got, const std::vector<double>& want, double rtol) {
+void expect_near(const std::vector<double>& got, const std::vector<double>& want, double rtol,
+                 double floor = 1e-3) {
   ASSERT_EQ(got.size(), want.size());
   for (size_t i = 0; i < want.size(); ++i)
-    EXPECT_NEAR(got[i], want[i], rtol * (std::abs(want[i]) + 1e-3)) << "value " << i;
+    EXPECT_NEAR(got[i], want[i], rtol * (std::abs(want[i]) + floor)) << "value " << i;
 }
 
 // |a - b| / |b|; values below `floor` count as 0: a bias before a batch norm has no gradient.
@@ -213,14 +214,15 @@ TEST_F(StagesCuda, NanIsFoundWhenItIsRead) {
 TEST_F(StagesCuda, OutOfMemoryNamesABatchThatFits) {
   for (const Device device : {kGpu, Device::cpu()}) {
     TrainJob j = job("memory", compute(device));
-    // Kernels of the CPU have scratch memory, whatever the batch is.
-    const int64_t batch = device.is_cpu() ? 512 : 64;
+    // Kernels of the CPU have scratch memory, whatever the batch is, and those of cuDNN as they like:
+    // enough memory that this is little of it.
+    const int64_t factor = device.is_cpu() ? 8 : cuda::is_emulated() ? 1 : 32, batch = 64 * factor;
     j.config.batch_size = batch;
     RunLog log;
     const data::ImageSet images = set(batch), few = set(12);
     const auto held = [&] { return memory_stats(device).in_use; };
     release_cached_memory(device);
-    set_memory_limit(held() + (size_t{3} << (device.is_cpu() ? 23 : 20)), device);
+    set_memory_limit(held() + (size_t{3} << 20) * static_cast<size_t>(factor), device);
     std::string message;
     try {
       train_classifier(j, images, few, log);
@@ -361,7 +363,8 @@ TEST_F(StagesCuda, DistillationEqualsTheCpuAndItsGraph) {
     models[k] = model(std::to_string(k));
   }
   ASSERT_EQ(losses[0].size(), 10u);
-  expect_near(losses[1], losses[0], 1e-2);
+  // A divergence at temperature T carries T^2 times the rounding of f32.
+  expect_near(losses[1], losses[0], 1e-2, 1e-2);
   EXPECT_EQ(losses[1], losses[2]);
   EXPECT_EQ(models[1], models[2]);
 }

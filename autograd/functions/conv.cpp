@@ -2,6 +2,7 @@
 
 #include "autograd/functions.h"
 #include "autograd/recorder.h"
+#include "autograd/side_stream.h"
 
 namespace mtcki {
 
@@ -9,13 +10,16 @@ Variable conv2d(const Variable& x, const Variable& w, const Variable& bias,
                 const Conv2dOptions& o) {
   Recorder r("conv2d", {x, w, bias});
   const Tensor y = conv2d(x.data(), w.data(), bias.data(), o);
-  if (r.needs(0))
-    r.grad(0, [w = r.save(w.data()), s = x.shape(), o](const Tensor& gy) {
-      return conv2d_grad_input(gy, w.get(), s, o);
+  if (r.needs(1))  // first: a GPU then computes it beside the input gradient
+    r.grad(1, [x = r.save(x.data()), s = w.shape(), o, dtype = w.data().dtype(),
+               leaf = w.is_leaf()](const Tensor& gy) {
+      const auto compute = [&] { return conv2d_grad_weight(gy, x.get(), s, o, dtype); };
+      return leaf ? on_side_stream({gy, x.get()}, compute) : compute();
     });
-  if (r.needs(1))
-    r.grad(1, [x = r.save(x.data()), s = w.shape(), o, dtype = w.data().dtype()](const Tensor& gy) {
-      return conv2d_grad_weight(gy, x.get(), s, o, dtype);
+  if (r.needs(0))
+    r.gather({0}, [w = r.save(w.data()), s = x.shape(), o](const Tensor& gy, GradientSum* gx) {
+      gx->add(conv2d_grad_input(gy, w.get(), s, o, gx->take_sum()));
+      return std::vector<Tensor>();
     });
   if (r.needs(2))
     r.grad(2,

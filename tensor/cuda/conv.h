@@ -3,8 +3,8 @@
 //
 // A plan is an engine of cuDNN with its settings for one convolution. It is looked for once per
 // convolution: in the plan cache file, else among cuDNN's candidates (heuristics, then fallback)
-// that do not break the rules of the Convolution. The first of them is taken; `autotune` times 8 +
-// 3 of them and takes the fastest. A plan that fails to be built or to run is remembered and never
+// that do not break the rules of the Convolution. The first of them is taken; `autotune` times all
+// of them (up to about 45) and takes the fastest. A plan that fails to be built or to run is remembered and never
 // tried again. No plan is looked for while a graph is captured.
 //
 // The file keeps the choices: ~/.cache/mtcki/cudnn_plans.json (or below $XDG_CACHE_HOME), elsewhere
@@ -26,6 +26,7 @@ struct Convolution {
   DType dtype = DType::f32;  // of all three tensors: f32 or bf16
   Math math = Math::strict;
   bool deterministic = true;
+  bool accumulate = false;  // grad_input: added to what x holds
 };
 inline constexpr int64_t kConvWorkspace = int64_t{256} << 20;  // bytes that a plan may ask for
 

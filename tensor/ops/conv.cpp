@@ -4,11 +4,13 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "tensor/ops/conv_cuda.h"
 #include "tensor/ops/conv_kernels.h"
 #include "tensor/ops/conv_select.h"
 #include "tensor/ops/elementwise.h"
+#include "tensor/ops/gradient_sum.h"
 #include "tensor/ops/op_util.h"
 #include "tensor/parallel.h"
 
@@ -156,9 +158,11 @@ Tensor run_forward(ProfileScope& scope, const ConvProblem& d, const Tensor& x_in
   return y;
 }
 
+// sum: on CUDA added to the result.
 Tensor run_grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor& gy_in,
-                      const Tensor& w_in, const Conv2dOptions& o) {
-  if (gy_in.device().is_cuda()) return conv_cuda::grad_input(scope, d, gy_in, w_in, o);
+                      const Tensor& w_in, const Conv2dOptions& o, Tensor sum = {}) {
+  if (gy_in.device().is_cuda())
+    return conv_cuda::grad_input(scope, d, gy_in, w_in, o, std::move(sum));
   const Shape shape{d.n, d.c, d.h, d.w};
   const Tensor w = widen(w_in);
   if (const ConvKernel<bfloat16>* kernel = bf16_kernel(d, gy_in, shape, ConvPass::grad_input)) {
@@ -369,13 +373,22 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2d
 }
 
 Tensor conv2d_grad_input(const Tensor& gy, const Tensor& w, const Shape& x_shape,
-                         const Conv2dOptions& o) {
+                         const Conv2dOptions& o, Tensor sum) {
   const Operands ops{"conv2d_grad_input", {{"grad_output", &gy}, {"weight", &w}}};
   check_types(ops);
   const ConvProblem d = problem(ops, x_shape, w.shape(), o);
   check_output(ops, gy, d);
-  ProfileScope scope("conv2d_grad_input", d.flops(), cost_bytes(d, gy));
-  return run_grad_input(scope, d, gy, w, o).to(gy.dtype());
+  if (sum.defined() && (sum.shape() != x_shape || sum.dtype() != gy.dtype()))
+    ops.error().operand("sum", sum).shape("sum needs the shape and dtype of the result");
+  Tensor gx;
+  {
+    ProfileScope scope("conv2d_grad_input", d.flops(), cost_bytes(d, gy) + bytes_of(sum));
+    if (gy.device().is_cuda()) return run_grad_input(scope, d, gy, w, o, std::move(sum));
+    gx = run_grad_input(scope, d, gy, w, o).to(gy.dtype());
+  }
+  GradientSum both(std::move(sum));
+  both.add(std::move(gx));
+  return both.take();
 }
 
 Tensor conv2d_grad_weight(const Tensor& gy, const Tensor& x, const Shape& w_shape,

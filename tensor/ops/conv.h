@@ -53,8 +53,9 @@ struct ConvFollowers {
 };
 Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2dOptions& o,
               const ConvFollowers& followers);
+// sum: another gradient of x, which the result includes and whose memory it may take.
 Tensor conv2d_grad_input(const Tensor& gy, const Tensor& w, const Shape& x_shape,
-                         const Conv2dOptions& o = {});
+                         const Conv2dOptions& o = {}, Tensor sum = {});
 // dtype of the result: gy's, or f32 where gy is bf16.
 Tensor conv2d_grad_weight(const Tensor& gy, const Tensor& x, const Shape& w_shape,
                           const Conv2dOptions& o = {}, std::optional<DType> dtype = {});

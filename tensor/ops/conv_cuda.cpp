@@ -6,10 +6,12 @@
 #include <cstdlib>
 #include <mutex>
 #include <set>
+#include <utility>
 
 #include "tensor/cuda/conv.h"
 #include "tensor/cuda/runtime.h"
 #include "tensor/error.h"
+#include "tensor/ops/gradient_sum.h"
 #include "tensor/ops/weight_copies.h"
 
 namespace mtcki {
@@ -44,10 +46,11 @@ namespace conv_cuda {
 
 namespace {
 
-// channels_last at an address that cuDNN's and our vector loads take.
+// Where cuDNN's and our vector loads can read and write.
+bool is_aligned(const Tensor& x) { return reinterpret_cast<uintptr_t>(x.raw()) % 16 == 0; }
 Tensor channels_last(const Tensor& x) {
   const Tensor t = x.to(Layout::channels_last);
-  return reinterpret_cast<uintptr_t>(t.raw()) % 16 == 0 ? t : t.clone();
+  return is_aligned(t) ? t : t.clone();
 }
 
 Tensor with_channels(const Tensor& x, int64_t channels) {
@@ -82,8 +85,8 @@ bool wants_cudnn(DType dtype) {
 
 // False when im2col has to do it.
 bool by_cudnn(ProfileScope& scope, const ConvProblem& d, ConvPass pass, DType dtype, Math math,
-              const Tensor& x, const Tensor& w, const Tensor& y) {
-  cuda::Convolution c{d, pass, dtype, math, deterministic()};
+              const Tensor& x, const Tensor& w, const Tensor& y, bool accumulate = false) {
+  cuda::Convolution c{d, pass, dtype, math, deterministic(), accumulate};
   std::string kernel;
   if (dtype != DType::f64 && cuda::convolve(c, autotune(), x.raw(), w.raw(), y.raw(),
                                             scope.active() ? &kernel : nullptr)) {
@@ -128,8 +131,10 @@ Tensor forward(ProfileScope& scope, const ConvProblem& d, const Tensor& x, const
   return y;
 }
 
-Tensor grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor& gy, const Tensor& w,
-                  const Conv2dOptions& o) {
+namespace {
+
+Tensor fresh_grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor& gy,
+                        const Tensor& w, const Conv2dOptions& o) {
   Tensor gx = Tensor::empty({d.n, d.c, d.h, d.w}, gy.dtype(), gy.device(), Layout::channels_last);
   if (gx.numel() == 0) return gx;
   if (gy.numel() == 0) {
@@ -144,6 +149,24 @@ Tensor grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor& gy, c
   if (scope.active()) scope.note(shape_note(d, "im2col"));
   im2col::grad_input(d, g, copy, gx, o.math);
   return gx;
+}
+
+}  // namespace
+
+Tensor grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor& gy, const Tensor& w,
+                  const Conv2dOptions& o, Tensor sum) {
+  if (sum.unique() && sum.numel() > 0 && gy.numel() > 0 && wants_cudnn(gy.dtype()) &&
+      sum.layout() == Layout::channels_last && is_aligned(sum)) {
+    const Tensor copy = ohwi_weight(w.plain(), gy.dtype(), d.c / d.groups, o.constant_weight);
+    if (by_cudnn(scope, d, ConvPass::grad_input, gy.dtype(), o.math, sum, copy, channels_last(gy),
+                 true))
+      return sum;
+  }
+  Tensor gx = fresh_grad_input(scope, d, gy, w, o);
+  if (!sum.defined()) return gx;
+  GradientSum both(std::exchange(sum, Tensor()));
+  both.add(std::move(gx));
+  return both.take();
 }
 
 Tensor grad_weight(ProfileScope& scope, const ConvProblem& d, const Tensor& gy, const Tensor& x,

@@ -13,8 +13,9 @@ namespace mtcki::conv_cuda {
 // beside bf16 activations. cuDNN where it has a kernel, else im2col.
 Tensor forward(ProfileScope& scope, const ConvProblem& d, const Tensor& x, const Tensor& w,
                const Conv2dOptions& o);
+// sum: added to the result, in its own memory where nobody else sees it.
 Tensor grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor& gy, const Tensor& w,
-                  const Conv2dOptions& o);
+                  const Conv2dOptions& o, Tensor sum);
 // OIHW in `dtype`.
 Tensor grad_weight(ProfileScope& scope, const ConvProblem& d, const Tensor& gy, const Tensor& x,
                    DType dtype, const Conv2dOptions& o);

@@ -22,6 +22,8 @@ class GradientSum {
   struct Statistics {
     Tensor g, x, scale, shift;  // x undefined: none
   };
+  // The sum alone; what a statistics loss adds keeps waiting.
+  Tensor take_sum() { return std::exchange(sum_, Tensor()); }
   // In two parts, for a kernel that adds both.
   std::pair<Tensor, Statistics> take_parts();
 

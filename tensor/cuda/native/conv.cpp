@@ -13,7 +13,6 @@ namespace mtcki::cuda {
 
 namespace {
 
-constexpr size_t kTuneFirst = 8, kTuneFallback = 3;
 constexpr int kTuneWarmUp = 2, kTuneRuns = 7;
 
 struct Buffers {
@@ -96,9 +95,9 @@ class Convolutions {
       const Descriptor graph = conv_graph(c);
       const std::optional<StoredPlan> stored = file_.find(key);
       const bool tune = autotune && !stored;
-      e.untried = candidates(c, graph, device_, tune ? kTuneFirst : 0, tune ? kTuneFallback : 0);
+      e.untried = candidates(c, graph, device_);
       std::reverse(e.untried.begin(), e.untried.end());
-      if (tune) return fastest(std::move(e.untried), key, b);
+      if (tune) return fastest(c, std::move(e.untried), key, b);
       if (stored) use_stored(graph, c, stored->choice, e.untried);
     } catch (const CudnnError&) {
       // A graph that cuDNN does not know has no plan; what was found before stays.
@@ -114,7 +113,15 @@ class Convolutions {
   }
 
   // Times every candidate on the operands at hand; the result is overwritten by the run after it.
-  Entry fastest(std::vector<Candidate> untried, const std::string& key, const Buffers& b) {
+  // What accumulates does so elsewhere.
+  Entry fastest(const Convolution& c, std::vector<Candidate> untried, const std::string& key,
+                Buffers b) {
+    const ConvProblem& d = c.problem;
+    Tensor elsewhere;
+    if (c.accumulate) {
+      elsewhere = Tensor::zeros({d.n, d.c, d.h, d.w}, c.dtype, Device::cuda(current_device()));
+      b.x = elsewhere.raw();
+    }
     std::vector<std::pair<double, Candidate>> timed;
     while (!untried.empty()) {
       std::vector<Candidate> one{std::move(untried.back())};

@@ -59,7 +59,7 @@ Descriptor operation(const Convolution& c) {
           .set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX, x)
           .set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC, conv)
           .set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA, 1.0f)
-          .set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA, 0.0f)
+          .set(CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA, c.accumulate ? 1.0f : 0.0f)
           .finalize("input gradient");
     default:
       return Descriptor(CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR)
@@ -143,18 +143,14 @@ bool allowed(const Convolution& c, const Candidate& candidate) {
 }
 
 std::vector<Candidate> candidates(const Convolution& c, const Descriptor& graph,
-                                  const Descriptor& device, size_t first, size_t fallback) {
+                                  const Descriptor& device) {
   std::vector<Candidate> out;
-  for (const cudnnBackendHeurMode_t mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK}) {
-    const size_t most = mode == CUDNN_HEUR_MODE_A ? first : fallback;
-    size_t taken = 0;
+  for (const cudnnBackendHeurMode_t mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK})
     for (Candidate& candidate : heuristics(graph, device, mode)) {
-      if (!allowed(c, candidate) || (most && taken == most)) continue;
+      if (!allowed(c, candidate)) continue;
       candidate.choice.knobs = knobs_of(candidate.config);
       out.push_back(std::move(candidate));
-      ++taken;
     }
-  }
   return out;
 }
 

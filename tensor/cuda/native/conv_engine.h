@@ -36,9 +36,9 @@ std::vector<Candidate> heuristics(const Descriptor& graph, const Descriptor& dev
                                   cudnnBackendHeurMode_t mode);
 // Whether the rules of the convolution allow it: determinism, strict f32, workspace.
 bool allowed(const Convolution& c, const Candidate& candidate);
-// Mode A, then fallback, each filtered first and cut to `first` and `fallback` then (0: all).
+// Those that are allowed: of mode A, then fallback.
 std::vector<Candidate> candidates(const Convolution& c, const Descriptor& graph,
-                                  const Descriptor& device, size_t first = 0, size_t fallback = 0);
+                                  const Descriptor& device);
 // The configuration that a stored choice names; throws CudnnError when there is none any more.
 Candidate from_choice(const Descriptor& graph, const Descriptor& device,
                       const EngineChoice& choice);
