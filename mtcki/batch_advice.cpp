@@ -35,6 +35,7 @@ std::string advice(Device device, const std::string& key, int64_t batch,
                    const std::function<void(int64_t)>& probe) {
   const int64_t few = std::max<int64_t>(2, batch / 8);
   if (batch <= few) return "";
+  probe(few);  // what stays from the first step on: state of optimisers, copies of weights
   const double held = static_cast<double>(memory_stats(device).in_use);
   const double first = need(device, few, probe), second = need(device, 2 * few, probe);
   const double each = (second - first) / static_cast<double>(few);

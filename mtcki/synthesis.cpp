@@ -272,7 +272,7 @@ Values Synthesizer::step(Student* student) {
   return values_;
 }
 
-// A step on n samples that leaves nothing but gradients.
+// A step on n samples.
 void Synthesizer::probe(InversionLoss::Step s, int64_t n) {
   const Device device = inputs_.device();
   s.labels = Tensor::zeros({n}, DType::i64, device);
@@ -284,6 +284,7 @@ void Synthesizer::probe(InversionLoss::Step s, int64_t n) {
   if (contrast()) contrast()->zero_grad();
   const Variable z(Tensor::zeros({n, config_.nz}, DType::f32, device), true);
   loss_.evaluate((*generator_)(z), s).total.backward();
+  optimizer_->step();
 }
 
 Values Synthesizer::read() {

@@ -70,6 +70,7 @@ FitResult train_classifier(const TrainJob& job, const data::ImageSet& train,
     cross_entropy((*net)(Variable(Tensor::zeros(shape, DType::f32, device))),
                   Tensor::zeros({n}, DType::i64, device))
         .backward();
+    trainer.update();
   };
   FitJob fit_job;
   fit_job.stage = job.stage;
