@@ -14,8 +14,8 @@ namespace mtcki {
 namespace {
 
 namespace narrow = conv_cuda::narrow;
-using ::testing::HasSubstr;
 using testing::close;
+using ::testing::HasSubstr;
 using testing::kGpu;
 using testing::sample;
 
@@ -42,8 +42,8 @@ struct Operands {
     const ConvProblem d = c.problem();
     x = sample({d.n, d.c, d.h, d.w}, 1, DType::bf16);
     gy = sample({d.n, d.k, d.p, d.q}, 2, DType::bf16);
-    want = conv2d_grad_weight(gy.to(DType::f64), x.to(DType::f64), {d.k, d.c, d.r, d.s},
-                              c.options());
+    want =
+        conv2d_grad_weight(gy.to(DType::f64), x.to(DType::f64), {d.k, d.c, d.r, d.s}, c.options());
   }
 };
 
@@ -111,8 +111,8 @@ TEST_F(ConvNarrowCuda, StoresInAnyLayout) {
   const Operands t(c);
   const narrow::Division by = narrow::division(d);
   const Tensor ohwi = Tensor::empty({d.k, d.r, d.s, d.c}, DType::f32, kGpu);
-  narrow::grad_weight(d, t.on_gpu(t.gy), t.on_gpu(t.x), ohwi,
-                      {d.r * d.s * d.c, 1, d.s * d.c, d.c}, by);
+  narrow::grad_weight(d, t.on_gpu(t.gy), t.on_gpu(t.x), ohwi, {d.r * d.s * d.c, 1, d.s * d.c, d.c},
+                      by);
   const std::vector<float> want = gradient(c, t, by).to_vector<float>();
   const std::vector<float> got = ohwi.to_vector<float>();
   size_t i = 0;

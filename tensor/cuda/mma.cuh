@@ -95,7 +95,8 @@ inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_
       v.bits = static_cast<uint16_t>(which ? pair >> 16 : pair);
       return static_cast<float>(v);
     };
-    // Element k of a row of A, or of a column of B, is with lane k % 8 / 2 of the four that hold it.
+    // Element k of a row of A, or of a column of B, is with lane k % 8 / 2 of the four that hold
+    // it.
     for (int i = 0; i < 4; ++i) {
       const int upper = i / 2, column = 2 * t + i % 2;
       for (int k = 0; k < 16; ++k)

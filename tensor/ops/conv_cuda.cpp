@@ -169,9 +169,9 @@ Tensor grad_weight(ProfileScope& scope, const ConvProblem& d, const Tensor& gy, 
     const narrow::Division by = narrow::division(d);
     const narrow::WeightStrides strides{cg * d.r * d.s, d.r * d.s, d.s, 1};
     const auto own = [&] { narrow::grad_weight(d, g, in, gw, strides, by); };
-    if (wants_cudnn(gy.dtype()) && autotune()
-            ? first_is_quicker(shape_note(d, str("weight gradient ", mtcki::name_of(dtype))), own, library)
-            : narrow::preferred(d)) {
+    const bool contest = wants_cudnn(gy.dtype()) && autotune();
+    if (contest ? first_is_quicker(shape_note(d, mtcki::name_of(dtype)), own, library)
+                : narrow::preferred(d)) {
       own();
       if (scope.active())
         scope.note(shape_note(d, str("narrow ", by.in, "->", by.out, " in ", by.pieces)));

@@ -21,9 +21,9 @@ constexpr int kStages = 2;  // tiles in shared memory: one at work, one on its w
 template <int Out, int In, int R, int Step>
 struct Shape {
   static constexpr int kOut = Out, kIn = In, kTaps = R, kStep = Step;
-  static constexpr int kPixels = Step == 2 ? 128 : 256;  // output pixels of a tile
+  static constexpr int kPixels = Step == 2 ? 128 : 256;      // output pixels of a tile
   static constexpr int kM = Out / 16, kN = In == 8 ? 1 : 2;  // fragments of a warp, for each tap
-  static constexpr int kGroups = In / (8 * kN);               // of input channels
+  static constexpr int kGroups = In / (8 * kN);              // of input channels
   static constexpr int kRoles = R * kGroups;
   static constexpr int kParts = (R == 3 ? 4 : 8) / kGroups;  // of the pixels
   static constexpr int kWarps = kRoles * kParts, kThreads = 32 * kWarps;
@@ -98,8 +98,7 @@ __device__ inline void load_x(const Geometry& g, const bfloat16* x, int tile, in
       const int column = i / kChunks, chunk = i % kChunks, w = first + column * scale;
       const bool there = inside && w >= 0 && w < g.w;
       // With two pixels to a step the even ones come first, then the odd ones.
-      const int slot =
-          T::kStep == 2 ? (column & 1) * (g.in_columns / 2) + column / 2 : column;
+      const int slot = T::kStep == 2 ? (column & 1) * (g.in_columns / 2) + column / 2 : column;
       const int offset = (row * g.in_columns + slot) * T::kInPitch + chunk * 16;
       if (T::kIn == 8 && g.c < 8) {  // an image: pixels of a few bytes
         bfloat16 v[8] = {};
@@ -144,10 +143,11 @@ __device__ inline void add_tile(const Geometry& g, SharedAddress x, SharedAddres
       uint32_t b[2 * T::kN];
       cuda::load_transposed(b, pixel + shift * T::kInPitch);
       MTCKI_UNROLL
-      for (int n = 0; n < T::kN; ++n)
+      for (int n = 0; n < T::kN; ++n) {
         MTCKI_UNROLL
         for (int m = 0; m < T::kM; ++m)
           cuda::mma_bf16(sums[s][n][m], a[m], b[2 * n], b[2 * n + 1]);
+      }
     }
   }
 }
@@ -259,8 +259,7 @@ __global__ void sum_pieces_kernel(Fragments f, const float4* __restrict__ partia
   const int which = thread / 4, j = thread % 4;  // an element of a float4
   float total = 0;
   MTCKI_UNROLL
-  for (int i = 0; i < kSlices / 4; ++i)
-    total += reinterpret_cast<const float*>(&sums[i][which])[j];
+  for (int i = 0; i < kSlices / 4; ++i) total += reinterpret_cast<const float*>(&sums[i][which])[j];
 
   const int64_t at = int64_t{blockIdx.x} * kQuads + which;
   const int lane = static_cast<int>(at % 32);
@@ -274,8 +273,7 @@ __global__ void sum_pieces_kernel(Fragments f, const float4* __restrict__ partia
   const int r = next(f.taps), in_block = next(f.in_blocks), out_block = rest;
   const int k = out_block * f.out + m * 16 + lane / 4 + j / 2 * 8;
   const int c = in_block * f.in + group * 16 + n * 8 + lane % 4 * 2 + j % 2;
-  if (c < f.channels)
-    gw[k * strides.k + c * strides.c + r * strides.r + s * strides.s] = To(total);
+  if (c < f.channels) gw[k * strides.k + c * strides.c + r * strides.r + s * strides.s] = To(total);
 }
 
 // Tiles as wide as the image, up to 32 pixels.
@@ -302,9 +300,9 @@ Geometry geometry(const ConvProblem& d) {
 }
 template <class T>
 size_t shared_bytes(const Geometry& g) {
-  return static_cast<size_t>(
-      std::max(kStages * g.stage_bytes,
-               (T::kParts - 1) * T::kRoles * T::kFragments * 32 * static_cast<int>(sizeof(float4))));
+  return static_cast<size_t>(std::max(
+      kStages * g.stage_bytes,
+      (T::kParts - 1) * T::kRoles * T::kFragments * 32 * static_cast<int>(sizeof(float4))));
 }
 
 template <class T>
@@ -329,10 +327,9 @@ void run(const ConvProblem& d, const Tensor& gy, const Tensor& x, const Tensor& 
     return true;
   }();
   static_cast<void>(allowed);
-  cuda::launch(partial_sums_kernel<T>,
-               dim3(static_cast<unsigned>(pieces), static_cast<unsigned>(blocks)),
-               dim3(T::kThreads), shared_bytes<T>(g), g, x.data<bfloat16>(), gy.data<bfloat16>(),
-               quad);
+  cuda::launch(
+      partial_sums_kernel<T>, dim3(static_cast<unsigned>(pieces), static_cast<unsigned>(blocks)),
+      dim3(T::kThreads), shared_bytes<T>(g), g, x.data<bfloat16>(), gy.data<bfloat16>(), quad);
   const dim3 grid(static_cast<unsigned>(quads / kQuads)), threads(kQuads * kSlices);
   if (gw.dtype() == DType::f32)
     cuda::launch(sum_pieces_kernel<float>, grid, threads, 0, f, quad, pieces, quads,
@@ -352,15 +349,24 @@ void with_taps(const ConvProblem& d, const Use& use) {
 template <class Use>
 void with_shape(const ConvProblem& d, const Division& by, const Use& use) {
   switch (by.out * 100 + by.in) {
-    case 1608: return with_taps<16, 8>(d, use);
-    case 3208: return with_taps<32, 8>(d, use);
-    case 6408: return with_taps<64, 8>(d, use);
-    case 1616: return with_taps<16, 16>(d, use);
-    case 3216: return with_taps<32, 16>(d, use);
-    case 1632: return with_taps<16, 32>(d, use);
-    case 3232: return with_taps<32, 32>(d, use);
-    case 6432: return with_taps<64, 32>(d, use);
-    default: break;
+    case 1608:
+      return with_taps<16, 8>(d, use);
+    case 3208:
+      return with_taps<32, 8>(d, use);
+    case 6408:
+      return with_taps<64, 8>(d, use);
+    case 1616:
+      return with_taps<16, 16>(d, use);
+    case 3216:
+      return with_taps<32, 16>(d, use);
+    case 1632:
+      return with_taps<16, 32>(d, use);
+    case 3232:
+      return with_taps<32, 32>(d, use);
+    case 6432:
+      return with_taps<64, 32>(d, use);
+    default:
+      break;
   }
   throw Error(str("convolution of few channels: no kernel for ", by.out, "x", by.in, " channels"));
 }
@@ -412,9 +418,7 @@ void grad_weight(const ConvProblem& d, const Tensor& gy, const Tensor& x, const 
   if (d.k % by.out != 0 || (by.in == 8 ? d.c > 8 : d.c % by.in != 0))
     throw Error(str("convolution of few channels: ", d.c, "->", d.k, " in blocks of ", by.in, "->",
                     by.out));
-  with_shape(d, by, [&](auto shape) {
-    run<decltype(shape)>(d, gy, x, gw, strides, by.pieces);
-  });
+  with_shape(d, by, [&](auto shape) { run<decltype(shape)>(d, gy, x, gw, strides, by.pieces); });
 }
 
 }  // namespace mtcki::conv_cuda::narrow
