@@ -85,14 +85,14 @@ void run(benchmark::State& state, int threads, const std::function<Case()>& make
     const Roof* r = roof() ? &*roof() : nullptr;
     for (const OpCost& row :
          op_costs(profiler::events(), 1, r, threads, nn::name_of(c.precision))) {
-      flops += row.flops;
-      bytes += row.bytes;
-      floor_us += row.floor_us;
+      flops += row.flops / c.repeats;
+      bytes += row.bytes / c.repeats;
+      floor_us += row.floor_us / c.repeats;
     }
     reset_peak_memory(device());
     double seconds = 0;
     for (auto _ : state) {
-      const double s = seconds_of(c);
+      const double s = seconds_of(c) / c.repeats;
       state.SetIterationTime(s);
       seconds += s;
     }

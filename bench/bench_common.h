@@ -29,6 +29,7 @@ std::vector<nn::Precision> precision_axis();  // f32, bf16; on a GPU tf32 too
 struct Case {
   std::function<void()> prepare, work;
   nn::Precision precision = nn::Precision::f32;
+  double repeats = 1;  // how often `work` does it; what is reported is of one
 };
 void run(benchmark::State& state, int threads, const std::function<Case()>& make);
 

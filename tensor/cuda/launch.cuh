@@ -18,7 +18,8 @@
 #include <cuda_runtime.h>
 
 #define MTCKI_PRAGMA(text) _Pragma(#text)
-#define MTCKI_UNROLL_BY(n) MTCKI_PRAGMA(unroll n)  // before a loop
+#define MTCKI_UNROLL MTCKI_PRAGMA(unroll)  // before a loop
+#define MTCKI_UNROLL_BY(n) MTCKI_PRAGMA(unroll n)
 #define MTCKI_DYNAMIC_SHARED(T, name)                                \
   extern __shared__ __align__(16) unsigned char name##_bytes_[];     \
   T* name = reinterpret_cast<T*>(name##_bytes_)
@@ -26,6 +27,13 @@
 namespace mtcki::cuda {
 
 void check_launch(const void* kernel);  // throws Error naming the op; MTCKI_SYNC=1 waits first
+void allow_shared(const void* kernel, size_t bytes);
+
+// Before the first launch of a kernel with more than 48 KiB of dynamic shared memory.
+template <class... P>
+void allow_shared(void (*kernel)(P...), size_t bytes) {
+  allow_shared(reinterpret_cast<const void*>(kernel), bytes);
+}
 
 template <class... P>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,

@@ -30,6 +30,7 @@ struct DeviceInfo {
   int major = 0, minor = 0;  // compute capability
   int multiprocessors = 0;
   size_t memory = 0, l2 = 0;  // bytes
+  size_t shared = 0;          // bytes that one block can have
   int driver_version = 0, runtime_version = 0;  // 13000 = 13.0; 0: none
 };
 DeviceInfo device_info(int index);

@@ -7,7 +7,8 @@
 // (images) are taken as they are. f64 and grouped or dilated convolutions: built-in kernels, plain.
 // CPU, bf16: in preferred_layout as well; by Winograd with f32 arithmetic, by oneDNN where
 // bf16_kernels(), else computed as f32.
-// CUDA: y is channels_last; cuDNN, or im2col and a GEMM.
+// CUDA: y is channels_last; cuDNN, or im2col and a GEMM; bf16 weight gradients of few channels by
+// kernels of our own.
 // Beside bf16 activations w and bias may be f32; they are rounded where the kernels read them.
 // Errors: ShapeError on rank, channel or group mismatch, kernel larger than the padded input.
 #pragma once
@@ -98,9 +99,10 @@ bool bf16_kernels();
 bool bf16_channels_last();
 std::string onednn_version();  // "2.6.3", empty without oneDNN
 
-// Which kernels convolution uses on CUDA. `automatic`: cuDNN, and im2col with a GEMM where cuDNN
-// has no kernel (one warning names the shape) and for f64. Also by the environment:
-// MTCKI_CONV=auto|cudnn| im2col. With `cudnn` a missing kernel is an Error.
+// Which kernels convolution uses on CUDA. `automatic`: our own for some bf16 weight gradients
+// (conv_narrow_cuda.h; under autotune where they are quicker), else cuDNN, and im2col with a GEMM
+// where cuDNN has no kernel (one warning names the shape) and for f64. Also by the environment:
+// MTCKI_CONV=auto|cudnn|im2col. With `cudnn` a missing kernel is an Error.
 enum class CudaConv { automatic, cudnn, im2col };
 void set_cuda_conv(CudaConv kernels);
 CudaConv cuda_conv();

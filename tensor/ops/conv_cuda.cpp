@@ -11,6 +11,8 @@
 #include "tensor/cuda/conv.h"
 #include "tensor/cuda/runtime.h"
 #include "tensor/error.h"
+#include "tensor/ops/conv_contest.h"
+#include "tensor/ops/conv_narrow_cuda.h"
 #include "tensor/ops/gradient_sum.h"
 #include "tensor/ops/weight_copies.h"
 
@@ -175,17 +177,31 @@ Tensor grad_weight(ProfileScope& scope, const ConvProblem& d, const Tensor& gy, 
   Tensor gw = Tensor::empty({d.k, cg, d.r, d.s}, dtype, gy.device());
   if (gw.numel() == 0) return gw;
   const Tensor g = channels_last(gy), in = channels_last(x);
-  if (wants_cudnn(gy.dtype())) {
+  const auto library = [&] {
     ConvProblem padded = d;
     padded.c = padded_channels(d, gy.dtype(), o.math);
     const Tensor ohwi =
         Tensor::empty({d.k, d.r * d.s, padded.c / d.groups}, gy.dtype(), gy.device());
-    if (by_cudnn(scope, padded, ConvPass::grad_weight, gy.dtype(), o.math,
-                 with_channels(in, padded.c), ohwi, g)) {
-      weight_from_ohwi(ohwi, gw);
+    if (!by_cudnn(scope, padded, ConvPass::grad_weight, gy.dtype(), o.math,
+                  with_channels(in, padded.c), ohwi, g))
+      return false;
+    weight_from_ohwi(ohwi, gw);
+    return true;
+  };
+  if (cuda_conv() == CudaConv::automatic && gy.dtype() == DType::bf16 && narrow::supports(d)) {
+    const narrow::Division by = narrow::division(d);
+    const narrow::WeightStrides strides{cg * d.r * d.s, d.r * d.s, d.s, 1};
+    const auto own = [&] { narrow::grad_weight(d, g, in, gw, strides, by); };
+    const bool contest = wants_cudnn(gy.dtype()) && autotune();
+    if (contest ? first_is_quicker(shape_note(d, mtcki::name_of(dtype)), own, library)
+                : narrow::preferred(d)) {
+      own();
+      if (scope.active())
+        scope.note(shape_note(d, str("narrow ", by.in, "->", by.out, " in ", by.pieces)));
       return gw;
     }
   }
+  if (wants_cudnn(gy.dtype()) && library()) return gw;
   if (scope.active()) scope.note(shape_note(d, "im2col"));
   const Tensor ohwi = Tensor::empty(
       {d.k, d.r * d.s, cg}, gy.dtype() == DType::f64 ? DType::f64 : DType::f32, gy.device());

@@ -10,7 +10,8 @@
 namespace mtcki::conv_cuda {
 
 // Checked arguments; results are channels_last in the dtype of the activations. `w` may be f32
-// beside bf16 activations. cuDNN where it has a kernel, else im2col.
+// beside bf16 activations. cuDNN where it has a kernel, else im2col; weight gradients also by
+// conv_narrow_cuda.h.
 Tensor forward(ProfileScope& scope, const ConvProblem& d, const Tensor& x, const Tensor& w,
                const Conv2dOptions& o);
 // sum: added to the result, in its own memory where nobody else sees it.

@@ -133,6 +133,7 @@ DeviceInfo device_info(int) {
   d.multiprocessors = 132;
   d.memory = kArena;
   d.l2 = size_t{50} << 20;
+  d.shared = size_t{227} << 10;
   return d;
 }
 std::string library_versions() { return "none"; }

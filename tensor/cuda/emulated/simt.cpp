@@ -82,10 +82,21 @@ struct Fiber {
   std::unique_ptr<char[]> stack;
 };
 
+struct Copy {
+  void* to;
+  const void* from;
+  size_t bytes;
+  int group;
+
+  void run() const { from ? std::memcpy(to, from, bytes) : std::memset(to, 0, bytes); }
+};
+
 struct ThreadState {
   bool done = false;
   Wait wait = Wait::none;
   int fiber = -1;
+  std::vector<Copy> copies = {};  // under way, in their order
+  int groups = 0;                 // of copies, ended so far
 };
 
 // The block that this OS thread runs.
@@ -101,8 +112,11 @@ struct Block {
   std::vector<int> order;
   size_t next = 0;  // position in `order` of the next thread that has not started
   uint32_t shuffle = 0;
+  bool copy_at_once = false;
 };
 thread_local Block b;
+
+ThreadState& this_thread() { return b.threads[static_cast<size_t>(here.thread)]; }
 
 void set_thread(int index) {
   here.thread = index;
@@ -218,6 +232,7 @@ void run_grid(dim3 grid, dim3 block, size_t shared, const std::function<void()>&
     b.shared.assign(shared + 64, 0xCD);  // a read of what nobody wrote shows
     b.kernel = &kernel;
     b.shuffle = shuffle_seed().load(std::memory_order_relaxed);
+    b.copy_at_once = b.shuffle % 2 == 1;
     run_block();
   };
   if (blocks == 1 || omp_in_parallel()) {
@@ -231,19 +246,33 @@ void run_grid(dim3 grid, dim3 block, size_t shared, const std::function<void()>&
 }  // namespace
 
 void yield(Wait wait) {
-  const int me = here.thread;
-  ThreadState& state = b.threads[static_cast<size_t>(me)];
+  ThreadState& state = this_thread();
   state.wait = wait;
   switch_to(b.fibers[static_cast<size_t>(state.fiber)]->context, b.scheduler);
 }
 
-uint64_t exchange(uint64_t value, int source) {
-  const int me = here.thread;
-  b.slots[static_cast<size_t>(me)] = value;
+const uint64_t* publish(uint64_t value) {
+  const auto me = static_cast<size_t>(here.thread);
+  b.slots[me] = value;
   yield(Wait::warp);
-  const uint64_t out = b.slots[static_cast<size_t>((me & ~31) | source)];
-  yield(Wait::warp);
-  return out;
+  return &b.slots[me & ~size_t{31}];
+}
+
+void copy_later(void* to, const void* from, size_t bytes) {
+  const Copy copy{to, from, bytes, this_thread().groups};
+  if (b.copy_at_once)
+    copy.run();
+  else
+    this_thread().copies.push_back(copy);
+}
+
+void end_copies() { ++this_thread().groups; }
+
+void wait_copies(int open) {
+  ThreadState& state = this_thread();
+  auto next = state.copies.begin();
+  for (; next != state.copies.end() && next->group < state.groups - open; ++next) next->run();
+  state.copies.erase(state.copies.begin(), next);
 }
 
 void set_shuffle(uint32_t seed) { shuffle_seed().store(seed); }

@@ -3,8 +3,8 @@
 // run beside each other on OpenMP threads. Included by launch.cuh where nvcc is not the compiler.
 //
 // Limits: threads of one block never run at the same time, so there are no real races and no memory
-// model; static __shared__ arrays keep the values of an earlier block; no tensor cores, no
-// asynchronous copies. A barrier that some threads never reach ends the program with a message.
+// model; static __shared__ arrays keep the values of an earlier block. A barrier that some threads
+// never reach ends the program with a message. Tensor cores and asynchronous copies: cuda/mma.cuh.
 #pragma once
 
 #include <algorithm>
@@ -51,8 +51,26 @@ extern thread_local Position here;
 
 enum class Wait { none, block, warp };
 void yield(Wait wait);
+// Calls use(values), where values[lane] is what that lane of this warp passed to the same collect.
+// No lane goes on before all of them have returned from `use`.
+const uint64_t* publish(uint64_t value);
+template <class F>
+void collect(uint64_t value, const F& use) {
+  use(publish(value));
+  yield(Wait::warp);
+}
 // The value that lane `source` of this warp passed to the same exchange.
-uint64_t exchange(uint64_t value, int source);
+inline uint64_t exchange(uint64_t value, int source) {
+  uint64_t out = 0;
+  collect(value, [&](const uint64_t* values) { out = values[source]; });
+  return out;
+}
+// A copy (of zeros: from null) that happens as late as its thread allows, when it waits for the
+// group; with an odd seed of set_shuffle as early as possible, at once. wait: until no more than
+// `open` of the latest groups are left.
+void copy_later(void* to, const void* from, size_t bytes);
+void end_copies();
+void wait_copies(int open);
 void* dynamic_shared();
 // Runs the threads of a block in a random order from now on (0: in order), which shows missing
 // barriers. Also by the environment: MTCKI_SIMT_SHUFFLE=SEED.
@@ -76,6 +94,9 @@ T exchange_value(T value, int source) {
 namespace mtcki::cuda {
 
 template <class... P>
+void allow_shared(void (*)(P...), size_t) {}
+
+template <class... P>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
             std::type_identity_t<P>... args) {
   simt::launch(grid, block, shared, [=] { kernel(args...); });
@@ -83,6 +104,7 @@ void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
 
 }  // namespace mtcki::cuda
 
+#define MTCKI_UNROLL
 #define MTCKI_UNROLL_BY(n)
 #define MTCKI_DYNAMIC_SHARED(T, name) T* name = static_cast<T*>(::mtcki::cuda::simt::dynamic_shared())
 #define threadIdx (::mtcki::cuda::simt::here.thread_index)

@@ -120,6 +120,12 @@ void check_launch(const void* kernel) {
   check(error, name ? name : "kernel");
 }
 
+void allow_shared(const void* kernel, size_t bytes) {
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             static_cast<int>(bytes)),
+        "shared memory of a kernel");
+}
+
 const Availability& availability() {
   static const Availability a = ask();
   return a;
@@ -136,6 +142,7 @@ DeviceInfo device_info(int index) {
   d.multiprocessors = p.multiProcessorCount;
   d.memory = p.totalGlobalMem;
   d.l2 = static_cast<size_t>(p.l2CacheSize);
+  d.shared = p.sharedMemPerBlockOptin;
   cudaDriverGetVersion(&d.driver_version);
   cudaRuntimeGetVersion(&d.runtime_version);
   return d;

@@ -1,0 +1,120 @@
+// Tensor cores and asynchronous copies of sm_80 and later, for .cu files only. Each function is one
+// instruction of the PTX ISA, which defines what lane holds what; on the emulated GPU it does the
+// same by looking into the other lanes. Every lane of a warp has to reach each of them.
+//
+// The fragments of mma.m16n8k16, with g = lane / 4 and t = lane % 4; two bf16 in a register, the
+// lower one first:
+//   A (16x16)  a[0]: row g,   columns 2t, 2t+1     a[1]: row g+8, the same columns
+//              a[2]: row g,   columns 2t+8, 2t+9   a[3]: row g+8, the same columns
+//   B (16x8)   b[0]: rows 2t, 2t+1, column g       b[1]: rows 2t+8, 2t+9, column g
+//   D (16x8)   d[0], d[1]: row g, columns 2t, 2t+1   d[2], d[3]: row g+8, the same columns
+#pragma once
+
+#include "tensor/cuda/launch.cuh"
+
+namespace mtcki::cuda {
+
+#if defined(__CUDACC__)
+
+using SharedAddress = uint32_t;
+__device__ inline SharedAddress shared_address(const void* shared) {
+  return static_cast<SharedAddress>(__cvta_generic_to_shared(shared));
+}
+
+// 8x8 matrices of bf16 in shared memory, each row 16 bytes at an address of its own: row i of
+// matrix j at the address that lane 8j + i passes. out[j]: of matrix j transposed, row g, columns
+// 2t and 2t+1, that is column g, rows 2t and 2t+1 of what lies in memory.
+__device__ inline void load_transposed(uint32_t (&out)[4], SharedAddress row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "r"(row)
+               : "memory");
+}
+__device__ inline void load_transposed(uint32_t (&out)[2], SharedAddress row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
+               : "=r"(out[0]), "=r"(out[1])
+               : "r"(row)
+               : "memory");
+}
+
+// d += A B
+__device__ inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// 16 bytes from global to shared memory, zeros where !there (`global` is then not read, but has to
+// be an address of device memory). They have arrived after the wait for their group, for the thread
+// that asked; for others after a barrier that follows.
+__device__ inline void copy16_async(SharedAddress shared, const void* global, bool there) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared),
+               "l"(__cvta_generic_to_global(global)), "r"(there ? 16 : 0)
+               : "memory");
+}
+// Ends a group of copies; waits until at most `Open` of the latest groups may be under way.
+__device__ inline void end_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int Open>
+__device__ inline void wait_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(Open) : "memory");
+}
+
+#else
+
+using SharedAddress = uintptr_t;
+inline SharedAddress shared_address(const void* shared) {
+  return reinterpret_cast<SharedAddress>(shared);
+}
+
+template <int N>
+void load_transposed(uint32_t (&out)[N], SharedAddress row) {
+  const int lane = simt::here.thread & 31, g = lane / 4, t = lane % 4;
+  simt::collect(row, [&](const uint64_t* rows) {
+    const auto element = [&](int matrix, int i, int column) {
+      uint16_t bits;
+      std::memcpy(&bits, reinterpret_cast<const char*>(rows[8 * matrix + i]) + 2 * column, 2);
+      return uint32_t{bits};
+    };
+    for (int j = 0; j < N; ++j) out[j] = element(j, 2 * t, g) | element(j, 2 * t + 1, g) << 16;
+  });
+}
+
+inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  struct Operands {
+    uint32_t a[4], b[2];
+  };
+  const Operands mine{{a[0], a[1], a[2], a[3]}, {b0, b1}};
+  const int lane = simt::here.thread & 31, g = lane / 4, t = lane % 4;
+  simt::collect(reinterpret_cast<uint64_t>(&mine), [&](const uint64_t* lanes) {
+    const auto of = [&](int l) -> const Operands& {
+      return *reinterpret_cast<const Operands*>(lanes[l]);
+    };
+    const auto value = [](uint32_t pair, int which) {
+      bfloat16 v;
+      v.bits = static_cast<uint16_t>(which ? pair >> 16 : pair);
+      return static_cast<float>(v);
+    };
+    // Element k of a row of A, or of a column of B, is with lane k % 8 / 2 of the four that hold
+    // it.
+    for (int i = 0; i < 4; ++i) {
+      const int upper = i / 2, column = 2 * t + i % 2;
+      for (int k = 0; k < 16; ++k)
+        d[i] += value(of(4 * g + k % 8 / 2).a[upper + k / 8 * 2], k % 2) *
+                value(of(4 * column + k % 8 / 2).b[k / 8], k % 2);
+    }
+  });
+}
+
+inline void copy16_async(SharedAddress shared, const void* global, bool there) {
+  simt::copy_later(reinterpret_cast<void*>(shared), there ? global : nullptr, 16);
+}
+inline void end_copies() { simt::end_copies(); }
+template <int Open>
+void wait_copies() {
+  simt::wait_copies(Open);
+}
+
+#endif
+
+}  // namespace mtcki::cuda
