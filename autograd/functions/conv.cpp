@@ -14,8 +14,9 @@ Variable conv2d(const Variable& x, const Variable& w, const Variable& bias,
       return conv2d_grad_input(gy, w.get(), s, o);
     });
   if (r.needs(1))
-    r.grad(1, [x = r.save(x.data()), s = w.shape(), o, dtype = w.data().dtype()](const Tensor& gy) {
-      return conv2d_grad_weight(gy, x.get(), s, o, dtype);
+    r.grad(1, [x = r.save(x.data()), s = w.shape(), o, dtype = w.data().dtype(),
+               leaf = w.is_leaf()](const Tensor& gy) {
+      return conv2d_grad_weight(gy, x.get(), s, o, dtype, leaf);  // leaves take bf16
     });
   if (r.needs(2))
     r.grad(2,
@@ -32,8 +33,9 @@ Variable conv_transpose2d(const Variable& x, const Variable& w, const Variable& 
       return conv_transpose2d_grad_input(gy, w.get(), o);
     });
   if (r.needs(1))
-    r.grad(1, [x = r.save(x.data()), s = w.shape(), o, dtype = w.data().dtype()](const Tensor& gy) {
-      return conv_transpose2d_grad_weight(gy, x.get(), s, o, dtype);
+    r.grad(1, [x = r.save(x.data()), s = w.shape(), o, dtype = w.data().dtype(),
+               leaf = w.is_leaf()](const Tensor& gy) {
+      return conv_transpose2d_grad_weight(gy, x.get(), s, o, dtype, leaf);
     });
   if (r.needs(2))
     r.grad(2,

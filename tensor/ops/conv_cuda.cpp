@@ -114,17 +114,17 @@ Tensor forward(ProfileScope& scope, const ConvProblem& d, const Tensor& x, const
     y.zero_();
     return y;
   }
-  const Tensor in = channels_last(x), weight = w.plain();
+  const Tensor in = channels_last(x);
   if (wants_cudnn(dtype)) {
     ConvProblem padded = d;
     padded.c = padded_channels(d, dtype, o.math);
-    const Tensor copy = ohwi_weight(weight, dtype, padded.c / d.groups, o.constant_weight);
+    const Tensor copy = ohwi_weight(w, dtype, padded.c / d.groups, o.constant_weight);
     if (by_cudnn(scope, padded, ConvPass::forward, dtype, o.math, with_channels(in, padded.c), copy,
                  y))
       return y;
   }
   if (scope.active()) scope.note(shape_note(d, "im2col"));
-  im2col::forward(d, in, ohwi_weight(weight, dtype, d.c / d.groups, o.constant_weight), y, o.math);
+  im2col::forward(d, in, ohwi_weight(w, dtype, d.c / d.groups, o.constant_weight), y, o.math);
   return y;
 }
 
@@ -137,7 +137,7 @@ Tensor grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor& gy, c
     return gx;
   }
   const Tensor g = channels_last(gy);
-  const Tensor copy = ohwi_weight(w.plain(), gy.dtype(), d.c / d.groups, o.constant_weight);
+  const Tensor copy = ohwi_weight(w, gy.dtype(), d.c / d.groups, o.constant_weight);
   if (wants_cudnn(gy.dtype()) &&
       by_cudnn(scope, d, ConvPass::grad_input, gy.dtype(), o.math, gx, copy, g))
     return gx;
@@ -147,28 +147,32 @@ Tensor grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor& gy, c
 }
 
 Tensor grad_weight(ProfileScope& scope, const ConvProblem& d, const Tensor& gy, const Tensor& x,
-                   DType dtype, const Conv2dOptions& o) {
+                   DType dtype, bool narrow, const Conv2dOptions& o) {
   const int64_t cg = d.c / d.groups;
-  Tensor gw = Tensor::empty({d.k, cg, d.r, d.s}, dtype, gy.device());
-  if (gw.numel() == 0) return gw;
+  const auto result = [&](DType type) {
+    return Tensor::empty({d.k, cg, d.r, d.s}, type, gy.device(), Layout::channels_last);
+  };
+  if (d.k * cg * d.r * d.s == 0) return result(dtype);
   const Tensor g = channels_last(gy), in = channels_last(x);
   if (wants_cudnn(gy.dtype())) {
     ConvProblem padded = d;
     padded.c = padded_channels(d, gy.dtype(), o.math);
+    const bool same = padded.c == d.c;
     const Tensor ohwi =
-        Tensor::empty({d.k, d.r * d.s, padded.c / d.groups}, gy.dtype(), gy.device());
+        same ? result(gy.dtype())
+             : Tensor::empty({d.k, d.r * d.s, padded.c / d.groups}, gy.dtype(), gy.device());
     if (by_cudnn(scope, padded, ConvPass::grad_weight, gy.dtype(), o.math,
                  with_channels(in, padded.c), ohwi, g)) {
-      weight_from_ohwi(ohwi, gw);
+      if (same) return narrow ? ohwi : ohwi.to(dtype);
+      const Tensor gw = result(dtype);
+      drop_weight_padding(ohwi, gw);
       return gw;
     }
   }
   if (scope.active()) scope.note(shape_note(d, "im2col"));
-  const Tensor ohwi = Tensor::empty(
-      {d.k, d.r * d.s, cg}, gy.dtype() == DType::f64 ? DType::f64 : DType::f32, gy.device());
-  im2col::grad_weight(d, g, in, ohwi, o.math);
-  weight_from_ohwi(ohwi, gw);
-  return gw;
+  const Tensor gw = result(gy.dtype() == DType::f64 ? DType::f64 : DType::f32);
+  im2col::grad_weight(d, g, in, gw, o.math);
+  return gw.to(dtype);
 }
 
 }  // namespace conv_cuda
