@@ -218,23 +218,23 @@ TEST_F(WeightCopiesCuda, GraphsWithoutAStepGraph) {
 // ---- networks ----
 
 struct Training {
-  Training(bool capture, const std::string& optimizer, Device device = kGpu,
+  Training(bool capture, const std::string& method, Device device = kGpu,
            nn::Precision precision = nn::Precision::bf16)
       : graph(capture) {
     nn::Init init(1);
     net = nn::make_classifier({"vgg8_w0.125", 1, 28, 10}, init);
     net->to(device);
     net->set_precision(precision);
-    if (optimizer == "sgd") {
+    if (method == "sgd") {
       optim::SgdOptions o;
       o.lr = 0.05;
       o.momentum = 0.9;
       o.weight_decay = 1e-3;
-      this->optimizer = optim::make_sgd({optim::group_of(*net)}, o);
+      optimizer = optim::make_sgd({optim::group_of(*net)}, o);
     } else {
       optim::AdamOptions o;
       o.lr = 0.01;
-      this->optimizer = optim::make_adam({optim::group_of(*net)}, o);
+      optimizer = optim::make_adam({optim::group_of(*net)}, o);
     }
     ema.emplace(*net, 0.5);
     x = sample({2, 1, 28, 28}, 4, DType::f32).to(device);
@@ -392,7 +392,9 @@ TEST_F(WeightCopiesCuda, GradientsOfConvolutions) {
   EXPECT_EQ(want.dtype(), DType::f32);
   EXPECT_TRUE(identical(w.grad().to(DType::f32), want));
   EXPECT_EQ(w.grad().layout(), Layout::channels_last);
-  if (!cuda::is_emulated()) EXPECT_EQ(w.grad().dtype(), DType::bf16) << "as cuDNN stores it";
+  if (!cuda::is_emulated()) {
+    EXPECT_EQ(w.grad().dtype(), DType::bf16) << "as cuDNN stores it";
+  }
   backward();
   EXPECT_EQ(w.grad().dtype(), DType::f32);
   EXPECT_TRUE(identical(w.grad(), mul(want, 2.0)));
