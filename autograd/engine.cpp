@@ -59,18 +59,25 @@ void accumulate(Tensor* into, Tensor g) {
 }
 
 // Into the .grad() that the user sees: in the variable's layout, and never sharing bytes with
-// another gradient, because clipping and optimisers write in place.
+// another gradient, because clipping and optimisers write in place. A bf16 gradient of an f32
+// variable stays so while it is the only one.
 void accumulate_grad(Variable::Impl* variable, Tensor g) {
-  const bool moved = !variable->grad.defined() && g.unique() &&
-                     (g.rank() != variable->data.rank() || g.layout() == variable->data.layout());
-  if (!moved) join_side_streams();
+  if (variable->grad.defined() || !g.unique() ||
+      (g.rank() == variable->data.rank() && g.layout() != variable->data.layout()))
+    join_side_streams();
+  if (variable->grad.defined()) {
+    variable->grad = variable->grad.to(variable->data.dtype());
+    g = g.to(variable->data.dtype());
+  }
   if (g.rank() == variable->data.rank()) g = g.to(variable->data.layout());
   if (!variable->grad.defined() && !g.unique()) g = g.clone();
   accumulate(&variable->grad, std::move(g));
 }
 
 void check_gradient(const Node& from, int input, const Node& to, const Tensor& g) {
-  if (g.shape() == to.shape && g.dtype() == to.dtype) return;
+  const bool fits =
+      to.is_leaf ? is_gradient_type(g.dtype(), to.dtype, g.device()) : g.dtype() == to.dtype;
+  if (g.shape() == to.shape && fits) return;
   throw GradientError(str("backward of ", where(from), ": its gradient for input ", input, " is ",
                           g.describe(), ", but the input is ", to.shape, " ", name_of(to.dtype),
                           "; the closure that the op recorded is wrong"));

@@ -55,6 +55,10 @@ struct Node {
   void drop_inputs();
 };
 
+// Whether a gradient of this dtype may be kept for a leaf: its own, or bf16 beside f32 on the GPU,
+// where convolutions compute it so and optimisers take it as it is.
+bool is_gradient_type(DType gradient, DType leaf, Device device);
+
 int64_t live_nodes();  // recorded ops; the collectors of leaves do not count
 
 }  // namespace mtcki

@@ -9,6 +9,10 @@ namespace {
 thread_local int no_grad_depth = 0;
 }
 
+bool is_gradient_type(DType gradient, DType leaf, Device device) {
+  return gradient == leaf || (gradient == DType::bf16 && leaf == DType::f32 && device.is_cuda());
+}
+
 NoGradScope::NoGradScope() { ++no_grad_depth; }
 NoGradScope::~NoGradScope() { --no_grad_depth; }
 bool grad_enabled() { return no_grad_depth == 0; }
@@ -67,7 +71,8 @@ const Tensor& Variable::grad() const {
 
 void Variable::set_grad(const Tensor& grad) {
   if (!impl_) throw GradientError("set_grad: the variable is undefined");
-  if (grad.defined() && (grad.shape() != shape() || grad.dtype() != data().dtype()))
+  if (grad.defined() &&
+      (grad.shape() != shape() || !is_gradient_type(grad.dtype(), data().dtype(), grad.device())))
     throw GradientError(str("set_grad: the gradient is ", grad.describe(), ", the variable is ",
                             data().describe()));
   impl_->grad = grad;

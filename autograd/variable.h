@@ -30,7 +30,8 @@ class Variable {
   void set_requires_grad(bool on);
   bool is_leaf() const;
 
-  // The gradient collected so far; undefined before the first backward.
+  // The gradient collected so far; undefined before the first backward. Of an f32 parameter on the
+  // GPU it may be bf16 as long as it has one term; sums are f32.
   const Tensor& grad() const;
   void set_grad(const Tensor& grad);
   void zero_grad() { set_grad({}); }

@@ -79,11 +79,21 @@ void Module::zero_grad() {
   for (auto& [name, p] : named_parameters()) p->zero_grad();
 }
 
+namespace {
+
+// Weights of convolutions lie on the GPU in the order of its kernels, and nowhere else.
+Tensor parameter_on(Device device, const Tensor& t) {
+  return t.rank() == 4 && device.is_cuda() ? t.to(device).to(Layout::channels_last)
+                                           : t.to(device).plain();
+}
+
+}  // namespace
+
 void Module::to(Device device) {
   for (auto& [name, p] : named_parameters()) {
     const Tensor grad = p->grad();
-    p->set_data(p->data().to(device));
-    if (grad.defined()) p->set_grad(grad.to(device));
+    p->set_data(parameter_on(device, p->data()));
+    if (grad.defined()) p->set_grad(parameter_on(device, grad.to(p->data().dtype())));
   }
   for (auto& [name, b] : named_buffers())
     if (is_floating(b->dtype())) *b = b->to(device);

@@ -76,6 +76,7 @@ class Module {
   bool constant_weights() const { return constant_weights_; }
   void zero_grad();
   // Moves parameters, their gradients and floating buffers, in place: names and handles stay.
+  // Parameters of rank 4 become channels_last on the GPU and plain on the CPU.
   // Integer buffers are counters, which the host keeps.
   void to(Device device);
   Device device();  // of the first parameter; the CPU when there is none

@@ -5,8 +5,9 @@
 //   tf32  f32 tensors whose products a GPU may round to TF32; the same as f32 on the CPU
 //   bf16  activations and the operands of convolutions and hidden linear layers in bf16, sums f32
 //
-// Parameters, their gradients, batch-norm statistics, features, logits and images are f32 in all
-// three. The classifying layer computes in f32 (tf32): it is small and its result is the logits.
+// Parameters, batch-norm statistics, features, logits and images are f32 in all three, and so are
+// gradients of parameters, except that those of convolutions may be bf16 on a GPU under bf16. The
+// classifying layer computes in f32 (tf32): it is small and its result is the logits.
 #pragma once
 
 #include <cstdint>

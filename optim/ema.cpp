@@ -16,9 +16,15 @@ ModuleEma::ModuleEma(nn::Module& source, double decay)
     : source_(source), decay_(decay), average_(source.state_dict()) {
   if (!(decay >= 0.0 && decay <= 1.0))
     throw UsageError(str("ema: decay ", decay, " is outside [0, 1]"));
-  // Beside the parameters; counters stay on the host.
-  for (auto& [name, average] : average_)
-    if (is_floating(average.dtype())) average = average.to(source.device());
+  // Beside the parameters and in their layouts; counters stay on the host.
+  std::map<std::string, Layout> layouts;
+  for (auto& [name, p] : source.named_parameters()) layouts.emplace(name, p->data().layout());
+  for (auto& [name, average] : average_) {
+    if (!is_floating(average.dtype())) continue;
+    const auto it = layouts.find(name);
+    average = average.to(source.device());
+    if (it != layouts.end()) average = average.to(it->second);
+  }
 }
 
 void ModuleEma::update() {
@@ -49,8 +55,8 @@ void ModuleEma::copy_to(nn::Module& target) const { target.load_state_dict(avera
 nn::StateDict ModuleEma::state_dict() const {
   nn::StateDict out;
   for (const auto& [name, average] : average_)
-    out.emplace_back(kPrefix + name,
-                     average.device().is_cpu() ? average.clone() : average.to(Device::cpu()));
+    out.emplace_back(kPrefix + name, average.device().is_cpu() ? average.plain().clone()
+                                                               : average.to(Device::cpu()).plain());
   return out;
 }
 

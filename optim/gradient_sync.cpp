@@ -4,22 +4,25 @@ namespace mtcki::optim {
 
 namespace {
 
-// Parameters whose gradients share a dtype, a device and a message.
+// Parameters of one dtype whose gradients share a device and a message. They are summed in that
+// dtype (a gradient may be bf16), in the order in which the parameters lie in memory, which is the
+// same on every rank.
 void reduce_bucket(std::vector<Variable>& bucket, const Communicator& comm) {
   if (bucket.empty()) return;
   int64_t total = 0;
   for (const Variable& p : bucket) total += p.numel();
-  const Tensor& first = bucket.front().grad();
-  const Tensor flat = Tensor::empty({total}, first.dtype(), first.device());
+  const Variable& first = bucket.front();
+  const Tensor flat = Tensor::empty({total}, first.data().dtype(), first.grad().device());
   int64_t at = 0;
   for (const Variable& p : bucket) {
-    flat.slice(at, at + p.numel()).copy_(p.grad().reshape({p.numel()}));
+    const Tensor grad = p.grad().to(p.data().layout());
+    flat.slice(at, at + p.numel()).copy_(grad.in_memory_order());
     at += p.numel();
   }
   comm.all_reduce_sum_(flat);
   at = 0;
   for (Variable& p : bucket) {
-    p.set_grad(flat.slice(at, at + p.numel()).reshape(p.shape()));
+    p.set_grad(flat.slice(at, at + p.numel()).ordered_as(p.data()));
     at += p.numel();
   }
   bucket.clear();
@@ -35,15 +38,16 @@ void all_reduce_gradients(const std::vector<Variable>& parameters, const Communi
   for (const Variable& p : parameters) {
     const Tensor& g = p.grad();
     if (!g.defined()) continue;
-    const bool fits = bucket.empty() || (bytes + g.nbytes() <= bucket_bytes &&
-                                         bucket.front().grad().dtype() == g.dtype() &&
+    const size_t own = p.data().nbytes();
+    const bool fits = bucket.empty() || (bytes + own <= bucket_bytes &&
+                                         bucket.front().data().dtype() == p.data().dtype() &&
                                          bucket.front().grad().device() == g.device());
     if (!fits) {
       reduce_bucket(bucket, comm);
       bytes = 0;
     }
     bucket.push_back(p);
-    bytes += g.nbytes();
+    bytes += own;
   }
   reduce_bucket(bucket, comm);
 }

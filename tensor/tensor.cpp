@@ -38,6 +38,12 @@ Storage::~Storage() {
   deallocate(data_, bytes_, device_);
 }
 
+void Storage::bump_version() {
+  version_.fetch_add(1, std::memory_order_relaxed);
+  if (device_.is_cuda() && cuda::capturing())
+    captured_writes_.fetch_add(1, std::memory_order_relaxed);
+}
+
 Tensor Tensor::empty(const Shape& shape, DType dtype, Device device, Layout layout) {
   uint64_t elements = 1;
   for (int64_t d : shape) {
@@ -120,6 +126,25 @@ Tensor Tensor::slice(int64_t begin, int64_t end) const {
   const int64_t row = shape_[0] ? numel() / shape_[0] : 0;
   t.shape_.set(0, end - begin);
   t.offset_ += static_cast<size_t>(begin * row) * size_of(dtype_);
+  return t;
+}
+
+Tensor Tensor::in_memory_order() const {
+  Tensor t = *this;
+  t.shape_ = {numel()};
+  t.layout_ = Layout::plain;
+  return t;
+}
+
+Tensor Tensor::ordered_as(const Tensor& like) const {
+  if (numel() != like.numel() || !is_plain())
+    OpError("ordered_as")
+        .operand("input", *this)
+        .operand("like", like)
+        .shape("needs as many elements, in plain order");
+  Tensor t = *this;
+  t.shape_ = like.shape_;
+  t.layout_ = like.layout_;
   return t;
 }
 

@@ -30,13 +30,15 @@ class Storage {
   size_t bytes() const { return bytes_; }
   Device device() const { return device_; }
   uint32_t version() const { return version_.load(std::memory_order_relaxed); }
-  void bump_version() { version_.fetch_add(1, std::memory_order_relaxed); }
+  void bump_version();
+  // How many of the writes went into captured steps, whose replays nobody reports (CUDA).
+  uint32_t captured_writes() const { return captured_writes_.load(std::memory_order_relaxed); }
 
  private:
   void* data_ = nullptr;
   size_t bytes_ = 0;
   Device device_;
-  std::atomic<uint32_t> version_{0};
+  std::atomic<uint32_t> version_{0}, captured_writes_{0};
 };
 
 class Tensor {
@@ -88,6 +90,10 @@ class Tensor {
   // may be -1. slice: rows [begin, end) of the first dimension.
   Tensor reshape(const Shape& shape) const;
   Tensor slice(int64_t begin, int64_t end) const;
+  // The elements as they lie in memory, [numel], shared; and back: this in the shape and layout of
+  // `like`.
+  Tensor in_memory_order() const;
+  Tensor ordered_as(const Tensor& like) const;
 
   // Copies, or the tensor itself when nothing would change.
   Tensor to(DType dtype) const;
@@ -102,6 +108,7 @@ class Tensor {
   void copy_(const Tensor& src);  // same shape; converts dtype and layout
   void bump_version() const { storage_->bump_version(); }
   uint32_t version() const { return storage_->version(); }
+  uint32_t captured_writes() const { return storage_->captured_writes(); }
 
   // True when no other handle shares the bytes: an op may then reuse them for its result.
   bool unique() const { return storage_ && storage_.use_count() == 1; }

@@ -13,7 +13,7 @@ Variable conv2d(const Variable& x, const Variable& w, const Variable& bias,
   if (r.needs(1))  // first: a GPU then computes it beside the input gradient
     r.grad(1, [x = r.save(x.data()), s = w.shape(), o, dtype = w.data().dtype(),
                leaf = w.is_leaf()](const Tensor& gy) {
-      const auto compute = [&] { return conv2d_grad_weight(gy, x.get(), s, o, dtype); };
+      const auto compute = [&] { return conv2d_grad_weight(gy, x.get(), s, o, dtype, leaf); };
       return leaf ? on_side_stream({gy, x.get()}, compute) : compute();
     });
   if (r.needs(0))
@@ -36,8 +36,9 @@ Variable conv_transpose2d(const Variable& x, const Variable& w, const Variable& 
       return conv_transpose2d_grad_input(gy, w.get(), o);
     });
   if (r.needs(1))
-    r.grad(1, [x = r.save(x.data()), s = w.shape(), o, dtype = w.data().dtype()](const Tensor& gy) {
-      return conv_transpose2d_grad_weight(gy, x.get(), s, o, dtype);
+    r.grad(1, [x = r.save(x.data()), s = w.shape(), o, dtype = w.data().dtype(),
+               leaf = w.is_leaf()](const Tensor& gy) {
+      return conv_transpose2d_grad_weight(gy, x.get(), s, o, dtype, leaf);
     });
   if (r.needs(2))
     r.grad(2,

@@ -18,6 +18,8 @@ void host_work(std::function<void()> work) {
   }
 }
 
+bool records_host_work() { return recorded != nullptr; }
+
 StepGraph::StepGraph(bool capture, size_t most)
     : capture_(capture), most_(std::max<size_t>(1, most)), pool_(new_device_pool()) {}
 

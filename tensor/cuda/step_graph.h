@@ -67,5 +67,7 @@ class StepGraph {
 // done before the launch, and again before every later one. It must not issue anything that the
 // step itself has to be ordered after.
 void host_work(std::function<void()> work);
+// Whether a step is being captured whose launches will do the host's work first.
+bool records_host_work();
 
 }  // namespace mtcki

@@ -129,7 +129,7 @@ Tensor run_forward(ProfileScope& scope, const ConvProblem& d, const Tensor& x_in
     return y;
   }
   const Shape shape{d.n, d.k, d.p, d.q};
-  const Tensor w = widen(w_in), bias = widen(bias_in);
+  const Tensor w = widen(w_in.plain()), bias = widen(bias_in);
   const auto bias_data = [&] { return bias.defined() ? bias.data<float>() : nullptr; };
   if (const ConvKernel<bfloat16>* kernel = bf16_kernel(d, x_in, shape, ConvPass::forward)) {
     if (scope.active()) scope.note(shape_note(d, kernel->name));
@@ -164,7 +164,7 @@ Tensor run_grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor& g
   if (gy_in.device().is_cuda())
     return conv_cuda::grad_input(scope, d, gy_in, w_in, o, std::move(sum));
   const Shape shape{d.n, d.c, d.h, d.w};
-  const Tensor w = widen(w_in);
+  const Tensor w = widen(w_in.plain());
   if (const ConvKernel<bfloat16>* kernel = bf16_kernel(d, gy_in, shape, ConvPass::grad_input)) {
     if (scope.active()) scope.note(shape_note(d, kernel->name));
     const Tensor gx = Tensor::empty(shape, DType::bf16, {}, form(DType::bf16, d.c));
@@ -189,10 +189,11 @@ Tensor run_grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor& g
 }
 
 Tensor run_grad_weight(ProfileScope& scope, const ConvProblem& d, const Tensor& gy_in,
-                       const Tensor& x_in, DType dtype, const Conv2dOptions& o) {
+                       const Tensor& x_in, DType dtype, bool accept_bf16, const Conv2dOptions& o) {
   const Shape shape{d.k, d.c / d.groups, d.r, d.s};
   if (d.n == 0) return Tensor::zeros(shape, dtype, gy_in.device());
-  if (gy_in.device().is_cuda()) return conv_cuda::grad_weight(scope, d, gy_in, x_in, dtype, o);
+  if (gy_in.device().is_cuda())
+    return conv_cuda::grad_weight(scope, d, gy_in, x_in, dtype, accept_bf16, o);
   if (const ConvKernel<bfloat16>* kernel = bf16_kernel(d, gy_in, shape, ConvPass::grad_weight)) {
     if (scope.active()) scope.note(shape_note(d, kernel->name));
     const Tensor gw = Tensor::empty(shape, DType::f32);
@@ -392,14 +393,15 @@ Tensor conv2d_grad_input(const Tensor& gy, const Tensor& w, const Shape& x_shape
 }
 
 Tensor conv2d_grad_weight(const Tensor& gy, const Tensor& x, const Shape& w_shape,
-                          const Conv2dOptions& o, std::optional<DType> dtype) {
+                          const Conv2dOptions& o, std::optional<DType> dtype, bool accept_bf16) {
   const Operands ops{"conv2d_grad_weight", {{"grad_output", &gy}, {"input", &x}}};
   check_types(ops);
   const ConvProblem d = problem(ops, x.shape(), w_shape, o);
   check_output(ops, gy, d);
   ProfileScope scope("conv2d_grad_weight", d.flops(), cost_bytes(d, gy));
   const DType out = gradient_type(ops, gy, dtype);
-  return run_grad_weight(scope, d, gy, x, out, o).to(out);
+  const Tensor gw = run_grad_weight(scope, d, gy, x, out, accept_bf16, o);
+  return accept_bf16 && gw.dtype() == gy.dtype() ? gw : gw.to(out);
 }
 
 Tensor conv2d_grad_bias(const Tensor& gy, std::optional<DType> dtype) {
@@ -444,7 +446,8 @@ Tensor conv_transpose2d_grad_input(const Tensor& gy, const Tensor& w,
 }
 
 Tensor conv_transpose2d_grad_weight(const Tensor& gy, const Tensor& x, const Shape& w_shape,
-                                    const ConvTranspose2dOptions& o, std::optional<DType> dtype) {
+                                    const ConvTranspose2dOptions& o, std::optional<DType> dtype,
+                                    bool accept_bf16) {
   const Operands ops{"conv_transpose2d_grad_weight", {{"grad_output", &gy}, {"input", &x}}};
   check_types(ops);
   const ConvProblem d = problem(ops, gy.shape(), w_shape, o);
@@ -452,7 +455,8 @@ Tensor conv_transpose2d_grad_weight(const Tensor& gy, const Tensor& x, const Sha
     ops.error().shape("input needs shape ", Shape{d.n, d.k, d.p, d.q}, ", got ", x.shape());
   ProfileScope scope("conv_transpose2d_grad_weight", d.flops(), cost_bytes(d, gy));
   const DType out = gradient_type(ops, gy, dtype);
-  return run_grad_weight(scope, d, x, gy, out, o).to(out);
+  const Tensor gw = run_grad_weight(scope, d, x, gy, out, accept_bf16, o);
+  return accept_bf16 && gw.dtype() == gy.dtype() ? gw : gw.to(out);
 }
 
 }  // namespace mtcki

@@ -8,7 +8,8 @@
 // CPU, bf16: in preferred_layout as well; by Winograd with f32 arithmetic, by oneDNN where
 // bf16_kernels(), else computed as f32.
 // CUDA: y is channels_last; cuDNN, or im2col and a GEMM; bf16 weight gradients of few channels by
-// kernels of our own.
+// kernels of our own. A weight in channels_last is read as it is (beside bf16 activations: its bf16
+// copy), any other in a converted copy.
 // Beside bf16 activations w and bias may be f32; they are rounded where the kernels read them.
 // Errors: ShapeError on rank, channel or group mismatch, kernel larger than the padded input.
 #pragma once
@@ -30,7 +31,8 @@ struct Conv2dOptions {
   int64_t groups = 1;
   Math math = Math::strict;
   // The weight never changes again (frozen teachers): captured steps then read the copy of it that
-  // was made before them. Not set, every captured step makes its copies anew.
+  // was made before them. Not set, every captured step makes its copies anew, except those that the
+  // optimiser's update writes along with the weight (weight_copies.h).
   bool constant_weight = false;
 
   Conv2dOptions() = default;
@@ -57,9 +59,11 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2d
 // sum: another gradient of x, which the result includes and whose memory it may take.
 Tensor conv2d_grad_input(const Tensor& gy, const Tensor& w, const Shape& x_shape,
                          const Conv2dOptions& o = {}, Tensor sum = {});
-// dtype of the result: gy's, or f32 where gy is bf16.
+// dtype of the result: gy's, or f32 where gy is bf16. On CUDA it is channels_last. `accept_bf16`:
+// where f32 is asked for, but the kernel stores bf16, bf16 will do.
 Tensor conv2d_grad_weight(const Tensor& gy, const Tensor& x, const Shape& w_shape,
-                          const Conv2dOptions& o = {}, std::optional<DType> dtype = {});
+                          const Conv2dOptions& o = {}, std::optional<DType> dtype = {},
+                          bool accept_bf16 = false);
 // Sum over N, H, W -> [K].
 Tensor conv2d_grad_bias(const Tensor& gy, std::optional<DType> dtype = {});
 
@@ -78,7 +82,7 @@ Tensor conv_transpose2d_grad_input(const Tensor& gy, const Tensor& w,
                                    const ConvTranspose2dOptions& o = {});
 Tensor conv_transpose2d_grad_weight(const Tensor& gy, const Tensor& x, const Shape& w_shape,
                                     const ConvTranspose2dOptions& o = {},
-                                    std::optional<DType> dtype = {});
+                                    std::optional<DType> dtype = {}, bool accept_bf16 = false);
 
 // Which f32 kernels convolution, matmul and linear use on the CPU. `automatic`: the built-in
 // Winograd for 3x3 at stride 1 and 2 where it wins, else oneDNN where it was found, else

@@ -119,17 +119,17 @@ Tensor forward(ProfileScope& scope, const ConvProblem& d, const Tensor& x, const
     y.zero_();
     return y;
   }
-  const Tensor in = channels_last(x), weight = w.plain();
+  const Tensor in = channels_last(x);
   if (wants_cudnn(dtype)) {
     ConvProblem padded = d;
     padded.c = padded_channels(d, dtype, o.math);
-    const Tensor copy = ohwi_weight(weight, dtype, padded.c / d.groups, o.constant_weight);
+    const Tensor copy = ohwi_weight(w, dtype, padded.c / d.groups, o.constant_weight);
     if (by_cudnn(scope, padded, ConvPass::forward, dtype, o.math, with_channels(in, padded.c), copy,
                  y))
       return y;
   }
   if (scope.active()) scope.note(shape_note(d, "im2col"));
-  im2col::forward(d, in, ohwi_weight(weight, dtype, d.c / d.groups, o.constant_weight), y, o.math);
+  im2col::forward(d, in, ohwi_weight(w, dtype, d.c / d.groups, o.constant_weight), y, o.math);
   return y;
 }
 
@@ -144,7 +144,7 @@ Tensor fresh_grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor&
     return gx;
   }
   const Tensor g = channels_last(gy);
-  const Tensor copy = ohwi_weight(w.plain(), gy.dtype(), d.c / d.groups, o.constant_weight);
+  const Tensor copy = ohwi_weight(w, gy.dtype(), d.c / d.groups, o.constant_weight);
   if (wants_cudnn(gy.dtype()) &&
       by_cudnn(scope, d, ConvPass::grad_input, gy.dtype(), o.math, gx, copy, g))
     return gx;
@@ -159,7 +159,7 @@ Tensor grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor& gy, c
                   const Conv2dOptions& o, Tensor sum) {
   if (sum.unique() && sum.numel() > 0 && gy.numel() > 0 && wants_cudnn(gy.dtype()) &&
       sum.layout() == Layout::channels_last && is_aligned(sum)) {
-    const Tensor copy = ohwi_weight(w.plain(), gy.dtype(), d.c / d.groups, o.constant_weight);
+    const Tensor copy = ohwi_weight(w, gy.dtype(), d.c / d.groups, o.constant_weight);
     if (by_cudnn(scope, d, ConvPass::grad_input, gy.dtype(), o.math, sum, copy, channels_last(gy),
                  true))
       return sum;
@@ -172,26 +172,39 @@ Tensor grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor& gy, c
 }
 
 Tensor grad_weight(ProfileScope& scope, const ConvProblem& d, const Tensor& gy, const Tensor& x,
-                   DType dtype, const Conv2dOptions& o) {
+                   DType dtype, bool accept_bf16, const Conv2dOptions& o) {
   const int64_t cg = d.c / d.groups;
-  Tensor gw = Tensor::empty({d.k, cg, d.r, d.s}, dtype, gy.device());
-  if (gw.numel() == 0) return gw;
+  const auto result = [&](DType type) {
+    return Tensor::empty({d.k, cg, d.r, d.s}, type, gy.device(), Layout::channels_last);
+  };
+  if (d.k * cg * d.r * d.s == 0) return result(dtype);
   const Tensor g = channels_last(gy), in = channels_last(x);
+  Tensor gw;
   const auto library = [&] {
     ConvProblem padded = d;
     padded.c = padded_channels(d, gy.dtype(), o.math);
+    const bool same = padded.c == d.c;
     const Tensor ohwi =
-        Tensor::empty({d.k, d.r * d.s, padded.c / d.groups}, gy.dtype(), gy.device());
+        same ? result(gy.dtype())
+             : Tensor::empty({d.k, d.r * d.s, padded.c / d.groups}, gy.dtype(), gy.device());
     if (!by_cudnn(scope, padded, ConvPass::grad_weight, gy.dtype(), o.math,
                   with_channels(in, padded.c), ohwi, g))
       return false;
-    weight_from_ohwi(ohwi, gw);
+    if (same) {
+      gw = accept_bf16 ? ohwi : ohwi.to(dtype);
+    } else {
+      gw = result(dtype);
+      drop_weight_padding(ohwi, gw);
+    }
     return true;
   };
   if (cuda_conv() == CudaConv::automatic && gy.dtype() == DType::bf16 && narrow::supports(d)) {
     const narrow::Division by = narrow::division(d);
-    const narrow::WeightStrides strides{cg * d.r * d.s, d.r * d.s, d.s, 1};
-    const auto own = [&] { narrow::grad_weight(d, g, in, gw, strides, by); };
+    const narrow::WeightStrides ohwi{d.r * d.s * cg, 1, d.s * cg, cg};
+    const auto own = [&] {
+      gw = result(dtype);
+      narrow::grad_weight(d, g, in, gw, ohwi, by);
+    };
     const bool contest = wants_cudnn(gy.dtype()) && autotune();
     if (contest ? first_is_quicker(shape_note(d, mtcki::name_of(dtype)), own, library)
                 : narrow::preferred(d)) {
@@ -203,11 +216,9 @@ Tensor grad_weight(ProfileScope& scope, const ConvProblem& d, const Tensor& gy, 
   }
   if (wants_cudnn(gy.dtype()) && library()) return gw;
   if (scope.active()) scope.note(shape_note(d, "im2col"));
-  const Tensor ohwi = Tensor::empty(
-      {d.k, d.r * d.s, cg}, gy.dtype() == DType::f64 ? DType::f64 : DType::f32, gy.device());
-  im2col::grad_weight(d, g, in, ohwi, o.math);
-  weight_from_ohwi(ohwi, gw);
-  return gw;
+  gw = result(gy.dtype() == DType::f64 ? DType::f64 : DType::f32);
+  im2col::grad_weight(d, g, in, gw, o.math);
+  return gw.to(dtype);
 }
 
 }  // namespace conv_cuda

@@ -62,20 +62,18 @@ __global__ void fold_kernel(ConvProblem d, const C* __restrict__ columns, T* __r
 
 template <class From, class To>
 __global__ void to_ohwi_kernel(const From* __restrict__ w, To* __restrict__ out, int64_t channels,
-                               int64_t taps, int64_t padded, int64_t n) {
+                               int64_t taps, bool plain, int64_t padded, int64_t n) {
+  const int64_t next_channel = plain ? taps : 1, next_tap = plain ? 1 : channels;
   MTCKI_GRID_LOOP(i, n) {
     const int64_t c = i % padded, tap = i / padded % taps, k = i / (padded * taps);
-    out[i] = c < channels ? To(w[(k * channels + c) * taps + tap]) : To(0);
+    out[i] = c < channels ? To(w[k * channels * taps + c * next_channel + tap * next_tap]) : To(0);
   }
 }
 
 template <class From, class To>
-__global__ void from_ohwi_kernel(const From* __restrict__ in, To* __restrict__ gw, int64_t channels,
-                                 int64_t taps, int64_t padded, int64_t n) {
-  MTCKI_GRID_LOOP(i, n) {
-    const int64_t tap = i % taps, c = i / taps % channels, k = i / (taps * channels);
-    gw[i] = To(in[(k * taps + tap) * padded + c]);
-  }
+__global__ void drop_padding_kernel(const From* __restrict__ in, To* __restrict__ gw,
+                                    int64_t channels, int64_t padded, int64_t n) {
+  MTCKI_GRID_LOOP(i, n) gw[i] = To(in[i / channels * padded + i % channels]);
 }
 
 template <class T>
@@ -143,14 +141,14 @@ template <class From, class To>
 struct ToOhwi {
   void operator()(const Tensor& w, const Tensor& out) const {
     launch(to_ohwi_kernel<From, To>, grid_for(out.numel()), kThreads, 0, w.data<From>(),
-           out.data<To>(), w.size(1), out.size(1), out.size(2), out.numel());
+           out.data<To>(), w.size(1), out.size(1), w.is_plain(), out.size(2), out.numel());
   }
 };
 template <class From, class To>
-struct FromOhwi {
+struct DropPadding {
   void operator()(const Tensor& in, const Tensor& gw) const {
-    launch(from_ohwi_kernel<From, To>, grid_for(gw.numel()), kThreads, 0, in.data<From>(),
-           gw.data<To>(), gw.size(1), in.size(1), in.size(2), gw.numel());
+    launch(drop_padding_kernel<From, To>, grid_for(gw.numel()), kThreads, 0, in.data<From>(),
+           gw.data<To>(), gw.size(1), in.size(2), gw.numel());
   }
 };
 template <class B, class T>
@@ -209,8 +207,8 @@ void fold(const ConvProblem& d, const Tensor& columns, int64_t images, const Ten
 void weight_to_ohwi(const Tensor& w, const Tensor& out) {
   on_types<ToOhwi>(w.dtype(), out.dtype(), w, out);
 }
-void weight_from_ohwi(const Tensor& in, const Tensor& gw) {
-  on_types<FromOhwi>(in.dtype(), gw.dtype(), in, gw);
+void drop_weight_padding(const Tensor& in, const Tensor& gw) {
+  on_types<DropPadding>(in.dtype(), gw.dtype(), in, gw);
 }
 
 void pad_channels(const Tensor& x, const Tensor& y) {

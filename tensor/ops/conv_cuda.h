@@ -1,5 +1,6 @@
-// Internal: convolution and bias on CUDA. Activations are channels_last there, weights OIHW with a
-// copy in the order of the kernels, OHWI (conv_weights.h).
+// Internal: convolution and bias on CUDA. Activations are channels_last there, and so are weights
+// (OHWI, the order of the kernels); of a plain one, and beside bf16 activations of every f32 one,
+// there is a copy (weight_copies.h).
 #pragma once
 
 #include "tensor/ops/conv.h"
@@ -17,9 +18,10 @@ Tensor forward(ProfileScope& scope, const ConvProblem& d, const Tensor& x, const
 // sum: added to the result, in its own memory where nobody else sees it.
 Tensor grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor& gy, const Tensor& w,
                   const Conv2dOptions& o, Tensor sum);
-// OIHW in `dtype`.
+// channels_last in `dtype`; `accept_bf16`: or in bf16 where the kernel stores that, so that nothing
+// has to convert it.
 Tensor grad_weight(ProfileScope& scope, const ConvProblem& d, const Tensor& gy, const Tensor& x,
-                   DType dtype, const Conv2dOptions& o);
+                   DType dtype, bool accept_bf16, const Conv2dOptions& o);
 
 // Channels that the image has when cuDNN gets it, forward and for the weight gradient: 8 for bf16
 // and 4 for tf32 at least, since tensor cores take no fewer; the added ones are zero.
@@ -43,9 +45,10 @@ inline constexpr int64_t kIm2colBytes = int64_t{128} << 20;
 void unfold(const ConvProblem& d, const Tensor& x, int64_t images, const Tensor& columns);
 // Adjoint of unfold: every input element gathers its taps in a fixed order.
 void fold(const ConvProblem& d, const Tensor& columns, int64_t images, const Tensor& gx);
-// OIHW [k, c, r, s] to [k, r*s, padded], zero in the channels beyond c; and back without those.
+// [k, c, r, s], plain or channels_last, to [k, r*s, padded], zero in the channels beyond c.
 void weight_to_ohwi(const Tensor& w, const Tensor& out);
-void weight_from_ohwi(const Tensor& in, const Tensor& gw);
+// [k, r*s, padded] to a channels_last [k, c, r, s], without the channels beyond c.
+void drop_weight_padding(const Tensor& in, const Tensor& gw);
 // channels_last x [n,c,h,w] into the first c channels of y, the others 0.
 void pad_channels(const Tensor& x, const Tensor& y);
 // y += bias per channel; rank 4 or [N, C], bias f32 or y's dtype.

@@ -5,6 +5,7 @@
 
 #include "tensor/ops/op_util.h"
 #include "tensor/ops/update_kernels.h"
+#include "tensor/ops/weight_copies.h"
 
 namespace mtcki {
 
@@ -96,8 +97,14 @@ void sgd_update_(const TensorList& params, const TensorList& grads, const Tensor
   const TensorList b = u.momentum != 0 ? aligned(buffers, params) : TensorList();
   ProfileScope scope(op, 6 * count(p), 2 * bytes(p) + bytes(g) + 2 * bytes(b));
   if (p.empty()) return;
-  MTCKI_ON_DEVICE(p.front(), sgd_update, p, g, b, u);
+  KeptCopies copies(p);
+  if (p.front().device().is_cuda()) {
+    sgd_update_cuda(p, g, b, u, copies);
+  } else {
+    sgd_update_cpu(p, g, b, u);
+  }
   write_back(params, p);
+  copies.written();
   if (u.momentum != 0) write_back(buffers, b);
 }
 
@@ -114,8 +121,14 @@ void adam_update_(const TensorList& params, const TensorList& grads, const Tenso
   const TensorList m = aligned(exp_avg, params), v = aligned(exp_avg_sq, params);
   ProfileScope scope(op, 14 * count(p), 2 * (bytes(p) + bytes(m) + bytes(v)) + bytes(g));
   if (p.empty()) return;
-  MTCKI_ON_DEVICE(p.front(), adam_update, p, g, m, v, u);
+  KeptCopies copies(p);
+  if (p.front().device().is_cuda()) {
+    adam_update_cuda(p, g, m, v, u, copies);
+  } else {
+    adam_update_cpu(p, g, m, v, u);
+  }
   write_back(params, p);
+  copies.written();
   write_back(exp_avg, m);
   write_back(exp_avg_sq, v);
 }

@@ -1,6 +1,7 @@
 // Fused multi-tensor optimiser updates: one pass over all parameters of a group, in place. What
 // changes from step to step is a Scalar, so that a captured step can be repeated with other values.
-// On the GPU f32 parameters also take bf16 gradients as they are.
+// On the GPU f32 parameters also take bf16 gradients as they are, and the bf16 copies of them that
+// convolutions and products read are written in the same pass (weight_copies.h).
 #pragma once
 
 #include <vector>

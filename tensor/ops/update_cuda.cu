@@ -14,12 +14,14 @@ using cuda::launch;
 constexpr int64_t kChunk = 4096;  // elements of one block
 constexpr int kTensors = 64;      // of one launch: their table is an argument, 4 KiB at most
 
-// Up to four tensors that walk together; the second may be bf16 beside f32.
+// Up to four tensors that walk together; the second may be bf16 beside f32. And a copy of the
+// first, which may be bf16, too: element for element, or rows of `channels` at intervals of `padded`.
 struct Entry {
-  void *a = nullptr, *source = nullptr, *b = nullptr, *c = nullptr;
+  void *a = nullptr, *source = nullptr, *b = nullptr, *c = nullptr, *copy = nullptr;
   int64_t numel = 0;
   int32_t first_block = 0;
-  bool narrow_source = false;
+  bool narrow_source = false, narrow_copy = false;
+  uint8_t channels = 0, padded = 0;
 };
 struct Table {
   Entry entries[kTensors];
@@ -81,6 +83,16 @@ __device__ inline compute_t<T> source_value(const Entry& e, int64_t i) {
                          : C(static_cast<const T*>(e.source)[i]);
 }
 
+template <class T>
+__device__ inline void store_copy(const Entry& e, int64_t i, T value) {
+  const int64_t at = e.padded ? i / e.channels * e.padded + i % e.channels : i;
+  if (e.narrow_copy) {
+    static_cast<bfloat16*>(e.copy)[at] = bfloat16(static_cast<float>(value));
+  } else {
+    static_cast<T*>(e.copy)[at] = value;
+  }
+}
+
 // F: prepare() reads the scalars, once per block, into a Factors of doubles; then
 // F::apply(factors, a, source, b, c) updates a, b, c of one element. b, c may be absent.
 template <class T, class F>
@@ -99,6 +111,7 @@ __global__ void __launch_bounds__(kThreads, 2) update_kernel(Table table, F f) {
     C a = pa[i], b = pb ? C(pb[i]) : C(0), c = pc ? C(pc[i]) : C(0);
     in.apply(&a, source_value<T>(e, i), &b, &c);
     pa[i] = T(a);
+    if (e.copy) store_copy(e, i, T(a));
     if (pb) pb[i] = T(b);
     if (pc) pc[i] = T(c);
   }
@@ -215,7 +228,8 @@ bool narrow(const Tensor& source, const Tensor& lead) { return source.dtype() !=
 
 template <class F>
 void update(const TensorList& a, const TensorList& source, const TensorList& b, const TensorList& c,
-            const F& f) {
+            const F& f, const KeptCopies* copies = nullptr) {
+  static_assert(sizeof(Table) + sizeof(F) <= 4096);
   const auto raw = [](const TensorList& list, size_t i) {
     return list.empty() ? nullptr : list[i].raw();
   };
@@ -228,6 +242,13 @@ void update(const TensorList& a, const TensorList& source, const TensorList& b, 
         e.b = raw(b, i);
         e.c = raw(c, i);
         e.narrow_source = narrow(source[i], a[i]);
+        if (copies && copies->of(i).tensor.defined()) {
+          const KeptCopies::Copy& copy = copies->of(i);
+          e.copy = copy.tensor.raw();
+          e.narrow_copy = narrow(copy.tensor, a[i]);
+          e.channels = static_cast<uint8_t>(copy.channels);
+          e.padded = static_cast<uint8_t>(copy.padded);
+        }
         return e;
       },
       [&](auto type, const Table& table, dim3 blocks) {
@@ -270,17 +291,19 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 void sgd_update_cuda(const TensorList& params, const TensorList& grads, const TensorList& buffers,
-                     const SgdUpdate& u) {
+                     const SgdUpdate& u, const KeptCopies& copies) {
   update(params, grads, buffers, {},
          SgdFn{u.lr.argument(), u.step.argument(), u.grad_scale.argument(), u.momentum, u.dampening,
-               u.weight_decay, u.nesterov, u.decoupled, !buffers.empty()});
+               u.weight_decay, u.nesterov, u.decoupled, !buffers.empty()},
+         &copies);
 }
 
 void adam_update_cuda(const TensorList& params, const TensorList& grads, const TensorList& exp_avg,
-                      const TensorList& exp_avg_sq, const AdamUpdate& u) {
+                      const TensorList& exp_avg_sq, const AdamUpdate& u, const KeptCopies& copies) {
   update(params, grads, exp_avg, exp_avg_sq,
          AdamFn{u.lr.argument(), u.step.argument(), u.grad_scale.argument(), u.beta1, u.beta2,
-                u.eps, u.weight_decay, u.decoupled});
+                u.eps, u.weight_decay, u.decoupled},
+         &copies);
 }
 
 void ema_update_cuda(const TensorList& dst, const TensorList& src, const Scalar& decay) {

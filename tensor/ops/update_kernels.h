@@ -1,10 +1,12 @@
 // Kernels of update.h: lists of equal length, one dtype and layout per entry (CUDA: gradients and
-// sources may be bf16 beside f32).
+// sources may be bf16 beside f32). The CUDA updates also write the copies of their parameters that
+// convolutions and products read.
 #pragma once
 
 #include <vector>
 
 #include "tensor/ops/update.h"
+#include "tensor/ops/weight_copies.h"
 
 namespace mtcki {
 
@@ -18,9 +20,9 @@ void ema_update_cpu(const TensorList& dst, const TensorList& src, const Scalar& 
 double sum_of_squares_cpu(const TensorList& tensors);
 
 void sgd_update_cuda(const TensorList& params, const TensorList& grads, const TensorList& buffers,
-                     const SgdUpdate& u);
+                     const SgdUpdate& u, const KeptCopies& copies);
 void adam_update_cuda(const TensorList& params, const TensorList& grads, const TensorList& exp_avg,
-                      const TensorList& exp_avg_sq, const AdamUpdate& u);
+                      const TensorList& exp_avg_sq, const AdamUpdate& u, const KeptCopies& copies);
 void ema_update_cuda(const TensorList& dst, const TensorList& src, const Scalar& decay);
 // norm and scale: one f32 each; scale may be undefined, else min(1, max_norm/(norm + 1e-6)).
 void global_norm_cuda(const TensorList& tensors, const Tensor& norm, const Tensor& scale,
