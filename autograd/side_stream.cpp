@@ -33,6 +33,7 @@ Tensor on_side_stream(std::vector<Tensor> reads, const std::function<Tensor()>& 
 
 void join_side_streams() {
   for (int branch = 0; branch < kBranches; ++branch) join_branch(branch);
+  next = 0;  // every backward does the same: a captured one finds the memory of those before
 }
 
 }  // namespace mtcki

@@ -110,9 +110,9 @@ inline ChannelGrid reduction_grid(const Tensor& x, int pack) {
   return g;
 }
 // A map: what a thread reads per channel is read once for all its rows, so large tensors get no more
-// blocks than keep the device full.
+// blocks than fill the device once.
 inline ChannelGrid map_grid(const Tensor& x, int pack) {
-  return channel_grid(x, pack, 4, 16 * 132);
+  return channel_grid(x, pack, 4, 2 * 132);
 }
 
 // The rows of the calling thread: for (row = first; row < end; row += step).
@@ -122,6 +122,15 @@ struct RowRange {
 __device__ inline RowRange rows_of_thread(const ChannelGrid& g) {
   const int64_t begin = int64_t{blockIdx.x} * g.rows_per_part;
   return {begin + threadIdx.y, begin + g.rows_of(blockIdx.x), blockDim.y};
+}
+// The same, last first: after a reduction over the same rows its end is still in the L2 cache.
+struct BackwardRows {
+  int64_t first, count, step;  // rows first, first - step, ...
+};
+__device__ inline BackwardRows backward_rows_of_thread(const ChannelGrid& g) {
+  const RowRange r = rows_of_thread(g);
+  const int64_t count = r.first < r.end ? (r.end - r.first + r.step - 1) / r.step : 0;
+  return {r.first + (count - 1) * r.step, count, r.step};
 }
 __device__ inline int64_t first_channel(int64_t tile, int pack) {
   return (tile * blockDim.x + threadIdx.x) * pack;

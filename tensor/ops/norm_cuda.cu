@@ -161,14 +161,14 @@ __global__ void __launch_bounds__(kThreads)
     apply_kernel(const T* __restrict__ x, const T* __restrict__ residual, T* __restrict__ y,
                  Normalisation<compute_t<T>> f, ChannelGrid g) {
   using C = compute_t<T>;
-  const RowRange rows = rows_of_thread(g);
+  const BackwardRows rows = backward_rows_of_thread(g);
   for (int64_t tile = blockIdx.y; tile < g.tiles; tile += gridDim.y) {
     const int64_t c = first_channel(tile, V);
     if (c >= g.channels) continue;
     const ChannelMap<V, C> map(f, c);
     MTCKI_UNROLL_BY(kRowsAtOnce)
-    for (int64_t row = rows.first; row < rows.end; row += rows.step) {
-      const int64_t at = g.offset<V>(row, c);
+    for (int64_t i = 0; i < rows.count; ++i) {
+      const int64_t at = g.offset<V>(rows.first - i * rows.step, c);
       const auto in = load_values<V>(x, at);
       Values<T, V> more, out;
       if (residual) more = load_values<V>(residual, at);
@@ -286,7 +286,7 @@ __global__ void __launch_bounds__(kThreads)
     grad_apply_kernel(GradInputs<T> in, Couplings<compute_t<T>> more, T* __restrict__ gx,
                       T* __restrict__ gresidual, Normalisation<compute_t<T>> f, ChannelGrid grid) {
   using C = compute_t<T>;
-  const RowRange rows = rows_of_thread(grid);
+  const BackwardRows rows = backward_rows_of_thread(grid);
   for (int64_t tile = blockIdx.y; tile < grid.tiles; tile += gridDim.y) {
     const int64_t c = first_channel(tile, V);
     if (c >= grid.channels) continue;
@@ -308,8 +308,8 @@ __global__ void __launch_bounds__(kThreads)
     }
     const bool coupled = more.slope || more.factor;
     MTCKI_UNROLL_BY(2)
-    for (int64_t row = rows.first; row < rows.end; row += rows.step) {
-      const int64_t at = grid.offset<V>(row, c);
+    for (int64_t i = 0; i < rows.count; ++i) {
+      const int64_t at = grid.offset<V>(rows.first - i * rows.step, c);
       C g[V], centred[V];
       masked(in, f.act, map, at, g, centred);
       Values<T, V> out, sum;
@@ -393,7 +393,7 @@ __global__ void __launch_bounds__(kThreads)
                   const T* sum, T* y, ChannelGrid g) {
   using C = compute_t<T>;
   const double by = static_cast<double>(*factor);
-  const RowRange rows = rows_of_thread(g);
+  const BackwardRows rows = backward_rows_of_thread(g);
   for (int64_t tile = blockIdx.y; tile < g.tiles; tile += gridDim.y) {
     const int64_t c = first_channel(tile, V);
     if (c >= g.channels) continue;
@@ -405,8 +405,8 @@ __global__ void __launch_bounds__(kThreads)
       shift[v] = static_cast<C>(static_cast<double>(shift[v]) * by);
     }
     MTCKI_UNROLL_BY(2)
-    for (int64_t row = rows.first; row < rows.end; row += rows.step) {
-      const int64_t at = g.offset<V>(row, c);
+    for (int64_t i = 0; i < rows.count; ++i) {
+      const int64_t at = g.offset<V>(rows.first - i * rows.step, c);
       const auto in = load_values<V>(x, at);
       Values<T, V> before, out;
       if (sum) before = load_values<V>(sum, at);

@@ -12,6 +12,7 @@ using cuda::kThreads;
 using cuda::launch;
 
 constexpr int64_t kChunk = 4096;  // elements of one block
+constexpr int kPack = 4;          // elements that a thread moves at once
 constexpr int kTensors = 64;      // of one launch: their table is an argument, 4 KiB at most
 
 // Up to four tensors that walk together; the second may be bf16 beside f32. And a copy of the
@@ -20,7 +21,8 @@ struct Entry {
   void *a = nullptr, *source = nullptr, *b = nullptr, *c = nullptr, *copy = nullptr;
   int64_t numel = 0;
   int32_t first_block = 0;
-  bool narrow_source = false, narrow_copy = false;
+  bool narrow_source : 1 = false, narrow_copy : 1 = false;
+  bool packed : 1 = false;  // kPack elements may be moved at once
   uint8_t channels = 0, padded = 0;
 };
 struct Table {
@@ -106,8 +108,38 @@ __global__ void __launch_bounds__(kThreads, 2) update_kernel(Table table, F f) {
   const Chunk chunk = chunk_of(table, static_cast<int>(blockIdx.x));
   const Entry& e = table.entries[chunk.entry];
   T *pa = static_cast<T*>(e.a), *pb = static_cast<T*>(e.b), *pc = static_cast<T*>(e.c);
-  MTCKI_UNROLL_BY(4)
-  for (int64_t i = chunk.begin + threadIdx.x; i < chunk.end; i += kThreads) {
+  const int64_t packs = e.packed ? (chunk.end - chunk.begin) / kPack : 0;
+  for (int64_t p = threadIdx.x; p < packs; p += kThreads) {
+    const int64_t i = chunk.begin + p * kPack;
+    using Pack = Values<T, kPack>;
+    using Narrow = Values<bfloat16, kPack>;
+    Pack a = load_values<kPack>(pa, i), source{}, b{}, c{};
+    Narrow narrow{};
+    if (e.narrow_source) {
+      narrow = load_values<kPack>(static_cast<const bfloat16*>(e.source), i);
+    } else {
+      source = load_values<kPack>(static_cast<const T*>(e.source), i);
+    }
+    if (pb) b = load_values<kPack>(pb, i);
+    if (pc) c = load_values<kPack>(pc, i);
+    for (int k = 0; k < kPack; ++k) {
+      C x = a.v[k], y = b.v[k], z = c.v[k];
+      in.apply(&x, e.narrow_source ? C(float(narrow.v[k])) : C(source.v[k]), &y, &z);
+      a.v[k] = T(x);
+      b.v[k] = T(y);
+      c.v[k] = T(z);
+      narrow.v[k] = bfloat16(static_cast<float>(a.v[k]));
+    }
+    store_values(pa, i, a);
+    if (pb) store_values(pb, i, b);
+    if (pc) store_values(pc, i, c);
+    if (e.copy && e.narrow_copy) {
+      store_values(static_cast<bfloat16*>(e.copy), i, narrow);
+    } else if (e.copy) {
+      store_values(static_cast<T*>(e.copy), i, a);
+    }
+  }
+  for (int64_t i = chunk.begin + packs * kPack + threadIdx.x; i < chunk.end; i += kThreads) {
     C a = pa[i], b = pb ? C(pb[i]) : C(0), c = pc ? C(pc[i]) : C(0);
     in.apply(&a, source_value<T>(e, i), &b, &c);
     pa[i] = T(a);
@@ -249,6 +281,9 @@ void update(const TensorList& a, const TensorList& source, const TensorList& b, 
           e.channels = static_cast<uint8_t>(copy.channels);
           e.padded = static_cast<uint8_t>(copy.padded);
         }
+        e.packed = e.padded == 0;
+        for (const void* p : {e.a, e.source, e.b, e.c, e.copy})
+          e.packed = e.packed && reinterpret_cast<uintptr_t>(p) % 16 == 0;
         return e;
       },
       [&](auto type, const Table& table, dim3 blocks) {

@@ -31,8 +31,13 @@ class Streams {
   cudaStream_t at(int index) {
     const std::lock_guard<std::mutex> lock(mutex_);
     while (static_cast<int>(streams_.size()) <= index) {
+      // What stream 0 holds goes first: side streams have what nobody waits for yet.
+      int least = 0, greatest = 0;
+      check(cudaDeviceGetStreamPriorityRange(&least, &greatest), "cudaDeviceGetStreamPriorityRange");
       cudaStream_t s = nullptr;
-      check(cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking), "cudaStreamCreate");
+      check(cudaStreamCreateWithPriority(&s, cudaStreamNonBlocking,
+                                         streams_.empty() ? greatest : least),
+            "cudaStreamCreate");
       cudaEvent_t e = nullptr;
       check(cudaEventCreateWithFlags(&e, cudaEventDisableTiming), "cudaEventCreate");
       streams_.push_back(s);
