@@ -281,11 +281,11 @@ TEST_F(Cudnn, NoPlanIsLookedForInACapture) {
   set_cuda_conv(CudaConv::cudnn);
   const Tensor x = sample({3, 16, 11, 11}, 22, DType::f32).to(kGpu);
   const Tensor w = sample({16, 16, 3, 3}, 23, DType::f32).to(kGpu);
+  const Tensor in = x.to(Layout::channels_last);
   {  // memory that the capture can have: result and copy of the weight
     const Tensor block = Tensor::empty({3, 16, 11, 11}, DType::f32, kGpu);
     const Tensor other = Tensor::empty({16, 9, 16}, DType::f32, kGpu);
   }
-  const Tensor in = x.to(Layout::channels_last);
   cuda::Graph graph;
   graph.begin();
   EXPECT_THAT(testing::error_of<CaptureError>([&] { conv2d(in, w, {}, Conv2dOptions(1, 1)); }),

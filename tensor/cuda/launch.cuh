@@ -43,9 +43,50 @@ void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
   check_launch(reinterpret_cast<const void*>(kernel));
 }
 
+// The same, but blocks may start when all blocks of the kernel before have called next_may_start()
+// or ended, if the device can do that (programmatic dependent launch). Until its own call of
+// wait_for_previous() the kernel may only read what older kernels wrote.
+bool can_overlap_launches();
+template <class... P>
+void launch_early(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
+                  std::type_identity_t<P>... args) {
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared;
+  config.stream = static_cast<cudaStream_t>(stream());
+  config.attrs = &early;
+  config.numAttrs = can_overlap_launches() ? 1 : 0;
+  cudaLaunchKernelEx(&config, kernel, args...);  // check_launch reads its error
+  check_launch(reinterpret_cast<const void*>(kernel));
+}
+__device__ inline void next_may_start() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+__device__ inline void wait_for_previous() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 }  // namespace mtcki::cuda
 #else
 #include "tensor/cuda/emulated/simt.h"
+namespace mtcki::cuda {
+template <class... P>
+void launch_early(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
+                  std::type_identity_t<P>... args) {
+  launch(kernel, grid, block, shared, args...);
+}
+inline void next_may_start() {}
+inline void wait_for_previous() {}
+}  // namespace mtcki::cuda
 #endif
 
 namespace mtcki::cuda {

@@ -217,44 +217,71 @@ __device__ inline TwoSums load_fresh(const TwoSums* p) {
 
 // Ends a reduction: own[] is what this thread found in its rows of the tile's channels. The block's
 // sums go to partial[part*channels + c]; the last block of the tile merges the parts and calls
-// finish(c, S) for each of its channels. shared: as merge_block; counters: zero, left zero.
+// finish(c, S) for each of its channels. shared: reduction_bytes<S>(V); counters: zero, left zero.
+//
+// Columns are the channels of the tile, in the order (v, x) while they lie in `own`. Each is added up
+// by `shares` threads, then by one.
+template <class S>
+constexpr size_t reduction_bytes(int pack) {
+  return (static_cast<size_t>(pack) * (cuda::kThreads + 32) + cuda::kThreads) * sizeof(S);
+}
 template <int V, class S, class Finish>
 __device__ inline void finish_reduction(S (&own)[V], S* shared, S* partial, unsigned* counters,
                                         const ChannelGrid& g, int64_t tile, const Finish& finish) {
   __shared__ bool last;
-  merge_block<V>(own, shared);
-  const int64_t c = first_channel(tile, V);
-  if (threadIdx.y == 0 && c < g.channels)
-    for (int v = 0; v < V; ++v) partial[blockIdx.x * g.channels + c + v] = own[v];
+  const int width = blockDim.x, height = blockDim.y, columns = width * V;
+  const int threads = width * height, thread = threadIdx.y * width + threadIdx.x;
+  const int fit = threads / columns;
+  const int shares = fit < 1 ? 1 : fit < kColumnShares ? fit : kColumnShares;
+  const int stride = threads + width;  // of v: the next pack begins in other banks
+  S* results = shared + V * stride;    // of the shares
+  for (int v = 0; v < V; ++v) shared[v * stride + thread] = own[v];
+  __syncthreads();
+  // More columns than threads, and one share then, or fewer.
+  for (int begin = 0; begin < columns; begin += threads) {
+    const int i = begin + thread, column = i % columns, share = i / columns;
+    S sum{};
+    if (share < shares) {
+      const S* of_column = shared + column / width * stride + column % width;
+      MTCKI_UNROLL_BY(8)
+      for (int row = share; row < height; row += shares) sum.merge(of_column[row * width]);
+      results[thread] = sum;
+    }
+    __syncthreads();
+    if (thread < columns - begin) {
+      const int own_column = begin + thread;
+      sum = results[thread];
+      for (int other = 1; other < shares; ++other) sum.merge(results[other * columns + thread]);
+      const int64_t c = tile * columns + own_column % width * V + own_column / width;
+      if (c < g.channels) partial[blockIdx.x * g.channels + c] = sum;
+    }
+    __syncthreads();
+  }
   __threadfence();
   __syncthreads();
-  if (threadIdx.x == 0 && threadIdx.y == 0)
+  if (thread == 0)
     last = atomicAdd(&counters[tile], 1u) == static_cast<unsigned>(g.parts) - 1;
   __syncthreads();
   if (!last) return;
   __threadfence();
-  const int columns = blockDim.x * V, threads = blockDim.x * blockDim.y;
-  const int fit = threads / columns;
-  const int shares = fit < 1 ? 1 : fit < kColumnShares ? fit : kColumnShares;
-  const int64_t first = tile * columns;
-  for (int i = threadIdx.y * blockDim.x + threadIdx.x; i < shares * columns; i += threads) {
-    const int64_t channel = first + i % columns;
+  for (int begin = 0; begin < columns; begin += threads) {
+    const int i = begin + thread, share = i / columns;
+    const int64_t channel = tile * columns + i % columns;
     S sum{};
-    if (channel < g.channels) {
+    if (share < shares && channel < g.channels) {
       MTCKI_UNROLL_BY(8)
-      for (int64_t part = i / columns; part < g.parts; part += shares)
+      for (int64_t part = share; part < g.parts; part += shares)
         sum.merge(load_fresh(partial + part * g.channels + channel));
     }
-    shared[i] = sum;
+    results[thread] = sum;
+    __syncthreads();
+    if (thread < columns - begin) {
+      for (int other = 1; other < shares; ++other) sum.merge(results[other * columns + thread]);
+      if (channel < g.channels) finish(channel, sum);
+    }
+    __syncthreads();
   }
-  __syncthreads();
-  for (int i = threadIdx.y * blockDim.x + threadIdx.x; i < columns; i += threads) {
-    S sum = shared[i];
-    for (int share = 1; share < shares; ++share) sum.merge(shared[share * columns + i]);
-    if (first + i < g.channels) finish(first + i, sum);
-  }
-  if (threadIdx.x == 0 && threadIdx.y == 0) counters[tile] = 0;
-  __syncthreads();
+  if (thread == 0) counters[tile] = 0;
 }
 
 // Room for the partial results of a reduction.

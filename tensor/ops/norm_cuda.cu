@@ -28,6 +28,20 @@ int common_pack(std::initializer_list<Tensor> activations,
   return pack;
 }
 
+constexpr int kRowsAtOnce = 4;  // loads in flight before the first use
+
+// The second kernel of a pair. It may start before the first has ended when that was a reduction of
+// ours over the same tensors; after anything else it would read what is not there yet.
+template <class... P>
+void launch_after(bool reduction, void (*kernel)(P...), const ChannelGrid& g,
+                  std::type_identity_t<P>... args) {
+  if (reduction) {
+    cuda::launch_early(kernel, g.grid(), g.block(), 0, args...);
+  } else {
+    launch(kernel, g.grid(), g.block(), 0, args...);
+  }
+}
+
 // ---- mean and variance ----
 
 // Deviations from the channel's first value are added up, so that the variance of data with a large
@@ -45,7 +59,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     const auto first = load_values<V>(x, g.offset<V>(rows.first, c));
     const auto origin = load_values<V>(x, g.offset<V>(0, c));
     C sum[V] = {}, squares[V] = {};
-    MTCKI_UNROLL_BY(4)
+    MTCKI_UNROLL_BY(kRowsAtOnce)
     for (int64_t row = rows.first; row < rows.end; row += rows.step) {
       const auto in = load_values<V>(x, g.offset<V>(row, c));
       for (int v = 0; v < V; ++v) {
@@ -62,6 +76,7 @@ __global__ void __launch_bounds__(kThreads, 2)
       own[v].b = static_cast<double>(squares[v]) + d * (2 * s + n * d);
     }
   }
+  cuda::next_may_start();
   finish_reduction<V>(own, shared, partial, counters, g, tile, [&](int64_t channel, TwoSums s) {
     const double n = static_cast<double>(g.rows), mean = s.a / n;
     const double m2 = s.b - mean * s.a;
@@ -78,7 +93,7 @@ void reduce_moments(const Tensor& x, const Finish& finish) {
   const Tensor partial = partial_results<TwoSums>(x, g);
   with_pack<T>(pack, [&](auto v) {
     constexpr int V = v();
-    launch(moments_kernel<T, V, Finish>, g.grid(), g.block(), V * kThreads * sizeof(TwoSums),
+    launch(moments_kernel<T, V, Finish>, g.grid(), g.block(), reduction_bytes<TwoSums>(V),
            x.data<T>(), static_cast<TwoSums*>(partial.raw()), block_counters(), g, finish);
   });
 }
@@ -154,10 +169,9 @@ Normalisation<C> normalisation(const BatchNormArgs& a, const Tensor& mean, const
           {on, static_cast<C>(leaky ? a.act.slope : 0.0)}};
 }
 
-constexpr int kRowsAtOnce = 4;  // loads in flight before the first use
-
+// In training, mean and spread come from the kernel before this one; x and residual do not.
 template <class T, int V>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     apply_kernel(const T* __restrict__ x, const T* __restrict__ residual, T* __restrict__ y,
                  Normalisation<compute_t<T>> f, ChannelGrid g) {
   using C = compute_t<T>;
@@ -165,19 +179,32 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t tile = blockIdx.y; tile < g.tiles; tile += gridDim.y) {
     const int64_t c = first_channel(tile, V);
     if (c >= g.channels) continue;
-    const ChannelMap<V, C> map(f, c);
-    MTCKI_UNROLL_BY(kRowsAtOnce)
-    for (int64_t i = 0; i < rows.count; ++i) {
-      const int64_t at = g.offset<V>(rows.first - i * rows.step, c);
-      const auto in = load_values<V>(x, at);
-      Values<T, V> more, out;
-      if (residual) more = load_values<V>(residual, at);
-      for (int v = 0; v < V; ++v) {
-        C value = bn_affine(C(in.v[v]), map.mean[v], map.scale[v], map.bias[v]);
-        if (residual) value += C(more.v[v]);
-        out.v[v] = T(f.act.value(value));
+    Values<T, V> in[kRowsAtOnce], more[kRowsAtOnce];
+    const auto load = [&](int64_t begin) {
+      MTCKI_UNROLL
+      for (int u = 0; u < kRowsAtOnce; ++u) {
+        if (begin + u >= rows.count) break;
+        const int64_t at = g.offset<V>(rows.first - (begin + u) * rows.step, c);
+        in[u] = load_values<V>(x, at);
+        if (residual) more[u] = load_values<V>(residual, at);
       }
-      store_values(y, at, out);
+    };
+    load(0);
+    cuda::wait_for_previous();
+    const ChannelMap<V, C> map(f, c);
+    for (int64_t begin = 0; begin < rows.count; begin += kRowsAtOnce) {
+      if (begin > 0) load(begin);
+      MTCKI_UNROLL
+      for (int u = 0; u < kRowsAtOnce; ++u) {
+        if (begin + u >= rows.count) break;
+        Values<T, V> out;
+        for (int v = 0; v < V; ++v) {
+          C value = bn_affine(C(in[u].v[v]), map.mean[v], map.scale[v], map.bias[v]);
+          if (residual) value += C(more[u].v[v]);
+          out.v[v] = T(f.act.value(value));
+        }
+        store_values(y, g.offset<V>(rows.first - (begin + u) * rows.step, c), out);
+      }
     }
   }
 }
@@ -189,8 +216,8 @@ void apply(const BatchNormArgs& a, const Tensor& mean, const Tensor& spread, boo
   int pack = common_pack<T>({a.x, y, a.residual}, {mean, spread, a.weight, a.bias});
   const ChannelGrid g = map_grid(a.x, pack);
   with_pack<T>(pack, [&](auto v) {
-    launch(apply_kernel<T, v()>, g.grid(), g.block(), 0, a.x.data<T>(), ptr<T>(a.residual),
-           y.data<T>(), normalisation<C>(a, mean, spread, spread_is_var), g);
+    launch_after(!spread_is_var, apply_kernel<T, v()>, g, a.x.data<T>(), ptr<T>(a.residual),
+                 y.data<T>(), normalisation<C>(a, mean, spread, spread_is_var), g);
   });
 }
 
@@ -201,19 +228,26 @@ template <class T>
 struct GradInputs {
   const T *gy, *x, *y, *sum;
 };
+// What a thread has loaded of them in one row.
+template <class T, int V>
+struct GradRow {
+  Values<T, V> gy, x, y, sum;
+  __device__ void load_gy(const GradInputs<T>& in, int64_t at) { gy = load_values<V>(in.gy, at); }
+  __device__ void load_others(const GradInputs<T>& in, int64_t at) {
+    if (in.x) x = load_values<V>(in.x, at);
+    if (in.y) y = load_values<V>(in.y, at);
+    if (in.sum) sum = load_values<V>(in.sum, at);
+  }
+};
 // The gradient at the output of the normalisation: gy*act'(.), the mask from y or again from x.
 template <int V, class T, class C>
-__device__ inline void masked(const GradInputs<T>& in, const RunTimeActivation<C>& act,
-                              const ChannelMap<V, C>& map, int64_t at, C (&g)[V],
-                              C (&centred)[V]) {
-  const auto gy = load_values<V>(in.gy, at);
-  Values<T, V> x, y;
-  if (in.x) x = load_values<V>(in.x, at);
-  if (in.y) y = load_values<V>(in.y, at);
+__device__ inline void masked(const GradInputs<T>& in, const GradRow<T, V>& row,
+                              const RunTimeActivation<C>& act, const ChannelMap<V, C>& map,
+                              C (&g)[V], C (&centred)[V]) {
   for (int v = 0; v < V; ++v) {
-    centred[v] = in.x ? C(x.v[v]) - map.mean[v] : C(0);
-    const C sign = in.y ? C(y.v[v]) : centred[v] * map.scale[v] + map.bias[v];
-    g[v] = act.grad(C(gy.v[v]), sign);
+    centred[v] = in.x ? C(row.x.v[v]) - map.mean[v] : C(0);
+    const C sign = in.y ? C(row.y.v[v]) : centred[v] * map.scale[v] + map.bias[v];
+    g[v] = act.grad(C(row.gy.v[v]), sign);
   }
 }
 
@@ -249,13 +283,23 @@ __global__ void __launch_bounds__(kThreads, 2)
   const int64_t tile = blockIdx.y, c = first_channel(tile, V);
   TwoSums own[V];
   if (c < grid.channels) {
+    GradRow<T, V> row;  // the first one is under way before the channels' values are
+    if (rows.first < rows.end) {
+      row.load_gy(in, grid.offset<V>(rows.first, c));
+      row.load_others(in, grid.offset<V>(rows.first, c));
+    }
     const ChannelMap<V, C> map(f, c);
     C sum[V] = {}, product[V] = {};
     MTCKI_UNROLL_BY(2)
-    for (int64_t row = rows.first; row < rows.end; row += rows.step) {
-      const int64_t at = grid.offset<V>(row, c);
+    for (int64_t r = rows.first; r < rows.end; r += rows.step) {
+      const int64_t at = grid.offset<V>(r, c);
+      const GradRow<T, V> now = row;
+      if (r + rows.step < rows.end) {
+        row.load_gy(in, grid.offset<V>(r + rows.step, c));
+        row.load_others(in, grid.offset<V>(r + rows.step, c));
+      }
       C g[V], centred[V];
-      masked(in, f.act, map, at, g, centred);
+      masked(in, now, f.act, map, g, centred);
       if (gresidual) {
         Values<T, V> out;
         for (int v = 0; v < V; ++v) out.v[v] = T(g[v]);
@@ -271,6 +315,7 @@ __global__ void __launch_bounds__(kThreads, 2)
       own[v].b = static_cast<double>(product[v]);
     }
   }
+  cuda::next_may_start();
   finish_reduction<V>(own, shared, partial, counters, grid, tile, finish);
 }
 
@@ -281,15 +326,25 @@ struct Couplings {
   const C *slope, *constant, *factor, *scales, *shifts;
 };
 
+// gy_is_new: the kernel before this one wrote gy. What it wrote else are slope and constant.
 template <class T, int V>
-__global__ void __launch_bounds__(kThreads)
-    grad_apply_kernel(GradInputs<T> in, Couplings<compute_t<T>> more, T* __restrict__ gx,
-                      T* __restrict__ gresidual, Normalisation<compute_t<T>> f, ChannelGrid grid) {
+__global__ void __launch_bounds__(kThreads, 2)
+    grad_apply_kernel(GradInputs<T> in, bool gy_is_new, Couplings<compute_t<T>> more,
+                      T* __restrict__ gx, T* __restrict__ gresidual,
+                      Normalisation<compute_t<T>> f, ChannelGrid grid) {
   using C = compute_t<T>;
   const BackwardRows rows = backward_rows_of_thread(grid);
   for (int64_t tile = blockIdx.y; tile < grid.tiles; tile += gridDim.y) {
     const int64_t c = first_channel(tile, V);
     if (c >= grid.channels) continue;
+    GradRow<T, V> row;
+    if (rows.count > 0) {
+      const int64_t at = grid.offset<V>(rows.first, c);
+      if (!gy_is_new) row.load_gy(in, at);
+      row.load_others(in, at);
+      cuda::wait_for_previous();
+      if (gy_is_new) row.load_gy(in, at);
+    }
     const ChannelMap<V, C> map(f, c);
     C slope[V], constant[V];
     load_channels<V>(more.slope, c, slope);
@@ -307,13 +362,17 @@ __global__ void __launch_bounds__(kThreads)
       }
     }
     const bool coupled = more.slope || more.factor;
-    MTCKI_UNROLL_BY(2)
     for (int64_t i = 0; i < rows.count; ++i) {
       const int64_t at = grid.offset<V>(rows.first - i * rows.step, c);
+      const GradRow<T, V> now = row;
+      if (i + 1 < rows.count) {
+        const int64_t next = grid.offset<V>(rows.first - (i + 1) * rows.step, c);
+        row.load_gy(in, next);
+        row.load_others(in, next);
+      }
       C g[V], centred[V];
-      masked(in, f.act, map, at, g, centred);
-      Values<T, V> out, sum;
-      if (in.sum) sum = load_values<V>(in.sum, at);
+      masked(in, now, f.act, map, g, centred);
+      Values<T, V> out;
       if (gresidual) {
         for (int v = 0; v < V; ++v) out.v[v] = T(g[v]);
         store_values(gresidual, at, out);
@@ -322,7 +381,7 @@ __global__ void __launch_bounds__(kThreads)
         for (int v = 0; v < V; ++v) {
           C value = map.scale[v] * g[v];
           if (coupled) value += slope[v] * centred[v] + constant[v];
-          if (in.sum) value += C(sum.v[v]);
+          if (in.sum) value += C(now.sum.v[v]);
           out.v[v] = T(value);
         }
         store_values(gx, at, out);
@@ -344,6 +403,7 @@ void grad(const Tensor& gy, const BatchNormArgs& a, const Tensor& y, bool train,
   const bool coupled = train && gx.defined();
   GradInputs<T> in{gy.data<T>(), ptr<T>(a.x), ptr<T>(y), nullptr};
   T* masked_gradient = ptr<T>(gresidual);
+  bool summed = false, gy_is_new = false;
   Couplings<C> more{nullptr, nullptr, ptr<C>(loss.g), ptr<C>(loss.scale), ptr<C>(loss.shift)};
   if (gy.numel() == 0 && gweight.defined())
     for (Tensor t : {gweight, gbias}) t.zero_();
@@ -364,10 +424,12 @@ void grad(const Tensor& gy, const BatchNormArgs& a, const Tensor& y, bool train,
                                   const_cast<C*>(more.constant)};
     with_pack<T>(pack, [&](auto v) {
       constexpr int V = v();
-      launch(grad_sums_kernel<T, V>, g.grid(), g.block(), V * kThreads * sizeof(TwoSums), in,
+      launch(grad_sums_kernel<T, V>, g.grid(), g.block(), reduction_bytes<TwoSums>(V), in,
              masked_gradient, static_cast<TwoSums*>(partial.raw()), block_counters(), f, g, finish);
     });
+    summed = true;
     if (masked_gradient) {  // it is there now, and takes the place of gy and its mask
+      gy_is_new = true;
       in.gy = masked_gradient;
       in.y = nullptr;
       f.act.on = false;
@@ -379,8 +441,8 @@ void grad(const Tensor& gy, const BatchNormArgs& a, const Tensor& y, bool train,
   if (!coupled && !more.factor && (in.y || !f.act.on)) in.x = nullptr;
   const ChannelGrid g = map_grid(gy, pack);
   with_pack<T>(pack, [&](auto v) {
-    launch(grad_apply_kernel<T, v()>, g.grid(), g.block(), 0, in, more, ptr<T>(gx), masked_gradient,
-           f, g);
+    launch_after(summed, grad_apply_kernel<T, v()>, g, in, gy_is_new, more, ptr<T>(gx),
+                 masked_gradient, f, g);
   });
 }
 

@@ -131,6 +131,11 @@ void allow_shared(const void* kernel, size_t bytes) {
         "shared memory of a kernel");
 }
 
+bool can_overlap_launches() {
+  static const bool can = device_info(current_device()).major >= 9;
+  return can;
+}
+
 const Availability& availability() {
   static const Availability a = ask();
   return a;
