@@ -99,7 +99,7 @@ inline ChannelGrid channel_grid(const Tensor& x, int pack, int64_t rows_per_thre
 // A reduction: few enough blocks that the second stage has little to do, never more than 256 rows
 // a thread, since that many are added in f32.
 inline ChannelGrid reduction_grid(const Tensor& x, int pack) {
-  ChannelGrid g = channel_grid(x, pack, 4, 2 * 132);
+  ChannelGrid g = channel_grid(x, pack, 2, 2 * 132);
   const int64_t longest = 256 * int64_t{g.threads_y};
   if (g.rows_per_part > longest) {
     g.rows_per_part = longest;
@@ -112,7 +112,7 @@ inline ChannelGrid reduction_grid(const Tensor& x, int pack) {
 // A map: what a thread reads per channel is read once for all its rows, so large tensors get no more
 // blocks than fill the device once.
 inline ChannelGrid map_grid(const Tensor& x, int pack) {
-  return channel_grid(x, pack, 4, 2 * 132);
+  return channel_grid(x, pack, 2, 4 * 132);
 }
 
 // The rows of the calling thread: for (row = first; row < end; row += step).

@@ -28,8 +28,6 @@ int common_pack(std::initializer_list<Tensor> activations,
   return pack;
 }
 
-constexpr int kRowsAtOnce = 4;  // loads in flight before the first use
-
 // The second kernel of a pair. It may start before the first has ended when that was a reduction of
 // ours over the same tensors; after anything else it would read what is not there yet.
 template <class... P>
@@ -59,7 +57,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     const auto first = load_values<V>(x, g.offset<V>(rows.first, c));
     const auto origin = load_values<V>(x, g.offset<V>(0, c));
     C sum[V] = {}, squares[V] = {};
-    MTCKI_UNROLL_BY(kRowsAtOnce)
+    MTCKI_UNROLL_BY(8)
     for (int64_t row = rows.first; row < rows.end; row += rows.step) {
       const auto in = load_values<V>(x, g.offset<V>(row, c));
       for (int v = 0; v < V; ++v) {
@@ -169,42 +167,29 @@ Normalisation<C> normalisation(const BatchNormArgs& a, const Tensor& mean, const
           {on, static_cast<C>(leaky ? a.act.slope : 0.0)}};
 }
 
-// In training, mean and spread come from the kernel before this one; x and residual do not.
 template <class T, int V>
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kThreads, 4)
     apply_kernel(const T* __restrict__ x, const T* __restrict__ residual, T* __restrict__ y,
                  Normalisation<compute_t<T>> f, ChannelGrid g) {
   using C = compute_t<T>;
+  cuda::wait_for_previous();
   const BackwardRows rows = backward_rows_of_thread(g);
   for (int64_t tile = blockIdx.y; tile < g.tiles; tile += gridDim.y) {
     const int64_t c = first_channel(tile, V);
     if (c >= g.channels) continue;
-    Values<T, V> in[kRowsAtOnce], more[kRowsAtOnce];
-    const auto load = [&](int64_t begin) {
-      MTCKI_UNROLL
-      for (int u = 0; u < kRowsAtOnce; ++u) {
-        if (begin + u >= rows.count) break;
-        const int64_t at = g.offset<V>(rows.first - (begin + u) * rows.step, c);
-        in[u] = load_values<V>(x, at);
-        if (residual) more[u] = load_values<V>(residual, at);
-      }
-    };
-    load(0);
-    cuda::wait_for_previous();
     const ChannelMap<V, C> map(f, c);
-    for (int64_t begin = 0; begin < rows.count; begin += kRowsAtOnce) {
-      if (begin > 0) load(begin);
-      MTCKI_UNROLL
-      for (int u = 0; u < kRowsAtOnce; ++u) {
-        if (begin + u >= rows.count) break;
-        Values<T, V> out;
-        for (int v = 0; v < V; ++v) {
-          C value = bn_affine(C(in[u].v[v]), map.mean[v], map.scale[v], map.bias[v]);
-          if (residual) value += C(more[u].v[v]);
-          out.v[v] = T(f.act.value(value));
-        }
-        store_values(y, g.offset<V>(rows.first - (begin + u) * rows.step, c), out);
+    MTCKI_UNROLL_BY(4)
+    for (int64_t i = 0; i < rows.count; ++i) {
+      const int64_t at = g.offset<V>(rows.first - i * rows.step, c);
+      const auto in = load_values<V>(x, at);
+      Values<T, V> more, out;
+      if (residual) more = load_values<V>(residual, at);
+      for (int v = 0; v < V; ++v) {
+        C value = bn_affine(C(in.v[v]), map.mean[v], map.scale[v], map.bias[v]);
+        if (residual) value += C(more.v[v]);
+        out.v[v] = T(f.act.value(value));
       }
+      store_values(y, at, out);
     }
   }
 }
@@ -228,27 +213,55 @@ template <class T>
 struct GradInputs {
   const T *gy, *x, *y, *sum;
 };
-// What a thread has loaded of them in one row.
-template <class T, int V>
+// Which of them there are besides gy, known when a kernel is compiled, so that several rows are in
+// flight at once; kAsked: seen at run time, for the narrow walks of plain tensors.
+enum Reads { kReadsX = 1, kReadsY = 2, kReadsSum = 4, kAsked = 8 };
+template <class T, int V, int R>
 struct GradRow {
   Values<T, V> gy, x, y, sum;
-  __device__ void load_gy(const GradInputs<T>& in, int64_t at) { gy = load_values<V>(in.gy, at); }
-  __device__ void load_others(const GradInputs<T>& in, int64_t at) {
-    if (in.x) x = load_values<V>(in.x, at);
-    if (in.y) y = load_values<V>(in.y, at);
-    if (in.sum) sum = load_values<V>(in.sum, at);
+  static __device__ bool has(const GradInputs<T>& in, Reads which) {
+    if (R != kAsked) return (R & which) != 0;
+    return (which == kReadsX ? in.x : which == kReadsY ? in.y : in.sum) != nullptr;
+  }
+  __device__ void load(const GradInputs<T>& in, int64_t at) {
+    gy = load_values<V>(in.gy, at);
+    x = has(in, kReadsX) ? load_values<V>(in.x, at) : Values<T, V>{};
+    y = has(in, kReadsY) ? load_values<V>(in.y, at) : Values<T, V>{};
+    sum = has(in, kReadsSum) ? load_values<V>(in.sum, at) : Values<T, V>{};
+  }
+  // The gradient at the output of the normalisation: gy*act'(.), the mask from y or again from x.
+  template <class C>
+  __device__ void masked(const GradInputs<T>& in, const RunTimeActivation<C>& act,
+                         const ChannelMap<V, C>& map, C (&g)[V], C (&centred)[V]) const {
+    for (int v = 0; v < V; ++v) {
+      centred[v] = has(in, kReadsX) ? C(x.v[v]) - map.mean[v] : C(0);
+      const C sign = has(in, kReadsY) ? C(y.v[v]) : centred[v] * map.scale[v] + map.bias[v];
+      g[v] = act.grad(C(gy.v[v]), sign);
+    }
   }
 };
-// The gradient at the output of the normalisation: gy*act'(.), the mask from y or again from x.
-template <int V, class T, class C>
-__device__ inline void masked(const GradInputs<T>& in, const GradRow<T, V>& row,
-                              const RunTimeActivation<C>& act, const ChannelMap<V, C>& map,
-                              C (&g)[V], C (&centred)[V]) {
-  for (int v = 0; v < V; ++v) {
-    centred[v] = in.x ? C(row.x.v[v]) - map.mean[v] : C(0);
-    const C sign = in.y ? C(row.y.v[v]) : centred[v] * map.scale[v] + map.bias[v];
-    g[v] = act.grad(C(row.gy.v[v]), sign);
+template <int R>
+constexpr int kRowsAtOnce = R == kAsked ? 1 : R == kReadsX ? 4 : 2;
+
+// f(the Reads of `in` as a compile-time constant). In a sum over rows there is no `sum`.
+template <int V, class T, class F>
+void with_reads(const GradInputs<T>& in, const F& f) {
+  const int reads = (in.x ? kReadsX : 0) | (in.y ? kReadsY : 0) | (in.sum ? kReadsSum : 0);
+  if constexpr (V > 1 && sizeof(T) < 8) {
+    switch (reads) {
+      case kReadsX:
+        return f(std::integral_constant<int, kReadsX>());
+      case kReadsX | kReadsY:
+        return f(std::integral_constant<int, kReadsX | kReadsY>());
+      case kReadsX | kReadsSum:
+        return f(std::integral_constant<int, kReadsX | kReadsSum>());
+      case kReadsX | kReadsY | kReadsSum:
+        return f(std::integral_constant<int, kReadsX | kReadsY | kReadsSum>());
+      default:
+        break;
+    }
   }
+  f(std::integral_constant<int, kAsked>());
 }
 
 // gx = scale*g + slope*(x - mean) + constant, the latter two 0 when the statistics are fixed.
@@ -272,34 +285,23 @@ struct WriteGradSums {
 };
 
 // Sums of g and of g*(x - mean). Writes g where that is wanted.
-template <class T, int V>
+template <class T, int V, int R>
 __global__ void __launch_bounds__(kThreads, 2)
     grad_sums_kernel(GradInputs<T> in, T* __restrict__ gresidual, TwoSums* partial,
                      unsigned* counters, Normalisation<compute_t<T>> f, ChannelGrid grid,
                      WriteGradSums<compute_t<T>> finish) {
   using C = compute_t<T>;
+  constexpr int kAtOnce = kRowsAtOnce<R>;
   MTCKI_DYNAMIC_SHARED(TwoSums, shared);
   const RowRange rows = rows_of_thread(grid);
   const int64_t tile = blockIdx.y, c = first_channel(tile, V);
   TwoSums own[V];
   if (c < grid.channels) {
-    GradRow<T, V> row;  // the first one is under way before the channels' values are
-    if (rows.first < rows.end) {
-      row.load_gy(in, grid.offset<V>(rows.first, c));
-      row.load_others(in, grid.offset<V>(rows.first, c));
-    }
     const ChannelMap<V, C> map(f, c);
     C sum[V] = {}, product[V] = {};
-    MTCKI_UNROLL_BY(2)
-    for (int64_t r = rows.first; r < rows.end; r += rows.step) {
-      const int64_t at = grid.offset<V>(r, c);
-      const GradRow<T, V> now = row;
-      if (r + rows.step < rows.end) {
-        row.load_gy(in, grid.offset<V>(r + rows.step, c));
-        row.load_others(in, grid.offset<V>(r + rows.step, c));
-      }
+    const auto add = [&](const GradRow<T, V, R>& row, int64_t at) {
       C g[V], centred[V];
-      masked(in, now, f.act, map, g, centred);
+      row.masked(in, f.act, map, g, centred);
       if (gresidual) {
         Values<T, V> out;
         for (int v = 0; v < V; ++v) out.v[v] = T(g[v]);
@@ -309,6 +311,19 @@ __global__ void __launch_bounds__(kThreads, 2)
         sum[v] += g[v];
         product[v] += g[v] * centred[v];
       }
+    };
+    int64_t r = rows.first;
+    for (; r + (kAtOnce - 1) * rows.step < rows.end; r += kAtOnce * rows.step) {
+      GradRow<T, V, R> row[kAtOnce];
+      MTCKI_UNROLL
+      for (int u = 0; u < kAtOnce; ++u) row[u].load(in, grid.offset<V>(r + u * rows.step, c));
+      MTCKI_UNROLL
+      for (int u = 0; u < kAtOnce; ++u) add(row[u], grid.offset<V>(r + u * rows.step, c));
+    }
+    for (; r < rows.end; r += rows.step) {
+      GradRow<T, V, R> row;
+      row.load(in, grid.offset<V>(r, c));
+      add(row, grid.offset<V>(r, c));
     }
     for (int v = 0; v < V; ++v) {
       own[v].a = static_cast<double>(sum[v]);
@@ -326,25 +341,18 @@ struct Couplings {
   const C *slope, *constant, *factor, *scales, *shifts;
 };
 
-// gy_is_new: the kernel before this one wrote gy. What it wrote else are slope and constant.
-template <class T, int V>
+template <class T, int V, int R>
 __global__ void __launch_bounds__(kThreads, 2)
-    grad_apply_kernel(GradInputs<T> in, bool gy_is_new, Couplings<compute_t<T>> more,
-                      T* __restrict__ gx, T* __restrict__ gresidual,
-                      Normalisation<compute_t<T>> f, ChannelGrid grid) {
+    grad_apply_kernel(GradInputs<T> in, Couplings<compute_t<T>> more, T* __restrict__ gx,
+                      T* __restrict__ gresidual, Normalisation<compute_t<T>> f, ChannelGrid grid) {
   using C = compute_t<T>;
+  using Row = GradRow<T, V, R>;
+  constexpr int kAtOnce = kRowsAtOnce<R>;
+  cuda::wait_for_previous();
   const BackwardRows rows = backward_rows_of_thread(grid);
   for (int64_t tile = blockIdx.y; tile < grid.tiles; tile += gridDim.y) {
     const int64_t c = first_channel(tile, V);
     if (c >= grid.channels) continue;
-    GradRow<T, V> row;
-    if (rows.count > 0) {
-      const int64_t at = grid.offset<V>(rows.first, c);
-      if (!gy_is_new) row.load_gy(in, at);
-      row.load_others(in, at);
-      cuda::wait_for_previous();
-      if (gy_is_new) row.load_gy(in, at);
-    }
     const ChannelMap<V, C> map(f, c);
     C slope[V], constant[V];
     load_channels<V>(more.slope, c, slope);
@@ -362,16 +370,9 @@ __global__ void __launch_bounds__(kThreads, 2)
       }
     }
     const bool coupled = more.slope || more.factor;
-    for (int64_t i = 0; i < rows.count; ++i) {
-      const int64_t at = grid.offset<V>(rows.first - i * rows.step, c);
-      const GradRow<T, V> now = row;
-      if (i + 1 < rows.count) {
-        const int64_t next = grid.offset<V>(rows.first - (i + 1) * rows.step, c);
-        row.load_gy(in, next);
-        row.load_others(in, next);
-      }
+    const auto write = [&](const Row& row, int64_t at) {
       C g[V], centred[V];
-      masked(in, now, f.act, map, g, centred);
+      row.masked(in, f.act, map, g, centred);
       Values<T, V> out;
       if (gresidual) {
         for (int v = 0; v < V; ++v) out.v[v] = T(g[v]);
@@ -381,11 +382,27 @@ __global__ void __launch_bounds__(kThreads, 2)
         for (int v = 0; v < V; ++v) {
           C value = map.scale[v] * g[v];
           if (coupled) value += slope[v] * centred[v] + constant[v];
-          if (in.sum) value += C(now.sum.v[v]);
+          if (Row::has(in, kReadsSum)) value += C(row.sum.v[v]);
           out.v[v] = T(value);
         }
         store_values(gx, at, out);
       }
+    };
+    const auto place = [&](int64_t i) {
+      return grid.offset<V>(rows.first - i * rows.step, c);
+    };
+    int64_t i = 0;
+    for (; i + kAtOnce <= rows.count; i += kAtOnce) {
+      Row row[kAtOnce];
+      MTCKI_UNROLL
+      for (int u = 0; u < kAtOnce; ++u) row[u].load(in, place(i + u));
+      MTCKI_UNROLL
+      for (int u = 0; u < kAtOnce; ++u) write(row[u], place(i + u));
+    }
+    for (; i < rows.count; ++i) {
+      Row row;
+      row.load(in, place(i));
+      write(row, place(i));
     }
   }
 }
@@ -403,7 +420,7 @@ void grad(const Tensor& gy, const BatchNormArgs& a, const Tensor& y, bool train,
   const bool coupled = train && gx.defined();
   GradInputs<T> in{gy.data<T>(), ptr<T>(a.x), ptr<T>(y), nullptr};
   T* masked_gradient = ptr<T>(gresidual);
-  bool summed = false, gy_is_new = false;
+  bool summed = false;
   Couplings<C> more{nullptr, nullptr, ptr<C>(loss.g), ptr<C>(loss.scale), ptr<C>(loss.shift)};
   if (gy.numel() == 0 && gweight.defined())
     for (Tensor t : {gweight, gbias}) t.zero_();
@@ -424,12 +441,14 @@ void grad(const Tensor& gy, const BatchNormArgs& a, const Tensor& y, bool train,
                                   const_cast<C*>(more.constant)};
     with_pack<T>(pack, [&](auto v) {
       constexpr int V = v();
-      launch(grad_sums_kernel<T, V>, g.grid(), g.block(), reduction_bytes<TwoSums>(V), in,
-             masked_gradient, static_cast<TwoSums*>(partial.raw()), block_counters(), f, g, finish);
+      with_reads<V>(in, [&](auto reads) {
+        launch(grad_sums_kernel<T, V, reads()>, g.grid(), g.block(), reduction_bytes<TwoSums>(V),
+               in, masked_gradient, static_cast<TwoSums*>(partial.raw()), block_counters(), f, g,
+               finish);
+      });
     });
     summed = true;
     if (masked_gradient) {  // it is there now, and takes the place of gy and its mask
-      gy_is_new = true;
       in.gy = masked_gradient;
       in.y = nullptr;
       f.act.on = false;
@@ -441,8 +460,10 @@ void grad(const Tensor& gy, const BatchNormArgs& a, const Tensor& y, bool train,
   if (!coupled && !more.factor && (in.y || !f.act.on)) in.x = nullptr;
   const ChannelGrid g = map_grid(gy, pack);
   with_pack<T>(pack, [&](auto v) {
-    launch_after(summed, grad_apply_kernel<T, v()>, g, in, gy_is_new, more, ptr<T>(gx),
-                 masked_gradient, f, g);
+    with_reads<v()>(in, [&](auto reads) {
+      launch_after(summed, grad_apply_kernel<T, v(), reads()>, g, in, more, ptr<T>(gx),
+                   masked_gradient, f, g);
+    });
   });
 }
 
