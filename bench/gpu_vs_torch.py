@@ -4,9 +4,9 @@
     bench/gpu_vs_torch.py [--seconds 400] [--only train:resnet18:256:bf16,...] [--roof roof.json] [--out FILE.json]
 
 PYTHON names the interpreter that has PyTorch (default: python3). A case is STEP:MODEL:BATCH:PRECISION; MODEL of an
-inversion step is the teachers, joined by '+'. Cases come in groups (--together): our programs start one after the other,
-since they time candidates for their convolutions, then PyTorch's in all modes at once, since they mostly compile. When
-all are warm only one works at a time: each mode is probed, the fastest is the peer of that case, and both sides take
+inversion step is the teachers, joined by '+'. Cases come in groups (--together): PyTorch's compiled modes start at once,
+since that takes a minute or more of the CPU, our programs beside them one after the other, since they time candidates
+for their convolutions, then PyTorch's other modes. When all are warm only one works at a time: each mode is probed, the fastest is the peer of that case, and both sides take
 turns, A B A B; the ratio is the median over the pairs. What the time did not allow is listed as skipped.
 Columns: ms of both sides (median), ratio, the floor from the measured roofs (sum over the ops of the larger of
 FLOP/peak and bytes/bandwidth, printed by our program), and the share of it that we reach.
@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from step_server import ROOT, THREE, Server, ours_command, ratio_of, torch_command
 
+COMPILED = ["compile", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 MODES = ["eager", "cudagraph", "compile", "reduce-overhead", "max-autotune"]
 DEFAULT = ",".join(
     [f"train:{m}:{b}:bf16" for m, b in
@@ -103,17 +104,22 @@ def main():
         if left() < 30:
             skipped += [(case, "no time left") for case in group]
             continue
-        ours, torch = {}, {}
-        for case in group:
-            step, *flags = arguments(case, a.device)
-            gpu = ["--graph", "--autotune"] if a.device != "cpu" else []
-            roof = ["--roof", a.roof] if a.roof else []
-            ours[case] = started(ours_command(a.build, step, *flags, *gpu, *roof), min(120, left()))
+        ours, torch = {}, {case: {} for case in group}
         with ThreadPoolExecutor(len(group) * len(modes)) as pool:
+
+            def start_torch(chosen):
+                for case in group:
+                    step, *flags = arguments(case, a.device)
+                    for mode in chosen:
+                        command = torch_command(step, *flags, "--mode", mode, "--warmup", "12")
+                        torch[case][mode] = pool.submit(started, command, left() - 12 * len(group))
+            start_torch([mode for mode in modes if mode in COMPILED])
             for case in group:
                 step, *flags = arguments(case, a.device)
-                torch[case] = {mode: pool.submit(started, torch_command(step, *flags, "--mode", mode, "--warmup", "12"),
-                                                 left() - 15) for mode in modes}
+                gpu = ["--graph", "--autotune"] if a.device != "cpu" else []
+                roof = ["--roof", a.roof] if a.roof else []
+                ours[case] = started(ours_command(a.build, step, *flags, *gpu, *roof), min(120, left()))
+            start_torch([mode for mode in modes if mode not in COMPILED])
         for case in group:
             torch[case] = {mode: future.result() for mode, future in torch[case].items()}
         for case in group:
