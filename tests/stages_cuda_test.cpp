@@ -214,8 +214,8 @@ TEST_F(StagesCuda, NanIsFoundWhenItIsRead) {
 TEST_F(StagesCuda, OutOfMemoryNamesABatchThatFits) {
   for (const Device device : {kGpu, Device::cpu()}) {
     TrainJob j = job("memory", compute(device));
-    // Kernels of the CPU have scratch memory, whatever the batch is, and those of cuDNN as they like:
-    // enough memory that this is little of it.
+    // Kernels of the CPU have scratch memory, whatever the batch is, and those of cuDNN as they
+    // like: enough memory that this is little of it.
     const int64_t factor = device.is_cpu() ? 8 : cuda::is_emulated() ? 1 : 32, batch = 64 * factor;
     j.config.batch_size = batch;
     RunLog log;

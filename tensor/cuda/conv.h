@@ -4,8 +4,8 @@
 // A plan is an engine of cuDNN with its settings for one convolution. It is looked for once per
 // convolution: in the plan cache file, else among cuDNN's candidates (heuristics, then fallback)
 // that do not break the rules of the Convolution. The first of them is taken; `autotune` times all
-// of them (up to about 45) and takes the fastest. A plan that fails to be built or to run is remembered and never
-// tried again. No plan is looked for while a graph is captured.
+// of them (up to about 45) and takes the fastest. A plan that fails to be built or to run is
+// remembered and never tried again. No plan is looked for while a graph is captured.
 //
 // The file keeps the choices: ~/.cache/mtcki/cudnn_plans.json (or below $XDG_CACHE_HOME), elsewhere
 // by MTCKI_PLAN_CACHE=PATH, nowhere by MTCKI_PLAN_CACHE=off. A damaged file is ignored with one

@@ -1,6 +1,6 @@
-// Internal: how many blocks of a running CUDA kernel have finished a part of it, so that the last one
-// can add up what all of them found. One array per stream, whose kernels follow each other; zero
-// before each kernel, which leaves it zero.
+// Internal: how many blocks of a running CUDA kernel have finished a part of it, so that the last
+// one can add up what all of them found. One array per stream, whose kernels follow each other;
+// zero before each kernel, which leaves it zero.
 #pragma once
 
 #include <cstdint>

@@ -109,11 +109,9 @@ inline ChannelGrid reduction_grid(const Tensor& x, int pack) {
     throw ShapeError(str("a reduction on CUDA over ", x.shape(), ": too many channels"));
   return g;
 }
-// A map: what a thread reads per channel is read once for all its rows, so large tensors get no more
-// blocks than fill the device once.
-inline ChannelGrid map_grid(const Tensor& x, int pack) {
-  return channel_grid(x, pack, 2, 4 * 132);
-}
+// A map: what a thread reads per channel is read once for all its rows, so large tensors get no
+// more blocks than fill the device once.
+inline ChannelGrid map_grid(const Tensor& x, int pack) { return channel_grid(x, pack, 2, 4 * 132); }
 
 // The rows of the calling thread: for (row = first; row < end; row += step).
 struct RowRange {
@@ -175,8 +173,8 @@ struct TwoSums {
 // Merges own[] over the rows of the block; the result is in the threads with threadIdx.y == 0 and
 // in the first row of shared (V * threads of the block). Every thread of the block calls it.
 //
-// Every column (channel of the tile) is added by a few threads, each over its share of the rows, and
-// their results by one. Two barriers, where a tree over the rows would have one per level.
+// Every column (channel of the tile) is added by a few threads, each over its share of the rows,
+// and their results by one. Two barriers, where a tree over the rows would have one per level.
 constexpr int kColumnShares = 16;  // at most
 template <int V, class S>
 __device__ inline void merge_block(S (&own)[V], S* shared) {
@@ -219,8 +217,8 @@ __device__ inline TwoSums load_fresh(const TwoSums* p) {
 // sums go to partial[part*channels + c]; the last block of the tile merges the parts and calls
 // finish(c, S) for each of its channels. shared: reduction_bytes<S>(V); counters: zero, left zero.
 //
-// Columns are the channels of the tile, in the order (v, x) while they lie in `own`. Each is added up
-// by `shares` threads, then by one.
+// Columns are the channels of the tile, in the order (v, x) while they lie in `own`. Each is added
+// up by `shares` threads, then by one.
 template <class S>
 constexpr size_t reduction_bytes(int pack) {
   return (static_cast<size_t>(pack) * (cuda::kThreads + 32) + cuda::kThreads) * sizeof(S);
@@ -259,8 +257,7 @@ __device__ inline void finish_reduction(S (&own)[V], S* shared, S* partial, unsi
   }
   __threadfence();
   __syncthreads();
-  if (thread == 0)
-    last = atomicAdd(&counters[tile], 1u) == static_cast<unsigned>(g.parts) - 1;
+  if (thread == 0) last = atomicAdd(&counters[tile], 1u) == static_cast<unsigned>(g.parts) - 1;
   __syncthreads();
   if (!last) return;
   __threadfence();

@@ -1,8 +1,7 @@
-#include "tensor/ops/conv_narrow_cuda.h"
-
 #include <algorithm>
 
 #include "tensor/cuda/mma.cuh"
+#include "tensor/ops/conv_narrow_cuda.h"
 
 // gw[k, c, r, s] is a sum over pixels of gy[pixel, k] x[pixel shifted by (r, s), c], for each tap
 // (r, s) a matrix product of gy transposed and x. A block brings tiles of gy, and of x with its
@@ -145,8 +144,7 @@ __device__ inline void add_tile(const Geometry& g, SharedAddress x, SharedAddres
       MTCKI_UNROLL
       for (int n = 0; n < T::kN; ++n) {
         MTCKI_UNROLL
-        for (int m = 0; m < T::kM; ++m)
-          cuda::mma_bf16(sums[s][n][m], a[m], b[2 * n], b[2 * n + 1]);
+        for (int m = 0; m < T::kM; ++m) cuda::mma_bf16(sums[s][n][m], a[m], b[2 * n], b[2 * n + 1]);
       }
     }
   }

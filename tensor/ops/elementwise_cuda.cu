@@ -62,7 +62,9 @@ struct ScalarAt {
 template <bool Left>
 struct ChannelAt {
   int64_t blocks, inner, block;
-  MTCKI_HD int64_t channel(int64_t i) const { return i / (inner * block) % blocks * block + i % block; }
+  MTCKI_HD int64_t channel(int64_t i) const {
+    return i / (inner * block) % blocks * block + i % block;
+  }
   MTCKI_HD int64_t a(int64_t i) const { return Left ? channel(i) : i; }
   MTCKI_HD int64_t b(int64_t i) const { return Left ? i : channel(i); }
 };
@@ -86,11 +88,13 @@ __global__ void zip_kernel(const T* a, const T* b, R* y, int64_t n, At at, F f) 
   MTCKI_GRID_LOOP(i, n) y[i] = R(f(compute_t<T>(a[at.a(i)]), compute_t<T>(b[at.b(i)])));
 }
 template <class T, class F>
-__global__ void zip_packs_kernel(const Pack<T>* a, const Pack<T>* b, Pack<T>* y, int64_t packs, F f) {
+__global__ void zip_packs_kernel(const Pack<T>* a, const Pack<T>* b, Pack<T>* y, int64_t packs,
+                                 F f) {
   MTCKI_GRID_LOOP(i, packs) {
     const Pack<T> p = a[i], q = b[i];
     Pack<T> out;
-    for (int k = 0; k < Pack<T>::count; ++k) out.v[k] = T(f(compute_t<T>(p.v[k]), compute_t<T>(q.v[k])));
+    for (int k = 0; k < Pack<T>::count; ++k)
+      out.v[k] = T(f(compute_t<T>(p.v[k]), compute_t<T>(q.v[k])));
     y[i] = out;
   }
 }
@@ -271,8 +275,9 @@ void axpy_cuda(const Tensor& dst, const Tensor& src, double alpha) {
 }
 
 void scale_cuda(const Tensor& dst, double s) {
-  MTCKI_DISPATCH_CUDA(dst.dtype(), "mul_", T,
-                      { map<T>(dst, dst, MulScalarFn<compute_t<T>>{static_cast<compute_t<T>>(s)}); });
+  MTCKI_DISPATCH_CUDA(dst.dtype(), "mul_", T, {
+    map<T>(dst, dst, MulScalarFn<compute_t<T>>{static_cast<compute_t<T>>(s)});
+  });
 }
 
 }  // namespace mtcki

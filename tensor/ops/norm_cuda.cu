@@ -18,7 +18,8 @@ T* ptr(const Tensor& t) {
   return t.defined() ? t.data<T>() : nullptr;
 }
 
-// How many channels a thread takes of all these activations and [C] operands; some may be undefined.
+// How many channels a thread takes of all these activations and [C] operands; some may be
+// undefined.
 template <class T>
 int common_pack(std::initializer_list<Tensor> activations,
                 std::initializer_list<Tensor> per_channel) {
@@ -241,7 +242,9 @@ struct GradRow {
   }
 };
 template <int R>
-constexpr int kRowsAtOnce = R == kAsked ? 1 : R == kReadsX ? 4 : 2;
+constexpr int kRowsAtOnce = R == kAsked    ? 1
+                            : R == kReadsX ? 4
+                                           : 2;
 
 // f(the Reads of `in` as a compile-time constant). In a sum over rows there is no `sum`.
 template <int V, class T, class F>
@@ -388,9 +391,7 @@ __global__ void __launch_bounds__(kThreads, 2)
         store_values(gx, at, out);
       }
     };
-    const auto place = [&](int64_t i) {
-      return grid.offset<V>(rows.first - i * rows.step, c);
-    };
+    const auto place = [&](int64_t i) { return grid.offset<V>(rows.first - i * rows.step, c); };
     int64_t i = 0;
     for (; i + kAtOnce <= rows.count; i += kAtOnce) {
       Row row[kAtOnce];

@@ -16,7 +16,8 @@ constexpr int kPack = 4;          // elements that a thread moves at once
 constexpr int kTensors = 64;      // of one launch: their table is an argument, 4 KiB at most
 
 // Up to four tensors that walk together; the second may be bf16 beside f32. And a copy of the
-// first, which may be bf16, too: element for element, or rows of `channels` at intervals of `padded`.
+// first, which may be bf16, too: element for element, or rows of `channels` at intervals of
+// `padded`.
 struct Entry {
   void *a = nullptr, *source = nullptr, *b = nullptr, *c = nullptr, *copy = nullptr;
   int64_t numel = 0;

@@ -64,11 +64,12 @@ std::string plan_key(const Convolution& c, const Gpu& gpu) {
                      : c.pass == ConvPass::grad_input ? "grad_input"
                                                       : "grad_weight";
   const char* math = c.dtype == DType::bf16 ? "" : c.math == Math::tf32 ? " tf32" : " strict";
-  return str("conv2d ", pass, " ", name_of(c.dtype), math, c.deterministic ? " deterministic" : "", c.accumulate ? " accumulate" : "",
-             " n", d.n, " c", d.c, " h", d.h, " w", d.w, " k", d.k, " r", d.r, " s", d.s, " stride",
-             d.stride_h, "x", d.stride_w, " pad", d.pad_h, "x", d.pad_w, " dilation", d.dil_h, "x",
-             d.dil_w, " g", d.groups, " nhwc align16 workspace", kConvWorkspace, " sm", gpu.major,
-             gpu.minor, "x", gpu.multiprocessors, " cudnn", cudnnGetVersion());
+  return str("conv2d ", pass, " ", name_of(c.dtype), math, c.deterministic ? " deterministic" : "",
+             c.accumulate ? " accumulate" : "", " n", d.n, " c", d.c, " h", d.h, " w", d.w, " k",
+             d.k, " r", d.r, " s", d.s, " stride", d.stride_h, "x", d.stride_w, " pad", d.pad_h,
+             "x", d.pad_w, " dilation", d.dil_h, "x", d.dil_w, " g", d.groups,
+             " nhwc align16 workspace", kConvWorkspace, " sm", gpu.major, gpu.minor, "x",
+             gpu.multiprocessors, " cudnn", cudnnGetVersion());
 }
 
 std::string PlanFile::default_path() {

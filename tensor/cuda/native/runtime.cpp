@@ -33,7 +33,8 @@ class Streams {
     while (static_cast<int>(streams_.size()) <= index) {
       // What stream 0 holds goes first: side streams have what nobody waits for yet.
       int least = 0, greatest = 0;
-      check(cudaDeviceGetStreamPriorityRange(&least, &greatest), "cudaDeviceGetStreamPriorityRange");
+      check(cudaDeviceGetStreamPriorityRange(&least, &greatest),
+            "cudaDeviceGetStreamPriorityRange");
       cudaStream_t s = nullptr;
       check(cudaStreamCreateWithPriority(&s, cudaStreamNonBlocking,
                                          streams_.empty() ? greatest : least),
@@ -162,8 +163,8 @@ std::string library_versions() {
   int runtime = 0;
   cudaRuntimeGetVersion(&runtime);
   const size_t dnn = cudnnGetVersion(), blas = cublasLtGetVersion();
-  return str("CUDA ", version_text(runtime), ", cuBLAS ", blas / 10000, ".", blas % 10000 / 100, ".",
-             blas % 100, ", cuDNN ", dnn / 10000, ".", dnn % 10000 / 100, ".", dnn % 100);
+  return str("CUDA ", version_text(runtime), ", cuBLAS ", blas / 10000, ".", blas % 10000 / 100,
+             ".", blas % 100, ", cuDNN ", dnn / 10000, ".", dnn % 10000 / 100, ".", dnn % 100);
 }
 
 void use_device(int index) {
