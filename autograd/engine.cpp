@@ -203,6 +203,7 @@ void Variable::backward(const Tensor& seed, bool keep_graph) const {
   impl_->node->pending = start;
   ready.push(impl_->node);
   while (!ready.empty()) run(ready.pop(), &ready, keep_graph);
+  join_side_streams();
 }
 
 }  // namespace mtcki

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "tensor/cuda/runtime.h"
+#include "tensor/error.h"
 
 namespace mtcki {
 
@@ -13,9 +14,8 @@ thread_local std::vector<Tensor> held[kBranches];  // by the branch that runs
 thread_local int next = 0;
 
 void join_branch(int branch) {
-  if (held[branch].empty()) return;
-  cuda::join(1 + branch);
-  held[branch].clear();
+  const std::vector<Tensor> reads = std::exchange(held[branch], {});  // also when join() fails
+  if (!reads.empty()) cuda::join(1 + branch);
 }
 
 }  // namespace
@@ -29,6 +29,13 @@ Tensor on_side_stream(std::vector<Tensor> reads, const std::function<Tensor()>& 
   cuda::fork(1 + branch);
   const cuda::StreamScope scope(1 + branch);
   return compute();
+}
+
+SideStreamScope::~SideStreamScope() {
+  try {
+    join_side_streams();
+  } catch (const Error&) {  // of the error that is on its way, or met again by the next call
+  }
 }
 
 void join_side_streams() {

@@ -20,11 +20,11 @@ Tensor on_side_stream(std::vector<Tensor> reads, const std::function<Tensor()>& 
 // Stream 0 waits for all of this thread's branches. Cheap when there are none.
 void join_side_streams();
 
-// At the end of a backward, also after an error.
+// Around a backward, which joins them at its end: no branch stays behind after an error.
 class SideStreamScope {
  public:
   SideStreamScope() = default;
-  ~SideStreamScope() { join_side_streams(); }
+  ~SideStreamScope();
   SideStreamScope(const SideStreamScope&) = delete;
   SideStreamScope& operator=(const SideStreamScope&) = delete;
 };
