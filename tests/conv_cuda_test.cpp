@@ -156,6 +156,28 @@ TEST_F(ConvCuda, TransposedConvolution) {
     }
 }
 
+// By cuDNN in the sum's own memory, when nobody else has it.
+TEST_F(ConvCuda, InputGradientsAddToWhatIsThere) {
+  const Shape shape{2, 16, 7, 7};
+  for (const int64_t stride : {1, 2})
+    for (const Precision& p : kPrecisions) {
+      Conv2dOptions o(stride, 1);
+      o.math = p.math;
+      const int64_t size = stride == 1 ? 7 : 4;
+      const Tensor w = sample({24, 16, 3, 3}, 31, p.dtype),
+                   gy = sample({2, 24, size, size}, 32, p.dtype), sum = sample(shape, 33, p.dtype);
+      const Tensor want = add(conv2d_grad_input(f64(gy), f64(w), shape, o), f64(sum));
+      const Tensor there = sum.to(kGpu).to(Layout::channels_last), before = there.clone();
+      const auto run = [&](Tensor what) {
+        return conv2d_grad_input(gy.to(kGpu), w.to(kGpu), shape, o, std::move(what));
+      };
+      EXPECT_TRUE(close(run(there), want, p.tolerance)) << "stride " << stride;
+      EXPECT_TRUE(identical(there, before)) << "somebody else holds it";
+      EXPECT_TRUE(close(run(there.clone()), want, p.tolerance)) << "stride " << stride;
+      EXPECT_TRUE(close(run(sum.to(kGpu)), want, p.tolerance)) << "plain";
+    }
+}
+
 TEST_F(ConvCuda, EmptyBatch) {
   const Tensor x = Tensor::empty({0, 3, 8, 8}, DType::f32, kGpu),
                w = Tensor::zeros({4, 3, 3, 3}, DType::f32, kGpu);

@@ -155,6 +155,19 @@ TEST(Conv2d, Bf16ComputesInF32) {
   EXPECT_LT(error(y, want), 4e-3);
 }
 
+TEST(Conv2d, InputGradientsAddToWhatIsThere) {
+  const Shape shape{2, 8, 6, 6};
+  const Conv2dOptions o(1, 1);
+  for (const DType dtype : {DType::f32, DType::f64, DType::bf16}) {
+    const Tensor w = noise({16, 8, 3, 3}, 21).to(dtype), gy = noise({2, 16, 6, 6}, 22).to(dtype);
+    const Tensor sum = noise(shape, 23).to(dtype), before = sum.clone();
+    const Tensor want = add(conv2d_grad_input(gy, w, shape, o), sum);
+    EXPECT_LT(error(conv2d_grad_input(gy, w, shape, o, sum), want), 1e-6) << name_of(dtype);
+    EXPECT_EQ(error(sum, before), 0) << "somebody else holds it";
+    EXPECT_LT(error(conv2d_grad_input(gy, w, shape, o, sum.clone()), want), 1e-6);
+  }
+}
+
 TEST(Conv2d, EmptyBatch) {
   const Tensor x = Tensor::zeros({0, 8, 6, 6}), w = Tensor::zeros({8, 8, 3, 3});
   const Conv2dOptions o(1, 1);
@@ -286,6 +299,11 @@ TEST(Conv2d, ErrorTexts) {
                 conv2d_grad_input(Tensor::zeros({2, 16, 8, 8}), ok, x.shape());
               }),
               HasSubstr("grad_output needs shape [2, 16, 6, 6], got [2, 16, 8, 8]"));
+  EXPECT_THAT(message<ShapeError>([&] {
+                conv2d_grad_input(Tensor::zeros({2, 16, 6, 6}), ok, x.shape(), {},
+                                  Tensor::zeros({2, 32, 6, 6}));
+              }),
+              HasSubstr("sum needs shape [2, 32, 8, 8] and the dtype and device"));
   ConvTranspose2dOptions transposed(2, 1);
   transposed.output_padding = {2, 2};
   EXPECT_THAT(message<ShapeError>([&] {

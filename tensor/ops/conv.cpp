@@ -379,8 +379,11 @@ Tensor conv2d_grad_input(const Tensor& gy, const Tensor& w, const Shape& x_shape
   check_types(ops);
   const ConvProblem d = problem(ops, x_shape, w.shape(), o);
   check_output(ops, gy, d);
-  if (sum.defined() && (sum.shape() != x_shape || sum.dtype() != gy.dtype()))
-    ops.error().operand("sum", sum).shape("sum needs the shape and dtype of the result");
+  if (sum.defined() &&
+      (sum.shape() != x_shape || sum.dtype() != gy.dtype() || sum.device() != gy.device()))
+    ops.error()
+        .operand("sum", sum)
+        .shape("sum needs shape ", x_shape, " and the dtype and device of grad_output");
   Tensor gx;
   {
     ProfileScope scope("conv2d_grad_input", d.flops(), cost_bytes(d, gy) + bytes_of(sum));
