@@ -1,0 +1,87 @@
+// Internal to the CUDA kernels of batch norm (norm_cuda.cu forward, norm_grad_cuda.cu): the map
+// that they apply to the channels of a thread, and how a pair of them is launched.
+#pragma once
+
+#include <cmath>
+
+#include "tensor/ops/channel_walk.cuh"
+#include "tensor/ops/functors.h"
+#include "tensor/ops/norm_kernels.h"
+
+namespace mtcki {
+
+template <class T>
+T* ptr(const Tensor& t) {
+  return t.defined() ? t.data<T>() : nullptr;
+}
+
+// How many channels a thread takes of all these activations and [C] operands; some may be
+// undefined.
+template <class T>
+int common_pack(std::initializer_list<Tensor> activations,
+                std::initializer_list<Tensor> per_channel) {
+  int pack = channels_aligned(per_channel) ? static_cast<int>(16 / sizeof(T)) : 1;
+  for (const Tensor& t : activations)
+    if (t.defined()) pack = std::min(pack, channel_pack<T>(t, {}));
+  return pack;
+}
+
+// The second kernel of a pair. It may start before the first has ended when that was a reduction of
+// ours over the same tensors; after anything else it would read what is not there yet.
+template <class... P>
+void launch_after(bool reduction, void (*kernel)(P...), const ChannelGrid& g,
+                  std::type_identity_t<P>... args) {
+  if (reduction) {
+    cuda::launch_early(kernel, g.grid(), g.block(), 0, args...);
+  } else {
+    cuda::launch(kernel, g.grid(), g.block(), 0, args...);
+  }
+}
+
+// act none: every value passes; relu: slope 0.
+template <class C>
+struct RunTimeActivation {
+  bool on;
+  C slope;
+  MTCKI_HD C value(C y) const { return on && y < C(0) ? scaled(y) : y; }
+  MTCKI_HD C grad(C gy, C y) const { return on && y <= C(0) ? scaled(gy) : gy; }
+  MTCKI_HD C scaled(C v) const { return slope == C(0) ? C(0) : slope * v; }
+};
+
+template <class C>
+struct Normalisation {
+  const C *mean, *spread, *weight, *bias;  // weight, bias may be null
+  bool spread_is_var;                      // else 1/sqrt(var + eps)
+  C eps;
+  RunTimeActivation<C> act;
+  MTCKI_HD C invstd(C s) const { return spread_is_var ? C(1) / std::sqrt(s + eps) : s; }
+};
+// What it does to the channels of a thread.
+template <int V, class C>
+struct ChannelMap {
+  C mean[V], scale[V], bias[V];
+  __device__ ChannelMap(const Normalisation<C>& f, int64_t channel) {
+    load_channels<V>(f.mean, channel, mean);
+    load_channels<V>(f.weight, channel, scale, C(1));
+    load_channels<V>(f.bias, channel, bias);
+    C spread[V];
+    load_channels<V>(f.spread, channel, spread);
+    for (int v = 0; v < V; ++v) scale[v] *= f.invstd(spread[v]);
+  }
+};
+
+template <class C>
+Normalisation<C> normalisation(const BatchNormArgs& a, const Tensor& mean, const Tensor& spread,
+                               bool spread_is_var) {
+  const bool on = a.act.kind != Activation::Kind::none;
+  const bool leaky = a.act.kind == Activation::Kind::leaky_relu;
+  return {mean.data<C>(),
+          spread.data<C>(),
+          ptr<C>(a.weight),
+          ptr<C>(a.bias),
+          spread_is_var,
+          static_cast<C>(a.eps),
+          {on, static_cast<C>(leaky ? a.act.slope : 0.0)}};
+}
+
+}  // namespace mtcki
