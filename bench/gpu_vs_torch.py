@@ -6,8 +6,8 @@
 PYTHON names the interpreter that has PyTorch (default: python3). A case is STEP:MODEL:BATCH:PRECISION; MODEL of an
 inversion step is the teachers, joined by '+'. Cases come in groups (--together): PyTorch's compiled modes start at once,
 since that takes a minute or more of the CPU, our programs beside them one after the other, since they time candidates
-for their convolutions, then PyTorch's other modes. When all are warm only one works at a time: each mode is probed, the fastest is the peer of that case, and both sides take
-turns, A B A B; the ratio is the median over the pairs. What the time did not allow is listed as skipped.
+for their convolutions, then PyTorch's other modes. When all are warm only one works at a time: each mode is probed, the
+fastest is the peer of that case, and both sides take turns, A B A B; the ratio is the median over the pairs. What the time did not allow is listed as skipped.
 Columns: ms of both sides (median), ratio, the floor from the measured roofs (sum over the ops of the larger of
 FLOP/peak and bytes/bandwidth, printed by our program), and the share of it that we reach.
 """
@@ -71,8 +71,11 @@ def compare(case, ours, torch, a, left):
         return f"PyTorch: {probes}"
     peer = min(timed, key=probes.get)
     pairs = []
-    while len(pairs) < a.pairs and (not pairs or left() > 5):
-        pairs.append((statistics.median(ours.run(a.steps)), statistics.median(torch[peer].run(a.steps))))
+    try:
+        while len(pairs) < a.pairs and (not pairs or left() > 5):
+            pairs.append((statistics.median(ours.run(a.steps)), statistics.median(torch[peer].run(a.steps))))
+    except (RuntimeError, OSError) as e:
+        return f"while they took turns: {e}"
     step, model, batch, precision = case.split(":")
     return {"step": step, "model": model, "batch": int(batch), "precision": precision,
             "ours": ours.hello, "torch": torch[peer].hello, "torch_mode": peer, "torch_probes_us": probes,

@@ -11,8 +11,9 @@
 namespace mtcki {
 
 // Throws e's message with " train.batch_size 48 would fit." at its end. key: the name of the batch
-// size. probe(n): the same step on n samples; it runs on an eighth of the batch and on twice
-// that, and the growth of the peak is the memory of a sample. The run must end afterwards.
+// size. probe(n): the same step on n samples, with its update. It runs on an eighth of the batch,
+// again, and on twice that: the growth of the peak is the memory of a sample. The run must end
+// afterwards.
 [[noreturn]] void throw_with_batch_advice(const OutOfMemoryError& e, Device device,
                                           const std::string& key, int64_t batch,
                                           const std::function<void(int64_t)>& probe);
