@@ -253,7 +253,7 @@ void split_tiles(const Direction& d, const T* x, const float* w, T* y) {
     for (int64_t g = begin; g < end; ++g) transform_group<S>(d, w, g, u + g * u_group);
   });
   // V of one block leaves most of the second-level cache to U, M and the prefetched pixels.
-  constexpr int64_t least = S::kPlanes == 36 ? 3 : 2;
+  constexpr int64_t least = 2;
   const int64_t fit = (int64_t{64} << 10) / (S::kPlanes * 4 * d.in);
   const int64_t size = std::clamp(fit / kTileRows, least, int64_t{16}) * kTileRows;
   const int64_t tiles = d.n * tiling<S>(d).per_image();

@@ -207,8 +207,10 @@ constexpr size_t kLocal = kMatrices * (kRectangle * kColumns + 16) * sizeof(floa
 template <class S, class T>
 void split_tiles(const ConvProblem& d, int64_t tiles, const T* gy, const T* x, float* gw) {
   const int64_t threads = std::min<int64_t>(num_threads(), tiles), size = 9 * d.c * d.k;
-  // Long enough to pay for the transform back, small enough for caches.
-  constexpr int64_t block = S::kPlanes == 36 ? 80 : 32;
+  // Long enough to pay for the transform back; V and Y stay in the second-level cache.
+  constexpr int64_t most = S::kPlanes == 36 ? 80 : 32;
+  const int64_t fit = (int64_t{900} << 10) / (S::kPlanes * 4 * (d.c + d.k));
+  const int64_t block = std::clamp<int64_t>(fit, 16, most);
   const Columns columns(d.k);
   const int64_t rectangles =
       (d.c + kRectangle - 1) / kRectangle * columns.shares * static_cast<int64_t>(kMatrices);
@@ -235,7 +237,7 @@ void split_tiles(const ConvProblem& d, int64_t tiles, const T* gy, const T* x, f
 template <class S, class T>
 void split_channels(const ConvProblem& d, int64_t tiles, const T* gy, const T* x, float* gw) {
   // The chunk stays in the third-level cache.
-  const int64_t fit = std::max<int64_t>(1, (int64_t{6} << 20) / (S::kPlanes * 4 * (d.c + d.k)));
+  const int64_t fit = std::max<int64_t>(1, (int64_t{12} << 20) / (S::kPlanes * 4 * (d.c + d.k)));
   const int64_t blocks = (tiles + fit - 1) / fit;
   const int64_t block = (tiles + blocks - 1) / blocks;
   const int64_t rectangles_c = (d.c + kRectangle - 1) / kRectangle;
