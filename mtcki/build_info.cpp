@@ -12,6 +12,7 @@
 #include "tensor/cuda/runtime.h"
 #include "tensor/error.h"
 #include "tensor/layout.h"
+#include "tensor/ops/amx_tiles.h"
 #include "tensor/ops/conv.h"
 #include "tensor/parallel.h"
 
@@ -61,6 +62,8 @@ MachineInfo machine_info() {
   add(__builtin_cpu_supports("avx2"), "AVX2");
   add(__builtin_cpu_supports("fma"), "FMA");
   add(__builtin_cpu_supports("avx512f"), "AVX-512");
+  add(__builtin_cpu_supports("avx512bf16"), "AVX-512-bf16");
+  add(amx::available(), "AMX-bf16");
 #endif
   m.memory_bytes =
       static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGESIZE));

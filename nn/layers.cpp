@@ -1,6 +1,7 @@
 #include "nn/layers.h"
 
 #include <cmath>
+#include <utility>
 
 #include "autograd/parallel.h"
 #include "nn/init.h"
@@ -158,19 +159,18 @@ Variable conv_add(Conv2d& conv, const Variable& x, const Variable& residual) {
   return conv(x, followers);
 }
 
-Variable Sequential::forward(const Variable& x) {
-  Variable y = x;
+Variable Sequential::consume(Variable x) {
   for (size_t i = 0; i < order_.size(); ++i) {
     auto* conv = dynamic_cast<Conv2d*>(order_[i]);
     auto* bn = i + 1 < order_.size() ? dynamic_cast<BatchNorm2d*>(order_[i + 1]) : nullptr;
     if (conv != nullptr && bn != nullptr) {
-      y = conv_bn(*conv, *bn, y);
+      x = conv_bn(*conv, *bn, x);
       ++i;
     } else {
-      y = (*order_[i])(y);
+      x = (*order_[i])(std::move(x));
     }
   }
-  return y;
+  return x;
 }
 
 }  // namespace mtcki::nn

@@ -135,7 +135,8 @@ class Sequential : public Module {
   }
 
  protected:
-  Variable forward(const Variable& x) override;
+  Variable forward(const Variable& x) override { return consume(x); }
+  Variable consume(Variable x) override;
 
  private:
   std::vector<Module*> order_;

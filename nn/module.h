@@ -56,6 +56,12 @@ class Module {
   Variable operator()(const Variable& x) {
     return call(x, [&] { return forward(x); });
   }
+  // Of an input that the caller gives away. Where no gradient is to come, a chain of modules then
+  // frees it as soon as it has been used, and holds one activation less.
+  Variable operator()(Variable&& x) {
+    if (has_hooks()) return (*this)(x);  // they see the input behind its use
+    return call(x, [&] { return consume(std::move(x)); });
+  }
 
   // Depth-first in registration order; names joined with '.'.
   NamedList<Variable*> named_parameters();
@@ -103,6 +109,8 @@ class Module {
 
  protected:
   virtual Variable forward(const Variable& x) = 0;
+  // The same of an input that nobody else needs; for modules that can drop it before they end.
+  virtual Variable consume(Variable x) { return forward(x); }
   // Runs `body` as the forward of this module: hooks, path. For forwards with more arguments.
   template <class Body>
   Variable call(const Variable& x, const Body& body) {

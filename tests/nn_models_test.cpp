@@ -12,6 +12,7 @@
 #include "nn/init.h"
 #include "nn/models/model.h"
 #include "nn/summary.h"
+#include "tensor/allocator.h"
 #include "tensor/context.h"
 #include "tensor/ops/elementwise.h"
 #include "tensor/profiler.h"
@@ -244,6 +245,24 @@ TEST(Models, EvaluationThatWantsGradientsRecordsThem) {
   sum((*net)(images)).backward();
   EXPECT_TRUE(images.grad().defined());
   EXPECT_FALSE((*net)(x).requires_grad());
+}
+
+// A block needs its input, what its first convolution makes and what the second makes; nothing that
+// came before is alive then.
+TEST(Models, EvaluationHoldsThreeActivations) {
+  for (const char* name : {"wrn16_1", "resnet18"}) {
+    const auto net = classifier(name);
+    net->eval();
+    const NoGradScope no_grad;
+    const Variable x(Tensor::zeros({64, 3, 32, 32}));
+    (*net)(x);
+    const size_t stem = std::string(name) == "wrn16_1" ? 16 : 64;
+    const size_t activation = 64 * stem * 32 * 32 * sizeof(float), before = memory_stats().in_use;
+    const size_t scratch = stem == 16 ? size_t{1} << 20 : size_t{8} << 20;
+    reset_peak_memory();
+    (*net)(x);
+    EXPECT_LE(memory_stats().peak, before + 3 * activation + scratch) << name;
+  }
 }
 
 TEST(Models, PathsAreTheCheckpointNames) {

@@ -1,3 +1,5 @@
+#include <utility>
+
 #include "nn/init.h"
 #include "nn/models/families.h"
 
@@ -88,7 +90,7 @@ class ResNet : public Classifier {
  protected:
   Variable trunk(const Variable& x) override {
     Variable h = conv_bn(conv1_, bn1_, x, Activation::relu());
-    for (Sequential* layer : layers_) h = (*layer)(h);
+    for (Sequential* layer : layers_) h = (*layer)(std::move(h));
     return global_avg_pool(h);
   }
   Variable head(const Variable& feature) override { return head_(feature); }

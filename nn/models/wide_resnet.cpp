@@ -1,3 +1,5 @@
+#include <utility>
+
 #include "nn/init.h"
 #include "nn/models/families.h"
 
@@ -33,9 +35,11 @@ class WideBlock : public Module {
 
  protected:
   Variable forward(const Variable& x) override {
-    const Variable a = bn1_(x, Activation::relu());
+    Variable a = bn1_(x, Activation::relu());
     const Variable h = conv_bn(conv1_, bn2_, a, Activation::relu());
-    return conv_add(conv2_, h, shortcut_ != nullptr ? (*shortcut_)(a) : x);
+    const Variable shortcut = shortcut_ != nullptr ? (*shortcut_)(a) : x;
+    a = Variable();  // freed where no gradient is to come
+    return conv_add(conv2_, h, shortcut);
   }
 
  private:
@@ -59,6 +63,7 @@ class NetworkBlock : public Module {
 
  protected:
   Variable forward(const Variable& x) override { return layer_(x); }
+  Variable consume(Variable x) override { return layer_(std::move(x)); }
 
  private:
   Sequential& layer_;
