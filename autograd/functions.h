@@ -57,9 +57,9 @@ Variable matmul(const Variable& a, const Variable& b, Math math = Math::strict);
 Variable linear(const Variable& x, const Variable& w, const Variable& bias,
                 Math math = Math::strict, bool constant_weight = false);
 
-// functions/conv.cpp
+// functions/conv.cpp; residual: of the result's shape, added in the same pass where the kernels can
 Variable conv2d(const Variable& x, const Variable& w, const Variable& bias,
-                const Conv2dOptions& o = {});
+                const Conv2dOptions& o = {}, const Variable& residual = {});
 Variable conv_transpose2d(const Variable& x, const Variable& w, const Variable& bias,
                           const ConvTranspose2dOptions& o = {});
 

@@ -66,6 +66,13 @@ Variable Conv2d::operator()(const Variable& x, const ConvFollowers& followers) {
   });
 }
 
+Variable Conv2d::operator()(const Variable& x, const Variable& residual) {
+  return call(x, [&] {
+    return conv2d(operand(x, precision()), weight, optional(bias), with_precision(options_, *this),
+                  residual);
+  });
+}
+
 double Conv2d::macs(const Shape&, const Shape& output) const {
   const Shape& w = weight.shape();
   return static_cast<double>(output.numel()) * static_cast<double>(w[1] * w[2] * w[3]);
@@ -153,10 +160,8 @@ Variable conv_bn(Conv2d& conv, BatchNorm2d& bn, const Variable& x, Activation ac
 }
 
 Variable conv_add(Conv2d& conv, const Variable& x, const Variable& residual) {
-  if (conv.has_hooks() || wants_gradient(conv, x, residual)) return add(conv(x), residual);
-  ConvFollowers followers;
-  followers.residual = residual.data();
-  return conv(x, followers);
+  const bool separate = x.data().device().is_cuda() && wants_gradient(conv, x, residual);
+  return conv.has_hooks() || separate ? add(conv(x), residual) : conv(x, residual);
 }
 
 Variable Sequential::consume(Variable x) {

@@ -41,6 +41,7 @@ class Conv2d : public Module {
   using Module::operator();
   // With what follows it, in one pass where the kernels can (ops/conv.h). Records no gradient.
   Variable operator()(const Variable& x, const ConvFollowers& followers);
+  Variable operator()(const Variable& x, const Variable& residual);  // conv(x) + residual
   double macs(const Shape& input, const Shape& output) const override;
   Variable& weight;  // [out, in/groups, k, k]
   Variable* bias;    // [out] or null
@@ -117,7 +118,8 @@ class BatchNorm2d : public Module {
 
 // act(bn(conv(x)) + residual), and conv(x) + residual. Where only the values are wanted (no input
 // needs a gradient, bn is in eval mode, nobody listens at the layers) the kernel of the convolution
-// does it all when it stores its output; else it is the layers one after the other.
+// does it all when it stores its output; on the CPU a sum that somebody differentiates too. Else it
+// is the layers one after the other.
 Variable conv_bn(Conv2d& conv, BatchNorm2d& bn, const Variable& x, Activation act = {},
                  const Variable& residual = {});
 Variable conv_add(Conv2d& conv, const Variable& x, const Variable& residual);

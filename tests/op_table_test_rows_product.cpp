@@ -86,6 +86,7 @@ struct ConvShape {
   Shape x, w;
   bool bias;
   Conv2dOptions o;
+  bool residual = false;  // once more with one
 };
 
 Conv2dOptions options(std::array<int64_t, 2> stride, std::array<int64_t, 2> padding,
@@ -121,12 +122,12 @@ Row conv_row() {
   row.tolerance = 2e-5;  // Winograd's transforms lose a digit
   for (const ConvShape& s : std::vector<ConvShape>{
            {"images", {2, 3, 7, 6}, {kC, 3, 3, 3}, true, {1, 1}},
-           {"3x3", {2, kC, 6, 6}, {kC, kC, 3, 3}, false, {1, 1}},
+           {"3x3", {2, kC, 6, 6}, {kC, kC, 3, 3}, false, {1, 1}, true},
            {"3x3 widening", {2, kC, 9, 7}, {2 * kC, kC, 3, 3}, true, {1, 1}},
            {"3x3 stride 2", {2, kC, 7, 6}, {kC, kC, 3, 3}, false, {2, 1}},
-           {"1x1", {2, kC, 5, 5}, {2 * kC, kC, 1, 1}, false, {1, 0}},
+           {"1x1", {2, kC, 5, 5}, {2 * kC, kC, 1, 1}, false, {1, 0}, true},
            {"1x1 stride 2", {2, kC, 5, 4}, {kC, kC, 1, 1}, false, {2, 0}},
-           {"to images", {2, kC, 5, 5}, {3, kC, 3, 3}, true, {1, 1}},
+           {"to images", {2, kC, 5, 5}, {3, kC, 3, 3}, true, {1, 1}, true},
            {"5x5", {1, 2, 6, 6}, {3, 2, 5, 5}, true, {1, 2}},
            {"4x4 stride 2", {2, kC, 6, 6}, {kC, kC, 4, 4}, false, {2, 1}},
            {"no padding", {1, kC, 5, 5}, {kC, kC, 3, 3}, false, {1, 0}},
@@ -155,6 +156,17 @@ Row conv_row() {
     };
     c.flops = 2 * count(out) * static_cast<double>(s.w[1] * s.w[2] * s.w[3]);
     row.cases.push_back(c);
+    if (s.residual) {
+      c.name += " plus residual";
+      c.inputs.push_back(noise(out, 4));
+      c.run = [o = s.o](In in) { return conv2d(in[0], in[1], in[2], o, in[3]); };
+      c.reference = [o = s.o, out](Ref in) {
+        return fill(out, [&](const Index& i) {
+          return bias_at(in[2], i[1]) + conv_at(in[0], in[1], o, i) + at(in[3], i);
+        });
+      };
+      row.cases.push_back(c);
+    }
   }
   const Variable x(Tensor::zeros({2, 3, 5, 5}));
   row.errors = {{[x] {

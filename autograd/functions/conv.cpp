@@ -6,10 +6,12 @@
 
 namespace mtcki {
 
-Variable conv2d(const Variable& x, const Variable& w, const Variable& bias,
-                const Conv2dOptions& o) {
-  Recorder r("conv2d", {x, w, bias});
-  const Tensor y = conv2d(x.data(), w.data(), bias.data(), o);
+Variable conv2d(const Variable& x, const Variable& w, const Variable& bias, const Conv2dOptions& o,
+                const Variable& residual) {
+  Recorder r("conv2d", {x, w, bias, residual});
+  ConvFollowers followers;
+  followers.residual = residual.data();
+  const Tensor y = conv2d(x.data(), w.data(), bias.data(), o, followers);
   if (r.needs(1))  // first: a GPU then computes it beside the input gradient
     r.grad(1, [x = r.save(x.data()), s = w.shape(), o, dtype = w.data().dtype(),
                leaf = w.is_leaf()](const Tensor& gy) {
@@ -24,6 +26,7 @@ Variable conv2d(const Variable& x, const Variable& w, const Variable& bias,
   if (r.needs(2))
     r.grad(2,
            [dtype = bias.data().dtype()](const Tensor& gy) { return conv2d_grad_bias(gy, dtype); });
+  if (r.needs(3)) r.grad(3, [](const Tensor& gy) { return gy; });
   return r.finish(y);
 }
 
