@@ -18,15 +18,20 @@ find_compiler() {
   done
 }
 
-# configure [CMAKE ARGUMENTS]: Release by default. An existing build folder keeps its generator.
+# Ninja for new build folders where it is installed; one that is there keeps its generator.
+prefer_ninja() {
+  if [ -z "${CMAKE_GENERATOR:-}" ] && command -v ninja >/dev/null 2>&1; then export CMAKE_GENERATOR=Ninja; fi
+}
+
+# configure [CMAKE ARGUMENTS]: Release by default.
 configure() {
   local compiler; compiler=$(find_compiler)
   [ -n "$compiler" ] || die "no g++ 12 or newer found; install one (apt install g++-12) or set CXX"
-  local generator=()
-  if [ ! -f "$BUILD/CMakeCache.txt" ] && command -v ninja >/dev/null 2>&1; then generator=(-G Ninja); fi
-  if [ ! -f "$BUILD/CMakeCache.txt" ]; then generator+=("-DCMAKE_CXX_COMPILER=$compiler"); fi
+  prefer_ninja
+  local first=()
+  if [ ! -f "$BUILD/CMakeCache.txt" ]; then first=("-DCMAKE_CXX_COMPILER=$compiler"); fi
   say "configure $BUILD"
-  cmake -S . -B "$BUILD" "${generator[@]}" -DCMAKE_BUILD_TYPE=Release "$@"
+  cmake -S . -B "$BUILD" "${first[@]}" -DCMAKE_BUILD_TYPE=Release "$@"
 }
 
 # build [TARGETS]: everything without targets.

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "conv_testing.h"
+#include "tensor/ops/transpose.h"
 #include "tensor/parallel.h"
 
 namespace mtcki {
@@ -106,10 +107,13 @@ TEST(ConvAmx, AnyNumberOfThreads) {
 }
 
 TEST(ConvAmx, Transposes) {
-  uint32_t from[256], to[256];
-  for (uint32_t i = 0; i < 256; ++i) from[i] = i;
-  amx::transpose_16x16(from, to);
-  for (uint32_t i = 0; i < 256; ++i) EXPECT_EQ(to[i], i % 16 * 16 + i / 16);
+  uint32_t from[256], to[10 * 20 + 16] = {};
+  const void* rows[16];
+  for (uint32_t i = 0; i < 256; ++i) from[i] = i + 1;
+  for (int i = 0; i < 16; ++i) rows[i] = from + 16 * i;
+  transpose_16x16(rows, to, 20, 10);  // ten columns, 20 values apart
+  for (uint32_t i = 0; i < std::size(to); ++i)
+    EXPECT_EQ(to[i], i / 20 < 10 && i % 20 < 16 ? i % 20 * 16 + i / 20 + 1 : 0u) << i;
 }
 
 }  // namespace

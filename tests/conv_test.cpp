@@ -156,16 +156,23 @@ TEST(Conv2d, Bf16ComputesInF32) {
 }
 
 TEST(Conv2d, InputGradientsAddToWhatIsThere) {
-  const Shape shape{2, 8, 6, 6};
-  const Conv2dOptions o(1, 1);
-  for (const DType dtype : {DType::f32, DType::f64, DType::bf16}) {
-    const Tensor w = noise({16, 8, 3, 3}, 21).to(dtype), gy = noise({2, 16, 6, 6}, 22).to(dtype);
-    const Tensor sum = noise(shape, 23).to(dtype), before = sum.clone();
-    const Tensor want = add(conv2d_grad_input(gy, w, shape, o), sum);
-    EXPECT_LT(error(conv2d_grad_input(gy, w, shape, o, sum), want), 1e-6) << name_of(dtype);
-    EXPECT_EQ(error(sum, before), 0) << "somebody else holds it";
-    EXPECT_LT(error(conv2d_grad_input(gy, w, shape, o, sum.clone()), want), 1e-6);
-  }
+  for (const int64_t channels : {3, 8, 32})  // images, one block, several
+    for (const int64_t stride : {1, 2})
+      for (const DType dtype : {DType::f32, DType::f64, DType::bf16}) {
+        const Shape shape{2, channels, 7, 6};
+        const Conv2dOptions o(stride, 1);
+        const std::string where = str(name_of(dtype), " stride ", stride, " channels ", channels);
+        const Tensor w = noise({16, channels, 3, 3}, 21).to(dtype),
+                     gy = noise(conv2d(Tensor::zeros(shape, dtype), w, Tensor(), o).shape(), 22)
+                              .to(dtype);
+        const Tensor sum = noise(shape, 23).to(dtype), before = sum.clone();
+        const Tensor want = add(conv2d_grad_input(gy, w, shape, o), sum);
+        EXPECT_LT(error(conv2d_grad_input(gy, w, shape, o, sum), want), 1e-6) << where;
+        EXPECT_EQ(error(sum, before), 0) << "somebody else holds it: " << where;
+        EXPECT_LT(error(conv2d_grad_input(gy, w, shape, o, sum.clone()), want), 1e-6) << where;
+        const auto blocked = [&] { return sum.to(preferred_layout({}, dtype, channels)).clone(); };
+        EXPECT_LT(error(conv2d_grad_input(gy, w, shape, o, blocked()), want), 1e-6) << where;
+      }
 }
 
 TEST(Conv2d, EmptyBatch) {

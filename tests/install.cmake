@@ -1,4 +1,4 @@
-# cmake -DBUILD=... -DSOURCE=... -DCONFIG=... -DCXX=... -P install.cmake
+# cmake -DBUILD=... -DSOURCE=... -DCONFIG=... -DCXX=... -DGENERATOR=... -P install.cmake
 # Installs into a fresh prefix, builds examples/cmake_project against it, runs both programs.
 set(prefix ${BUILD}/install_test/prefix)
 set(consumer ${BUILD}/install_test/consumer)
@@ -32,7 +32,8 @@ foreach(file ${package})
     endif()
   endforeach()
 endforeach()
-run(${CMAKE_COMMAND} -S ${SOURCE}/examples/cmake_project -B ${consumer} -DCMAKE_PREFIX_PATH=${prefix}
+run(${CMAKE_COMMAND} -S ${SOURCE}/examples/cmake_project -B ${consumer} -G ${GENERATOR}
+    -DCMAKE_PREFIX_PATH=${prefix}
     -DCMAKE_BUILD_TYPE=${CONFIG} -DCMAKE_CXX_COMPILER=${CXX})
 run(${CMAKE_COMMAND} --build ${consumer} --config ${CONFIG})
 run(${consumer}/consumer)

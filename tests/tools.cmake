@@ -45,7 +45,7 @@ include(${CMAKE_CURRENT_SOURCE_DIR}/mpi.cmake)
 # cmake --install, and a project that finds the package.
 add_test(NAME install_and_find_package
          COMMAND ${CMAKE_COMMAND} -DBUILD=${CMAKE_BINARY_DIR} -DSOURCE=${CMAKE_SOURCE_DIR} -DCONFIG=$<CONFIG>
-                 -DCXX=${CMAKE_CXX_COMPILER} -P ${CMAKE_CURRENT_SOURCE_DIR}/install.cmake)
+                 -DCXX=${CMAKE_CXX_COMPILER} -DGENERATOR=${CMAKE_GENERATOR} -P ${CMAKE_CURRENT_SOURCE_DIR}/install.cmake)
 set_tests_properties(install_and_find_package PROPERTIES TIMEOUT 600)
 
 include(${CMAKE_CURRENT_SOURCE_DIR}/docs.cmake)

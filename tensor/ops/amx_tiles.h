@@ -87,7 +87,4 @@ struct PlainTiles {
 using Tiles = PlainTiles;
 #endif
 
-// to[j][i] = from[i][j].
-void transpose_16x16(const uint32_t* from, uint32_t* to);
-
 }  // namespace mtcki::amx

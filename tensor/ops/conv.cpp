@@ -158,11 +158,12 @@ Tensor run_forward(ProfileScope& scope, const ConvProblem& d, const Tensor& x_in
   return y;
 }
 
-// sum: on CUDA added to the result.
+// sum: a tensor to add, undefined afterwards where the kernel did.
 Tensor run_grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor& gy_in,
-                      const Tensor& w_in, const Conv2dOptions& o, Tensor sum = {}) {
+                      const Tensor& w_in, const Conv2dOptions& o, Tensor* sum = nullptr) {
   if (gy_in.device().is_cuda())
-    return conv_cuda::grad_input(scope, d, gy_in, w_in, o, std::move(sum));
+    return conv_cuda::grad_input(scope, d, gy_in, w_in, o,
+                                 sum == nullptr ? Tensor() : std::exchange(*sum, Tensor()));
   const Shape shape{d.n, d.c, d.h, d.w};
   const Tensor w = widen(w_in.plain());
   if (const ConvKernel<bfloat16>* kernel = bf16_kernel(d, gy_in, shape, ConvPass::grad_input)) {
@@ -173,10 +174,20 @@ Tensor run_grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor& g
   }
   const Tensor gy = widen(gy_in);
   if (fast(d, gy.dtype())) {
-    Tensor gx = Tensor::empty(shape, DType::f32, {}, form(DType::f32, d.c));
-    if (gx.numel() == 0) return gx;
     const ConvKernel<float>& kernel = select_conv(d, ConvPass::grad_input);
     if (scope.active()) scope.note(shape_note(d, kernel.name));
+    const bool adds = sum != nullptr && sum->defined() && sum->dtype() == DType::f32;
+    if (adds && kernel.grad_input_plus != nullptr) {
+      const Tensor added = in_form(std::exchange(*sum, Tensor()));
+      const Tensor gx =
+          added.unique() ? added : Tensor::empty(shape, DType::f32, {}, added.layout());
+      if (gx.numel() > 0)
+        kernel.grad_input_plus(d, in_form(gy).data<float>(), w.data<float>(), added.data<float>(),
+                               gx.data<float>());
+      return gx;
+    }
+    Tensor gx = Tensor::empty(shape, DType::f32, {}, form(DType::f32, d.c));
+    if (gx.numel() == 0) return gx;
     kernel.grad_input(d, in_form(gy).data<float>(), w.data<float>(), gx.data<float>());
     return gx;
   }
@@ -387,8 +398,7 @@ Tensor conv2d_grad_input(const Tensor& gy, const Tensor& w, const Shape& x_shape
   Tensor gx;
   {
     ProfileScope scope("conv2d_grad_input", d.flops(), cost_bytes(d, gy) + bytes_of(sum));
-    if (gy.device().is_cuda()) return run_grad_input(scope, d, gy, w, o, std::move(sum));
-    gx = run_grad_input(scope, d, gy, w, o).to(gy.dtype());
+    gx = run_grad_input(scope, d, gy, w, o, &sum).to(gy.dtype());
   }
   GradientSum both(std::move(sum));
   both.add(std::move(gx));

@@ -16,6 +16,7 @@
 
 #include "tensor/ops/amx_tiles.h"
 #include "tensor/ops/simd.h"
+#include "tensor/ops/transpose.h"
 #include "tensor/parallel.h"
 
 namespace mtcki::conv_amx {
@@ -47,8 +48,11 @@ void pack_pairs(const bfloat16* from, int64_t image, int64_t images, uint32_t* t
 void pack_rows(const bfloat16* from, int64_t image, int64_t images, uint32_t* to) {
   alignas(64) uint32_t pairs[2 * 256];
   pack_pairs(from, image, images, pairs);
-  amx::transpose_16x16(pairs, to);
-  amx::transpose_16x16(pairs + 256, to + 256);
+  for (int64_t half = 0; half < 512; half += 256) {
+    const void* rows[16];
+    for (int64_t i = 0; i < 16; ++i) rows[i] = pairs + half + 16 * i;
+    transpose_16x16(rows, to + half, 16);
+  }
 }
 
 // Taps that meet output row p at input row h: h = p * stride + tap * dilation - pad.

@@ -134,6 +134,9 @@ template <class T>
 void forward(const ConvProblem& d, const T* x, const float* w, const ConvTail& tail, T* y);
 template <class T>
 void grad_input(const ConvProblem& d, const T* gy, const float* w, T* gx);
+// Plus sum, which may be gx itself.
+void grad_input_plus(const ConvProblem& d, const float* gy, const float* w, const float* sum,
+                     float* gx);
 template <class T>
 void grad_weight(const ConvProblem& d, const T* gy, const T* x, float* gw);
 }  // namespace conv_winograd

@@ -15,6 +15,9 @@ struct ConvKernel {
   void (*forward)(const ConvProblem&, const S* x, const float* w, const ConvTail&, S* y);
   void (*grad_input)(const ConvProblem&, const S* gy, const float* w, S* gx);
   void (*grad_weight)(const ConvProblem&, const S* gy, const S* x, float* gw);
+  // The input gradient plus `sum`, which may be gx itself. Null: the caller has to add.
+  void (*grad_input_plus)(const ConvProblem&, const S* gy, const float* w, const S* sum,
+                          S* gx) = nullptr;
 };
 
 const ConvKernel<float>& select_conv(const ConvProblem& d, ConvPass pass);

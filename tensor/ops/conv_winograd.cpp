@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "tensor/ops/conv_kernels.h"
+#include "tensor/ops/transpose.h"
 #include "tensor/ops/winograd_transform.h"
 #include "tensor/parallel.h"
 
@@ -99,26 +100,53 @@ Product pick(int64_t rows) {
   return pick<KV>(static_cast<int>(rows), std::make_integer_sequence<int, kTileRows>());
 }
 
-// U of one output group: [matrix][in][width]. Weights are gathered to vectors along the output
-// channel.
-template <class S, int KV>
-void transform_weights(const Direction& d, const float* w, int64_t first, float* u) {
-  constexpr int kLanes = KV * kWidth;
-  alignas(64) float taps[kTaps * kTaps][kLanes];
-  for (int64_t i = 0; i < d.in; ++i) {
-    for (int o = 0; o < kLanes; ++o) {
-      const float* from = w + (first + o) * d.out_step + i * d.in_step;
-      if (d.rotate) {
-        MTCKI_UNROLL for (int t = 0; t < 9; ++t) taps[t][o] = from[8 - t];
+// The taps of kWidth input channels from i on for lanes of output channels, [in][tap][lane]:
+// vectors along the output channel, which is far apart in w.
+template <int KV>
+void gather_taps(const Direction& d, const float* w, int64_t first, int64_t i, float* taps) {
+  constexpr int kLanes = KV * kWidth, kAll = kTaps * kTaps;
+  if constexpr (kWidth == 16) {
+    const void* rows[16];
+    for (int v = 0; v < KV; ++v) {
+      const float* from = w + (first + v * 16) * d.out_step + i * d.in_step;
+      if (d.in_step == kAll) {  // the taps of all input channels follow each other
+        for (int64_t j = 0; j < 16 * kAll; j += 16) {
+          for (int o = 0; o < 16; ++o) rows[o] = from + o * d.out_step + j;
+          transpose_16x16(rows, taps + j * kLanes + v * 16, kLanes);
+        }
       } else {
-        MTCKI_UNROLL for (int t = 0; t < 9; ++t) taps[t][o] = from[t];
+        for (int64_t c = 0; c < 16; ++c, from += d.in_step) {
+          float last[16] = {};  // w may end behind the taps of the last row
+          std::copy_n(from + 15 * d.out_step, kAll, last);
+          for (int o = 0; o < 15; ++o) rows[o] = from + o * d.out_step;
+          rows[15] = last;
+          transpose_16x16(rows, taps + c * kAll * kLanes + v * 16, kLanes, kAll);
+        }
       }
     }
+  } else {
+    for (int64_t c = 0; c < kWidth; ++c)
+      for (int o = 0; o < kLanes; ++o) {
+        const float* from = w + (first + o) * d.out_step + (i + c) * d.in_step;
+        MTCKI_UNROLL for (int t = 0; t < kAll; ++t) taps[(c * kAll + t) * kLanes + o] = from[t];
+      }
+  }
+}
+
+// U of one output group: [matrix][in][width].
+template <class S, int KV>
+void transform_weights(const Direction& d, const float* w, int64_t first, float* u) {
+  constexpr int kLanes = KV * kWidth, kAll = kTaps * kTaps;
+  alignas(64) float some[kWidth * kAll * kLanes];
+  for (int64_t i = 0; i < d.in; ++i) {
+    if (i % kWidth == 0) gather_taps<KV>(d, w, first, i, some);
+    const float* taps = some + i % kWidth * kAll * kLanes;
     for (int v = 0; v < KV; ++v) {
       V rows[kWeights][kTaps];
       MTCKI_UNROLL for (int j = 0; j < kTaps; ++j) {
         V g[kTaps], x[kWeights];
-        MTCKI_UNROLL for (int t = 0; t < kTaps; ++t) g[t] = load(&taps[t * kTaps + j][v * kWidth]);
+        MTCKI_UNROLL for (int t = 0; t < kTaps; ++t) g[t] = load(
+            taps + (d.rotate ? kAll - 1 - (t * kTaps + j) : t * kTaps + j) * kLanes + v * kWidth);
         S::weights(g, x);
         MTCKI_UNROLL for (int t = 0; t < kWeights; ++t) rows[t][j] = x[t];
       }
@@ -326,12 +354,26 @@ void forward(const ConvProblem& d, const T* x, const float* w, const ConvTail& t
   (d.stride_h == 1 ? run<Stride1, T> : run<Stride2, T>)(forth, x, w, y);
 }
 
+namespace {
 template <class T>
-void grad_input(const ConvProblem& d, const T* gy, const float* w, T* gx) {
-  Direction back{d.n, d.k, d.c, d.p, d.q, d.h, d.w, 0, 0, 9, d.c * 9, true, {}};
+void grad_input(const ConvProblem& d, const T* gy, const float* w, const ConvTail& tail, T* gx) {
+  Direction back{d.n, d.k, d.c, d.p, d.q, d.h, d.w, 0, 0, 9, d.c * 9, true, tail};
   if (d.stride_h == 2) return run<Stride2Gradient>(back, gy, w, gx);
   back.pad_h = 2 - d.pad_h, back.pad_w = 2 - d.pad_w;
   run<Stride1>(back, gy, w, gx);
+}
+}  // namespace
+
+template <class T>
+void grad_input(const ConvProblem& d, const T* gy, const float* w, T* gx) {
+  grad_input(d, gy, w, ConvTail(), gx);
+}
+
+void grad_input_plus(const ConvProblem& d, const float* gy, const float* w, const float* sum,
+                     float* gx) {
+  ConvTail tail;
+  tail.residual = sum;
+  grad_input(d, gy, w, tail, gx);
 }
 
 template void forward(const ConvProblem&, const float*, const float*, const ConvTail&, float*);
