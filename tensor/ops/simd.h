@@ -2,6 +2,7 @@
 // AVX2 and AVX-512 code. a * b + c contracts to a fused multiply-add (-ffp-contract=fast).
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <cstring>
 
@@ -22,7 +23,7 @@ inline constexpr int kSimdBytes = 64, kSimdRegisters = 32;
 inline constexpr int kSimdBytes = 32, kSimdRegisters = 16;
 #endif
 
-template <class T>
+template <std::floating_point T>
 struct Simd {
   typedef T Vector __attribute__((vector_size(kSimdBytes)));
   static constexpr int width = kSimdBytes / static_cast<int>(sizeof(T));
