@@ -9,7 +9,7 @@ namespace mtcki {
 namespace {
 
 void put(std::string* out, uint64_t v, int bytes) {
-  for (int i = 0; i < bytes; ++i) *out += static_cast<char>(v >> (8 * i) & 0xff);
+  for (int i = 0; i < bytes; ++i, v >>= 8) *out += static_cast<char>(v & 0xff);
 }
 
 const char* descr(DType dtype) {

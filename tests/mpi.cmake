@@ -61,5 +61,6 @@ foreach(rank 0 1)
 endforeach()
 
 get_property(mpi_tests GLOBAL PROPERTY mtcki_mpi_tests)
+# Leaks: Open MPI never frees some blocks, and what allocated them is unloaded when they are reported.
 set_tests_properties(${mpi_tests} PROPERTIES LABELS mpi TIMEOUT 300 PROCESSORS 2
-                     ENVIRONMENT "OMP_NUM_THREADS=1;MTCKI_EMULATE_CUDA=1")
+                     ENVIRONMENT "OMP_NUM_THREADS=1;MTCKI_EMULATE_CUDA=1;ASAN_OPTIONS=detect_leaks=0")
