@@ -47,8 +47,8 @@ Tensor parse_plain(Bytes content, const std::string& name) {
   for (int i = 0; i < rank; ++i) {
     const int64_t d = r.u32_big("the idx sizes");
     shape.push_back(d);
-    if (!checked_multiply(bytes, d, &bytes))
-      r.fail("sizes whose product fits into 63 bits", "larger ones", "the file is damaged");
+    if (!checked_multiply(bytes, d, &bytes) || bytes > (int64_t{1} << 60))
+      r.fail("sizes whose product is at most 2^60", "larger ones", "the file is damaged");
   }
   if (static_cast<uint64_t>(bytes) != r.left())
     r.fail(str(bytes, " bytes for shape ", shape.to_string()), str(r.left()),

@@ -83,6 +83,7 @@ def replaced(content, at, new):
 
 def damage_arrays():
     write("idx-2-64-elements", bytes([0, 0, 8, 4]) + b"\xff" * 16)
+    write("idx-nothing-of-2-60", bytes.fromhex("000008060000090944000000000a000000000000007a00000000006c"))
     write("idx-too-long", bytes([0, 0, 8, 1, 0, 0, 0, 1, 5, 6]))
     deflate = zlib.compressobj(9, zlib.DEFLATED, 31)
     bomb = deflate.compress(bytes([0, 0, 8, 1]) + struct.pack(">I", 2**31) + b"\0" * (1 << 22)) + deflate.flush()

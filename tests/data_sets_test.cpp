@@ -49,7 +49,8 @@ TEST(Idx, Refusals) {
   EXPECT_THAT(text("00000a01 00000000"), HasSubstr("an idx file"));
   EXPECT_THAT(text("00000800"), HasSubstr("an idx file"));
   EXPECT_THAT(text("00000809"), HasSubstr("an idx file"));
-  EXPECT_THAT(text("00000804 ffffffff ffffffff ffffffff ffffffff"), HasSubstr("63 bits"));
+  EXPECT_THAT(text("00000804 ffffffff ffffffff ffffffff ffffffff"), HasSubstr("2^60"));
+  EXPECT_THAT(text("00000804 00000909 44000000 000a0000 00000000"), HasSubstr("2^60"));
   EXPECT_THAT(text("0000"), HasSubstr("4 bytes of the idx header"));
   EXPECT_THAT(text("3c68746d6c3e"), HasSubstr("HTML"));
 }
