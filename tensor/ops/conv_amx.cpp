@@ -11,7 +11,6 @@
 #include "tensor/ops/conv_amx.h"
 
 #include <algorithm>
-#include <cstring>
 #include <vector>
 
 #include "tensor/ops/amx_tiles.h"
@@ -55,11 +54,38 @@ void pack_rows(const bfloat16* from, int64_t image, int64_t images, uint32_t* to
   }
 }
 
+// Four tiles of sums: 2 x 2 from two tiles of rows and two of pairs.
+template <class Tiles>
+void zero_square() {
+  Tiles::template zero<0>(), Tiles::template zero<1>();
+  Tiles::template zero<2>(), Tiles::template zero<3>();
+}
+template <class Tiles>
+void add_products(const bfloat16* a, const bfloat16* b) {
+  Tiles::template load<4>(a, 64), Tiles::template load<6>(b, 64);
+  Tiles::template load<5>(a + kTile, 64), Tiles::template load<7>(b + kTile, 64);
+  Tiles::template multiply<0, 4, 6>(), Tiles::template multiply<1, 4, 7>();
+  Tiles::template multiply<2, 5, 6>(), Tiles::template multiply<3, 5, 7>();
+}
+template <class Tiles>
+void store_square(float* to, int64_t width) {
+  const int64_t pitch = width * static_cast<int64_t>(sizeof(float));
+  Tiles::template store<0>(to, pitch), Tiles::template store<1>(to + 16, pitch);
+  Tiles::template store<2>(to + 16 * width, pitch);
+  Tiles::template store<3>(to + 16 * width + 16, pitch);
+}
+template <class Tiles>
+void load_square(const float* from, int64_t width) {
+  const int64_t pitch = width * static_cast<int64_t>(sizeof(float));
+  Tiles::template load<0>(from, pitch), Tiles::template load<1>(from + 16, pitch);
+  Tiles::template load<2>(from + 16 * width, pitch);
+  Tiles::template load<3>(from + 16 * width + 16, pitch);
+}
+
 // Taps that meet output row p at input row h: h = p * stride + tap * dilation - pad.
 struct Axis {
-  int64_t in, out, taps, stride, pad, dilation;
+  int64_t in, out, stride, pad, dilation;
   int64_t at(int64_t p, int64_t tap) const { return p * stride + tap * dilation - pad; }
-  bool inside(int64_t i) const { return i >= 0 && i < in; }
   // The outputs [begin, end) for which a tap stays inside.
   int64_t begin(int64_t tap) const {
     return std::clamp<int64_t>(ceil_div(std::max<int64_t>(0, pad - tap * dilation), stride), 0,
@@ -70,8 +96,8 @@ struct Axis {
     return room < 0 ? 0 : std::min(out, room / stride + 1);
   }
 };
-Axis rows_of(const ConvProblem& d) { return {d.h, d.p, d.r, d.stride_h, d.pad_h, d.dil_h}; }
-Axis columns_of(const ConvProblem& d) { return {d.w, d.q, d.s, d.stride_w, d.pad_w, d.dil_w}; }
+Axis rows_of(const ConvProblem& d) { return {d.h, d.p, d.stride_h, d.pad_h, d.dil_h}; }
+Axis columns_of(const ConvProblem& d) { return {d.w, d.q, d.stride_w, d.pad_w, d.dil_w}; }
 
 // ---- weight gradient ----
 
@@ -131,18 +157,11 @@ struct WeightGradient {
                   bool first, float* dw) const {
     gy += kb * gy_block(b);
     x += cb * x_block(b);
-    const int64_t x_first = first_row(b), pitch = d.c * static_cast<int64_t>(sizeof(float));
+    const int64_t x_first = first_row(b);
     for (int64_t r = 0; r < d.r; ++r)
       for (int64_t s = 0; s < d.s; ++s) {
         float* out = dw + ((r * d.s + s) * d.k + kb * kBlock) * d.c + cb * kBlock;
-        float *low = out, *high = out + 16 * d.c;
-        if (first) {
-          Tiles::template zero<0>(), Tiles::template zero<1>(), Tiles::template zero<2>(),
-              Tiles::template zero<3>();
-        } else {
-          Tiles::template load<0>(low, pitch), Tiles::template load<1>(low + 16, pitch);
-          Tiles::template load<2>(high, pitch), Tiles::template load<3>(high + 16, pitch);
-        }
+        first ? zero_square<Tiles>() : load_square<Tiles>(out, d.c);
         const int64_t q0 = columns.begin(s), q1 = columns.end(s);
         for (int64_t p = std::max(b.p0, rows.begin(r)), end = std::min(b.p1, rows.end(r)); p < end;
              ++p) {
@@ -150,15 +169,10 @@ struct WeightGradient {
           const bfloat16* v =
               x + ((rows.at(p, r) - x_first) * d.w + columns.at(q0, s)) * b.groups * kPair;
           for (int64_t q = q0; q < q1; ++q, v += (d.stride_w - 1) * b.groups * kPair)
-            for (int64_t g = 0; g < b.groups; ++g, a += kPair, v += kPair) {
-              Tiles::template load<4>(a, 64), Tiles::template load<6>(v, 64);
-              Tiles::template load<5>(a + kTile, 64), Tiles::template load<7>(v + kTile, 64);
-              Tiles::template multiply<0, 4, 6>(), Tiles::template multiply<1, 4, 7>();
-              Tiles::template multiply<2, 5, 6>(), Tiles::template multiply<3, 5, 7>();
-            }
+            for (int64_t g = 0; g < b.groups; ++g, a += kPair, v += kPair)
+              add_products<Tiles>(a, v);
         }
-        Tiles::template store<0>(low, pitch), Tiles::template store<1>(low + 16, pitch);
-        Tiles::template store<2>(high, pitch), Tiles::template store<3>(high + 16, pitch);
+        store_square<Tiles>(out, d.c);
       }
   }
 
@@ -207,11 +221,8 @@ struct WeightGradient {
     const Scratch dw(static_cast<size_t>(parts * size) * sizeof(float));
     parallel_for(parts, 1, [&](int64_t first_part, int64_t last_part) {
       [[maybe_unused]] const typename Tiles::Scope scope;
-      int64_t most_gy = 0, most_x = 0;
-      for (const Band& b : all)
-        most_gy = std::max(most_gy, gy_size(b)), most_x = std::max(most_x, x_size(b));
-      const Scratch gy_packed(static_cast<size_t>(most_gy) * 2),
-          x_packed(static_cast<size_t>(most_x) * 2);
+      const Scratch gy_packed(static_cast<size_t>(gy_size(all[0])) * 2),
+          x_packed(static_cast<size_t>(max_x(all)) * 2);
       for (int64_t part = first_part; part < last_part; ++part)
         for (int64_t i = count * part / parts, first = i; i < count * (part + 1) / parts; ++i) {
           const Band& b = all[static_cast<size_t>(i)];
@@ -308,21 +319,12 @@ struct Gather {
   // 32 images by 32 output channels of one pixel, as f32.
   template <class Tiles>
   void sums(const bfloat16* x, const bfloat16* w, const std::vector<Source>& from, float* m) const {
-    constexpr int64_t kPitch = kBlock * sizeof(float);
-    Tiles::template zero<0>(), Tiles::template zero<1>(), Tiles::template zero<2>(),
-        Tiles::template zero<3>();
+    zero_square<Tiles>();
     for (const Source& s : from)
-      for (int64_t ib = 0; ib < in / kBlock; ++ib) {
-        const bfloat16* a = x + (ib * in_pixels + s.pixel) * kPair;
-        const bfloat16* b = w + (s.tap * (in / kBlock) + ib) * kPair;
-        Tiles::template load<4>(a, 64), Tiles::template load<6>(b, 64);
-        Tiles::template load<5>(a + kTile, 64), Tiles::template load<7>(b + kTile, 64);
-        Tiles::template multiply<0, 4, 6>(), Tiles::template multiply<1, 4, 7>();
-        Tiles::template multiply<2, 5, 6>(), Tiles::template multiply<3, 5, 7>();
-      }
-    Tiles::template store<0>(m, kPitch), Tiles::template store<1>(m + 16, kPitch);
-    Tiles::template store<2>(m + 16 * kBlock, kPitch),
-        Tiles::template store<3>(m + 16 * kBlock + 16, kPitch);
+      for (int64_t ib = 0; ib < in / kBlock; ++ib)
+        add_products<Tiles>(x + (ib * in_pixels + s.pixel) * kPair,
+                            w + (s.tap * (in / kBlock) + ib) * kPair);
+    store_square<Tiles>(m, kBlock);
   }
 
   template <class Tiles>
