@@ -120,6 +120,21 @@ TEST(Module, HooksSeeValuesAndPathAndEndWithTheirHandle) {
   EXPECT_EQ(context_path(), "");
 }
 
+TEST(Module, HooksSeeAnInputThatWasGivenAway) {
+  Init init(1);
+  Sequential net;
+  net.add("0", std::make_unique<Linear>(3, 2, true, init));
+  const NoGradScope no_grad;
+  const Tensor x = Tensor::full({1, 3}, 2.0);
+  const auto want = net(Variable(x)).data().to_vector<float>();
+  Shape seen;
+  const HookHandle hook = net.add_after_hook(
+      [&](const Module&, const Variable& in, const Variable&) { seen = in.shape(); });
+  Variable given(x);
+  EXPECT_EQ(net(std::move(given)).data().to_vector<float>(), want);
+  EXPECT_EQ(seen, x.shape());
+}
+
 TEST(Module, AHandleMayOutliveItsModuleAndAHookMayRemoveItself) {
   HookHandle handle;
   int runs = 0;
