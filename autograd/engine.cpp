@@ -31,7 +31,10 @@ std::string where(const Node& node) {
 class ReadyNodes {
  public:
   ~ReadyNodes() {  // after an error: no gradient may stay behind for the next backward
-    for (const NodePtr& node : heap_) node->pending = GradientSum();
+    for (const NodePtr& node : heap_) {
+      node->pending = GradientSum();
+      node->pending_from = 0;
+    }
   }
   bool empty() const { return heap_.empty(); }
   void push(const NodePtr& node) {
@@ -64,7 +67,7 @@ void accumulate(Tensor* into, Tensor g) {
 void accumulate_grad(Variable::Impl* variable, Tensor g) {
   if (variable->grad.defined() || !g.unique() ||
       (g.rank() == variable->data.rank() && g.layout() != variable->data.layout()))
-    join_side_streams();
+    join_weight_gradients();
   if (variable->grad.defined()) {
     variable->grad = variable->grad.to(variable->data.dtype());
     g = g.to(variable->data.dtype());
@@ -83,16 +86,25 @@ void check_gradient(const Node& from, int input, const Node& to, const Tensor& g
                           "; the closure that the op recorded is wrong"));
 }
 
+// add(&node->pending) on the current stream, after those that have added to it.
+template <class Add>
+void add_to_pending(Node* node, const Add& add) {
+  wait_streams(node->pending_from);
+  add(&node->pending);
+  node->pending_from |= current_stream_bit();
+}
+
 void deliver(const Node& node, int input, Tensor g, ReadyNodes* ready) {
   const NodePtr& next = node.next[static_cast<size_t>(input)];
   if (!next || !g.defined()) return;
   check_gradient(node, input, *next, g);
   if (next->is_leaf) {
+    const OnStreamZero scope;  // what optimisers and users of .grad() work on
     if (const auto leaf = next->variable.lock()) accumulate_grad(leaf.get(), std::move(g));
     return;
   }
   const bool first = !next->pending.defined();
-  next->pending.add(std::move(g));
+  add_to_pending(next.get(), [&](GradientSum* sum) { sum->add(std::move(g)); });
   if (first) ready->push(next);
 }
 
@@ -101,13 +113,18 @@ void deliver(const Node& node, int input, Tensor g, ReadyNodes* ready) {
 std::vector<Tensor> gather(const Node& node, const Node::Closure& closure, Tensor gy,
                            ReadyNodes* ready) {
   const NodePtr& next = node.next[static_cast<size_t>(closure.inputs.front())];
-  const bool waits = next && !next->is_leaf;
-  GradientSum own;
-  GradientSum* sum = waits ? &next->pending : &own;
-  const bool first = !sum->defined();
-  std::vector<Tensor> grads = closure.gather(std::move(gy), sum);
-  if (waits && first && sum->defined()) ready->push(next);
-  grads.insert(grads.begin(), waits ? Tensor() : own.take());
+  std::vector<Tensor> grads;
+  if (next && !next->is_leaf) {
+    const bool first = !next->pending.defined();
+    add_to_pending(next.get(),
+                   [&](GradientSum* sum) { grads = closure.gather(std::move(gy), sum); });
+    if (first && next->pending.defined()) ready->push(next);
+    grads.insert(grads.begin(), Tensor());
+  } else {
+    GradientSum own;
+    grads = closure.gather(std::move(gy), &own);
+    grads.insert(grads.begin(), own.take());
+  }
   return grads;
 }
 
@@ -127,6 +144,8 @@ void run_closures(const Node& node, Tensor gy, ReadyNodes* ready) {
 }
 
 void run(const NodePtr& node, ReadyNodes* ready, bool keep_graph) {
+  const BranchScope stream(node->stream);
+  wait_streams(std::exchange(node->pending_from, 0));
   Tensor gy = node->pending.take();
   if (node->released)
     throw GradientError(str("backward of ", where(*node),

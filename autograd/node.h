@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "autograd/recorder.h"
+#include "autograd/side_stream.h"
 #include "autograd/variable.h"
 
 namespace mtcki {
@@ -39,6 +40,7 @@ struct Node {
   uint64_t turn = 0;
   Shape shape;  // of the output
   DType dtype = DType::f32;
+  int stream = 0;                           // of the forward, and so of the backward
   std::vector<std::shared_ptr<Node>> next;  // per input; null where no gradient is wanted
   std::vector<Closure> closures;
   std::vector<std::shared_ptr<SavedTensor::Slot>> saved;
@@ -46,7 +48,8 @@ struct Node {
   const bool is_leaf;
   bool released = false;
 
-  GradientSum pending;  // gradients gathered during one backward
+  GradientSum pending;         // gradients gathered during one backward
+  StreamSet pending_from = 0;  // the streams that made them
 
   // Drops closures, saved tensors and inputs: after its turn in backward a node keeps no memory.
   void release();

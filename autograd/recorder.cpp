@@ -4,6 +4,7 @@
 
 #include "autograd/node.h"
 #include "tensor/context.h"
+#include "tensor/cuda/runtime.h"
 #include "tensor/error.h"
 
 namespace mtcki {
@@ -29,6 +30,7 @@ Recorder::Recorder(const char* op, const std::vector<Variable>& inputs) : op_(op
   node_ = std::make_shared<Node>();
   node_->op = op_;
   node_->module = context_module();
+  node_->stream = cuda::stream_index();
   node_->next.resize(inputs_.size());
   for (size_t i = 0; i < inputs_.size(); ++i) {
     if (!needs(static_cast<int>(i))) continue;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "autograd/parallel.h"
+#include "autograd/side_stream.h"
 #include "mtcki/batch_advice.h"
 #include "mtcki/losses/fused_kd.h"
 #include "mtcki/model_file.h"
@@ -67,11 +68,13 @@ void Distiller::issue(const data::Batch& batch, double eta, const Tensor& eta_th
   std::vector<Tensor> logits, features;
   {
     const StageScope scope("distill/teachers");
-    for (size_t m = 0; m < teachers_.size(); ++m) {
-      const nn::Classifier::Output y = teachers_[m].ask(batch.images);
-      logits.push_back(y.logits.data());
-      if (eta > 0) features.push_back(y.feature.data());
-    }
+    Branches branches(teachers_.size(), batch.images.device());
+    for (size_t m = 0; m < teachers_.size(); ++m)
+      branches.run([&] {
+        const nn::Classifier::Output y = teachers_[m].ask(batch.images);
+        logits.push_back(y.logits.data());
+        if (eta > 0) features.push_back(y.feature.data());
+      });
   }
   const StageScope scope("distill/student");
   const Tensor targets =

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "autograd/parallel.h"
+#include "autograd/side_stream.h"
 #include "mtcki/losses/activation_loss.h"
 #include "mtcki/losses/adversarial.h"
 #include "mtcki/losses/class_balance.h"
@@ -99,7 +100,7 @@ InversionLoss::Result InversionLoss::evaluate(const Variable& images, const Step
   std::vector<Variable> logits, features, bn_sums(subset.size());
   std::vector<Variable> local(teachers_.size());
   std::vector<Tensor> global(teachers_.size());
-  for (size_t k = 0; k < subset.size(); ++k) {
+  const auto ask = [&](size_t k) {
     const size_t m = subset[k];
     Teacher& teacher = teachers_[m];
     const bool contrasts = contrast && contrast_->uses(m);
@@ -108,7 +109,7 @@ InversionLoss::Result InversionLoss::evaluate(const Variable& images, const Step
     const Teacher::View view = teacher.view(x_global, taps);
     logits.push_back(view.logits);
     features.push_back(view.feature);
-    if (config_.bn > 0) bn_sums[k] = bn_.layers(m, view.bn_inputs);
+    if (config_.bn > 0) bn_sums[k] = bn_.layers(m, view);
     if (contrasts) {
       {
         const NoGradScope keys;  // the global side of the contrast gets no gradient
@@ -118,7 +119,11 @@ InversionLoss::Result InversionLoss::evaluate(const Variable& images, const Step
           contrast_->features(m, teacher.view(x_local, contrast_->taps() | Teacher::kTapsOnly)),
           comm);
     }
-  }
+  };
+  // Collectives of several ranks need one order.
+  Branches branches(comm.size() == 1 ? subset.size() : 1, images.data().device());
+  for (size_t k = 0; k < subset.size(); ++k) branches.run([&] { ask(k); });
+  branches.join();
 
   Sum sum(result, step.ring);
   if (config_.bn > 0) {

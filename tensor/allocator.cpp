@@ -30,6 +30,8 @@ size_t size_class(size_t bytes) {
   return round_up_to((size_t{1} << top) / 8, bytes);
 }
 
+thread_local bool holding_foreign_blocks = false;
+
 // Where a cache gets its blocks from.
 struct HostSource {
   static constexpr const char* name = "the system";
@@ -37,6 +39,7 @@ struct HostSource {
   static void* get(size_t size) { return std::aligned_alloc(kAlignment, size); }
   static void put(void* data) { std::free(data); }
   static int pool() { return 0; }
+  static bool holds(int) { return false; }
   static size_t capacity() { return 0; }  // not asked for
   static bool caching() { return true; }
 };
@@ -49,6 +52,9 @@ struct DeviceSource {
   }
   static void put(void* data) { cuda::free_device(data); }
   static int pool() { return device_pool(); }
+  static bool holds(int pool) {
+    return holding_foreign_blocks && pool % kStreamsOfPool != cuda::stream_index();
+  }
   static size_t capacity() { return cuda::capacity().total; }
   // MTCKI_CUDA_ALLOC=plain: every block from the driver and back at once, with its exact size, so
   // that compute-sanitizer sees accesses beside it. Not with captured steps.
@@ -99,11 +105,16 @@ class Cache {
     const std::lock_guard<std::mutex> lock(mutex_);
     stats_.in_use -= size;
     const auto owner = pool_of_.find(data);
+    const int pool = owner == pool_of_.end() ? 0 : owner->second;
     if (in_arena(size)) {
       arena_.give(data, size);
     } else if (Source::caching()) {
       stats_.cached += size;
-      free_[owner == pool_of_.end() ? 0 : owner->second][size].push_back(data);
+      if (Source::holds(pool)) {
+        held_.push_back({pool, size, data});
+      } else {
+        free_[pool][size].push_back(data);
+      }
     } else if (owner != pool_of_.end()) {
       pool_of_.erase(owner);
     }
@@ -115,6 +126,12 @@ class Cache {
       }
     }
     if (!Source::caching()) Source::put(data);
+  }
+
+  void free_held() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (const Held& h : held_) free_[h.pool][h.size].push_back(h.data);
+    held_.clear();
   }
 
   MemoryStats stats() {
@@ -219,10 +236,17 @@ class Cache {
             ". A smaller batch_size needs proportionally less."));
   }
 
+  struct Held {
+    int pool;
+    size_t size;
+    void* data;
+  };
+
   std::mutex mutex_;
   HostArena arena_;
   std::unordered_map<int, std::unordered_map<size_t, std::vector<void*>>> free_;  // by pool, size
   std::unordered_map<void*, int> pool_of_;  // blocks of other pools than 0
+  std::vector<Held> held_;                  // free, but not yet to be handed out
   std::unordered_map<void*, std::string> owner_;
   std::map<std::string, size_t> tags_;
   MemoryStats stats_;
@@ -249,6 +273,10 @@ int device_pool() { return std::max(current_pool, 0) + cuda::stream_index(); }
 int new_device_pool() { return next_pool.fetch_add(kStreamsOfPool); }
 DevicePoolScope::DevicePoolScope(int pool) : before_(current_pool) { current_pool = pool; }
 DevicePoolScope::~DevicePoolScope() { current_pool = before_; }
+void hold_foreign_blocks(bool on) {
+  holding_foreign_blocks = on;
+  if (!on) device_cache().free_held();
+}
 void release_device_pool(int pool) {
   for (int i = 0; i < kStreamsOfPool; ++i) device_cache().release_pool(pool + i);
 }

@@ -42,6 +42,10 @@ class DevicePoolScope {
  private:
   int before_;
 };
+// While several streams work beside each other: device blocks that this thread gives back on
+// another stream than theirs wait until hold(false), because their own stream does not know yet
+// when the other is done with them.
+void hold_foreign_blocks(bool on);
 // Gives the free blocks of a pool of new_device_pool() to the driver: nothing else does.
 void release_device_pool(int pool);
 

@@ -126,12 +126,12 @@ TEST_F(ProfilerCuda, CapturedScopesHaveNoTimeAndTakeNoEvents) {
 TEST_F(ProfilerCuda, SideStreamsAreNamed) {
   const Tensor x = sample({64}, 5, DType::f32).to(kGpu);
   profiler::start();
-  cuda::fork(1);
+  cuda::wait_stream(1, 0);
   {
     const cuda::StreamScope side(1);
     relu(x);
   }
-  cuda::join(1);
+  cuda::wait_stream(0, 1);
   profiler::stop();
   const auto events = profiler::events();
   ASSERT_EQ(events.size(), 1u);

@@ -5,7 +5,8 @@
 //   emulated/  device memory and kernels on the CPU (simt.h), for tests on machines without a GPU
 //
 // One process uses one GPU: the first that use_device() was called for. Work is ordered on one
-// compute stream; StreamScope moves a part of it to a side stream, between fork() and join().
+// compute stream; StreamScope moves a part of it to a side stream, which wait_stream() orders with
+// the others.
 #pragma once
 
 #include <cstddef>
@@ -69,15 +70,16 @@ class StreamScope {
  public:
   explicit StreamScope(int index);
   ~StreamScope();
+  int before() const { return before_; }
   StreamScope(const StreamScope&) = delete;
   StreamScope& operator=(const StreamScope&) = delete;
 
  private:
   int before_;
 };
-// Side stream `index` waits for what stream 0 holds so far; stream 0 waits for the side stream.
-void fork(int index);
-void join(int index);
+// `stream` waits for what `other` holds so far. A side stream begins with wait_stream(side, 0), and
+// what it computed may be used after wait_stream(0, side).
+void wait_stream(int stream, int other);
 
 // A point in the current stream. Works inside captures only where graphs allow it (timing does not).
 class Event {

@@ -38,7 +38,8 @@ class Memory {
     }
     const size_t size = (bytes + kPage - 1) / kPage * kPage;
     if (!base_) {
-      void* p = mmap(nullptr, kArena, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      void* p =
+          mmap(nullptr, kArena, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
       if (p == MAP_FAILED) return nullptr;
       base_ = static_cast<char*>(p);
     }
@@ -98,9 +99,33 @@ Memory& memory() {
   return *m;
 }
 
-thread_local std::vector<std::function<void()>>* recording = nullptr;
+using Work = std::vector<std::function<void()>>;
+
+thread_local Work* recording = nullptr;
 thread_local int current_stream = 0;
 std::atomic<uint64_t> epoch{0};
+
+// What side streams were given runs when somebody waits for it, as late as a device may run it: a
+// wait that is missing, or memory that was handed out again too early, shows in the results.
+thread_local std::map<int, Work> waiting;
+
+void begin(std::function<void()> work) {
+  if (recording) {
+    recording->push_back(std::move(work));
+  } else {
+    work();
+  }
+}
+void finish(int stream) {
+  const auto it = waiting.find(stream);
+  if (it == waiting.end()) return;
+  const Work all = std::move(it->second);
+  waiting.erase(it);
+  for (const auto& work : all) begin(work);
+}
+void finish_all() {
+  while (!waiting.empty()) finish(waiting.begin()->first);
+}
 
 }  // namespace
 
@@ -108,10 +133,10 @@ DeviceAccess::DeviceAccess() { memory().open(); }
 DeviceAccess::~DeviceAccess() { memory().close(); }
 
 void issue(std::function<void()> work) {
-  if (recording) {
-    recording->push_back(std::move(work));
+  if (current_stream != 0) {
+    waiting[current_stream].push_back(std::move(work));
   } else {
-    work();
+    begin(std::move(work));
   }
 }
 
@@ -151,13 +176,15 @@ void free_device(void* data) noexcept {
 Capacity capacity() { return memory().capacity(); }
 void* malloc_pinned(size_t bytes) {
   void* data = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
-  if (!data) throw OutOfMemoryError(str("out of memory: no ", bytes, " bytes of pinned host memory"));
+  if (!data)
+    throw OutOfMemoryError(str("out of memory: no ", bytes, " bytes of pinned host memory"));
   return data;
 }
 void free_pinned(void* data) noexcept { std::free(data); }
 
 void copy_to_device(void* dst, const void* src, size_t bytes) {
   forbid_while_capturing("a copy from unpinned host memory");
+  finish(current_stream);
   const DeviceAccess access;
   std::memcpy(dst, src, bytes);
 }
@@ -169,6 +196,7 @@ void copy_from_pinned(void* dst, const void* pinned, size_t bytes) {
 }
 void copy_to_host(void* dst, const void* src, size_t bytes) {
   forbid_while_capturing("a copy to the host");
+  finish(current_stream);
   const DeviceAccess access;
   std::memcpy(dst, src, bytes);
 }
@@ -184,14 +212,16 @@ void set_bytes(void* dst, int value, size_t bytes) {
     std::memset(dst, value, bytes);
   });
 }
-void synchronize() { forbid_while_capturing("synchronize()"); }
+void synchronize() {
+  forbid_while_capturing("synchronize()");
+  finish_all();
+}
 
 StreamHandle stream() { return nullptr; }
 int stream_index() { return current_stream; }
 StreamScope::StreamScope(int index) : before_(current_stream) { current_stream = index; }
 StreamScope::~StreamScope() { current_stream = before_; }
-void fork(int) {}
-void join(int) {}
+void wait_stream(int, int other) { finish(other); }
 
 struct Event::Impl {
   std::chrono::steady_clock::time_point at;
@@ -208,22 +238,27 @@ double Event::microseconds_since(const Event& start) const {
 }
 
 struct Graph::Impl {
-  std::vector<std::function<void()>> work;
+  Work work;
 };
 Graph::Graph() : impl_(new Impl) {}
 Graph::~Graph() = default;
 void Graph::begin() {
   forbid_while_capturing("a second capture");
   impl_->work.clear();
+  finish_all();
   recording = &impl_->work;
   ++epoch;
 }
 void Graph::end() {
   recording = nullptr;
   ++epoch;
+  if (waiting.empty()) return;
+  waiting.clear();
+  throw Error("end of a capture: nobody waits for a side stream");
 }
 void Graph::abandon() noexcept {
   ++epoch;
+  waiting.clear();
   recording = nullptr;
   impl_->work.clear();
 }

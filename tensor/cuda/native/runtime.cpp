@@ -232,13 +232,9 @@ StreamHandle stream() { return now(); }
 int stream_index() { return current_stream; }
 StreamScope::StreamScope(int index) : before_(current_stream) { current_stream = index; }
 StreamScope::~StreamScope() { current_stream = before_; }
-void fork(int index) {
+void wait_stream(int stream, int other) {
   need_device();
-  streams().after(index, 0);
-}
-void join(int index) {
-  need_device();
-  streams().after(0, index);
+  streams().after(stream, other);
 }
 
 struct Event::Impl {
