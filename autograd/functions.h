@@ -44,7 +44,8 @@ Variable norm(const Variable& x);  // ||x||_2, gradient 0 at 0
 
 // functions/shape.cpp
 Variable reshape(const Variable& x, const Shape& shape);
-Variable flatten(const Variable& x);  // [N, rest]
+Variable flatten(const Variable& x);                   // [N, rest]
+Variable to_layout(const Variable& x, Layout layout);  // the same values, in another order
 Variable cat(const std::vector<Variable>& parts, int dim = 0);
 Variable narrow(const Variable& x, int dim, int64_t begin, int64_t end);
 Variable index_select(const Variable& x, const Tensor& index);
@@ -69,13 +70,23 @@ Variable batch_norm_train(const Variable& x, const Variable& weight, const Varia
                           double eps, Activation act = {}, const Variable& residual = {});
 Variable batch_norm_eval(const Variable& x, const Variable& weight, const Variable& bias,
                          const Tensor& running_mean, const Tensor& running_var, double eps,
-                         Activation act = {}, const Variable& residual = {});
+                         Activation act = {}, const Variable& residual = {},
+                         MomentSums* moments = nullptr);
 // The BN-statistics loss of one layer (ops/bn_statistics.h). batch_mean/batch_var, if not null,
 // receive the statistics of this batch.
 Variable bn_statistics(const Variable& x, const Tensor& running_mean, const Tensor& running_var,
                        double momentum = 0.0, const Tensor& ema_mean = {},
                        const Tensor& ema_var = {}, Tensor* batch_mean = nullptr,
-                       Tensor* batch_var = nullptr);
+                       Tensor* batch_var = nullptr, const MomentSums& known = {});
+// The sum over several layers, at less cost than their sums; `statistics`, if not null, receives
+// those of this batch, layer by layer.
+struct BnStatisticsInput {
+  Variable x;
+  Tensor running_mean, running_var, ema_mean, ema_var;
+  MomentSums known;
+};
+Variable bn_statistics(const std::vector<BnStatisticsInput>& layers, double momentum = 0.0,
+                       std::vector<ChannelMoments>* statistics = nullptr);
 
 // functions/pool.cpp
 Variable max_pool2d(const Variable& x, const Pool2dOptions& o);

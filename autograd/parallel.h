@@ -31,6 +31,7 @@ Variable batch_norm_train(const Variable& x, const Variable& weight, const Varia
                           const Communicator& comm);
 Variable bn_statistics(const Variable& x, const Tensor& running_mean, const Tensor& running_var,
                        double momentum, const Tensor& ema_mean, const Tensor& ema_var,
-                       Tensor* batch_mean, Tensor* batch_var, const Communicator& comm);
+                       Tensor* batch_mean, Tensor* batch_var, const Communicator& comm,
+                       const MomentSums& known = {});
 
 }  // namespace mtcki

@@ -66,7 +66,7 @@ int main() {
     const ViewParameters views = draw_views(
         batch, 28, 28, 2, false, 0.25, Rng{1, rng_stream("views"), static_cast<uint64_t>(step)});
     const Teacher::View seen = teacher.view(global_view(images, views, 2), Teacher::kBn);
-    const Variable bn = statistics.layers(0, seen.bn_inputs);
+    const Variable bn = statistics.layers(0, seen);
     const Variable loss =
         bn + class_prior_each({seen.logits}, {1.0}, labels) + 0.5 * total_variation(images);
     last = bn.item();

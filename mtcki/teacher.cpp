@@ -10,8 +10,55 @@
 namespace mtcki {
 
 namespace {
+
 // Ends a pass at its last wanted tap. Not an error: thrown by a hook, caught in view().
 struct LastTapSeen {};
+
+// Fills a view during one pass. The hooks go with it: a layer with hooks is not fused with its
+// neighbours.
+class Tapping {
+ public:
+  Tapping(nn::Classifier& net, const std::vector<nn::BatchNorm2d*>& batch_norms, unsigned taps,
+          Teacher::View* view)
+      : view_(view), ends_early_(taps & Teacher::kTapsOnly) {
+    if (taps & Teacher::kBn) {
+      collect({batch_norms.begin(), batch_norms.end()}, &view->bn_inputs);
+      view->bn_moments.resize(batch_norms.size());
+      if (!ends_early_) norms_ = batch_norms;
+    }
+    if (taps & Teacher::kStages) collect(net.stages(), &view->stage_inputs);
+    for (nn::BatchNorm2d* bn : norms_) bn->keep_moments(true);
+  }
+  ~Tapping() {
+    for (nn::BatchNorm2d* bn : norms_) bn->keep_moments(false);
+  }
+  Tapping(const Tapping&) = delete;
+  Tapping& operator=(const Tapping&) = delete;
+
+  bool needs_no_pass() const { return ends_early_ && left_ == 0; }
+  void take_moments() {
+    for (size_t i = 0; i < norms_.size(); ++i) view_->bn_moments[i] = norms_[i]->take_moments();
+  }
+
+ private:
+  void collect(const std::vector<nn::Module*>& modules, std::vector<Variable>* inputs) {
+    inputs->resize(modules.size());
+    left_ += modules.size();
+    for (size_t i = 0; i < modules.size(); ++i)
+      hooks_.push_back(
+          modules[i]->add_before_hook([this, inputs, i](const nn::Module&, const Variable& x) {
+            (*inputs)[i] = x;
+            if (--left_ == 0 && ends_early_) throw LastTapSeen{};
+          }));
+  }
+
+  Teacher::View* view_;
+  bool ends_early_;
+  size_t left_ = 0;                      // taps still to come
+  std::vector<nn::BatchNorm2d*> norms_;  // that keep their moments
+  std::vector<nn::HookHandle> hooks_;
+};
+
 }  // namespace
 
 Teacher::Teacher(Options options, std::unique_ptr<nn::Classifier> net)
@@ -30,24 +77,7 @@ Teacher::Teacher(Options options, std::unique_ptr<nn::Classifier> net)
   for (auto& [path, module] : net_->named_modules()) modules_.push_back(module);
   parameters_ = net_->parameters();
   batch_norms_ = net_->batch_norms();
-  for (size_t i = 0; i < batch_norms_.size(); ++i) {
-    bn_channels_.push_back(batch_norms_[i]->running_mean.size(0));
-    hooks_.push_back(
-        batch_norms_[i]->add_before_hook([this, i](const nn::Module&, const Variable& x) {
-          if (!collecting_ || !(wanted_ & kBn)) return;
-          collecting_->bn_inputs[i] = x;
-          if (--left_ == 0 && (wanted_ & kTapsOnly)) throw LastTapSeen{};
-        }));
-  }
-  const std::vector<nn::Module*> stages = net_->stages();
-  stage_channels_.resize(stages.size());
-  for (size_t i = 0; i < stages.size(); ++i)
-    hooks_.push_back(stages[i]->add_before_hook([this, i](const nn::Module&, const Variable& x) {
-      stage_channels_[i] = x.size(1);
-      if (!collecting_ || !(wanted_ & kStages)) return;
-      collecting_->stage_inputs[i] = x;
-      if (--left_ == 0 && (wanted_ & kTapsOnly)) throw LastTapSeen{};
-    }));
+  for (const nn::BatchNorm2d* bn : batch_norms_) bn_channels_.push_back(bn->running_mean.size(0));
   measure();
 }
 
@@ -59,6 +89,12 @@ void Teacher::to(Device device) {
 
 void Teacher::measure() {
   const nn::ModelSpec& s = options_.spec;
+  const std::vector<nn::Module*> stages = net_->stages();
+  stage_channels_.resize(stages.size());
+  std::vector<nn::HookHandle> hooks;
+  for (size_t i = 0; i < stages.size(); ++i)
+    hooks.push_back(stages[i]->add_before_hook(
+        [this, i](const nn::Module&, const Variable& x) { stage_channels_[i] = x.size(1); }));
   macs_ = nn::summarize(*net_, {1, s.in_channels, s.image_size, s.image_size}).macs;
 }
 
@@ -81,24 +117,14 @@ Variable Teacher::normalized(const Variable& images) const {
 Teacher::View Teacher::view(const Variable& images, unsigned taps) {
   check_frozen();
   View out;
-  left_ = 0;
-  if (taps & kBn) left_ += batch_norms_.size(), out.bn_inputs.resize(batch_norms_.size());
-  if (taps & kStages)
-    left_ += stage_channels_.size(), out.stage_inputs.resize(stage_channels_.size());
-  if ((taps & kTapsOnly) && left_ == 0) return out;
-  struct Collect {
-    Teacher& t;
-    Collect(Teacher& teacher, View* view, unsigned wanted) : t(teacher) {
-      t.collecting_ = view;
-      t.wanted_ = wanted;
-    }
-    ~Collect() { t.collecting_ = nullptr; }
-  } collect(*this, &out, taps);
+  Tapping tapping(*net_, batch_norms_, taps, &out);
+  if (tapping.needs_no_pass()) return out;
   const ContextScope scope(ContextScope::Kind::module, options_.name);
   try {
     const nn::Classifier::Output y = net_->features(normalized(images));
     out.logits = y.logits;
     out.feature = y.feature;
+    tapping.take_moments();
   } catch (const LastTapSeen&) {
   }
   return out;

@@ -43,9 +43,10 @@ class Teacher {
 
   // What one pass gives. Taps are inputs of modules, in the order of batch_norms() and stages().
   struct View {
-    Variable logits;                  // [N, K]
-    Variable feature;                 // [N, feature_dim()]
-    std::vector<Variable> bn_inputs;  // [N, C_l, H_l, W_l]
+    Variable logits;                     // [N, K]
+    Variable feature;                    // [N, feature_dim()]
+    std::vector<Variable> bn_inputs;     // [N, C_l, H_l, W_l]
+    std::vector<MomentSums> bn_moments;  // theirs; undefined with kTapsOnly
     std::vector<Variable> stage_inputs;
   };
   enum Taps : unsigned { kNone = 0, kBn = 1, kStages = 2, kTapsOnly = 4 };
@@ -70,13 +71,9 @@ class Teacher {
   std::vector<nn::Module*> modules_;
   std::vector<Variable> parameters_;
   std::vector<nn::BatchNorm2d*> batch_norms_;
-  std::vector<nn::HookHandle> hooks_;
   std::vector<int64_t> bn_channels_, stage_channels_;
   Tensor mean_, std_;
   double macs_ = 0;
-  View* collecting_ = nullptr;
-  unsigned wanted_ = kNone;
-  size_t left_ = 0;  // taps still to come in this pass
 };
 
 // The teachers of a run and their weights w_m, Σ w_m = 1.

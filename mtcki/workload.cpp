@@ -1,6 +1,7 @@
 #include "mtcki/workload.h"
 
 #include "autograd/functions.h"
+#include "autograd/side_stream.h"
 #include "mtcki/distill.h"
 #include "mtcki/synthesis.h"
 #include "nn/feature_tap.h"
@@ -126,6 +127,7 @@ Workload inversion(const WorkloadOptions& o) {
     Asked t{frozen(name, o), {}, nullptr};
     t.norms = t.net->batch_norms();
     t.tap = std::make_shared<nn::FeatureTap>(t.norms);
+    for (nn::BatchNorm2d* bn : t.norms) bn->keep_moments(true);
     teachers.push_back(std::move(t));
   }
   nn::Init init(0);
@@ -150,18 +152,26 @@ Workload inversion(const WorkloadOptions& o) {
       const StageScope stage("generator");
       made = (*generator)(z);
     }
-    for (const Asked& t : teachers) {
-      {
-        const StageScope stage("teacher");
-        const Variable term = cross_entropy((*t.net)(made), y);
-        loss = loss.defined() ? add(loss, term) : term;
-      }
-      const StageScope stage("statistics");
-      const std::vector<Variable> inputs = t.tap->take();
-      for (size_t i = 0; i < inputs.size(); ++i)
-        loss =
-            add(loss, bn_statistics(inputs[i], t.norms[i]->running_mean, t.norms[i]->running_var));
-    }
+    std::vector<Variable> terms;
+    Branches branches(teachers.size(), made.data().device());
+    for (const Asked& t : teachers)
+      branches.run([&] {
+        Variable term;
+        {
+          const StageScope stage("teacher");
+          term = cross_entropy((*t.net)(made), y);
+        }
+        const StageScope stage("statistics");
+        const std::vector<Variable> inputs = t.tap->take();
+        std::vector<BnStatisticsInput> layers;
+        for (size_t i = 0; i < inputs.size(); ++i) {
+          nn::BatchNorm2d& bn = *t.norms[i];
+          layers.push_back({inputs[i], bn.running_mean, bn.running_var, {}, {}, bn.take_moments()});
+        }
+        terms.push_back(add(term, bn_statistics(layers)));
+      });
+    branches.join();
+    for (const Variable& term : terms) loss = loss.defined() ? add(loss, term) : term;
     {
       const StageScope stage("backward");
       loss.backward();

@@ -127,7 +127,8 @@ BatchNorm2d::BatchNorm2d(int64_t channels, double eps, double momentum, DType dt
 
 Variable BatchNorm2d::fused(const Variable& x, Activation act, const Variable& residual) {
   if (!training())
-    return batch_norm_eval(x, weight, bias, running_mean, running_var, eps_, act, residual);
+    return batch_norm_eval(x, weight, bias, running_mean, running_var, eps_, act, residual,
+                           keeps_moments_ ? &moments_ : nullptr);
   Variable y = batch_norm_train(x, weight, bias, running_mean, running_var, momentum_, eps_, act,
                                 residual, *comm_);
   host_work([tracked = num_batches_tracked, mean = running_mean, var = running_var] {
@@ -150,7 +151,8 @@ Variable conv_bn(Conv2d& conv, BatchNorm2d& bn, const Variable& x, Activation ac
                  const Variable& residual) {
   const bool bn_trains =
       bn.training() || (grad_enabled() && (bn.weight.requires_grad() || bn.bias.requires_grad()));
-  if (bn_trains || conv.has_hooks() || bn.has_hooks() || wants_gradient(conv, x, residual))
+  if (bn_trains || bn.keeps_moments() || conv.has_hooks() || bn.has_hooks() ||
+      wants_gradient(conv, x, residual))
     return bn(conv(x), act, residual);
   ConvFollowers followers;
   followers.norm = {bn.weight.data(), bn.bias.data(), bn.running_mean, bn.running_var, bn.eps()};
@@ -160,8 +162,7 @@ Variable conv_bn(Conv2d& conv, BatchNorm2d& bn, const Variable& x, Activation ac
 }
 
 Variable conv_add(Conv2d& conv, const Variable& x, const Variable& residual) {
-  const bool separate = x.data().device().is_cuda() && wants_gradient(conv, x, residual);
-  return conv.has_hooks() || separate ? add(conv(x), residual) : conv(x, residual);
+  return conv.has_hooks() ? add(conv(x), residual) : conv(x, residual);
 }
 
 Variable Sequential::consume(Variable x) {

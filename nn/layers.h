@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "autograd/functions.h"
@@ -99,6 +100,11 @@ class BatchNorm2d : public Module {
     return call(x, [&] { return fused(x, act, residual); });
   }
   double eps() const { return eps_; }
+  // Eval mode: the moments of the input, which a BN-statistics loss asks for, are computed in the
+  // pass of the forward and kept until take_moments() or the next forward.
+  void keep_moments(bool on) { keeps_moments_ = on; }
+  bool keeps_moments() const { return keeps_moments_; }
+  MomentSums take_moments() { return std::exchange(moments_, {}); }
   // Train mode takes its statistics over the rows of all ranks (nn/parallel.h).
   void set_communicator(const Communicator& comm) { comm_ = &comm; }
   Variable& weight;
@@ -113,13 +119,15 @@ class BatchNorm2d : public Module {
  private:
   Variable fused(const Variable& x, Activation act, const Variable& residual);
   double eps_, momentum_;
+  bool keeps_moments_ = false;
+  MomentSums moments_;
   const Communicator* comm_ = &Communicator::self();
 };
 
 // act(bn(conv(x)) + residual), and conv(x) + residual. Where only the values are wanted (no input
-// needs a gradient, bn is in eval mode, nobody listens at the layers) the kernel of the convolution
-// does it all when it stores its output; on the CPU a sum that somebody differentiates too. Else it
-// is the layers one after the other.
+// needs a gradient, bn is in eval mode and keeps no moments, nobody listens at the layers) the
+// kernel of the convolution does it all when it stores its output; on the CPU a sum that somebody
+// differentiates too. Else it is the layers one after the other.
 Variable conv_bn(Conv2d& conv, BatchNorm2d& bn, const Variable& x, Activation act = {},
                  const Variable& residual = {});
 Variable conv_add(Conv2d& conv, const Variable& x, const Variable& residual);

@@ -240,6 +240,29 @@ TEST_F(NormCuda, OperandsOnTwoDevicesAreNamed) {
               HasSubstr("operands on two devices"));
 }
 
+TEST_F(NormCuda, EvalAlsoGivesTheMomentsOfItsInput) {
+  for (const int64_t c : kChannels)
+    for (const DType dtype : kTypes)
+      for (const Layout layout : kLayouts)
+        for (const bool residual : {false, true})
+          for (const Shape& shape : {Shape{6, c, 5, 3}, Shape{40, c, 9, 8}}) {
+            const Case k = to_gpu(make_case(shape, dtype, residual), layout);
+            const auto eval = [&](MomentSums* moments) {
+              return batch_norm_eval(k.x, k.w, k.b, k.rm, k.rv, 1e-5, Activation::leaky_relu(0.2),
+                                     k.residual, moments);
+            };
+            MomentSums sums;
+            EXPECT_TRUE(identical(eval(&sums), eval(nullptr))) << k.x.describe();
+            const ChannelMoments moments = moments_of(sums, static_cast<double>(shape.numel() / c));
+            const ChannelMoments want = channel_moments(f64(k.x));
+            const double tol = dtype == DType::f64 ? 1e-12 : 1e-5;
+            EXPECT_TRUE(near(moments.mean, want.mean, tol)) << k.x.describe();
+            EXPECT_TRUE(near(moments.var, want.var, tol)) << k.x.describe();
+            const BnStatistics known = bn_statistics(k.x, k.rm, k.rv, 0.0, {}, {}, sums);
+            EXPECT_TRUE(near(known.loss, bn_statistics(f64(k.x), f64(k.rm), f64(k.rv)).loss, tol));
+          }
+}
+
 TEST_F(NormCuda, BnStatisticsEqualTheReference) {
   for (const int64_t c : kChannels)
     for (const DType dtype : kTypes)

@@ -193,6 +193,17 @@ std::vector<Row> shape_rows() {
       {[] { norm(Tensor::zeros({2}, DType::i32)); }, {"norm: ", "floating dtype", "[2] i32 cpu"}}};
   rows.push_back(norm_row);
 
+  Row layout_row;
+  layout_row.function = "to_layout";
+  layout_row.event = "none";
+  layout_row.cases = {moving(
+      "to channels_last", {noise({2, kC, 2, 3})},
+      [](In in) { return to_layout(in[0], Layout::channels_last); },
+      [](Ref in) {
+        return same_values(in[0], {2, kC, 2, 3});
+      })};
+  rows.push_back(layout_row);
+
   Row reshape_row;
   reshape_row.function = "reshape";
   reshape_row.event = "none";

@@ -295,6 +295,31 @@ TEST(BatchNormGrad, AddsWhatWasGathered) {
             }
 }
 
+TEST(BatchNormEval, AlsoGivesTheMomentsOfItsInput) {
+  for (int64_t c : channel_counts())
+    for (DType dtype : {DType::bf16, DType::f32, DType::f64})
+      for (Layout layout : layouts(c))
+        for (bool residual : {false, true}) {
+          const Case k = make_case({3, c, 5, 3}, dtype, layout, residual);
+          MomentSums sums;
+          const Tensor y = batch_norm_eval(k.x, k.w, k.b, k.rm, k.rv, 1e-5, Activation::relu(),
+                                           k.residual, &sums);
+          const ChannelMoments moments = moments_of(sums, 45);
+          EXPECT_TRUE(identical(
+              y, batch_norm_eval(k.x, k.w, k.b, k.rm, k.rv, 1e-5, Activation::relu(), k.residual)));
+          const ChannelMoments want = channel_moments(k.x);
+          const double tol = dtype == DType::f64 ? 1e-12 : 1e-6;
+          EXPECT_EQ(moments.mean.dtype(), DType::f64);
+          EXPECT_TRUE(near(moments.mean, values(want.mean), tol));
+          EXPECT_TRUE(near(moments.var, values(want.var), tol));
+          const BnStatistics known = bn_statistics(k.x, k.rm, k.rv, 0.0, {}, {}, sums);
+          const BnStatistics found = bn_statistics(k.x, k.rm, k.rv);
+          EXPECT_TRUE(near(known.loss, values(found.loss), tol));
+          EXPECT_TRUE(near(known.scale, values(found.scale), tol));
+          EXPECT_TRUE(near(known.shift, values(found.shift), tol));
+        }
+}
+
 TEST(BatchNormGrad, FrozenEvalNeedsNeitherInputNorOutput) {
   const Case k = make_case({2, kChannelBlock, 3, 3}, DType::f32, Layout::blocked, false);
   const Tensor g = sample(k.x.shape(), 9, DType::f32).to(Layout::blocked);

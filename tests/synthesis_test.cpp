@@ -9,6 +9,7 @@
 
 #include "autograd/functions.h"
 #include "tensor/ops/elementwise.h"
+#include "tensor/profiler.h"
 
 namespace mtcki {
 namespace {
@@ -102,6 +103,36 @@ TEST(Teacher, NormalisesInsideTheGraph) {
   const Tensor x = rand({2, 1, kSize, kSize}, Rng{1, 1, 1});
   const Tensor direct = (*t.nets[0])(Variable(mul(add(x, -0.3), 1 / 0.4))).data();
   EXPECT_TRUE(allclose(t.teachers[0].ask(x).logits.data(), direct, 1e-4, 1e-5));
+}
+
+TEST(Teacher, ViewsGiveTheMomentsOfTheirBnInputs) {
+  Team t = team({"resnet8"}, {1});
+  Teacher& teacher = t.teachers[0];
+  const Variable x(rand({4, 1, kSize, kSize}, Rng{1, 1, 1}), true);
+  const Teacher::View view = teacher.view(x, Teacher::kBn);
+  ASSERT_EQ(view.bn_moments.size(), teacher.batch_norms().size());
+  for (size_t i = 0; i < view.bn_moments.size(); ++i) {
+    const ChannelMoments want = channel_moments(view.bn_inputs[i].data());
+    const double count =
+        static_cast<double>(view.bn_inputs[i].numel()) / static_cast<double>(want.mean.numel());
+    const ChannelMoments got = moments_of(view.bn_moments[i], count);
+    EXPECT_TRUE(allclose(got.mean.to(DType::f32), want.mean, 1e-6, 1e-6)) << i;
+    EXPECT_TRUE(allclose(got.var.to(DType::f32), want.var, 1e-6, 1e-6)) << i;
+  }
+  const Teacher::View taps = teacher.view(x, Teacher::kBn | Teacher::kTapsOnly);
+  EXPECT_FALSE(taps.logits.defined() || taps.bn_moments[0].defined());
+  EXPECT_TRUE(identical(taps.bn_inputs.back().data(), view.bn_inputs.back().data()));
+}
+
+// A plain question leaves nothing between a convolution and its batch norm.
+TEST(Teacher, AsksWithFusedBatchNorms) {
+  Team t = team({"resnet8"}, {1});
+  const Tensor x = rand({4, 1, kSize, kSize}, Rng{1, 1, 1});
+  t.teachers[0].view(Variable(x), Teacher::kBn | Teacher::kStages);
+  profiler::start();
+  t.teachers[0].ask(x);
+  profiler::stop();
+  for (const auto& e : profiler::events()) EXPECT_NE(e.op, "batch_norm_eval");
 }
 
 TEST(Teacher, NeedsOneMeanPerChannel) {
@@ -234,7 +265,7 @@ TEST(Synthesis, LayerReductionAndMomentum) {
   const auto value = [&](BnStatisticsLoss& loss, uint64_t seed) {
     const NoGradScope no_grad;
     const Variable x(rand({8, 1, kSize, kSize}, Rng{seed, 0, 0}));
-    return loss.layers(0, t.teachers[0].view(x, Teacher::kBn).bn_inputs).item();
+    return loss.layers(0, t.teachers[0].view(x, Teacher::kBn)).item();
   };
   EXPECT_EQ(value(plain, 1), value(ema, 1));
   ema.finish_batch();

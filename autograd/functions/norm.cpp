@@ -42,10 +42,10 @@ Variable batch_norm_train(const Variable& x, const Variable& weight, const Varia
 
 Variable batch_norm_eval(const Variable& x, const Variable& weight, const Variable& bias,
                          const Tensor& running_mean, const Tensor& running_var, double eps,
-                         Activation act, const Variable& residual) {
+                         Activation act, const Variable& residual, MomentSums* moments) {
   Recorder r("batch_norm", {x, weight, bias, residual});
   const Tensor out = batch_norm_eval(x.data(), weight.data(), bias.data(), running_mean,
-                                     running_var, eps, act, residual.data());
+                                     running_var, eps, act, residual.data(), moments);
   if (r.needs_any()) {
     const bool want_x = r.needs(0), want_params = r.needs(1) || r.needs(2),
                want_residual = r.needs(3);
@@ -68,10 +68,10 @@ Variable batch_norm_eval(const Variable& x, const Variable& weight, const Variab
 
 Variable bn_statistics(const Variable& x, const Tensor& running_mean, const Tensor& running_var,
                        double momentum, const Tensor& ema_mean, const Tensor& ema_var,
-                       Tensor* batch_mean, Tensor* batch_var) {
+                       Tensor* batch_mean, Tensor* batch_var, const MomentSums& known) {
   Recorder r("bn_statistics", {x});
   const BnStatistics s =
-      bn_statistics(x.data(), running_mean, running_var, momentum, ema_mean, ema_var);
+      bn_statistics(x.data(), running_mean, running_var, momentum, ema_mean, ema_var, known);
   if (batch_mean) *batch_mean = s.mean;
   if (batch_var) *batch_var = s.var;
   if (r.needs(0))
@@ -80,6 +80,32 @@ Variable bn_statistics(const Variable& x, const Tensor& running_mean, const Tens
       gx->add_statistics(gy, x.get(), scale.get(), shift.get());
       return std::vector<Tensor>();
     });
+  return r.finish(s.loss);
+}
+
+Variable bn_statistics(const std::vector<BnStatisticsInput>& layers, double momentum,
+                       std::vector<ChannelMoments>* statistics) {
+  std::vector<Variable> inputs;
+  std::vector<BnStatisticsLayer> tensors;
+  for (const BnStatisticsInput& l : layers) {
+    inputs.push_back(l.x);
+    tensors.push_back({l.x.data(), l.running_mean, l.running_var, l.ema_mean, l.ema_var, l.known});
+  }
+  Recorder r("bn_statistics", inputs);
+  const BnStatisticsSum s = bn_statistics(tensors, momentum);
+  if (statistics) {
+    statistics->clear();
+    for (const BnStatistics& layer : s.layers) statistics->push_back({layer.mean, layer.var});
+  }
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const int input = static_cast<int>(i);
+    if (!r.needs(input)) continue;
+    r.gather({input}, [x = r.save(tensors[i].x), scale = r.save(s.layers[i].scale),
+                       shift = r.save(s.layers[i].shift)](const Tensor& gy, GradientSum* gx) {
+      gx->add_statistics(gy, x.get(), scale.get(), shift.get());
+      return std::vector<Tensor>();
+    });
+  }
   return r.finish(s.loss);
 }
 

@@ -26,10 +26,13 @@ struct JobMoments {
   Tensor mean, var;
   double count = 0;
 };
-JobMoments job_moments(const Tensor& x, const Communicator& comm) {
-  const ChannelMoments own = channel_moments(x);
+JobMoments job_moments(const Tensor& x, const Communicator& comm, const MomentSums& known = {}) {
+  const DType dtype = x.dtype() == DType::bf16 ? DType::f32 : x.dtype();
   const int64_t channels = x.size(1);
-  const Tensor all = comm.all_gather(row_of(own.mean, own.var));
+  const ChannelMoments own = known.defined()
+                                 ? moments_of(known, static_cast<double>(x.numel() / channels))
+                                 : channel_moments(x);
+  const Tensor all = comm.all_gather(row_of(own.mean.to(dtype), own.var.to(dtype)));
   const Tensor means = narrow(all, 1, 0, channels), vars = narrow(all, 1, channels, 2 * channels);
   JobMoments m;
   m.mean = mean(means, {0});
@@ -128,12 +131,13 @@ Variable batch_norm_train(const Variable& x, const Variable& weight, const Varia
 
 Variable bn_statistics(const Variable& x, const Tensor& running_mean, const Tensor& running_var,
                        double momentum, const Tensor& ema_mean, const Tensor& ema_var,
-                       Tensor* batch_mean, Tensor* batch_var, const Communicator& comm) {
+                       Tensor* batch_mean, Tensor* batch_var, const Communicator& comm,
+                       const MomentSums& known) {
   if (comm.size() == 1)
     return bn_statistics(x, running_mean, running_var, momentum, ema_mean, ema_var, batch_mean,
-                         batch_var);
+                         batch_var, known);
   Recorder r("bn_statistics", {x});
-  const JobMoments m = job_moments(x.data(), comm);
+  const JobMoments m = job_moments(x.data(), comm, known);
   if (batch_mean) *batch_mean = m.mean;
   if (batch_var) *batch_var = m.var;
   const double k = ema_mean.defined() && ema_var.defined() ? momentum : 0.0;

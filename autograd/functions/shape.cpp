@@ -12,6 +12,13 @@ Variable reshape(const Variable& x, const Shape& shape) {
   return r.finish(y);
 }
 
+Variable to_layout(const Variable& x, Layout layout) {
+  if (x.data().layout() == layout) return x;
+  Recorder r("to_layout", {x});
+  if (r.needs(0)) r.grad(0, [](const Tensor& gy) { return gy; });
+  return r.finish(x.data().to(layout));
+}
+
 Variable flatten(const Variable& x) {
   if (!x.defined() || x.shape().rank() == 0)
     OpError("flatten").operand("input", x.data()).shape("the input needs rank 1 or more");

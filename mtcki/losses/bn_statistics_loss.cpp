@@ -27,22 +27,41 @@ BnStatisticsLoss::BnStatisticsLoss(const Teachers& teachers, std::string reduce,
                        : total / static_cast<double>(layers_.size() * layers.size()));
 }
 
-Variable BnStatisticsLoss::layers(size_t m, const std::vector<Variable>& bn_inputs) {
+Variable BnStatisticsLoss::layers(size_t m, const Teacher::View& view) {
   std::vector<Layer>& layers = layers_.at(m);
+  if (layers.empty()) return {};
+  if (communicator().size() == 1) return together(layers, view);
   Variable total;
   for (size_t l = 0; l < layers.size(); ++l) {
     Layer& layer = layers[l];
     const bool blended = momentum_ > 0 && layer.ema_mean.defined();
     Tensor mean, var;
-    const Variable loss = bn_statistics(bn_inputs.at(l), layer.running_mean, layer.running_var,
+    const Variable loss = bn_statistics(view.bn_inputs.at(l), layer.running_mean, layer.running_var,
                                         blended ? momentum_ : 0.0, layer.ema_mean, layer.ema_var,
-                                        &mean, &var, communicator());
+                                        &mean, &var, communicator(), view.bn_moments.at(l));
     if (momentum_ > 0) {
       keep(layer.last_mean, mean);
       keep(layer.last_var, var);
     }
     total = total.defined() ? add(total, loss) : loss;
   }
+  return total;
+}
+
+Variable BnStatisticsLoss::together(std::vector<Layer>& layers, const Teacher::View& view) {
+  std::vector<BnStatisticsInput> inputs;
+  for (size_t l = 0; l < layers.size(); ++l) {
+    const Layer& layer = layers[l];
+    inputs.push_back({view.bn_inputs.at(l), layer.running_mean, layer.running_var, layer.ema_mean,
+                      layer.ema_var, view.bn_moments.at(l)});
+  }
+  std::vector<ChannelMoments> statistics;
+  const Variable total = bn_statistics(inputs, momentum_, &statistics);
+  if (momentum_ > 0)
+    for (size_t l = 0; l < layers.size(); ++l) {
+      keep(layers[l].last_mean, statistics[l].mean);
+      keep(layers[l].last_var, statistics[l].var);
+    }
   return total;
 }
 

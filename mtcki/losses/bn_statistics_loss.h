@@ -24,7 +24,7 @@ class BnStatisticsLoss {
 
   // Σ_l over the BN inputs that one pass of teacher m collected; scalar, without w_m ρ_m.
   // A teacher without batch norm gives an undefined Variable.
-  Variable layers(size_t m, const std::vector<Variable>& bn_inputs);
+  Variable layers(size_t m, const Teacher::View& view);
   // Reduce `init` needs the first loss of every teacher before rho() is known.
   bool ready() const { return reduce_ != "init" || !rho_.empty(); }
   void set_first_losses(const std::vector<double>& losses);
@@ -45,6 +45,7 @@ class BnStatisticsLoss {
     Tensor ema_mean, ema_var;    // undefined before the first finished batch
     Tensor last_mean, last_var;  // of the latest pass
   };
+  Variable together(std::vector<Layer>& layers, const Teacher::View& view);
   static void keep(Tensor& kept, const Tensor& value);
 
   std::string reduce_;

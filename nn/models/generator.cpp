@@ -20,6 +20,12 @@ Variable image_of(const Variable& x) {
   return sigmoid(x.data().dtype() == DType::bf16 ? cast(x, DType::f32) : x);
 }
 
+// The map that a projection begins with, small still, in the layout of the layers that follow.
+Variable first_map(const Variable& projected, int64_t channels, int64_t size) {
+  const Variable map = reshape(projected, {projected.size(0), channels, size, size});
+  return to_layout(map, preferred_layout(map.data().device(), map.data().dtype(), channels));
+}
+
 const Activation kLeaky = Activation::leaky_relu(0.2);
 
 // z -> Linear -> [C0, s, s], BN, nearest x2, conv BN leaky, nearest x2, conv BN leaky, conv
@@ -70,9 +76,7 @@ class UpsamplingGenerator : public Generator {
   int64_t nz() const override { return nz_; }
 
  protected:
-  Variable forward(const Variable& z) override {
-    return body_(reshape(l1_(z), {z.size(0), start_, size_, size_}));
-  }
+  Variable forward(const Variable& z) override { return body_(first_map(l1_(z), start_, size_)); }
 
  private:
   int64_t nz_, start_, size_;
@@ -133,7 +137,7 @@ class DcganGenerator : public Generator {
 
  protected:
   Variable forward(const Variable& z) override {
-    return body_(reshape(project_(z), {z.size(0), width_, size_, size_}));
+    return body_(first_map(project_(z), width_, size_));
   }
 
  private:

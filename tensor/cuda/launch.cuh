@@ -44,8 +44,8 @@ void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
 }
 
 // The same, but blocks may start when all blocks of the kernel before have called next_may_start()
-// or ended, if the device can do that (programmatic dependent launch). Until its own call of
-// wait_for_previous() the kernel may only read what older kernels wrote.
+// or ended, if the device can do that (programmatic dependent launch): the launch itself costs less
+// then. The kernel calls wait_for_previous() before it touches memory.
 bool can_overlap_launches();
 template <class... P>
 void launch_early(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
@@ -92,6 +92,19 @@ inline void wait_for_previous() {}
 namespace mtcki::cuda {
 
 inline constexpr int kThreads = 256;  // of a block, unless a kernel knows better
+
+// launch_early for a kernel that takes `bytes` of input, when these are few: beside a long kernel
+// the waiting blocks only take room from side streams.
+template <class... P>
+void launch_small_early(size_t bytes, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
+                        std::type_identity_t<P>... args) {
+  constexpr size_t kSmall = size_t{8} << 20;
+  if (bytes <= kSmall) {
+    launch_early(kernel, grid, block, shared, args...);
+  } else {
+    launch(kernel, grid, block, shared, args...);
+  }
+}
 
 // Blocks for a grid-stride loop over n items of `per_thread` elements: enough to fill the device,
 // few enough that each has work.

@@ -27,45 +27,78 @@ void check_channels(const char* op, const Tensor& x, const char* name, const Ten
     OpError(op).operand("input", x).operand(name, t).device("operands on two devices");
 }
 
-}  // namespace
-
-BnStatistics bn_statistics(const Tensor& x, const Tensor& running_mean, const Tensor& running_var,
-                           double momentum, const Tensor& ema_mean, const Tensor& ema_var) {
+// The checked operands of a layer and its outputs.
+BnStatisticsArgs checked(const BnStatisticsLayer& layer, double momentum) {
   const char* op = "bn_statistics";
+  const Tensor& x = layer.x;
   check_input(op, x);
   if (x.numel() == 0) OpError(op).operand("input", x).shape("the batch is empty");
   if (!(momentum >= 0 && momentum < 1))
     OpError(op).operand("input", x).argument("momentum needs to be in [0, 1), got ", momentum);
-  check_channels(op, x, "running_mean", running_mean);
-  check_channels(op, x, "running_var", running_var);
+  check_channels(op, x, "running_mean", layer.running_mean);
+  check_channels(op, x, "running_var", layer.running_var);
   BnStatisticsArgs a;
-  const bool blend = momentum > 0 && ema_mean.defined() && ema_var.defined();
+  const bool blend = momentum > 0 && layer.ema_mean.defined() && layer.ema_var.defined();
   if (blend) {
-    check_channels(op, x, "ema_mean", ema_mean);
-    check_channels(op, x, "ema_var", ema_var);
+    check_channels(op, x, "ema_mean", layer.ema_mean);
+    check_channels(op, x, "ema_var", layer.ema_var);
     a.momentum = momentum;
   }
-  a.running_mean = running_mean;
-  a.running_var = running_var;
-  a.ema_mean = blend ? ema_mean : running_mean;
-  a.ema_var = blend ? ema_var : running_var;
+  a.running_mean = layer.running_mean;
+  a.running_var = layer.running_var;
+  a.ema_mean = blend ? layer.ema_mean : layer.running_mean;
+  a.ema_var = blend ? layer.ema_var : layer.running_var;
   Tensor* const compared[] = {&a.running_mean, &a.running_var, &a.ema_mean, &a.ema_var};
   bool narrow = true;
   for (const Tensor* t : compared) narrow &= t->dtype() == DType::f32;
   for (Tensor* t : compared) *t = t->to(narrow ? DType::f32 : DType::f64);
 
-  const Shape shape{x.size(1)};
-  const auto channels = [&](DType dtype) { return Tensor::empty(shape, dtype, x.device()); };
-  ProfileScope scope(op, 4.0 * static_cast<double>(x.numel()), bytes_of(x));
-  a.mean = channels(DType::f64);
-  a.var = channels(DType::f64);
-  MTCKI_ON_DEVICE(x, moments, x, a.mean, a.var);
   a.count = static_cast<double>(x.numel()) / static_cast<double>(x.size(1));
-  const DType dtype = channel_dtype(x);
-  const BnStatistics out{Tensor::empty({}, dtype, x.device()), channels(dtype), channels(dtype),
-                         channels(dtype), channels(dtype)};
-  MTCKI_ON_DEVICE(x, bn_statistics, a, out);
-  return out;
+  if (layer.known.defined()) check_channels(op, x, "known moments", layer.known.origin);
+  a.moments = layer.known;
+  return a;
+}
+
+BnStatistics outputs_for(const Tensor& x) {
+  const auto make = [&](const Shape& shape) {
+    return Tensor::empty(shape, channel_dtype(x), x.device());
+  };
+  const Shape channels{x.size(1)};
+  return {make({}), make(channels), make(channels), make(channels), make(channels)};
+}
+
+}  // namespace
+
+BnStatistics bn_statistics(const Tensor& x, const Tensor& running_mean, const Tensor& running_var,
+                           double momentum, const Tensor& ema_mean, const Tensor& ema_var,
+                           const MomentSums& known) {
+  return bn_statistics({{x, running_mean, running_var, ema_mean, ema_var, known}}, momentum)
+      .layers.front();
+}
+
+BnStatisticsSum bn_statistics(const std::vector<BnStatisticsLayer>& layers, double momentum) {
+  const char* op = "bn_statistics";
+  if (layers.empty()) OpError(op).argument("layers", " are none");
+  const Tensor& first = layers.front().x;
+  std::vector<BnStatisticsArgs> args;
+  BnStatisticsSum sum;
+  double read = 0;  // elements
+  for (const BnStatisticsLayer& layer : layers) {
+    args.push_back(checked(layer, momentum));
+    if (layer.x.device() != first.device())
+      OpError(op).operand("input", first).operand("input", layer.x).device("layers on two devices");
+    sum.layers.push_back(outputs_for(layer.x));
+    if (!layer.known.defined()) read += static_cast<double>(layer.x.numel());
+  }
+  sum.loss = layers.size() == 1
+                 ? sum.layers.front().loss
+                 : Tensor::empty({}, sum.layers.front().loss.dtype(), first.device());
+  ProfileScope scope(op, 4.0 * read, {read * static_cast<double>(size_of(first.dtype())), &first});
+  for (size_t i = 0; i < layers.size(); ++i)
+    if (!layers[i].known.defined())
+      MTCKI_ON_DEVICE(first, moment_sums, layers[i].x, &args[i].moments);
+  MTCKI_ON_DEVICE(first, bn_statistics, args, sum);
+  return sum;
 }
 
 Tensor bn_statistics_grad(const Tensor& g, const Tensor& x, const Tensor& scale,

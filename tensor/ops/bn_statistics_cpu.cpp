@@ -6,10 +6,13 @@
 
 namespace mtcki {
 
-void bn_statistics_cpu(const BnStatisticsArgs& a, const BnStatistics& out) {
+namespace {
+
+void one_layer(const BnStatisticsArgs& a, const BnStatistics& out) {
   const double k = a.momentum, n = a.count;
   const auto values = [](const Tensor& t) { return t.to_vector<double>(); };
-  const double *mean = a.mean.data<double>(), *var = a.var.data<double>();
+  const ChannelMoments batch = moments_of(a.moments, n);
+  const double *mean = batch.mean.data<double>(), *var = batch.var.data<double>();
   const auto rm = values(a.running_mean), rv = values(a.running_var), em = values(a.ema_mean),
              ev = values(a.ema_var);
   const size_t channels = rm.size();
@@ -31,6 +34,18 @@ void bn_statistics_cpu(const BnStatisticsArgs& a, const BnStatistics& out) {
       out.scale.data<T>()[c] = static_cast<T>(scale);
       out.shift.data<T>()[c] = static_cast<T>((1 - k) * dm[c] / (norm_m * n) - scale * mean[c]);
     }
+  });
+}
+
+}  // namespace
+
+void bn_statistics_cpu(const std::vector<BnStatisticsArgs>& layers, const BnStatisticsSum& out) {
+  for (size_t i = 0; i < layers.size(); ++i) one_layer(layers[i], out.layers[i]);
+  if (layers.size() == 1) return;
+  MTCKI_DISPATCH_FLOAT(out.loss.dtype(), "bn_statistics", T, {
+    T sum = 0;
+    for (const BnStatistics& layer : out.layers) sum += static_cast<T>(layer.loss.item());
+    *out.loss.data<T>() = sum;
   });
 }
 

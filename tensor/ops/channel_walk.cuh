@@ -75,9 +75,9 @@ void with_pack(int pack, const F& f) {
 }
 
 // Geometry for a kernel of at most about `most_blocks` blocks in which a thread walks at least
-// `rows_per_thread` rows, where there are so many.
+// `rows_per_thread` rows, where there are so many. A tile has at most `most_wide` packs.
 inline ChannelGrid channel_grid(const Tensor& x, int pack, int64_t rows_per_thread,
-                                int64_t most_blocks) {
+                                int64_t most_blocks, int64_t most_wide) {
   const ChannelView v = channel_view(x.shape(), x.layout());
   ChannelGrid g;
   g.channels = v.channels();
@@ -85,7 +85,7 @@ inline ChannelGrid channel_grid(const Tensor& x, int pack, int64_t rows_per_thre
   g.inner = v.block == 1 ? v.inner : 1;
   if (g.channels == 0 || g.rows == 0) return g;
   const int64_t packs = g.channels / pack;
-  g.threads_x = static_cast<int>(g.inner == 1 ? std::min<int64_t>(packs, 32) : 1);
+  g.threads_x = static_cast<int>(g.inner == 1 ? std::min<int64_t>(packs, most_wide) : 1);
   g.threads_y = cuda::kThreads / g.threads_x;
   g.tiles = (packs + g.threads_x - 1) / g.threads_x;
   const int64_t y = g.threads_y, least = y * rows_per_thread;
@@ -97,9 +97,11 @@ inline ChannelGrid channel_grid(const Tensor& x, int pack, int64_t rows_per_thre
 }
 
 // A reduction: few enough blocks that the second stage has little to do, never more than 256 rows
-// a thread, since that many are added in f32.
+// a thread, since that many are added in f32. Narrow tiles (64 bytes, two sectors) share the second
+// stage out: one block that adds all parts of 256 channels needs longer than the rest of the
+// kernel.
 inline ChannelGrid reduction_grid(const Tensor& x, int pack) {
-  ChannelGrid g = channel_grid(x, pack, 2, 2 * 132);
+  ChannelGrid g = channel_grid(x, pack, 2, 2 * 132, pack > 1 ? 4 : 32);
   const int64_t longest = 256 * int64_t{g.threads_y};
   if (g.rows_per_part > longest) {
     g.rows_per_part = longest;
@@ -111,7 +113,9 @@ inline ChannelGrid reduction_grid(const Tensor& x, int pack) {
 }
 // A map: what a thread reads per channel is read once for all its rows, so large tensors get no
 // more blocks than fill the device once.
-inline ChannelGrid map_grid(const Tensor& x, int pack) { return channel_grid(x, pack, 2, 4 * 132); }
+inline ChannelGrid map_grid(const Tensor& x, int pack) {
+  return channel_grid(x, pack, 2, 4 * 132, 32);
+}
 
 // The rows of the calling thread: for (row = first; row < end; row += step).
 struct RowRange {
@@ -170,6 +174,16 @@ struct TwoSums {
   }
 };
 
+// Of n values, from the sums of their deviations and of the squares of these; relative to the
+// origin.
+struct MeanVariance {
+  double mean, variance;
+};
+MTCKI_HD inline MeanVariance mean_variance(const TwoSums& s, double n) {
+  const double mean = s.a / n, m2 = s.b - mean * s.a;
+  return {mean, (m2 < 0 ? 0 : m2) / n};  // a NaN stays
+}
+
 // Merges own[] over the rows of the block; the result is in the threads with threadIdx.y == 0 and
 // in the first row of shared (V * threads of the block). Every thread of the block calls it.
 //
@@ -213,72 +227,92 @@ __device__ inline TwoSums load_fresh(const TwoSums* p) {
 #endif
 }
 
-// Ends a reduction: own[] is what this thread found in its rows of the tile's channels. The block's
-// sums go to partial[part*channels + c]; the last block of the tile merges the parts and calls
-// finish(c, S) for each of its channels. shared: reduction_bytes<S>(V); counters: zero, left zero.
-//
-// Columns are the channels of the tile, in the order (v, x) while they lie in `own`. Each is added
-// up by `shares` threads, then by one.
+// How the threads of a block add up the columns (channels of a tile, in the order (v, x) while they
+// lie in `own`): each column by `shares` threads, then by one.
+struct Columns {
+  int width, height, columns, threads, thread, shares;
+  __device__ explicit Columns(int pack)
+      : width(static_cast<int>(blockDim.x)),
+        height(static_cast<int>(blockDim.y)),
+        columns(width * pack),
+        threads(width * height),
+        thread(static_cast<int>(threadIdx.y) * width + static_cast<int>(threadIdx.x)) {
+    const int fit = threads / columns;
+    shares = fit < 1 ? 1 : fit < kColumnShares ? fit : kColumnShares;
+  }
+};
+
+// own[] is what this thread found in its rows of the tile's channels. The block's sums go to
+// partial[part*channels + c]. shared: reduction_bytes<S>(V).
 template <class S>
 constexpr size_t reduction_bytes(int pack) {
   return (static_cast<size_t>(pack) * (cuda::kThreads + 32) + cuda::kThreads) * sizeof(S);
 }
-template <int V, class S, class Finish>
-__device__ inline void finish_reduction(S (&own)[V], S* shared, S* partial, unsigned* counters,
-                                        const ChannelGrid& g, int64_t tile, const Finish& finish) {
-  __shared__ bool last;
-  const int width = blockDim.x, height = blockDim.y, columns = width * V;
-  const int threads = width * height, thread = threadIdx.y * width + threadIdx.x;
-  const int fit = threads / columns;
-  const int shares = fit < 1 ? 1 : fit < kColumnShares ? fit : kColumnShares;
-  const int stride = threads + width;  // of v: the next pack begins in other banks
-  S* results = shared + V * stride;    // of the shares
-  for (int v = 0; v < V; ++v) shared[v * stride + thread] = own[v];
+template <int V, class S>
+__device__ inline void write_block_sums(S (&own)[V], S* shared, S* partial, const ChannelGrid& g,
+                                        int64_t tile) {
+  const Columns b(V);
+  const int stride = b.threads + b.width;  // of v: the next pack begins in other banks
+  S* results = shared + V * stride;        // of the shares
+  for (int v = 0; v < V; ++v) shared[v * stride + b.thread] = own[v];
   __syncthreads();
   // More columns than threads, and one share then, or fewer.
-  for (int begin = 0; begin < columns; begin += threads) {
-    const int i = begin + thread, column = i % columns, share = i / columns;
+  for (int begin = 0; begin < b.columns; begin += b.threads) {
+    const int i = begin + b.thread, column = i % b.columns, share = i / b.columns;
     S sum{};
-    if (share < shares) {
-      const S* of_column = shared + column / width * stride + column % width;
+    if (share < b.shares) {
+      const S* of_column = shared + column / b.width * stride + column % b.width;
       MTCKI_UNROLL_BY(8)
-      for (int row = share; row < height; row += shares) sum.merge(of_column[row * width]);
-      results[thread] = sum;
+      for (int row = share; row < b.height; row += b.shares) sum.merge(of_column[row * b.width]);
+      results[b.thread] = sum;
     }
     __syncthreads();
-    if (thread < columns - begin) {
-      const int own_column = begin + thread;
-      sum = results[thread];
-      for (int other = 1; other < shares; ++other) sum.merge(results[other * columns + thread]);
-      const int64_t c = tile * columns + own_column % width * V + own_column / width;
+    if (b.thread < b.columns - begin) {
+      const int own_column = begin + b.thread;
+      sum = results[b.thread];
+      for (int other = 1; other < b.shares; ++other)
+        sum.merge(results[other * b.columns + b.thread]);
+      const int64_t c = tile * b.columns + own_column % b.width * V + own_column / b.width;
       if (c < g.channels) partial[blockIdx.x * g.channels + c] = sum;
     }
     __syncthreads();
   }
+}
+
+// Ends a reduction: the block's sums, then the last block of the tile merges the parts and calls
+// finish(c, S) for each of its channels. counters: zero, left zero.
+template <int V, class S, class Finish>
+__device__ inline void finish_reduction(S (&own)[V], S* shared, S* partial, unsigned* counters,
+                                        const ChannelGrid& g, int64_t tile, const Finish& finish) {
+  __shared__ bool last;
+  write_block_sums<V>(own, shared, partial, g, tile);
+  const Columns b(V);
+  S* results = shared;
   __threadfence();
   __syncthreads();
-  if (thread == 0) last = atomicAdd(&counters[tile], 1u) == static_cast<unsigned>(g.parts) - 1;
+  if (b.thread == 0) last = atomicAdd(&counters[tile], 1u) == static_cast<unsigned>(g.parts) - 1;
   __syncthreads();
   if (!last) return;
   __threadfence();
-  for (int begin = 0; begin < columns; begin += threads) {
-    const int i = begin + thread, share = i / columns;
-    const int64_t channel = tile * columns + i % columns;
+  for (int begin = 0; begin < b.columns; begin += b.threads) {
+    const int i = begin + b.thread, share = i / b.columns;
+    const int64_t channel = tile * b.columns + i % b.columns;
     S sum{};
-    if (share < shares && channel < g.channels) {
+    if (share < b.shares && channel < g.channels) {
       MTCKI_UNROLL_BY(8)
-      for (int64_t part = share; part < g.parts; part += shares)
+      for (int64_t part = share; part < g.parts; part += b.shares)
         sum.merge(load_fresh(partial + part * g.channels + channel));
     }
-    results[thread] = sum;
+    results[b.thread] = sum;
     __syncthreads();
-    if (thread < columns - begin) {
-      for (int other = 1; other < shares; ++other) sum.merge(results[other * columns + thread]);
+    if (b.thread < b.columns - begin) {
+      for (int other = 1; other < b.shares; ++other)
+        sum.merge(results[other * b.columns + b.thread]);
       if (channel < g.channels) finish(channel, sum);
     }
     __syncthreads();
   }
-  if (thread == 0) counters[tile] = 0;
+  if (b.thread == 0) counters[tile] = 0;
 }
 
 // Room for the partial results of a reduction.

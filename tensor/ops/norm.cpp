@@ -169,7 +169,7 @@ BatchNormGrads batch_norm_train_grad(Tensor gy, const Tensor& x, const Tensor& w
 
 Tensor batch_norm_eval(const Tensor& x, const Tensor& weight, const Tensor& bias,
                        const Tensor& running_mean, const Tensor& running_var, double eps,
-                       Activation act, const Tensor& residual) {
+                       Activation act, const Tensor& residual, MomentSums* moments) {
   const char* op = "batch_norm_eval";
   const Checks checks(op, "input", x);
   BatchNormArgs a;
@@ -182,8 +182,12 @@ Tensor batch_norm_eval(const Tensor& x, const Tensor& weight, const Tensor& bias
   a.act = act;
   a.residual = checks.like("residual", residual);
   Tensor y = Tensor::empty_like(a.x);
-  ProfileScope scope(op, 4.0 * count_of(x), bytes_of(a.x, a.residual, y));
-  MTCKI_ON_DEVICE(x, batch_norm_eval, a, y);
+  ProfileScope scope(op, (moments ? 8.0 : 4.0) * count_of(x), bytes_of(a.x, a.residual, y));
+  if (moments) {
+    MTCKI_ON_DEVICE(x, batch_norm_eval_moments, a, y, moments);
+  } else {
+    MTCKI_ON_DEVICE(x, batch_norm_eval, a, y);
+  }
   return y;
 }
 
@@ -202,10 +206,18 @@ ChannelMoments channel_moments(const Tensor& x) {
   const Checks checks(op, "input", x);
   const Tensor& in = checks.lead();
   ProfileScope scope(op, 4.0 * count_of(x), bytes_of(in));
-  const Tensor mean = Tensor::empty({x.size(1)}, DType::f64, x.device());
-  const Tensor var = Tensor::empty({x.size(1)}, DType::f64, x.device());
-  MTCKI_ON_DEVICE(x, moments, in, mean, var);
-  return {mean.to(checks.channel_dtype()), var.to(checks.channel_dtype())};
+  MomentSums sums;
+  MTCKI_ON_DEVICE(x, moment_sums, in, &sums);
+  const ChannelMoments m = moments_of(sums, count_of(in) / static_cast<double>(in.size(1)));
+  return {m.mean.to(checks.channel_dtype()), m.var.to(checks.channel_dtype())};
+}
+
+ChannelMoments moments_of(const MomentSums& sums, double count) {
+  const Shape channels = sums.origin.shape();
+  const ChannelMoments m{Tensor::empty(channels, DType::f64, sums.origin.device()),
+                         Tensor::empty(channels, DType::f64, sums.origin.device())};
+  MTCKI_ON_DEVICE(sums.origin, finish_moments, sums, count, m);
+  return m;
 }
 
 }  // namespace mtcki

@@ -46,9 +46,23 @@ BatchNormGrads batch_norm_train_grad(Tensor gy, const Tensor& x, const Tensor& w
                                      Activation act, const Tensor& y, bool want_x, bool want_params,
                                      bool want_residual, GradientSum gathered = {});
 
+// Per-channel mean and *biased* variance over N, H, W, [C].
+struct ChannelMoments {
+  Tensor mean, var;
+};
+// The same as a pass over x leaves it: sums over parts of the rows. Who needs the moments merges
+// the parts (moments_of, bn_statistics).
+struct MomentSums {
+  Tensor sums;    // f64 [parts, C, 2]: of x - origin and of (x - origin)^2
+  Tensor origin;  // f64 [C]
+  bool defined() const { return sums.defined(); }
+};
+
+// moments: receives those of x if not null, from the same pass.
 Tensor batch_norm_eval(const Tensor& x, const Tensor& weight, const Tensor& bias,
                        const Tensor& running_mean, const Tensor& running_var, double eps,
-                       Activation act = {}, const Tensor& residual = {});
+                       Activation act = {}, const Tensor& residual = {},
+                       MomentSums* moments = nullptr);
 // With frozen weight and bias only gy, the running statistics and the mask are needed: pass x
 // undefined when act is none (want_params false), else x (or y when a residual was added).
 BatchNormGrads batch_norm_eval_grad(Tensor gy, const Tensor& x, const Tensor& weight,
@@ -57,10 +71,8 @@ BatchNormGrads batch_norm_eval_grad(Tensor gy, const Tensor& x, const Tensor& we
                                     const Tensor& y, bool want_x, bool want_params,
                                     bool want_residual, GradientSum gathered = {});
 
-// Per-channel mean and *biased* variance over N, H, W: f32 (f64 for f64 input) tensors [C].
-struct ChannelMoments {
-  Tensor mean, var;
-};
-ChannelMoments channel_moments(const Tensor& x);
+ChannelMoments channel_moments(const Tensor& x);  // f32, f64 for f64 input
+// In f64; count: values of a channel.
+ChannelMoments moments_of(const MomentSums& sums, double count);
 
 }  // namespace mtcki

@@ -38,9 +38,10 @@ struct Moments {
 };
 
 // Sums of x-K and (x-K)^2 with K near the mean, so that the variance of data with a large mean
-// keeps its digits. K: the channel's mean over the first image (or the first rows).
-template <class S>
-Moments moments(const Tensor& x) {
+// keeps its digits. K: the channel's mean over the first image (or the first rows). also(z, at, q)
+// sees every element once, with the channel's values of `params`.
+template <class S, int P, class Also>
+Moments moments(const Tensor& x, const ChannelParams<Computed<S>, P>& params, const Also& also) {
   using T = Computed<S>;
   const S* p = x.data<S>();
   const ChannelView v = view_of(x);
@@ -53,12 +54,17 @@ Moments moments(const Tensor& x) {
   std::vector<T> shift(channels);
   const double head_count = static_cast<double>(std::max<int64_t>(1, head.per_channel()));
   for (size_t c = 0; c < channels; ++c) shift[c] = static_cast<T>(first[c] / head_count);
-  const auto sums = reduce_channels<T, 1, 2>(v, ChannelParams<T, 1>{{shift.data()}},
-                                             [p](auto z, int64_t at, const auto& q, auto& acc) {
-                                               const auto d = load<decltype(z)>(p + at) - q[0];
-                                               acc[0] += d;
-                                               acc[1] += d * d;
-                                             });
+  ChannelParams<T, P + 1> with_shift{};
+  std::copy(params.values.begin(), params.values.end(), with_shift.values.begin());
+  with_shift.values[P] = shift.data();
+  const auto sums = reduce_channels<T, P + 1, 2>(
+      v, with_shift, [p, &also](auto z, int64_t at, const auto& q, auto& acc) {
+        const auto in = load<decltype(z)>(p + at);
+        const auto d = in - q[P];
+        acc[0] += d;
+        acc[1] += d * d;
+        also(in, at, q);
+      });
   Moments m{std::vector<double>(channels), std::vector<double>(channels)};
   const double n = static_cast<double>(v.per_channel());
   for (size_t c = 0; c < channels; ++c) {
@@ -68,6 +74,11 @@ Moments moments(const Tensor& x) {
     m.var[c] = var < 0 ? 0 : var;  // a NaN stays
   }
   return m;
+}
+
+template <class S>
+Moments moments(const Tensor& x) {
+  return moments<S>(x, ChannelParams<Computed<S>, 0>{}, [](const auto&, int64_t, const auto&) {});
 }
 
 // f(std::integral_constant<Act, A>) for the run-time activation.
@@ -109,6 +120,27 @@ void apply(const Tensor& tx, const ChannelParams<T, 3>& p, Activation act, const
   });
 }
 
+// The same, and the moments of x.
+template <class S, class T>
+Moments apply_and_sum(const Tensor& tx, const ChannelParams<T, 3>& p, Activation act,
+                      const Tensor& residual, const Tensor& ty) {
+  const S* r = ptr<S>(residual);
+  S* y = ty.data<S>();
+  const T slope = static_cast<T>(act.slope);
+  Moments out;
+  with_act(act.kind, [&](auto kind) {
+    with_bool(r != nullptr, [&](auto has_residual) {
+      out = moments<S>(tx, p, [=](const auto& x, int64_t at, const auto& q) {
+        using V = std::decay_t<decltype(x)>;
+        V value = bn_affine(x, q[0], q[1], q[2]);
+        if constexpr (has_residual()) value += load<V>(r + at);
+        store(y + at, activate<kind()>(value, splat<V>(slope)));
+      });
+    });
+  });
+  return out;
+}
+
 template <class T>
 struct Affine {
   std::vector<T> mean, scale, bias, invstd;
@@ -132,6 +164,24 @@ template <class T>
 std::vector<double> invstd_of(const T* var, size_t channels, double eps) {
   std::vector<double> out(channels);
   for (size_t c = 0; c < channels; ++c) out[c] = 1.0 / std::sqrt(static_cast<double>(var[c]) + eps);
+  return out;
+}
+
+// Of the running statistics.
+template <class T>
+Affine<T> running_affine(const BatchNormArgs& a) {
+  const size_t channels = static_cast<size_t>(a.x.size(1));
+  const auto inv = invstd_of(a.var_or_invstd.data<T>(), channels, a.eps);
+  return affine_of<T>(a, channels, a.mean.data<T>(), inv);
+}
+
+// One part, around the mean itself.
+MomentSums sums_of(const Moments& m, const Tensor& x) {
+  const int64_t channels = x.size(1);
+  const double n = static_cast<double>(view_of(x).per_channel());
+  MomentSums out{Tensor::zeros({1, channels, 2}, DType::f64), Tensor::from(m.mean, {channels})};
+  for (int64_t c = 0; c < channels; ++c)
+    out.sums.data<double>()[2 * c + 1] = m.var[static_cast<size_t>(c)] * n;
   return out;
 }
 
@@ -265,22 +315,40 @@ void affine_kernel(const Tensor& tx, const Tensor& ta, const Tensor& tb, double 
 
 }  // namespace
 
-void moments_cpu(const Tensor& x, const Tensor& mean, const Tensor& var) {
-  with_storage(x.dtype(), "channel_moments", [&](auto z) {
-    const Moments m = moments<decltype(z)>(x);
-    std::copy(m.mean.begin(), m.mean.end(), mean.data<double>());
-    std::copy(m.var.begin(), m.var.end(), var.data<double>());
-  });
+void moment_sums_cpu(const Tensor& x, MomentSums* out) {
+  with_storage(x.dtype(), "channel_moments",
+               [&](auto z) { *out = sums_of(moments<decltype(z)>(x), x); });
+}
+
+void finish_moments_cpu(const MomentSums& sums, double count, const ChannelMoments& out) {
+  const int64_t parts = sums.sums.size(0), channels = sums.sums.size(1);
+  const double *s = sums.sums.data<double>(), *origin = sums.origin.data<double>();
+  for (int64_t c = 0; c < channels; ++c) {
+    double a = 0, b = 0;
+    for (int64_t part = 0; part < parts; ++part) {
+      a += s[(part * channels + c) * 2];
+      b += s[(part * channels + c) * 2 + 1];
+    }
+    const double mean = a / count, m2 = b - mean * a;
+    out.mean.data<double>()[c] = origin[c] + mean;
+    out.var.data<double>()[c] = (m2 < 0 ? 0 : m2) / count;  // a NaN stays
+  }
 }
 
 void batch_norm_eval_cpu(const BatchNormArgs& a, const Tensor& y) {
   with_storage(a.x.dtype(), "batch_norm_eval", [&](auto z) {
     using S = decltype(z);
-    using T = Computed<S>;
-    const size_t channels = static_cast<size_t>(a.x.size(1));
-    const auto inv = invstd_of(a.var_or_invstd.data<T>(), channels, a.eps);
-    const Affine<T> f = affine_of<T>(a, channels, a.mean.data<T>(), inv);
+    const Affine<Computed<S>> f = running_affine<Computed<S>>(a);
     apply<S>(a.x, params(f.mean, f.scale, f.bias), a.act, a.residual, y);
+  });
+}
+
+void batch_norm_eval_moments_cpu(const BatchNormArgs& a, const Tensor& y, MomentSums* out) {
+  with_storage(a.x.dtype(), "batch_norm_eval", [&](auto z) {
+    using S = decltype(z);
+    const Affine<Computed<S>> f = running_affine<Computed<S>>(a);
+    *out =
+        sums_of(apply_and_sum<S>(a.x, params(f.mean, f.scale, f.bias), a.act, a.residual, y), a.x);
   });
 }
 

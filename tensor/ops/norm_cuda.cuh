@@ -1,5 +1,5 @@
 // Internal to the CUDA kernels of batch norm (norm_cuda.cu forward, norm_grad_cuda.cu): the map
-// that they apply to the channels of a thread, and how a pair of them is launched.
+// that they apply to the channels of a thread.
 #pragma once
 
 #include <cmath>
@@ -24,18 +24,6 @@ int common_pack(std::initializer_list<Tensor> activations,
   for (const Tensor& t : activations)
     if (t.defined()) pack = std::min(pack, channel_pack<T>(t, {}));
   return pack;
-}
-
-// The second kernel of a pair. It may start before the first has ended when that was a reduction of
-// ours over the same tensors; after anything else it would read what is not there yet.
-template <class... P>
-void launch_after(bool reduction, void (*kernel)(P...), const ChannelGrid& g,
-                  std::type_identity_t<P>... args) {
-  if (reduction) {
-    cuda::launch_early(kernel, g.grid(), g.block(), 0, args...);
-  } else {
-    cuda::launch(kernel, g.grid(), g.block(), 0, args...);
-  }
 }
 
 // act none: every value passes; relu: slope 0.

@@ -6,7 +6,8 @@ namespace {
 
 using cuda::compute_t;
 using cuda::kThreads;
-using cuda::launch;
+using cuda::launch_early;
+using cuda::launch_small_early;
 
 // The tensors that a gradient reads; all but gy may be null.
 template <class T>
@@ -95,6 +96,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   using C = compute_t<T>;
   constexpr int kAtOnce = kRowsAtOnce<R>;
   MTCKI_DYNAMIC_SHARED(TwoSums, shared);
+  cuda::wait_for_previous();
   const RowRange rows = rows_of_thread(grid);
   const int64_t tile = blockIdx.y, c = first_channel(tile, V);
   TwoSums own[V];
@@ -220,7 +222,6 @@ void grad(const Tensor& gy, const BatchNormArgs& a, const Tensor& y, bool train,
   const bool coupled = train && gx.defined();
   GradInputs<T> in{gy.data<T>(), ptr<T>(a.x), ptr<T>(y), nullptr};
   T* masked_gradient = ptr<T>(gresidual);
-  bool summed = false;
   Couplings<C> more{nullptr, nullptr, ptr<C>(loss.g), ptr<C>(loss.scale), ptr<C>(loss.shift)};
   if (gy.numel() == 0 && gweight.defined())
     for (Tensor t : {gweight, gbias}) t.zero_();
@@ -242,12 +243,11 @@ void grad(const Tensor& gy, const BatchNormArgs& a, const Tensor& y, bool train,
     with_pack<T>(pack, [&](auto v) {
       constexpr int V = v();
       with_reads<V>(in, [&](auto reads) {
-        launch(grad_sums_kernel<T, V, reads()>, g.grid(), g.block(), reduction_bytes<TwoSums>(V),
-               in, masked_gradient, static_cast<TwoSums*>(partial.raw()), block_counters(), f, g,
-               finish);
+        launch_small_early(gy.nbytes(), grad_sums_kernel<T, V, reads()>, g.grid(), g.block(),
+                           reduction_bytes<TwoSums>(V), in, masked_gradient,
+                           static_cast<TwoSums*>(partial.raw()), block_counters(), f, g, finish);
       });
     });
-    summed = true;
     if (masked_gradient) {  // it is there now, and takes the place of gy and its mask
       in.gy = masked_gradient;
       in.y = nullptr;
@@ -261,7 +261,7 @@ void grad(const Tensor& gy, const BatchNormArgs& a, const Tensor& y, bool train,
   const ChannelGrid g = map_grid(gy, pack);
   with_pack<T>(pack, [&](auto v) {
     with_reads<v()>(in, [&](auto reads) {
-      launch_after(summed, grad_apply_kernel<T, v(), reads()>, g, in, more, ptr<T>(gx),
+      launch_early(grad_apply_kernel<T, v(), reads()>, g.grid(), g.block(), 0, in, more, ptr<T>(gx),
                    masked_gradient, f, g);
     });
   });

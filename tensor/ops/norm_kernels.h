@@ -2,14 +2,17 @@
 // tensors are f64 for f64 activations, else f32, unless it says otherwise.
 #pragma once
 
+#include <vector>
+
 #include "tensor/ops/bn_statistics.h"
 #include "tensor/ops/norm.h"
 #include "tensor/tensor.h"
 
 namespace mtcki {
 
-// Mean and biased variance per channel; mean and var f64 [C].
-void moments_cpu(const Tensor& x, const Tensor& mean, const Tensor& var);
+void moment_sums_cpu(const Tensor& x, MomentSums* out);
+// NaN where there are no values.
+void finish_moments_cpu(const MomentSums& sums, double count, const ChannelMoments& out);
 
 // [C] parameters may be undefined (weight 1, bias 0).
 struct BatchNormArgs {
@@ -24,6 +27,8 @@ struct BatchNormArgs {
 };
 // y from x; a.mean and a.var_or_invstd are running mean and variance.
 void batch_norm_eval_cpu(const BatchNormArgs& a, const Tensor& y);
+// The same, and what moment_sums_cpu makes of a.x.
+void batch_norm_eval_moments_cpu(const BatchNormArgs& a, const Tensor& y, MomentSums* out);
 // Fills y, mean, invstd, and moves running_mean, running_var (may be undefined).
 void batch_norm_train_cpu(const BatchNormArgs& a, const Tensor& y, const Tensor& mean,
                           const Tensor& invstd, const Tensor& running_mean,
@@ -40,17 +45,19 @@ void batch_norm_grad_cpu(const Tensor& gy, const BatchNormArgs& a, const Tensor&
 void channel_affine_cpu(const Tensor& x, const Tensor& a, const Tensor& b, const Tensor& factor,
                         const Tensor& sum, const Tensor& out);
 
-// The loss and all that follows from the batch's statistics.
+// The losses, their sum, and all that follows from the batch's statistics.
 struct BnStatisticsArgs {
-  Tensor mean, var;                                     // f64 [C], of the batch
+  MomentSums moments;                                   // of the batch
   Tensor running_mean, running_var, ema_mean, ema_var;  // [C], all f32 or all f64
   double momentum = 0;
   double count = 0;  // values per channel
 };
-void bn_statistics_cpu(const BnStatisticsArgs& a, const BnStatistics& out);
+void bn_statistics_cpu(const std::vector<BnStatisticsArgs>& layers, const BnStatisticsSum& out);
 
-void moments_cuda(const Tensor& x, const Tensor& mean, const Tensor& var);
+void moment_sums_cuda(const Tensor& x, MomentSums* out);
+void finish_moments_cuda(const MomentSums& sums, double count, const ChannelMoments& out);
 void batch_norm_eval_cuda(const BatchNormArgs& a, const Tensor& y);
+void batch_norm_eval_moments_cuda(const BatchNormArgs& a, const Tensor& y, MomentSums* out);
 void batch_norm_train_cuda(const BatchNormArgs& a, const Tensor& y, const Tensor& mean,
                            const Tensor& invstd, const Tensor& running_mean,
                            const Tensor& running_var, double momentum);
@@ -59,6 +66,6 @@ void batch_norm_grad_cuda(const Tensor& gy, const BatchNormArgs& a, const Tensor
                           const Tensor& gresidual);
 void channel_affine_cuda(const Tensor& x, const Tensor& a, const Tensor& b, const Tensor& factor,
                          const Tensor& sum, const Tensor& out);
-void bn_statistics_cuda(const BnStatisticsArgs& a, const BnStatistics& out);
+void bn_statistics_cuda(const std::vector<BnStatisticsArgs>& layers, const BnStatisticsSum& out);
 
 }  // namespace mtcki
