@@ -1,6 +1,6 @@
-// Weight gradients of few channels on a GPU: cuDNN, and our kernels with each division among
-// blocks. Operands take turns, so that the caches do not keep them; calls are captured, so that the
-// host has no part in the time.
+// Convolutions of few channels on a GPU: cuDNN, and our kernels, for weight gradients with each
+// division among blocks. Operands take turns, so that the caches do not keep them; calls are
+// captured, so that the host has no part in the time.
 //
 //   MTCKI_BENCH_DEVICE=cuda conv_narrow_bench --benchmark_filter='n128 '
 #include <algorithm>
@@ -72,7 +72,46 @@ bench::Case gradient(const ConvProblem& d, CudaConv kernels, const narrow::Divis
   return c;
 }
 
+// Forward and input gradient: cuDNN's fastest, and ours.
+bench::Case whole(const ConvProblem& d, bool turned, bool own) {
+  const Sets sets = operands(d);
+  const auto graph = std::make_shared<StepGraph>(true);
+  const Tensor w = bench::noise({d.k, d.c, d.r, d.s}, DType::bf16, 2).to(Layout::channels_last);
+  const auto out = std::make_shared<std::vector<Tensor>>();
+  for (const Set& s : *sets) out->push_back(turned ? s.x.clone() : s.gy.clone());
+  bench::Case c;
+  c.precision = nn::Precision::bf16;
+  c.repeats = static_cast<double>(sets->size());
+  c.work = [=] {
+    set_cuda_conv(own ? CudaConv::automatic : CudaConv::cudnn);
+    set_autotune(true);
+    graph->run("step", [&] {
+      for (size_t i = 0; i < sets->size(); ++i) {
+        const Set& s = (*sets)[i];
+        if (own && turned) {
+          narrow::grad_input(d, s.gy, w, (*out)[i], false);
+        } else if (own) {
+          narrow::forward(d, s.x, w, {}, (*out)[i]);
+        } else if (turned) {
+          (*out)[i] = conv2d_grad_input(s.gy, w, s.x.shape(), Conv2dOptions(1, 1));
+        } else {
+          (*out)[i] = conv2d(s.x, w, {}, Conv2dOptions(1, 1));
+        }
+      }
+    });
+  };
+  for (int i = 0; i < StepGraph::kWarmup + 2; ++i) c.work();
+  return c;
+}
+
 void add(const ConvProblem& d) {
+  if (narrow::supports_whole(d)) {
+    for (const bool turned : {false, true})
+      for (const bool own : {false, true})
+        bench::add(
+            str(shape_note(d, ""), turned ? "/grad_input" : "/forward", own ? "/narrow" : "/cudnn"),
+            [=] { return whole(d, turned, own); });
+  }
   const auto name = [&](const std::string& how) { return shape_note(d, "") + "/" + how; };
   bench::add(name("cudnn"), [=] { return gradient(d, CudaConv::cudnn, nullptr); });
   bench::add(name("automatic"), [=] { return gradient(d, CudaConv::automatic, nullptr); });

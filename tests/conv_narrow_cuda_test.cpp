@@ -1,5 +1,5 @@
-// Weight gradients of bf16 convolutions with few channels by our own tensor core kernels, against
-// f64 loops on the CPU with the same rounded operands.
+// bf16 convolutions with few channels by our own tensor core kernels, against f64 loops on the CPU
+// with the same rounded operands.
 #include "tensor/ops/conv_narrow_cuda.h"
 
 #include <gmock/gmock.h>
@@ -84,6 +84,8 @@ TEST_F(ConvNarrowCuda, Sizes) {
       for (const int64_t size : {1, 2, 8, 15, 16, 28, 33})
         check({size < 9 ? 5 : 2, 16, 16, size, kernel, stride});
   check({1, 1, 16, 28, 3, 1});
+  for (const int64_t kernel : {1, 3}) check({3, 64, 3, 7, kernel, 1});  // few output channels
+  check({2, 16, 1, 33, 3, 1});
   check({1, 48, 48, 6, 3, 1});
   check({9, 128, 128, 4, 3, 1});
 }
@@ -164,6 +166,79 @@ TEST_F(ConvNarrowCuda, ProfileNamesTheKernel) {
   set_cuda_conv(CudaConv::im2col);
   EXPECT_THAT(note(), HasSubstr("im2col"));
   set_cuda_conv(CudaConv::automatic);
+}
+
+// ---- forward and input gradient
+
+struct Both {
+  Tensor y, y_sum, gx, gx_sum;  // the sums with something
+};
+Both whole(const Case& c, const Tensor& x, const Tensor& w, const Tensor& gy, const Tensor& before,
+           const Tensor& residual) {
+  const ConvProblem d = c.problem();
+  const auto there = [](const Tensor& t) { return t.to(kGpu).to(Layout::channels_last); };
+  const auto filled = [&](const Tensor& like) {
+    return Tensor::full(like.shape(), -99, DType::bf16, kGpu).to(Layout::channels_last);
+  };
+  const Tensor ohwi = there(w);
+  Both out{filled(gy), filled(gy), filled(x), there(before).clone()};
+  narrow::forward(d, there(x), ohwi, {}, out.y);
+  narrow::forward(d, there(x), ohwi, there(residual), out.y_sum);
+  narrow::grad_input(d, there(gy), ohwi, out.gx, false);
+  narrow::grad_input(d, there(gy), ohwi, out.gx_sum, true);
+  return out;
+}
+
+void check_whole(const Case& c) {
+  const ConvProblem d = c.problem();
+  ASSERT_TRUE(narrow::supports_whole(d)) << c.text();
+  const Tensor x = sample({d.n, d.c, d.h, d.w}, 1, DType::bf16);
+  const Tensor w = sample({d.k, d.c, 3, 3}, 2, DType::bf16);
+  const Tensor gy = sample({d.n, d.k, d.p, d.q}, 3, DType::bf16);
+  const Tensor before = sample(x.shape(), 4, DType::bf16);
+  const Tensor residual = sample(gy.shape(), 5, DType::bf16);
+  const auto f64 = [](const Tensor& t) { return t.to(DType::f64); };
+  const Tensor y = conv2d(f64(x), f64(w), {}, c.options());
+  const Tensor gx = conv2d_grad_input(f64(gy), f64(w), x.shape(), c.options());
+  const Both got = whole(c, x, w, gy, before, residual);
+  EXPECT_TRUE(close(got.y, y, 4e-3)) << c.text();
+  EXPECT_TRUE(close(got.gx, gx, 4e-3)) << c.text();
+  EXPECT_TRUE(close(got.y_sum, add(y, f64(residual)), 8e-3)) << c.text();
+  EXPECT_TRUE(close(got.gx_sum, add(gx, f64(before)), 8e-3)) << c.text();
+  const Both again = whole(c, x, w, gy, before, residual);
+  EXPECT_TRUE(identical(got.y, again.y) && identical(got.gx_sum, again.gx_sum)) << c.text();
+  if (!narrow::preferred_whole(d) || !cuda::is_emulated()) return;  // else cuDNN may be taken
+  EXPECT_TRUE(identical(got.y, conv2d(x.to(kGpu), w.to(kGpu), {}, c.options()))) << c.text();
+  EXPECT_TRUE(identical(got.gx, conv2d_grad_input(gy.to(kGpu), w.to(kGpu), x.shape(), c.options())))
+      << c.text();
+}
+
+TEST_F(ConvNarrowCuda, ForwardAndInputGradientEqualF64) {
+  for (const int64_t c : {3, 8, 16, 32, 64})
+    for (const int64_t k : {1, 8, 16, 32, 64}) check_whole({3, c, k, 7, 3, 1});
+}
+
+TEST_F(ConvNarrowCuda, ForwardOfAnySize) {
+  for (const int64_t size : {1, 2, 8, 15, 16, 28, 33})
+    check_whole({size < 9 ? 6 : 2, 16, 16, size, 3, 1});
+  check_whole({40, 3, 16, 8, 3, 1});  // several tiles of several images for a block
+}
+
+TEST_F(ConvNarrowCuda, ForwardRefuses) {
+  const auto changed = [](const auto& change) {
+    ConvProblem d = Case{2, 16, 16, 8, 3, 1}.problem();
+    change(d);
+    return narrow::supports_whole(d);
+  };
+  EXPECT_TRUE(changed([](ConvProblem&) {}));
+  EXPECT_FALSE(changed([](ConvProblem& d) { d.groups = 2; }));
+  EXPECT_FALSE(changed([](ConvProblem& d) { d.dil_w = 2; }));
+  EXPECT_FALSE(changed([](ConvProblem& d) { d.pad_w = 0; }));
+  EXPECT_FALSE(changed([](ConvProblem& d) { d.stride_h = d.stride_w = 2; }));
+  EXPECT_FALSE(changed([](ConvProblem& d) { d.r = d.s = 1; }));
+  EXPECT_FALSE(changed([](ConvProblem& d) { d.c = 12; }));
+  EXPECT_FALSE(changed([](ConvProblem& d) { d.k = 128; }));
+  EXPECT_FALSE(changed([](ConvProblem& d) { d.n = 0; }));
 }
 
 TEST_F(ConvNarrowCuda, AutotuneKeepsOneOfBoth) {

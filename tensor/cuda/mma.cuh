@@ -37,6 +37,15 @@ __device__ inline void load_transposed(uint32_t (&out)[2], SharedAddress row) {
                : "memory");
 }
 
+// The same not transposed: out[j] is row g, columns 2t and 2t+1 of matrix j. Four of them, upper
+// left, lower left, upper right, lower right, are an A.
+__device__ inline void load_matrices(uint32_t (&out)[4], SharedAddress row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "r"(row)
+               : "memory");
+}
+
 // d += A B
 __device__ inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
@@ -67,16 +76,28 @@ inline SharedAddress shared_address(const void* shared) {
   return reinterpret_cast<SharedAddress>(shared);
 }
 
-template <int N>
-void load_transposed(uint32_t (&out)[N], SharedAddress row) {
-  const int lane = simt::here.thread & 31, g = lane / 4, t = lane % 4;
+// f(element, g, t), element(matrix, row, column) of the matrices that the lanes' rows make up.
+template <class F>
+void with_matrices(SharedAddress row, const F& f) {
+  const int lane = simt::here.thread & 31;
   simt::collect(row, [&](const uint64_t* rows) {
     const auto element = [&](int matrix, int i, int column) {
       uint16_t bits;
       std::memcpy(&bits, reinterpret_cast<const char*>(rows[8 * matrix + i]) + 2 * column, 2);
       return uint32_t{bits};
     };
+    f(element, lane / 4, lane % 4);
+  });
+}
+template <int N>
+void load_transposed(uint32_t (&out)[N], SharedAddress row) {
+  with_matrices(row, [&](const auto& element, int g, int t) {
     for (int j = 0; j < N; ++j) out[j] = element(j, 2 * t, g) | element(j, 2 * t + 1, g) << 16;
+  });
+}
+inline void load_matrices(uint32_t (&out)[4], SharedAddress row) {
+  with_matrices(row, [&](const auto& element, int g, int t) {
+    for (int j = 0; j < 4; ++j) out[j] = element(j, g, 2 * t) | element(j, g, 2 * t + 1) << 16;
   });
 }
 

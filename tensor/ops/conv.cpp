@@ -119,12 +119,12 @@ const ConvKernel<bfloat16>* bf16_kernel(const ConvProblem& d, const Tensor& acti
 // True when the f32 kernels take it; else the plain loops.
 bool fast(const ConvProblem& d, DType dtype) { return dtype == DType::f32 && d.groups == 1; }
 
-// tail: for the f32 kernels, without the bias.
+// tail: for the f32 kernels, without the bias. residual: on CUDA.
 Tensor run_forward(ProfileScope& scope, const ConvProblem& d, const Tensor& x_in,
                    const Tensor& w_in, const Tensor& bias_in, const Conv2dOptions& o,
-                   ConvTail tail = {}) {
+                   ConvTail tail = {}, const Tensor& residual = {}) {
   if (x_in.device().is_cuda()) {
-    const Tensor y = conv_cuda::forward(scope, d, x_in, w_in, o);
+    const Tensor y = conv_cuda::forward(scope, d, x_in, w_in, o, residual);
     if (bias_in.defined() && y.numel() > 0) conv_cuda::add_bias(y, bias_in);
     return y;
   }
@@ -355,7 +355,9 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2d
 
 Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2dOptions& o,
               const ConvFollowers& f) {
-  if (!applied_by_kernels(f, x, w, bias, o)) {
+  const bool sum_on_gpu = x.device().is_cuda() && f.residual.defined() && !f.norm &&
+                          f.act.kind == Activation::Kind::none;
+  if (!sum_on_gpu && !applied_by_kernels(f, x, w, bias, o)) {
     const Tensor y = conv2d(x, w, bias, o);
     if (f.norm)
       return batch_norm_eval(y, f.norm->weight, f.norm->bias, f.norm->running_mean,
@@ -373,6 +375,7 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2d
   if (f.residual.defined() && f.residual.shape() != shape)
     ops.error().shape("residual needs shape ", shape, ", got ", f.residual.shape());
   ProfileScope scope("conv2d", d.flops(), cost_bytes(d, x) + bytes_of(f.residual));
+  if (sum_on_gpu) return run_forward(scope, d, x, w, bias, o, {}, f.residual);
   ConvTail tail;
   tail.relu = f.act.kind == Activation::Kind::relu;
   const Tensor residual = f.residual.defined() ? in_form(f.residual) : Tensor();

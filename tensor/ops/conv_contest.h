@@ -6,9 +6,9 @@
 
 namespace mtcki::conv_cuda {
 
-// Whether `first` is quicker than `second`, by the median of a few runs of each on the current
-// stream; found out once per process for each key. `second` may say false: it cannot. While a graph
-// is captured nothing can be timed: true for a new key.
+// Whether `first` is quicker than `second` (cuda/timing.h); found out once per process for each
+// key. `second` may say false: it cannot. While a graph is captured nothing can be timed: true for
+// a new key.
 bool first_is_quicker(const std::string& key, const std::function<void()>& first,
                       const std::function<bool()>& second);
 

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
 #include <mutex>
 #include <set>
 #include <utility>
@@ -13,6 +14,7 @@
 #include "tensor/error.h"
 #include "tensor/ops/conv_contest.h"
 #include "tensor/ops/conv_narrow_cuda.h"
+#include "tensor/ops/elementwise.h"
 #include "tensor/ops/gradient_sum.h"
 #include "tensor/ops/weight_copies.h"
 
@@ -102,6 +104,14 @@ bool by_cudnn(ProfileScope& scope, const ConvProblem& d, ConvPass pass, DType dt
   return false;
 }
 
+// Whether our kernel for few channels, which can do it, is to: with autotune the quicker of both.
+bool takes_own(const ConvProblem& d, ConvPass pass, DType dtype, bool preferred,
+               const std::function<void()>& own, const std::function<bool()>& library) {
+  if (cuda_conv() != CudaConv::automatic || dtype != DType::bf16) return false;
+  if (!wants_cudnn(dtype) || !autotune()) return preferred;
+  return first_is_quicker(shape_note(d, name_of(pass)), own, library);
+}
+
 }  // namespace
 
 int64_t padded_channels(const ConvProblem& d, DType dtype, Math math) {
@@ -111,64 +121,93 @@ int64_t padded_channels(const ConvProblem& d, DType dtype, Math math) {
 }
 
 Tensor forward(ProfileScope& scope, const ConvProblem& d, const Tensor& x, const Tensor& w,
-               const Conv2dOptions& o) {
+               const Conv2dOptions& o, const Tensor& residual) {
   const DType dtype = x.dtype();
   Tensor y = Tensor::empty({d.n, d.k, d.p, d.q}, dtype, x.device(), Layout::channels_last);
   if (y.numel() == 0) return y;
+  const Tensor more = residual.defined() ? channels_last(residual) : Tensor();
+  const auto with_residual = [&] {
+    if (more.defined()) add_(y, more);
+    return y;
+  };
   if (d.c == 0) {
     y.zero_();
-    return y;
+    return with_residual();
   }
   const Tensor in = channels_last(x);
-  if (wants_cudnn(dtype)) {
+  const auto library = [&] {
     ConvProblem padded = d;
     padded.c = padded_channels(d, dtype, o.math);
     const Tensor copy = ohwi_weight(w, dtype, padded.c / d.groups, o.constant_weight);
-    if (by_cudnn(scope, padded, ConvPass::forward, dtype, o.math, with_channels(in, padded.c), copy,
-                 y))
-      return y;
+    return by_cudnn(scope, padded, ConvPass::forward, dtype, o.math, with_channels(in, padded.c),
+                    copy, y);
+  };
+  const Tensor copy = ohwi_weight(w, dtype, d.c / d.groups, o.constant_weight);
+  const auto own = [&] { narrow::forward(d, in, copy, more, y); };
+  if (narrow::supports_whole(d) && is_aligned(copy) &&
+      takes_own(d, ConvPass::forward, dtype, narrow::preferred_whole(d), own, [&] {
+        const bool done = library();
+        if (done) with_residual();
+        return done;
+      })) {
+    own();
+    if (scope.active()) scope.note(shape_note(d, "narrow"));
+    return y;
   }
+  if (wants_cudnn(dtype) && library()) return with_residual();
   if (scope.active()) scope.note(shape_note(d, "im2col"));
-  im2col::forward(d, in, ohwi_weight(w, dtype, d.c / d.groups, o.constant_weight), y, o.math);
-  return y;
+  im2col::forward(d, in, copy, y, o.math);
+  return with_residual();
 }
-
-namespace {
-
-Tensor fresh_grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor& gy,
-                        const Tensor& w, const Conv2dOptions& o) {
-  Tensor gx = Tensor::empty({d.n, d.c, d.h, d.w}, gy.dtype(), gy.device(), Layout::channels_last);
-  if (gx.numel() == 0) return gx;
-  if (gy.numel() == 0) {
-    gx.zero_();
-    return gx;
-  }
-  const Tensor g = channels_last(gy);
-  const Tensor copy = ohwi_weight(w, gy.dtype(), d.c / d.groups, o.constant_weight);
-  if (wants_cudnn(gy.dtype()) &&
-      by_cudnn(scope, d, ConvPass::grad_input, gy.dtype(), o.math, gx, copy, g))
-    return gx;
-  if (scope.active()) scope.note(shape_note(d, "im2col"));
-  im2col::grad_input(d, g, copy, gx, o.math);
-  return gx;
-}
-
-}  // namespace
 
 Tensor grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor& gy, const Tensor& w,
                   const Conv2dOptions& o, Tensor sum) {
-  if (sum.unique() && sum.numel() > 0 && gy.numel() > 0 && wants_cudnn(gy.dtype()) &&
-      sum.layout() == Layout::channels_last && is_aligned(sum)) {
-    const Tensor copy = ohwi_weight(w, gy.dtype(), d.c / d.groups, o.constant_weight);
-    if (by_cudnn(scope, d, ConvPass::grad_input, gy.dtype(), o.math, sum, copy, channels_last(gy),
-                 true))
-      return sum;
+  const DType dtype = gy.dtype();
+  const Shape shape{d.n, d.c, d.h, d.w};
+  bool adds = sum.unique() && sum.numel() > 0 && gy.numel() > 0 &&
+              sum.layout() == Layout::channels_last && is_aligned(sum);
+  // Into the sum where the kernel can add; else the sum is added afterwards.
+  Tensor gx = adds ? std::exchange(sum, Tensor())
+                   : Tensor::empty(shape, dtype, gy.device(), Layout::channels_last);
+  const auto finish = [&] {
+    if (!sum.defined()) return gx;
+    GradientSum both(std::exchange(sum, Tensor()));
+    both.add(std::exchange(gx, Tensor()));
+    return both.take();
+  };
+  if (gx.numel() == 0) return finish();
+  if (gy.numel() == 0) {
+    gx.zero_();
+    return finish();
   }
-  Tensor gx = fresh_grad_input(scope, d, gy, w, o);
-  if (!sum.defined()) return gx;
-  GradientSum both(std::exchange(sum, Tensor()));
-  both.add(std::move(gx));
-  return both.take();
+  const Tensor g = channels_last(gy);
+  const Tensor copy = ohwi_weight(w, dtype, d.c / d.groups, o.constant_weight);
+  const auto library = [&](const Tensor& into) {
+    return by_cudnn(scope, d, ConvPass::grad_input, dtype, o.math, into, copy, g, adds);
+  };
+  const auto own = [&](const Tensor& into) { narrow::grad_input(d, g, copy, into, adds); };
+  Tensor trial;  // what a contest writes to
+  const auto in_trial = [&](const auto& kernel) {
+    if (!trial.defined()) trial = Tensor::empty(shape, dtype, gy.device(), Layout::channels_last);
+    return kernel(trial);
+  };
+  if (narrow::supports_whole(d) && is_aligned(copy) &&
+      takes_own(
+          d, ConvPass::grad_input, dtype, narrow::preferred_whole(d), [&] { in_trial(own); },
+          [&] { return in_trial(library); })) {
+    own(gx);
+    if (scope.active()) scope.note(shape_note(d, "narrow"));
+    return finish();
+  }
+  if (wants_cudnn(dtype) && library(gx)) return finish();
+  if (adds) {
+    adds = false;
+    sum = std::exchange(gx, Tensor::empty(shape, dtype, gy.device(), Layout::channels_last));
+    if (wants_cudnn(dtype) && library(gx)) return finish();
+  }
+  if (scope.active()) scope.note(shape_note(d, "im2col"));
+  im2col::grad_input(d, g, copy, gx, o.math);
+  return finish();
 }
 
 Tensor grad_weight(ProfileScope& scope, const ConvProblem& d, const Tensor& gy, const Tensor& x,
@@ -198,16 +237,14 @@ Tensor grad_weight(ProfileScope& scope, const ConvProblem& d, const Tensor& gy, 
     }
     return true;
   };
-  if (cuda_conv() == CudaConv::automatic && gy.dtype() == DType::bf16 && narrow::supports(d)) {
+  if (narrow::supports(d)) {
     const narrow::Division by = narrow::division(d);
     const narrow::WeightStrides ohwi{d.r * d.s * cg, 1, d.s * cg, cg};
     const auto own = [&] {
       gw = result(dtype);
       narrow::grad_weight(d, g, in, gw, ohwi, by);
     };
-    const bool contest = wants_cudnn(gy.dtype()) && autotune();
-    if (contest ? first_is_quicker(shape_note(d, mtcki::name_of(dtype)), own, library)
-                : narrow::preferred(d)) {
+    if (takes_own(d, ConvPass::grad_weight, gy.dtype(), narrow::preferred(d), own, library)) {
       own();
       if (scope.active())
         scope.note(shape_note(d, str("narrow ", by.in, "->", by.out, " in ", by.pieces)));

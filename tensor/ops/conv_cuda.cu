@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "tensor/cuda/launch.cuh"
 #include "tensor/ops/conv_cuda.h"
 
@@ -94,35 +96,52 @@ __global__ void add_bias_kernel(T* y, const B* __restrict__ bias, int64_t channe
   }
 }
 
-constexpr int kColumns = 32, kRows = 8;
+// channels_last, V channels at once.
+template <class T, class B, int V>
+__global__ void add_bias_packs_kernel(Pack<T, V>* y, const B* __restrict__ bias, int packs,
+                                      int64_t n) {
+  using C = compute_t<T>;
+  MTCKI_GRID_LOOP(i, n) {
+    Pack<T, V> values = y[i];
+    const B* of_pack = bias + i % packs * V;
+    for (int v = 0; v < V; ++v)
+      values.v[v] = T(static_cast<C>(values.v[v]) + static_cast<C>(of_pack[v]));
+    y[i] = values;
+  }
+}
 
-// Stage 1: block (x, y) sums rows y, y + gridDim.y, ... of 32 channels into partial[y][channel].
+// Stage 1: block (x, y) sums rows y, y + gridDim.y, ... (each of blockDim.y) of the channels of its
+// columns into partial[y][channel].
 template <class T>
 __global__ void sum_rows_kernel(const T* __restrict__ g, compute_t<T>* __restrict__ partial,
                                 int64_t rows, int64_t channels) {
-  __shared__ compute_t<T> tile[kRows][kColumns];
-  const int64_t c = int64_t{blockIdx.x} * kColumns + threadIdx.x;
+  __shared__ compute_t<T> tile[kThreads];
+  const int width = static_cast<int>(blockDim.x), height = static_cast<int>(blockDim.y);
+  const int64_t c = int64_t{blockIdx.x} * width + threadIdx.x;
   compute_t<T> sum = 0;
   if (c < channels)
-    for (int64_t r = int64_t{blockIdx.y} * kRows + threadIdx.y; r < rows;
-         r += int64_t{gridDim.y} * kRows)
+    for (int64_t r = int64_t{blockIdx.y} * height + threadIdx.y; r < rows;
+         r += int64_t{gridDim.y} * height)
       sum += static_cast<compute_t<T>>(g[r * channels + c]);
-  tile[threadIdx.y][threadIdx.x] = sum;
+  tile[threadIdx.y * width + threadIdx.x] = sum;
   __syncthreads();
   if (threadIdx.y == 0 && c < channels) {
-    for (int r = 1; r < kRows; ++r) sum += tile[r][threadIdx.x];
+    for (int r = 1; r < height; ++r) sum += tile[r * width + threadIdx.x];
     partial[blockIdx.y * channels + c] = sum;
   }
 }
-// Stage 2.
+// Stage 2: a block for each channel, a thread for each of at most kThreads partial sums.
 template <class C, class To>
-__global__ void sum_partials_kernel(const C* __restrict__ partial, To* __restrict__ out,
-                                    int64_t count, int64_t channels) {
-  MTCKI_GRID_LOOP(c, channels) {
-    double sum = 0;
-    for (int64_t i = 0; i < count; ++i) sum += static_cast<double>(partial[i * channels + c]);
-    out[c] = To(static_cast<C>(sum));
+__global__ void sum_partials_kernel(const C* __restrict__ partial, To* __restrict__ out, int count,
+                                    int64_t channels) {
+  __shared__ double sums[kThreads];
+  const int i = static_cast<int>(threadIdx.x);
+  sums[i] = i < count ? static_cast<double>(partial[i * channels + blockIdx.x]) : 0.0;
+  for (int half = kThreads / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (i < half) sums[i] += sums[i + half];
   }
+  if (i == 0) out[blockIdx.x] = To(static_cast<C>(sums[0]));
 }
 
 // The conversions that weights meet: their own dtype, and f32 beside bf16.
@@ -154,7 +173,12 @@ struct DropPadding {
 template <class B, class T>
 struct AddBias {
   void operator()(const Tensor& bias, const Tensor& y) const {
+    constexpr int V = kPack<T>;
     const int64_t inner = y.rank() == 4 && y.is_plain() ? y.size(2) * y.size(3) : 1;
+    if (inner == 1 && y.size(1) % V == 0 && aligned16(y.raw()))
+      return launch(add_bias_packs_kernel<T, B, V>, grid_for(y.numel() / V), kThreads, 0,
+                    reinterpret_cast<Pack<T, V>*>(y.data<T>()), bias.data<B>(),
+                    static_cast<int>(y.size(1) / V), y.numel() / V);
     launch(add_bias_kernel<T, B>, grid_for(y.numel()), kThreads, 0, y.data<T>(), bias.data<B>(),
            y.size(1), inner, y.numel());
   }
@@ -165,16 +189,18 @@ struct ChannelSums {
     using C = compute_t<T>;
     const int64_t channels = g.size(1), rows = channels ? g.numel() / channels : 0;
     if (channels == 0) return;
-    const int64_t chunks = rows < 64 * kRows         ? 1
-                           : rows < 64 * kRows * 256 ? rows / (64 * kRows)
-                                                     : 256;
+    int width = 1;
+    while (width < 32 && width < channels) width *= 2;
+    const int height = kThreads / width;
+    const int64_t chunks = std::clamp<int64_t>(rows / (16 * height), 1, kThreads);
     const Tensor partial = Tensor::empty({chunks, channels}, dtype_of<C>::value, g.device());
-    launch(sum_rows_kernel<T>,
-           dim3(static_cast<unsigned>((channels + kColumns - 1) / kColumns),
-                static_cast<unsigned>(chunks)),
-           dim3(kColumns, kRows), 0, g.data<T>(), partial.data<C>(), rows, channels);
-    launch(sum_partials_kernel<C, To>, grid_for(channels), kThreads, 0, partial.data<C>(),
-           out.data<To>(), chunks, channels);
+    launch(
+        sum_rows_kernel<T>,
+        dim3(static_cast<unsigned>((channels + width - 1) / width), static_cast<unsigned>(chunks)),
+        dim3(static_cast<unsigned>(width), static_cast<unsigned>(height)), 0, g.data<T>(),
+        partial.data<C>(), rows, channels);
+    launch(sum_partials_kernel<C, To>, dim3(static_cast<unsigned>(channels)), kThreads, 0,
+           partial.data<C>(), out.data<To>(), static_cast<int>(chunks), channels);
   }
 };
 

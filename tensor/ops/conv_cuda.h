@@ -13,8 +13,9 @@ namespace mtcki::conv_cuda {
 // Checked arguments; results are channels_last in the dtype of the activations. `w` may be f32
 // beside bf16 activations. cuDNN where it has a kernel, else im2col; weight gradients also by
 // conv_narrow_cuda.h.
+// residual: added to the result, may be undefined.
 Tensor forward(ProfileScope& scope, const ConvProblem& d, const Tensor& x, const Tensor& w,
-               const Conv2dOptions& o);
+               const Conv2dOptions& o, const Tensor& residual = {});
 // sum: added to the result, in its own memory where nobody else sees it.
 Tensor grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor& gy, const Tensor& w,
                   const Conv2dOptions& o, Tensor sum);

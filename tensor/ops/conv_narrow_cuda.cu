@@ -1,7 +1,7 @@
 #include <algorithm>
+#include <utility>
 
-#include "tensor/cuda/mma.cuh"
-#include "tensor/ops/conv_narrow_cuda.h"
+#include "tensor/ops/conv_narrow_cuda.cuh"
 
 // gw[k, c, r, s] is a sum over pixels of gy[pixel, k] x[pixel shifted by (r, s), c], for each tap
 // (r, s) a matrix product of gy transposed and x. A block brings tiles of gy, and of x with its
@@ -10,10 +10,6 @@
 namespace mtcki::conv_cuda::narrow {
 
 namespace {
-
-using cuda::SharedAddress;
-
-constexpr int kStages = 2;  // tiles in shared memory: one at work, one on its way
 
 // Out x In channels; R x R taps; Step: between the input pixels of neighbouring output pixels in
 // shared memory. (1x1 kernels leave out what a stride skips: Step is 1.)
@@ -34,26 +30,6 @@ struct Shape {
   static constexpr int kBlocks = kFragments <= 12 ? 2 : 1;  // per multiprocessor, at least
 };
 
-// A tile has `pictures` rectangles of 2^log_rows x 2^log_columns output pixels.
-struct Geometry {
-  int n, h, w, c, k, p, q, stride, pad;
-  int log_rows, log_columns, pictures;
-  int in_rows, in_columns, in_columns_used;  // input pixels of a picture
-  int down, across, tiles;                   // pictures of an image; tiles of the batch
-  int in_bytes, stage_bytes;                 // of shared memory
-};
-
-struct Picture {
-  int image, p, q;  // of its first output pixel
-};
-__device__ inline Picture picture(const Geometry& g, int index) {
-  const int of_image = g.down * g.across;
-  if (of_image == 1) return {index, 0, 0};
-  const int image = index / of_image, rest = index - image * of_image;
-  const int row = rest / g.across;
-  return {image, row << g.log_rows, (rest - row * g.across) << g.log_columns};
-}
-
 // Warps take rows of pixels, lanes 16 bytes each.
 template <class T>
 __device__ inline void load_gy(const Geometry& g, const bfloat16* gy, int tile, int warp, int lane,
@@ -72,43 +48,6 @@ __device__ inline void load_gy(const Geometry& g, const bfloat16* gy, int tile, 
       const bool there = inside && q < g.q;
       cuda::copy16_async(to + (row * columns + column) * T::kOutPitch + chunk * 16,
                          there ? from + q * g.k + chunk * 8 : gy, there);
-    }
-  }
-}
-
-template <class T>
-__device__ inline void load_x(const Geometry& g, const bfloat16* x, int tile, int warp, int lane,
-                              SharedAddress to, unsigned char* memory) {
-  constexpr int kChunks = T::kIn / 8;
-  const int scale = T::kTaps == 1 ? g.stride : 1, rows = g.pictures * g.in_rows;
-  Picture at = picture(g, tile * g.pictures);
-  for (int row = warp; row < rows; row += T::kWarps) {
-    int r = row;
-    if (g.pictures > 1) {
-      const int which = row / g.in_rows;
-      at = picture(g, tile * g.pictures + which);
-      r -= which * g.in_rows;
-    }
-    const int h = at.p * g.stride - g.pad + r * scale, first = at.q * g.stride - g.pad;
-    const bool inside = at.image < g.n && h >= 0 && h < g.h;
-    const bfloat16* from = x + (int64_t{at.image} * g.h + h) * g.w * g.c;
-    MTCKI_UNROLL_BY(2)
-    for (int i = lane; i < g.in_columns_used * kChunks; i += 32) {
-      const int column = i / kChunks, chunk = i % kChunks, w = first + column * scale;
-      const bool there = inside && w >= 0 && w < g.w;
-      // With two pixels to a step the even ones come first, then the odd ones.
-      const int slot = T::kStep == 2 ? (column & 1) * (g.in_columns / 2) + column / 2 : column;
-      const int offset = (row * g.in_columns + slot) * T::kInPitch + chunk * 16;
-      if (T::kIn == 8 && g.c < 8) {  // an image: pixels of a few bytes
-        bfloat16 v[8] = {};
-        for (int c = 0; c < 8; ++c)
-          if (there && c < g.c) v[c] = from[w * g.c + c];
-        uint4 bits;
-        memcpy(&bits, v, 16);
-        *reinterpret_cast<uint4*>(memory + offset) = bits;
-      } else {
-        cuda::copy16_async(to + offset, there ? from + w * g.c + chunk * 8 : x, there);
-      }
     }
   }
 }
@@ -274,28 +213,6 @@ __global__ void sum_pieces_kernel(Fragments f, const float4* __restrict__ partia
   if (c < f.channels) gw[k * strides.k + c * strides.c + r * strides.r + s * strides.s] = To(total);
 }
 
-// Tiles as wide as the image, up to 32 pixels.
-template <class T>
-Geometry geometry(const ConvProblem& d) {
-  const auto i = [](int64_t v) { return static_cast<int>(v); };
-  Geometry g{};
-  g.n = i(d.n), g.h = i(d.h), g.w = i(d.w), g.c = i(d.c), g.k = i(d.k), g.p = i(d.p), g.q = i(d.q);
-  g.stride = i(d.stride_h), g.pad = i(d.pad_h);
-  g.log_columns = d.q > 16 ? 5 : d.q > 8 ? 4 : 3;
-  const int columns = 1 << g.log_columns;
-  g.pictures = columns == 8 ? T::kPixels / 64 : 1;
-  const int rows = T::kPixels / columns / g.pictures;
-  while (1 << g.log_rows < rows) ++g.log_rows;
-  g.in_rows = (rows - 1) * T::kStep + T::kTaps;
-  g.in_columns_used = (columns - 1) * T::kStep + T::kTaps;
-  g.in_columns = (g.in_columns_used + T::kStep - 1) / T::kStep * T::kStep;
-  g.down = (g.p + rows - 1) / rows;
-  g.across = (g.q + columns - 1) / columns;
-  g.tiles = (g.n * g.down * g.across + g.pictures - 1) / g.pictures;
-  g.in_bytes = g.pictures * g.in_rows * g.in_columns * T::kInPitch;
-  g.stage_bytes = g.in_bytes + T::kPixels * T::kOutPitch;
-  return g;
-}
 template <class T>
 size_t shared_bytes(const Geometry& g) {
   return static_cast<size_t>(std::max(
@@ -303,9 +220,19 @@ size_t shared_bytes(const Geometry& g) {
       (T::kParts - 1) * T::kRoles * T::kFragments * 32 * static_cast<int>(sizeof(float4))));
 }
 
+// With few output channels and stride 1, gy and x change places: the sum over pixels of
+// gy[pixel, k] x[pixel shifted, c] is that of x[pixel, c] gy[pixel shifted the other way, k].
+bool changes_places(const ConvProblem& d) {
+  return d.k <= 8 && d.c > 8 && d.stride_h == 1 && d.stride_w == 1;
+}
+ConvProblem placed(ConvProblem d) {
+  if (changes_places(d)) std::swap(d.c, d.k);
+  return d;
+}
+
 template <class T>
 void run(const ConvProblem& d, const Tensor& gy, const Tensor& x, const Tensor& gw,
-         const WeightStrides& strides, int pieces) {
+         const WeightStrides& strides, int pieces, int64_t offset) {
   const Geometry g = geometry<T>(d);
   if (pieces < 1 || pieces > g.tiles)
     throw Error(str("convolution of few channels: ", pieces, " pieces of ", g.tiles, " tiles"));
@@ -331,10 +258,10 @@ void run(const ConvProblem& d, const Tensor& gy, const Tensor& x, const Tensor& 
   const dim3 grid(static_cast<unsigned>(quads / kQuads)), threads(kQuads * kSlices);
   if (gw.dtype() == DType::f32)
     cuda::launch(sum_pieces_kernel<float>, grid, threads, 0, f, quad, pieces, quads,
-                 gw.data<float>(), strides);
+                 gw.data<float>() + offset, strides);
   else
     cuda::launch(sum_pieces_kernel<bfloat16>, grid, threads, 0, f, quad, pieces, quads,
-                 gw.data<bfloat16>(), strides);
+                 gw.data<bfloat16>() + offset, strides);
 }
 
 // Calls use(Shape<...>()) with the kernel of a division.
@@ -369,14 +296,10 @@ void with_shape(const ConvProblem& d, const Division& by, const Use& use) {
   throw Error(str("convolution of few channels: no kernel for ", by.out, "x", by.in, " channels"));
 }
 
-const cuda::DeviceInfo& device() {
-  static const cuda::DeviceInfo info = cuda::device_info(cuda::current_device());
-  return info;
-}
-
 }  // namespace
 
-bool supports(const ConvProblem& d) {
+bool supports(const ConvProblem& given) {
+  const ConvProblem d = placed(given);
   return d.groups == 1 && d.dil_h == 1 && d.dil_w == 1 && d.r == d.s && (d.r == 1 || d.r == 3) &&
          d.pad_h == d.r / 2 && d.pad_w == d.r / 2 && d.stride_h == d.stride_w &&
          (d.stride_h == 1 || d.stride_h == 2) && d.c > 0 && d.c <= 128 &&
@@ -384,7 +307,8 @@ bool supports(const ConvProblem& d) {
          std::max(d.n * d.h * d.w, d.n * d.p * d.q) < (int64_t{1} << 31) && device().major >= 8;
 }
 
-Division division(const ConvProblem& d) {
+Division division(const ConvProblem& given) {
+  const ConvProblem d = placed(given);
   Division by;
   by.in = d.c <= 8 ? 8 : d.c % 32 == 0 ? 32 : 16;
   by.out = d.k % 64 == 0 && by.in != 16 ? 64 : d.k % 32 == 0 ? 32 : 16;
@@ -411,12 +335,19 @@ Division division(const ConvProblem& d) {
   }
 }
 
-void grad_weight(const ConvProblem& d, const Tensor& gy, const Tensor& x, const Tensor& gw,
+void grad_weight(const ConvProblem& given, const Tensor& gy, const Tensor& x, const Tensor& gw,
                  const WeightStrides& strides, const Division& by) {
+  const ConvProblem d = placed(given);
   if (d.k % by.out != 0 || (by.in == 8 ? d.c > 8 : d.c % by.in != 0))
     throw Error(str("convolution of few channels: ", d.c, "->", d.k, " in blocks of ", by.in, "->",
                     by.out));
-  with_shape(d, by, [&](auto shape) { run<decltype(shape)>(d, gy, x, gw, strides, by.pieces); });
+  with_shape(d, by, [&](auto shape) {
+    using T = decltype(shape);
+    if (!changes_places(given)) return run<T>(d, gy, x, gw, strides, by.pieces, 0);
+    const WeightStrides turned{strides.c, strides.k, -strides.r, -strides.s};
+    const int64_t last_tap = (d.r - 1) * strides.r + (d.s - 1) * strides.s;
+    run<T>(d, x, gy, gw, turned, by.pieces, last_tap);
+  });
 }
 
 }  // namespace mtcki::conv_cuda::narrow

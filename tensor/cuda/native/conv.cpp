@@ -7,13 +7,12 @@
 #include "tensor/cuda/native/check.h"
 #include "tensor/cuda/native/plan_file.h"
 #include "tensor/cuda/runtime.h"
+#include "tensor/cuda/timing.h"
 #include "tensor/tensor.h"
 
 namespace mtcki::cuda {
 
 namespace {
-
-constexpr int kTuneWarmUp = 2, kTuneRuns = 7;
 
 struct Buffers {
   void *x, *w, *y;
@@ -131,7 +130,7 @@ class Convolutions {
       try {
         const std::optional<Plan> p = next(one);
         if (!p) continue;
-        timed.emplace_back(time(*p, b, best), candidate);
+        timed.emplace_back(microseconds_of([&] { execute(*p, b); }, best), candidate);
         best = best > 0 ? std::min(best, timed.back().first) : timed.back().first;
       } catch (const CudnnError&) {
       } catch (const OutOfMemoryError&) {  // no room for its workspace
@@ -144,24 +143,6 @@ class Convolutions {
     e.plan = next(e.untried);
     if (e.plan) file_.put(key, {e.plan->choice, e.plan->workspace, best});
     return e;
-  }
-
-  // The median of a few runs; of one whose last warm-up was far behind the best so far (0: none),
-  // that run.
-  double time(const Plan& p, const Buffers& b, double best) {
-    std::vector<double> runs;
-    for (int i = 0; i < kTuneWarmUp + kTuneRuns; ++i) {
-      Event begin, end;
-      begin.record();
-      execute(p, b);
-      end.record();
-      end.wait();
-      const double us = end.microseconds_since(begin);
-      if (i >= kTuneWarmUp) runs.push_back(us);
-      if (i == kTuneWarmUp - 1 && best > 0 && us > 3 * best) return us;
-    }
-    std::nth_element(runs.begin(), runs.begin() + kTuneRuns / 2, runs.end());
-    return runs[kTuneRuns / 2];
   }
 
   void execute(const Plan& p, const Buffers& b) {
