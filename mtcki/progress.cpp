@@ -23,6 +23,12 @@ std::string duration_text(double seconds) {
   return buffer;
 }
 
+void Pace::add(double units, double seconds) {
+  constexpr double kKept = 0.95;
+  units_ = kKept * units_ + units;
+  seconds_ = kKept * seconds_ + seconds;
+}
+
 std::string Progress::text(const std::string& stage, int64_t done, int64_t total,
                            double images_per_second, double eta_seconds, const Values& values,
                            int width) {
@@ -62,14 +68,13 @@ void Progress::update(const std::string& stage, int64_t done, int64_t total,
   const Clock::time_point now = Clock::now();
   if (stage != stage_ || done < last_done_) {
     stage_ = stage;
-    seconds_per_unit_ = 0;
+    pace_ = {};
     last_done_ = done;
     last_time_ = now;
     last_shown_ = {};
   } else if (done > last_done_) {
-    const double each = std::chrono::duration<double>(now - last_time_).count() /
-                        static_cast<double>(done - last_done_);
-    seconds_per_unit_ = seconds_per_unit_ > 0 ? 0.9 * seconds_per_unit_ + 0.1 * each : each;
+    pace_.add(static_cast<double>(done - last_done_),
+              std::chrono::duration<double>(now - last_time_).count());
     last_done_ = done;
     last_time_ = now;
   }
@@ -78,8 +83,7 @@ void Progress::update(const std::string& stage, int64_t done, int64_t total,
   const double since = std::chrono::duration<double>(now - last_shown_).count();
   if (done < total && since < (terminal ? 0.1 : 10.0)) return;
   last_shown_ = now;
-  const double eta =
-      seconds_per_unit_ > 0 ? seconds_per_unit_ * static_cast<double>(total - done) : -1;
+  const double eta = pace_.seconds_per_unit() * static_cast<double>(total - done);
   const std::string line =
       text(stage, done, total, images_per_second, eta, values, terminal ? console::width() : 0);
   if (terminal)

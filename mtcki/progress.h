@@ -11,6 +11,17 @@ namespace mtcki {
 
 std::string duration_text(double seconds);  // "7s", "3:07", "2:03:07", "3d 4h"
 
+// How long a unit of work takes, mostly by the latest ones. A pause before a single unit, such as
+// an evaluation, counts for its time and not as that unit's rate.
+class Pace {
+ public:
+  void add(double units, double seconds);
+  double seconds_per_unit() const { return units_ > 0 ? seconds_ / units_ : -1; }  // -1: unknown
+
+ private:
+  double units_ = 0, seconds_ = 0;  // each add() counts 5 % more than the one before it
+};
+
 class Progress {
  public:
   using Values = std::vector<std::pair<std::string, double>>;
@@ -28,7 +39,7 @@ class Progress {
   using Clock = std::chrono::steady_clock;
   std::string stage_;
   int64_t last_done_ = 0;
-  double seconds_per_unit_ = 0;  // smoothed
+  Pace pace_;
   Clock::time_point last_time_, last_shown_;
 };
 

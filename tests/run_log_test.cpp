@@ -171,6 +171,20 @@ TEST_F(RunLogTest, SilentLogWritesNothing) {
   EXPECT_FALSE(fs::exists(dir_));
 }
 
+// 25 steps take 0.1 s; every eighth time an evaluation of 1 s comes before a single step.
+TEST(Progress, APauseIsNotTheRateOfTheStepAfterIt) {
+  Pace pace;
+  EXPECT_LT(pace.seconds_per_unit(), 0);
+  double steps = 0, seconds = 0;
+  for (int i = 1; i <= 200; ++i) {
+    const bool pause = i % 8 == 0;
+    pace.add(pause ? 1 : 25, pause ? 1.0 : 0.1);
+    steps += pause ? 1 : 25;
+    seconds += pause ? 1.0 : 0.1;
+  }
+  EXPECT_NEAR(pace.seconds_per_unit() / (seconds / steps), 1, 0.3);
+}
+
 TEST(Progress, Text) {
   const Progress::Values values = {{"loss", 0.51234}, {"top1", 81.254}};
   const std::string plain = Progress::text("student/a", 30, 120, 1234.5, 93, values, 0);
