@@ -202,6 +202,8 @@ std::vector<Row> shape_rows() {
       [](Ref in) {
         return same_values(in[0], {2, kC, 2, 3});
       })};
+  layout_row.errors = {{[] { to_layout(Tensor::zeros({2, 3}), Layout::channels_last); },
+                        {"to_layout", "[2, 3]"}}};
   rows.push_back(layout_row);
 
   Row reshape_row;
