@@ -5,6 +5,7 @@ then a number of steps in, a line of JSON with their times out.
 """
 import json
 import os
+import platform
 import statistics
 import subprocess
 import threading
@@ -12,6 +13,18 @@ import threading
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PYTHON = os.environ.get("PYTHON", "python3")
 THREE = "resnet34+vgg11+wrn40_2"  # the three teachers of the inversion step
+
+
+def cpu_field(name):
+    try:
+        with open("/proc/cpuinfo") as f:
+            return next(line.split(":", 1)[1].strip() for line in f if line.startswith(name))
+    except (OSError, StopIteration):
+        return ""
+
+
+def cpu_name():
+    return f"{cpu_field('model name') or platform.processor()} (family {cpu_field('cpu family')} model {cpu_field('model')})"
 
 
 class Server:

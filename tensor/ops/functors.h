@@ -142,7 +142,11 @@ struct ReluFn {
 template <class T>
 struct LeakyReluFn {
   T p;
-  MTCKI_HD T operator()(T x) const { return x < T(0) ? p * x : x; }
+  // The product outside the choice: a loop over a conditional one does not vectorise.
+  MTCKI_HD T operator()(T x) const {
+    const T scaled = p * x;
+    return x < T(0) ? scaled : x;
+  }
 };
 template <class T>
 struct SigmoidFn {
@@ -188,7 +192,10 @@ struct ReluGradFn {
 template <class T>
 struct LeakyReluGradFn {
   T p;
-  MTCKI_HD T operator()(T gy, T y) const { return y <= T(0) ? p * gy : gy; }
+  MTCKI_HD T operator()(T gy, T y) const {
+    const T scaled = p * gy;
+    return y <= T(0) ? scaled : gy;
+  }
 };
 template <class T>
 struct SigmoidGradFn {

@@ -222,6 +222,16 @@ Tensor one_hot(const Tensor& labels, int64_t classes, DType dtype) {
   return y;
 }
 
+namespace {
+
+// That of x, or plain where it cannot hold so many channels.
+Layout layout_like(const Tensor& x, int64_t channels) {
+  return x.layout() == Layout::blocked && channels % kChannelBlock != 0 ? Layout::plain
+                                                                        : x.layout();
+}
+
+}  // namespace
+
 Tensor subsample_pad_channels(const Tensor& x, int64_t stride, int64_t before, int64_t after) {
   const char* op = "subsample_pad_channels";
   check_floating(op, "input", x);
@@ -232,19 +242,10 @@ Tensor subsample_pad_channels(const Tensor& x, int64_t stride, int64_t before, i
         .argument("needs stride >= 1 and paddings >= 0, got ", stride, ", ", before, ", ", after);
   const Shape shape{x.size(0), before + x.size(1) + after, (x.size(2) + stride - 1) / stride,
                     (x.size(3) + stride - 1) / stride};
-  if (x.device().is_cuda()) {
-    Tensor y = Tensor::empty(shape, x.dtype(), x.device(), x.layout());
-    ProfileScope scope(op, 0, bytes_of(x, y));
-    subsample_pad_cuda(x, y, stride, before);
-    return y;
-  }
-  const Tensor in = widen(x).plain();
-  Tensor y = Tensor::empty(shape, in.dtype(), x.device());
-  ProfileScope scope(op, 0, bytes_of(in, y));
-  subsample_pad_cpu(in, y, stride, before);
-  const Layout layout =
-      x.layout() == Layout::blocked && shape[1] % kChannelBlock != 0 ? Layout::plain : x.layout();
-  return y.to(layout).to(x.dtype());
+  Tensor y = Tensor::empty(shape, x.dtype(), x.device(), layout_like(x, shape[1]));
+  ProfileScope scope(op, 0, bytes_of(x, y));
+  if (y.numel() > 0) MTCKI_ON_DEVICE(x, subsample_pad, x, y, stride, before);
+  return y;
 }
 
 Tensor subsample_pad_channels_grad(const Tensor& gy, const Shape& x_shape, int64_t stride,
@@ -257,20 +258,10 @@ Tensor subsample_pad_channels_grad(const Tensor& gy, const Shape& x_shape, int64
       gy.size(3) != (x_shape[3] + stride - 1) / stride)
     OpError(op).operand("gy", gy).shape("gy does not belong to an input ", x_shape, ", stride ",
                                         stride, ", ", before, " channels before");
-  if (gy.device().is_cuda()) {
-    Tensor gx = Tensor::empty(x_shape, gy.dtype(), gy.device(), gy.layout());
-    ProfileScope scope(op, 0, bytes_of(gy, gx));
-    subsample_pad_grad_cuda(gy, gx, stride, before);
-    return gx;
-  }
-  const Tensor in = widen(gy).plain();
-  Tensor gx = Tensor::empty(x_shape, in.dtype(), gy.device());
-  ProfileScope scope(op, 0, bytes_of(in, gx));
-  subsample_pad_grad_cpu(in, gx, stride, before);
-  const Layout layout = gy.layout() == Layout::blocked && x_shape[1] % kChannelBlock != 0
-                            ? Layout::plain
-                            : gy.layout();
-  return gx.to(layout).to(gy.dtype());
+  Tensor gx = Tensor::empty(x_shape, gy.dtype(), gy.device(), layout_like(gy, x_shape[1]));
+  ProfileScope scope(op, 0, bytes_of(gy, gx));
+  if (gx.numel() > 0) MTCKI_ON_DEVICE(gy, subsample_pad_grad, gy, gx, stride, before);
+  return gx;
 }
 
 }  // namespace mtcki

@@ -41,42 +41,81 @@ void permute_as(const Tensor& x, const Tensor& y, const std::vector<int>& order)
                });
 }
 
-template <class T>
-void subsample(const T* x, T* y, const Shape& xs, const Shape& ys, int64_t stride, int64_t before) {
-  const int64_t in_plane = xs[2] * xs[3], out_plane = ys[2] * ys[3];
-  parallel_for(ys[0] * ys[1], row_grain(out_plane * static_cast<int64_t>(sizeof(T))),
+// Where the element of image n, channel c and pixel p lies: n*image + c/block*plane + p*block +
+// c%block, `block` channels side by side.
+struct Places {
+  int64_t image, plane, block, channels, height, width;
+};
+Places places(const Tensor& t) {
+  const int64_t pixels = t.size(2) * t.size(3), channels = t.size(1);
+  const int64_t block = t.layout() == Layout::plain     ? 1
+                        : t.layout() == Layout::blocked ? kChannelBlock
+                                                        : std::max<int64_t>(1, channels);
+  return {channels * pixels, block * pixels, block, channels, t.size(2), t.size(3)};
+}
+
+// Images of `small` with their pixels every `stride` of `large`; the channels of `small` are those
+// of `large` from `first` on (which may be negative, and end behind the last: zeros then).
+// move(small, large, n): n elements side by side; large is null where there is no such channel.
+template <class Small, class Large, class Move>
+void walk_subsample(Small* small, const Places& s, Large* large, const Places& l, int64_t images,
+                    int64_t stride, int64_t first, const Move& move) {
+  const int64_t blocks = s.channels / s.block;
+  parallel_for(images * blocks, row_grain(s.plane * static_cast<int64_t>(sizeof(*small))),
                [&](int64_t begin, int64_t end) {
                  for (int64_t t = begin; t < end; ++t) {
-                   const int64_t n = t / ys[1], c = t % ys[1] - before;
-                   T* out = y + t * out_plane;
-                   if (c < 0 || c >= xs[1]) {
-                     std::fill(out, out + out_plane, T(0));
-                     continue;
+                   const int64_t n = t / blocks, b = t % blocks;
+                   for (int64_t lane = 0, run = 0; lane < s.block; lane += run) {
+                     const int64_t c = b * s.block + lane + first;
+                     const bool there = c >= 0 && c < l.channels;
+                     run = s.block - lane;
+                     if (c < 0) run = std::min(run, -c);
+                     if (there) run = std::min({run, l.channels - c, l.block - c % l.block});
+                     Small* to = small + n * s.image + b * s.plane + lane;
+                     Large* from = there ? large + n * l.image + c / l.block * l.plane + c % l.block
+                                         : nullptr;
+                     for (int64_t i = 0; i < s.height; ++i)
+                       for (int64_t k = 0; k < s.width; ++k)
+                         move(to + (i * s.width + k) * s.block,
+                              there ? from + (i * l.width + k) * stride * l.block : nullptr, run);
                    }
-                   const T* in = x + (n * xs[1] + c) * in_plane;
-                   for (int64_t i = 0; i < ys[2]; ++i)
-                     for (int64_t j = 0; j < ys[3]; ++j)
-                       out[i * ys[3] + j] = in[i * stride * xs[3] + j * stride];
                  }
                });
 }
 
 template <class T>
-void subsample_grad(const T* gy, T* gx, const Shape& ys, const Shape& xs, int64_t stride,
-                    int64_t before) {
-  const int64_t in_plane = xs[2] * xs[3], out_plane = ys[2] * ys[3];
-  parallel_for(xs[0] * xs[1], row_grain(in_plane * static_cast<int64_t>(sizeof(T))),
-               [&](int64_t begin, int64_t end) {
-                 for (int64_t t = begin; t < end; ++t) {
-                   const int64_t n = t / xs[1], c = t % xs[1] + before;
-                   const T* in = gy + (n * ys[1] + c) * out_plane;
-                   T* out = gx + t * in_plane;
-                   std::fill(out, out + in_plane, T(0));
-                   for (int64_t i = 0; i < ys[2]; ++i)
-                     for (int64_t j = 0; j < ys[3]; ++j)
-                       out[i * stride * xs[3] + j * stride] = in[i * ys[3] + j];
-                 }
-               });
+void subsample(const Tensor& x, const Tensor& y, int64_t stride, int64_t before) {
+  walk_subsample(static_cast<T*>(y.raw()), places(y), static_cast<const T*>(x.raw()), places(x),
+                 x.size(0), stride, -before, [](T* to, const T* from, int64_t n) {
+                   if (from) {
+                     for (int64_t i = 0; i < n; ++i) to[i] = from[i];
+                   } else {
+                     for (int64_t i = 0; i < n; ++i) to[i] = T(0);
+                   }
+                 });
+}
+
+// gx is zero.
+template <class T>
+void subsample_grad(const Tensor& gy, const Tensor& gx, int64_t stride, int64_t before) {
+  walk_subsample(static_cast<const T*>(gy.raw()), places(gy), static_cast<T*>(gx.raw()), places(gx),
+                 gx.size(0), stride, -before, [](const T* from, T* to, int64_t n) {
+                   if (to)
+                     for (int64_t i = 0; i < n; ++i) to[i] = from[i];
+                 });
+}
+
+// f(T()) with an unsigned integer as wide as an element.
+template <class F>
+void as_bits(DType dtype, const F& f) {
+  switch (size_of(dtype)) {
+    case 2:
+      return f(uint16_t{});
+    case 4:
+      return f(uint32_t{});
+    default:
+      return f(uint64_t{});
+  }
 }
 
 }  // namespace
@@ -147,15 +186,12 @@ void one_hot_cpu(const Tensor& labels, const Tensor& y) {
 }
 
 void subsample_pad_cpu(const Tensor& x, const Tensor& y, int64_t stride, int64_t before) {
-  MTCKI_DISPATCH_FLOAT(x.dtype(), "subsample_pad_channels", T, {
-    subsample(x.data<T>(), y.data<T>(), x.shape(), y.shape(), stride, before);
-  });
+  as_bits(x.dtype(), [&](auto t) { subsample<decltype(t)>(x, y, stride, before); });
 }
 
 void subsample_pad_grad_cpu(const Tensor& gy, const Tensor& gx, int64_t stride, int64_t before) {
-  MTCKI_DISPATCH_FLOAT(gy.dtype(), "subsample_pad_channels_grad", T, {
-    subsample_grad(gy.data<T>(), gx.data<T>(), gy.shape(), gx.shape(), stride, before);
-  });
+  Tensor(gx).zero_();
+  as_bits(gy.dtype(), [&](auto t) { subsample_grad<decltype(t)>(gy, gx, stride, before); });
 }
 
 }  // namespace mtcki
