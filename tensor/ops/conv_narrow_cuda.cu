@@ -242,13 +242,7 @@ void run(const ConvProblem& d, const Tensor& gy, const Tensor& x, const Tensor& 
   const Tensor partial = Tensor::empty({pieces, quads * 4}, DType::f32, gy.device());
   auto* quad = reinterpret_cast<float4*>(partial.data<float>());
   static const bool allowed = [] {
-    size_t most = 0;
-    for (const int64_t q : {8, 16, 32}) {
-      ConvProblem any;
-      any.q = q;
-      most = std::max(most, shared_bytes<T>(geometry<T>(any)));
-    }
-    cuda::allow_shared(partial_sums_kernel<T>, most);
+    cuda::allow_shared(partial_sums_kernel<T>, most_shared<T>(shared_bytes<T>));
     return true;
   }();
   static_cast<void>(allowed);

@@ -2,6 +2,7 @@
 // bring to shared memory.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 
 #include "tensor/cuda/mma.cuh"
@@ -96,6 +97,18 @@ inline Geometry geometry(const ConvProblem& d) {
   g.in_bytes = g.pictures * g.in_rows * g.in_columns * T::kInPitch;
   g.stage_bytes = g.in_bytes + T::kPixels * T::kOutPitch;
   return g;
+}
+
+// The largest of bytes(geometry) over the widths of tiles.
+template <class T, class Bytes>
+size_t most_shared(const Bytes& bytes) {
+  size_t most = 0;
+  for (const int64_t q : {8, 16, 32}) {
+    ConvProblem any;
+    any.q = q;
+    most = std::max(most, bytes(geometry<T>(any)));
+  }
+  return most;
 }
 
 inline const cuda::DeviceInfo& device() {

@@ -269,13 +269,7 @@ void run(const ConvProblem& d, const Tensor& in, const Tensor& w, const Tensor& 
          const Tensor& out, bool turned) {
   const Geometry g = geometry<T>(d);
   static const bool allowed = [] {
-    size_t most = 0;
-    for (const int64_t q : {8, 16, 32}) {
-      ConvProblem any;
-      any.q = q;
-      most = std::max(most, shared_bytes<T>(geometry<T>(any)));
-    }
-    cuda::allow_shared(convolve_kernel<T>, most);
+    cuda::allow_shared(convolve_kernel<T>, most_shared<T>(shared_bytes<T>));
     return true;
   }();
   static_cast<void>(allowed);
