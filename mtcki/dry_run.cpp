@@ -171,11 +171,13 @@ DryRun dry_run(const RunConfig& config) {
     RunLog log(last, false);
     s.result = run_pipeline(shortened(config, s.steps, train_images, s.tested), last, log);
   }
-  const auto times = [&samples](const char* stage) {
+  // A stage without steps must not be given any: noise would pass for their time, and leave it
+  // none.
+  const auto times = [&samples](const char* stage, bool takes_steps = true) {
     const auto sample = [&](size_t i) {
       return StageSample{samples[i].steps, samples[i].tested, samples[i].result.seconds[stage]};
     };
-    return stage_times(sample(1), sample(2), sample(3));
+    return stage_times(sample(1), sample(takes_steps ? 2 : 1), sample(3));
   };
   DryRun out;
   const auto add = [&out](const char* name, const std::string& work, double seconds) {
@@ -193,7 +195,7 @@ DryRun dry_run(const RunConfig& config) {
         times("teachers").at(train_steps, train_tests));
   else
     add("teachers", fmt::format("{} imported, tested", config.teachers.size()),
-        times("teachers").at(0, number(test_images)));
+        times("teachers", false).at(0, number(test_images)));
 
   const SynthesisConfig& s = config.synthesis;
   const StageTimes synthesis = times("synthesis");
@@ -224,7 +226,7 @@ DryRun dry_run(const RunConfig& config) {
                     number(tests_of(d.epochs, d.eval_every) * test_images)));
   }
 
-  const StageTimes metrics = times("metrics");
+  const StageTimes metrics = times("metrics", trains_classifier);
   if (trains_classifier)
     add("metrics", "held-out classifier, " + training, metrics.at(train_steps, train_tests));
   else

@@ -126,7 +126,7 @@ class BatchNorm2d : public Module {
 
 // act(bn(conv(x)) + residual), and conv(x) + residual. Where only the values are wanted (no input
 // needs a gradient, bn is in eval mode and keeps no moments, nobody listens at the layers) the
-// kernel of the convolution does it all when it stores its output; on the CPU a sum that somebody
+// kernel of the convolution does it all when it stores its output; a sum that somebody
 // differentiates too. Else it is the layers one after the other.
 Variable conv_bn(Conv2d& conv, BatchNorm2d& bn, const Variable& x, Activation act = {},
                  const Variable& residual = {});

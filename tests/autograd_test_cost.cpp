@@ -118,6 +118,21 @@ TEST(Cost, FrozenBatchNormKeepsOnlyWhatTheMaskNeeds) {
   EXPECT_LE(saved_bytes(trained.bn(x, Activation::relu())), activation + channels);
 }
 
+TEST(Cost, StatisticsOfSeveralLayersGiveTheGradientsOfTheirSum) {
+  const Net net(false);
+  const auto gradient = [&](bool together) {
+    const Variable x(random({4, kC, 8, 8}, 3), true);
+    const Variable a = x * 1.0, b = net.bn(a, Activation::relu());
+    const Variable loss =
+        together ? bn_statistics(
+                       {{a, net.mean, net.var, {}, {}, {}}, {b, net.mean, net.var, {}, {}, {}}})
+                 : bn_statistics(a, net.mean, net.var) + bn_statistics(b, net.mean, net.var);
+    (loss * 2.0).backward();
+    return x.grad();
+  };
+  EXPECT_TRUE(allclose(gradient(true), gradient(false), 1e-6, 1e-9));
+}
+
 TEST(Cost, FrozenNetworkKeepsLessThanATrainedOne) {
   const Variable x(random({4, kC, 8, 8}, 3).to(Layout::blocked), true);
   const Net frozen(false), trained(true);

@@ -290,6 +290,26 @@ TEST_F(NormCuda, BnStatisticsEqualTheReference) {
         }
 }
 
+// More layers than one launch takes.
+TEST_F(NormCuda, BnStatisticsOfManyLayers) {
+  std::vector<BnStatisticsLayer> here, there;
+  for (int64_t i = 0; i < 30; ++i) {
+    const Case k = make_case({4, 1 + 11 * i, 3, 2}, DType::f32, false);
+    const Case g = to_gpu(k, Layout::channels_last);
+    MomentSums known;
+    if (i % 2) batch_norm_eval(g.x, g.w, g.b, g.rm, g.rv, 1e-5, {}, {}, &known);
+    here.push_back({f64(k.x), f64(k.rm), f64(k.rv), {}, {}, {}});
+    there.push_back({g.x, g.rm, g.rv, {}, {}, known});
+  }
+  const BnStatisticsSum want = bn_statistics(here), got = bn_statistics(there);
+  EXPECT_TRUE(near(got.loss, want.loss, 1e-5));
+  for (size_t i = 0; i < here.size(); ++i) {
+    EXPECT_TRUE(near(got.layers[i].loss, want.layers[i].loss, 1e-5)) << i;
+    EXPECT_TRUE(near(got.layers[i].scale, want.layers[i].scale, 1e-5)) << i;
+    EXPECT_TRUE(near(got.layers[i].shift, want.layers[i].shift, 1e-5)) << i;
+  }
+}
+
 TEST_F(NormCuda, BnStatisticsOfAPerfectMatchAndInAGraph) {
   const Tensor x = sample({8, 16, 6, 6}, 1, DType::f32).to(kGpu).to(Layout::channels_last);
   const ChannelMoments own = channel_moments(x);

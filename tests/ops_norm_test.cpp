@@ -384,6 +384,34 @@ TEST(BatchNorm, RankTwoAndNanAndThreads) {
   set_num_threads(threads);
 }
 
+TEST(BnStatistics, OfSeveralLayersIsTheSumOfTheirs) {
+  std::vector<BnStatisticsLayer> layers;
+  double want = 0;
+  for (const int64_t c : {3, 16, 7}) {
+    const Case k = make_case({4, c, 5, 3}, DType::f32, Layout::plain, false);
+    MomentSums known;  // of every second one
+    if (c != 16) batch_norm_eval(k.x, k.w, k.b, k.rm, k.rv, 1e-5, {}, {}, &known);
+    layers.push_back({k.x, k.rm, k.rv, {}, {}, known});
+    want += bn_statistics(k.x, k.rm, k.rv).loss.item();
+  }
+  const BnStatisticsSum sum = bn_statistics(layers);
+  EXPECT_NEAR(sum.loss.item(), want, 1e-5 * want);
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const BnStatisticsLayer& l = layers[i];
+    const BnStatistics alone = bn_statistics(l.x, l.running_mean, l.running_var);
+    EXPECT_TRUE(near(sum.layers[i].scale, values(alone.scale), 1e-6)) << i;
+    EXPECT_TRUE(near(sum.layers[i].shift, values(alone.shift), 1e-6)) << i;
+  }
+  EXPECT_THAT(error_of<Error>([] { bn_statistics(std::vector<BnStatisticsLayer>{}); }),
+              HasSubstr("bn_statistics: no layers"));
+  layers[1].x = layers[1].x.to(DType::f64);
+  EXPECT_THAT(error_of<DTypeError>([&] { bn_statistics(layers); }), HasSubstr("first input"));
+  layers[1] = layers[0];
+  layers[1].known = layers[2].known;
+  EXPECT_THAT(error_of<ShapeError>([&] { bn_statistics(layers); }),
+              HasSubstr("known moments needs shape [3]"));
+}
+
 TEST(BatchNorm, Errors) {
   const Tensor x = Tensor::zeros({1, 3, 1, 1}), c = Tensor::zeros({3});
   const std::string text =

@@ -10,6 +10,8 @@
 #include "tensor/context.h"
 #include "tensor/cuda/step_graph.h"
 #include "tensor/cuda/step_inputs.h"
+#include "tensor/cuda/timing.h"
+#include "tensor/error.h"
 #include "tensor/ops/elementwise.h"
 
 namespace mtcki {
@@ -50,6 +52,33 @@ TEST_F(StepGraphCuda, ReplaysEqualEagerSteps) {
   EXPECT_EQ(captured.graph.replayed(), 20 - StepGraph::kWarmup - 1);
   EXPECT_EQ(captured.count, 20);
   EXPECT_EQ(eager.graph.captured(), 0);
+}
+
+TEST_F(StepGraphCuda, TimesWorkInAGraphOrEagerly) {
+  const Tensor x = sample({1000}, 1, DType::f32).to(kGpu);
+  int issued = 0;
+  const auto work = [&] {
+    ++issued;
+    relu(x);
+  };
+  EXPECT_GT(cuda::microseconds_of(work), 0);
+  EXPECT_EQ(issued, 12);  // twice eagerly, ten times in the graph
+  EXPECT_FALSE(cuda::capturing());
+  // It cannot be captured: the time of the second eager run.
+  issued = 0;
+  EXPECT_GT(cuda::microseconds_of([&] {
+              work();
+              x.slice(0, 1).to_vector<float>();
+            }),
+            0);
+  EXPECT_EQ(issued, 3);
+  EXPECT_FALSE(cuda::capturing());
+  const auto fails = [&] {
+    if (cuda::capturing()) throw ShapeError("as planned");
+    work();
+  };
+  EXPECT_THROW(cuda::microseconds_of(fails), ShapeError);
+  EXPECT_FALSE(cuda::capturing());
 }
 
 TEST_F(StepGraphCuda, EachStructureHasItsGraph) {

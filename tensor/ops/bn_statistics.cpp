@@ -27,8 +27,8 @@ void check_channels(const char* op, const Tensor& x, const char* name, const Ten
     OpError(op).operand("input", x).operand(name, t).device("operands on two devices");
 }
 
-// The checked operands of a layer and its outputs.
-BnStatisticsArgs checked(const BnStatisticsLayer& layer, double momentum) {
+// The checked operands of a layer; `compared` is the dtype that statistics are compared in.
+BnStatisticsArgs checked(const BnStatisticsLayer& layer, double momentum, DType compared) {
   const char* op = "bn_statistics";
   const Tensor& x = layer.x;
   check_input(op, x);
@@ -48,15 +48,20 @@ BnStatisticsArgs checked(const BnStatisticsLayer& layer, double momentum) {
   a.running_var = layer.running_var;
   a.ema_mean = blend ? layer.ema_mean : layer.running_mean;
   a.ema_var = blend ? layer.ema_var : layer.running_var;
-  Tensor* const compared[] = {&a.running_mean, &a.running_var, &a.ema_mean, &a.ema_var};
-  bool narrow = true;
-  for (const Tensor* t : compared) narrow &= t->dtype() == DType::f32;
-  for (Tensor* t : compared) *t = t->to(narrow ? DType::f32 : DType::f64);
+  for (Tensor* t : {&a.running_mean, &a.running_var, &a.ema_mean, &a.ema_var}) *t = t->to(compared);
 
   a.count = static_cast<double>(x.numel()) / static_cast<double>(x.size(1));
   if (layer.known.defined()) check_channels(op, x, "known moments", layer.known.origin);
   a.moments = layer.known;
   return a;
+}
+
+// f32 where all statistics of all layers are, else f64.
+DType compared_in(const std::vector<BnStatisticsLayer>& layers) {
+  for (const BnStatisticsLayer& l : layers)
+    for (const Tensor& t : {l.running_mean, l.running_var, l.ema_mean, l.ema_var})
+      if (t.defined() && t.dtype() != DType::f32) return DType::f64;
+  return DType::f32;
 }
 
 BnStatistics outputs_for(const Tensor& x) {
@@ -78,15 +83,16 @@ BnStatistics bn_statistics(const Tensor& x, const Tensor& running_mean, const Te
 
 BnStatisticsSum bn_statistics(const std::vector<BnStatisticsLayer>& layers, double momentum) {
   const char* op = "bn_statistics";
-  if (layers.empty()) OpError(op).argument("layers", " are none");
+  if (layers.empty())
+    OpError(op).hint("leave the loss out where no layer has a batch norm").argument("no layers");
   const Tensor& first = layers.front().x;
   std::vector<BnStatisticsArgs> args;
   BnStatisticsSum sum;
+  const DType compared = compared_in(layers);
   double read = 0;  // elements
   for (const BnStatisticsLayer& layer : layers) {
-    args.push_back(checked(layer, momentum));
-    if (layer.x.device() != first.device())
-      OpError(op).operand("input", first).operand("input", layer.x).device("layers on two devices");
+    args.push_back(checked(layer, momentum, compared));
+    check_same_dtype_device(op, "first input", first, "input", layer.x);
     sum.layers.push_back(outputs_for(layer.x));
     if (!layer.known.defined()) read += static_cast<double>(layer.x.numel());
   }

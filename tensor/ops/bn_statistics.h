@@ -25,13 +25,14 @@ struct BnStatistics {
 BnStatistics bn_statistics(const Tensor& x, const Tensor& running_mean, const Tensor& running_var,
                            double momentum = 0.0, const Tensor& ema_mean = {},
                            const Tensor& ema_var = {}, const MomentSums& known = {});
-// The losses of several layers and their sum, on a GPU by one kernel where the moments are known.
+// The losses of several layers, whose inputs have one dtype and device, and their sum; on a GPU by
+// one kernel where the moments are known. Error when there are no layers.
 struct BnStatisticsLayer {
   Tensor x, running_mean, running_var, ema_mean, ema_var;
   MomentSums known;
 };
 struct BnStatisticsSum {
-  Tensor loss;  // scalar, of the dtype of the first layer's
+  Tensor loss;  // scalar
   std::vector<BnStatistics> layers;
 };
 BnStatisticsSum bn_statistics(const std::vector<BnStatisticsLayer>& layers, double momentum = 0.0);

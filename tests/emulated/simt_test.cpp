@@ -1,13 +1,15 @@
-// The emulation of CUDA kernels: barriers, shuffles, shared memory; and that it finds the faults that
-// it is there to find.
-#include "tensor/cuda/launch.cuh"
-
+// The emulation of CUDA kernels: barriers, shuffles, shared memory; and that it finds the faults
+// that it is there to find.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <numeric>
 
 #include "../cuda_testing.h"
+#include "tensor/cuda/launch.cuh"
+#include "tensor/cuda/runtime.h"
+#include "tensor/error.h"
+#include "tensor/ops/elementwise.h"
 
 namespace mtcki {
 namespace {
@@ -132,22 +134,47 @@ __global__ void divergent_barrier() {
 TEST_F(Simt, EndsAtABarrierThatSomeThreadsNeverReach) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   // Threads that are done do not take part, as on a GPU; those of another kind of wait do.
-  EXPECT_DEATH(
-      launch(
-          +[] {
-            if (threadIdx.x < 32)
-              __syncthreads();
-            else if (threadIdx.x == 32)
-              __syncwarp();
-            else
-              __syncthreads();
-          },
-          dim3(1), dim3(64), 0),
-      "a barrier that not every thread reaches");
+  EXPECT_DEATH(launch(
+                   +[] {
+                     if (threadIdx.x < 32)
+                       __syncthreads();
+                     else if (threadIdx.x == 32)
+                       __syncwarp();
+                     else
+                       __syncthreads();
+                   },
+                   dim3(1), dim3(64), 0),
+               "a barrier that not every thread reaches");
   launch(divergent_barrier, dim3(1), dim3(32), 0);
 }
 
 __global__ void write_past_the_end(float* x, int n) { x[n + static_cast<int>(threadIdx.x)] = 1; }
+
+// What stream 0 reads without a wait is not there yet; a capture must not leave a stream behind.
+TEST_F(Simt, AMissingWaitBetweenStreamsShows) {
+  for (const bool waits : {true, false}) {
+    const Tensor x = Tensor::zeros({4}, DType::f32, kGpu);
+    cuda::wait_stream(1, 0);
+    {
+      const cuda::StreamScope side(1);
+      add_(x, Tensor::full({4}, 3.0, DType::f32, kGpu));
+    }
+    if (waits) cuda::wait_stream(0, 1);
+    EXPECT_EQ(x.slice(0, 1).item(), waits ? 3.0 : 0.0);
+    cuda::synchronize();
+  }
+  const Tensor x = Tensor::zeros({4}, DType::f32, kGpu),
+               three = Tensor::full({4}, 3.0, DType::f32, kGpu);
+  cuda::Graph graph;
+  graph.begin();
+  cuda::wait_stream(1, 0);
+  {
+    const cuda::StreamScope side(1);
+    add_(x, three);
+  }
+  EXPECT_THROW(graph.end(), Error);
+  EXPECT_FALSE(cuda::capturing());
+}
 
 TEST_F(Simt, HostReadsOfDeviceMemoryAndOverrunsEndTheProgram) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
