@@ -338,6 +338,46 @@ TEST(FastExp, IsWithinTwoUlp) {
   EXPECT_LT(FastExpFn()(-1000.0f), 1e-37f);
 }
 
+TEST(Exp, IsWithinTwoUlpAndReachesZeroAndInfinity) {
+  double worst = 0;
+  for (double v = -87.3; v < 88.7; v += 0.00137) {
+    const float x = static_cast<float>(v);
+    const double exact = std::exp(static_cast<double>(x));
+    worst = std::max(worst, std::fabs(static_cast<double>(ExpFn<float>()(x)) - exact) / exact);
+  }
+  EXPECT_LT(worst, 2.4e-7);
+  const ExpFn<float> f;
+  EXPECT_EQ(f(0.0f), 1.0f);
+  EXPECT_FLOAT_EQ(f(-95.0f), std::exp(-95.0f));  // subnormal
+  EXPECT_EQ(f(-105.0f), 0.0f);
+  EXPECT_EQ(f(-INFINITY), 0.0f);
+  EXPECT_TRUE(std::isfinite(f(88.72f)));
+  EXPECT_EQ(f(88.73f), INFINITY);
+  EXPECT_EQ(f(INFINITY), INFINITY);
+  EXPECT_TRUE(std::isnan(f(NAN)));
+}
+
+TEST(Log, IsWithinTwoUlpAndKnowsTheLimits) {
+  double worst = 0;
+  const auto error = [](float x) {
+    const double exact = std::log(static_cast<double>(x));
+    const double got = static_cast<double>(FastLogFn()(x));
+    return exact == 0 ? std::fabs(got) : std::fabs(got - exact) / std::fabs(exact);
+  };
+  for (double v = -103; v < 88; v += 0.00137)  // from the smallest subnormal numbers on
+    worst = std::max(worst, error(static_cast<float>(std::exp(v))));
+  for (double v = 0.5; v < 2; v += 0.0000171) worst = std::max(worst, error(static_cast<float>(v)));
+  EXPECT_LT(worst, 2.4e-7);
+  const FastLogFn f;
+  EXPECT_EQ(f(1.0f), 0.0f);
+  EXPECT_EQ(f(0.0f), -INFINITY);
+  EXPECT_EQ(f(-0.0f), -INFINITY);
+  EXPECT_EQ(f(INFINITY), INFINITY);
+  EXPECT_TRUE(std::isnan(f(-1.0f)));
+  EXPECT_TRUE(std::isnan(f(-INFINITY)));
+  EXPECT_TRUE(std::isnan(f(NAN)));
+}
+
 TEST(FastTanh, IsWithinFourUlpWithSignAndLimits) {
   double worst = 0;
   for (double v = -12; v < 12; v += 0.000719) {

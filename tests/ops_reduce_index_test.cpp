@@ -137,6 +137,16 @@ TEST(Broadcast, AndSumToAreAdjoint) {
     EXPECT_NEAR(sum(mul(y, g)).item(), sum(mul(x, back)).item(), 1e-12) << small;
     EXPECT_TRUE(near(y, add(Tensor::zeros(big, DType::f64), x), 0));
   }
+  const Shape blocks{2, 2 * kChannelBlock, 3, 4};
+  for (const Shape& small : {Shape{2, 2 * kChannelBlock, 1, 1}, Shape{2 * kChannelBlock, 1, 1},
+                             Shape{}, Shape{3, 4}, Shape{1, 2 * kChannelBlock, 3, 1}}) {
+    const Tensor x = sample(small, 3), want = broadcast_to(x, blocks);
+    for (const Layout layout : {Layout::channels_last, Layout::blocked}) {
+      const Tensor y = broadcast_to(x, blocks, layout);
+      EXPECT_EQ(y.layout(), layout);
+      EXPECT_TRUE(identical(y.plain(), want)) << small;
+    }
+  }
   EXPECT_EQ(broadcast_to(Tensor::zeros({1, 3}), {0, 3}).shape(), (Shape{0, 3}));
   EXPECT_THAT(error_of<ShapeError>([] { broadcast_to(Tensor::zeros({2}), {3}); }),
               HasSubstr("does not broadcast to [3]"));
@@ -171,6 +181,12 @@ TEST(Cat, AlongEveryDimension) {
   const Tensor x = sample({2, kChannelBlock, 2, 2}, 1, DType::f32).to(Layout::blocked);
   EXPECT_EQ(cat({x, x}).layout(), Layout::blocked);
   EXPECT_TRUE(identical(cat({x, x.plain()}).slice(2, 4), x));
+  const Tensor wide = sample({2, 2 * kChannelBlock, 2, 2}, 2, DType::f32).to(Layout::blocked);
+  const Tensor channels = cat({x, wide}, 1), rows = cat({x, x}, 2);
+  EXPECT_EQ(channels.layout(), Layout::blocked);
+  EXPECT_TRUE(identical(channels.plain(), cat({x.plain(), wide.plain()}, 1)));
+  EXPECT_EQ(rows.layout(), Layout::plain);
+  EXPECT_TRUE(identical(rows, cat({x.plain(), x.plain()}, 2)));
   EXPECT_EQ(cat({Tensor::zeros({0, 3}), Tensor::zeros({2, 3})}).shape(), (Shape{2, 3}));
   EXPECT_THAT(error_of<ShapeError>([] {
                 cat({Tensor::zeros({2, 3}), Tensor::zeros({2, 4})});
@@ -185,6 +201,16 @@ TEST(Narrow, GradientIsTheAdjoint) {
     EXPECT_NEAR(sum(mul(y, g)).item(), sum(mul(x, gx)).item(), 1e-12);
     EXPECT_NEAR(norm(gx).item(), norm(g).item(), 1e-12);
   }
+  const int64_t b = kChannelBlock;
+  const Tensor x = sample({2, 3 * b, 2, 2}, 1, DType::f32), blocked = x.to(Layout::blocked);
+  for (const int64_t begin : {b, b / 2}) {  // whole blocks, and others
+    const Tensor y = narrow(blocked, 1, begin, 2 * b);
+    EXPECT_EQ(y.layout(), begin == b ? Layout::blocked : Layout::plain);
+    EXPECT_TRUE(identical(y.plain(), narrow(x, 1, begin, 2 * b)));
+    EXPECT_TRUE(identical(narrow_grad(y, x.shape(), 1, begin).plain(),
+                          narrow_grad(y.plain(), x.shape(), 1, begin)));
+  }
+  EXPECT_TRUE(identical(narrow(blocked, 2, 1, 2).plain(), narrow(x, 2, 1, 2)));
   EXPECT_EQ(narrow(Tensor::zeros({3, 2}), 0, 1, 1).shape(), (Shape{0, 2}));
   EXPECT_THAT(error_of<ShapeError>([] { narrow(Tensor::zeros({3}), 0, 2, 4); }),
               HasSubstr("[2, 4) is outside dimension 0"));

@@ -108,9 +108,11 @@ TEST_F(ReduceIndexCuda, BroadcastsAndSumsBack) {
                              Shape{2, 1, 1, 1}, Shape{2, 3, 1, 1}}) {
     for (const DType dtype : {DType::f32, DType::u8}) {
       const Tensor x = abs(mul(sample(small, 5), 9.0)).to(dtype);
-      const Tensor y = broadcast_to(x.to(kGpu), big);
-      EXPECT_EQ(y.layout(), Layout::channels_last);
-      EXPECT_TRUE(identical(y.plain(), broadcast_to(x, big))) << small;
+      for (const Layout layout : kLayouts) {
+        const Tensor y = broadcast_to(x.to(kGpu), big, layout);
+        EXPECT_EQ(y.layout(), layout);
+        EXPECT_TRUE(identical(y.plain(), broadcast_to(x, big))) << small;
+      }
     }
     const Tensor g = sample(big, 6);
     for (const Layout layout : kLayouts)

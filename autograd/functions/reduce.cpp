@@ -28,8 +28,8 @@ Variable sum(const Variable& x, const std::vector<int>& dims, bool keepdim) {
   Recorder r("sum", {x});
   const Tensor y = sum(x.data(), dims, keepdim);
   if (r.needs(0))
-    r.grad(0, [s = x.shape(), k = kept(x.shape(), dims)](const Tensor& gy) {
-      return broadcast_to(gy.reshape(k), s);
+    r.grad(0, [s = x.shape(), layout = x.data().layout(), k = kept(x.shape(), dims)](const Tensor& gy) {
+      return broadcast_to(gy.reshape(k), s, layout);
     });
   return r.finish(y);
 }
@@ -40,8 +40,8 @@ Variable mean(const Variable& x, const std::vector<int>& dims, bool keepdim) {
   if (r.needs(0)) {
     const Shape k = kept(x.shape(), dims);
     const double scale = static_cast<double>(k.numel()) / static_cast<double>(x.numel());
-    r.grad(0, [s = x.shape(), k, scale](const Tensor& gy) {
-      return broadcast_to(mul(gy, scale).reshape(k), s);
+    r.grad(0, [s = x.shape(), layout = x.data().layout(), k, scale](const Tensor& gy) {
+      return broadcast_to(mul(gy, scale).reshape(k), s, layout);
     });
   }
   return r.finish(y);

@@ -44,30 +44,43 @@ struct Convert {
   }
 };
 
-// exp for float, within 2 ulp, without branches or calls, so that loops over it vectorise. It
-// saturates at e^-87 and e^88; NaN stays.
-//   exp(x) = 2^n exp(r), n = round(x/ln 2), r = x - n ln 2 (in two parts), |r| <= ln(2)/2,
+// For float, without branches or calls, so that loops over it vectorise:
+//   exp(x) = 2^n y, n = round(x/ln 2), y = exp(r), r = x - n ln 2 (in two parts), |r| <= ln(2)/2,
 //   exp(r) = 1 + r + r^2 q(r), q minimax of degree 4 (relative error 3e-9).
-struct FastExpFn {
-  MTCKI_HD float operator()(float x) const {
-    const float c = x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x);
+struct SplitExp {
+  float y;
+  int32_t n;
+  MTCKI_HD explicit SplitExp(float x) {
     // Adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the low mantissa bits.
     const float magic = 12582912.0f;
-    const float shifted = c * 1.44269504088896341f + magic;
-    const float n = shifted - magic;
-    const float r = (c - n * 0.693359375f) - n * -2.12194440e-4f;
+    const float shifted = x * 1.44269504088896341f + magic;
+    const float whole = shifted - magic;
+    const float r = (x - whole * 0.693359375f) - whole * -2.12194440e-4f;
     float q = 1.381453789e-3f;
     q = q * r + 8.368745320e-3f;
     q = q * r + 4.1668390831e-2f;
     q = q * r + 1.66665203968e-1f;
     q = q * r + 4.99999934319e-1f;
-    const float y = q * r * r + r + 1.0f;
+    y = q * r * r + r + 1.0f;
     uint32_t bits;
     std::memcpy(&bits, &shifted, 4);
-    bits = (bits - 0x4b400000u + 127u) << 23;
-    float scale;
-    std::memcpy(&scale, &bits, 4);
-    return y * scale;
+    n = static_cast<int32_t>(bits - 0x4b400000u);
+  }
+};
+// 2^n, n a normal number's exponent.
+MTCKI_HD inline float power_of_two(int32_t n) {
+  const uint32_t bits = static_cast<uint32_t>(n + 127) << 23;
+  float power;
+  std::memcpy(&power, &bits, 4);
+  return power;
+}
+
+// exp for float, within 2 ulp, where no result is subnormal or infinite: it saturates at e^-87 and
+// e^88; NaN stays.
+struct FastExpFn {
+  MTCKI_HD float operator()(float x) const {
+    const SplitExp e(x < -87.0f ? -87.0f : (x > 88.0f ? 88.0f : x));
+    return e.y * power_of_two(e.n);
   }
 };
 
@@ -84,6 +97,42 @@ struct FastTanhFn {
     const float near = x + x * z * p;
     const float far = 1.0f - 2.0f / (FastExpFn()(a + a) + 1.0f);
     return a < 0.625f ? near : (x < 0.0f ? -far : far);
+  }
+};
+
+// log for float, within 2 ulp, vectorising: x = 2^n m with m in [sqrt(1/2), sqrt(2)), f = m - 1,
+//   log(x) = n ln 2 + f - f^2/2 + f^3 p(f), p minimax of degree 8 (Cephes).
+struct FastLogFn {
+  MTCKI_HD float operator()(float x) const {
+    const bool subnormal = x < 1.17549435e-38f;
+    const float scaled = x * 33554432.0f;  // 2^25
+    const float normal = subnormal ? scaled : x;
+    const uint32_t root_half = 0x3f3504f3u;
+    uint32_t bits;
+    std::memcpy(&bits, &normal, 4);
+    bits -= root_half;
+    const float n = static_cast<float>(static_cast<int32_t>(bits) >> 23) -
+                    (subnormal ? 25.0f : 0.0f);
+    bits = (bits & 0x007fffffu) + root_half;
+    float f;
+    std::memcpy(&f, &bits, 4);
+    f -= 1.0f;
+    float p = 7.0376836292e-2f;
+    p = p * f - 1.1514610310e-1f;
+    p = p * f + 1.1676998740e-1f;
+    p = p * f - 1.2420140846e-1f;
+    p = p * f + 1.4249322787e-1f;
+    p = p * f - 1.6668057665e-1f;
+    p = p * f + 2.0000714765e-1f;
+    p = p * f - 2.4999993993e-1f;
+    p = p * f + 3.3333331174e-1f;
+    const float z = f * f;
+    const float small = (p * f * z - 2.12194440e-4f * n) - 0.5f * z;
+    const float y = f + small + 0.693359375f * n;
+    const float infinite = static_cast<float>(INFINITY);
+    const float finite = x < infinite ? y : x;  // a NaN, too, goes through
+    const float low = x == 0.0f ? -infinite : static_cast<float>(NAN);
+    return x <= 0.0f ? low : finite;
   }
 };
 
@@ -104,11 +153,22 @@ struct NegFn {
 };
 template <class T>
 struct ExpFn {
-  MTCKI_HD T operator()(T x) const { return std::exp(x); }
+  MTCKI_HD T operator()(T x) const {
+    if constexpr (std::is_same<T, float>::value) {  // within 2 ulp
+      const SplitExp e(x < -104.0f ? -104.0f : (x > 89.0f ? 89.0f : x));
+      const int32_t half = e.n >> 1;  // 2^n itself may not be a normal number
+      return e.y * power_of_two(half) * power_of_two(e.n - half);
+    } else {
+      return std::exp(x);
+    }
+  }
 };
 template <class T>
 struct LogFn {
-  MTCKI_HD T operator()(T x) const { return std::log(x); }
+  MTCKI_HD T operator()(T x) const {
+    if constexpr (std::is_same<T, float>::value) return FastLogFn()(x);
+    return std::log(x);
+  }
 };
 template <class T>
 struct SqrtFn {

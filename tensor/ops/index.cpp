@@ -1,6 +1,7 @@
 #include "tensor/ops/index.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "tensor/ops/index_kernels.h"
 #include "tensor/ops/op_util.h"
@@ -33,9 +34,14 @@ int64_t count_before(const Tensor& x, int dim) {
   for (int i = 0; memory_dim(x.layout(), i) != dim; ++i) n *= x.size(memory_dim(x.layout(), i));
   return n;
 }
-// As it is where parts along `dim` can be cut out of its layout.
-Tensor cuttable(const Tensor& x, int dim) {
-  return dim == 0 || x.layout() == Layout::channels_last ? x : x.plain();
+// Whether parts along `dim` can be cut out of a layout at multiples of `step`.
+bool cuttable(Layout layout, int dim, int64_t step) {
+  const bool whole_blocks = dim == 1 && step % kChannelBlock == 0;
+  return dim == 0 || layout != Layout::blocked || whole_blocks;
+}
+// As it is where the parts that end at these places can be cut out of its layout.
+Tensor cuttable(const Tensor& x, int dim, int64_t begin, int64_t end) {
+  return cuttable(x.layout(), dim, std::gcd(begin, end)) ? x : x.plain();
 }
 char* bytes(const Tensor& x) { return static_cast<char*>(x.raw()); }
 
@@ -61,10 +67,10 @@ Tensor cat(const std::vector<Tensor>& parts, int dim) {
   const Tensor& first = parts[0];
   check_defined("cat", first);
   const int d = check_dim("cat", first, dim);
-  const bool all_last = std::all_of(parts.begin(), parts.end(), [](const Tensor& part) {
-    return part.layout() == Layout::channels_last;
+  const bool keeps = std::all_of(parts.begin(), parts.end(), [&](const Tensor& part) {
+    return part.layout() == first.layout() && cuttable(part.layout(), d, part.size(d));
   });
-  const Layout layout = d == 0 || all_last ? first.layout() : Layout::plain;
+  const Layout layout = d == 0 || keeps ? first.layout() : Layout::plain;
   Shape shape = first.shape();
   int64_t total = 0;
   for (const Tensor& part : parts) {
@@ -99,7 +105,7 @@ Tensor narrow(const Tensor& x, int dim, int64_t begin, int64_t end) {
     OpError("narrow")
         .operand("input", x)
         .shape("[", begin, ", ", end, ") is outside dimension ", d);
-  const Tensor in = cuttable(x, d);
+  const Tensor in = cuttable(x, d, begin, end);
   Shape shape = x.shape();
   shape.set(d, end - begin);
   Tensor y = Tensor::empty(shape, x.dtype(), x.device(), in.layout());
@@ -120,7 +126,7 @@ Tensor narrow_grad(const Tensor& gy, const Shape& x_shape, int dim, int64_t begi
     OpError("narrow_grad")
         .operand("gy", gy)
         .shape("gy is no part of ", x_shape, " from ", begin, " in dimension ", d);
-  const Tensor in = cuttable(gy, d);
+  const Tensor in = cuttable(gy, d, begin, x_shape[d]);
   Tensor gx = Tensor::zeros(x_shape, gy.dtype(), gy.device(), in.layout());
   ProfileScope scope("narrow_grad", 0, bytes_of(gy, gx));
   const int64_t step = bytes_after(in, d);

@@ -9,8 +9,8 @@
 
 namespace mtcki {
 
-// Along `dim`; equal other dimensions. Rank-4 inputs are joined in plain layout, unless dim is 0 or
-// all of them are channels_last.
+// Along `dim`; equal other dimensions. Rank-4 inputs of different layouts are joined in plain
+// layout, unless dim is 0; so are blocked ones along their height or width.
 Tensor cat(const std::vector<Tensor>& parts, int dim = 0);
 // The part [begin, end) of dimension `dim`, copied (dim 0 of a plain tensor: use Tensor::slice).
 Tensor narrow(const Tensor& x, int dim, int64_t begin, int64_t end);

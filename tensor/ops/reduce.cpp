@@ -37,6 +37,15 @@ Tensor sum_marked(const Tensor& x, const std::vector<bool>& reduced) {
     sum_channels_cpu(widen(x), y);
     return y;
   }
+  if (rank == 4 && !reduced[0] && !reduced[1] && reduced[2] && reduced[3]) {  // in any layout
+    Tensor y = Tensor::empty({x.size(0), x.size(1), 1, 1}, wide, x.device());
+    const int64_t pixels = x.size(2) * x.size(3);
+    const int64_t lanes = x.layout() == Layout::plain     ? 1
+                          : x.layout() == Layout::blocked ? kChannelBlock
+                                                          : x.size(1);
+    sum_axis_cpu(x, y, lanes ? y.numel() / lanes : 0, pixels, lanes);
+    return y;
+  }
   bool all = true;
   for (int i = 0; i < rank; ++i) all = all && (reduced[i] || x.size(i) == 1);
   Tensor y = all ? x : x.plain();  // the order does not matter when nothing is kept
@@ -155,18 +164,16 @@ Tensor norm(const Tensor& x) {
   return Tensor::scalar(std::sqrt(sum_of_squares_cpu(widen(x))), x.dtype());
 }
 
-Tensor broadcast_to(const Tensor& x, const Shape& shape) {
+Tensor broadcast_to(const Tensor& x, const Shape& shape, Layout layout) {
   if (!x.defined()) OpError("broadcast_to").operand("input", x).argument("the input is undefined");
-  if (x.shape() == shape) return x;
+  if (x.shape() == shape) return x.to(layout);
   const int lead = shape.rank() - x.rank();
   for (int i = 0; i < x.rank(); ++i)
     if (lead < 0 || (x.size(i) != 1 && x.size(i) != shape[lead + i]))
       OpError("broadcast_to").operand("input", x).shape("the input does not broadcast to ", shape);
-  const bool cuda = x.device().is_cuda();
-  Tensor y = Tensor::empty(shape, x.dtype(), x.device(),
-                           cuda && shape.rank() == 4 ? Layout::channels_last : Layout::plain);
+  Tensor y = Tensor::empty(shape, x.dtype(), x.device(), layout);
   ProfileScope scope("broadcast_to", 0, bytes_of(x, y));
-  if (y.numel() > 0) cuda ? broadcast_cuda(x, y) : broadcast_cpu(x.plain(), y);
+  if (y.numel() > 0) MTCKI_ON_DEVICE(y, broadcast, y.device().is_cuda() ? x : x.plain(), y);
   return y;
 }
 

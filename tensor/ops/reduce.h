@@ -1,5 +1,5 @@
 // Reductions, in fixed order. Float inputs accumulate in f64 where the row is long. Results are
-// plain, but rank-4 results of broadcast_to are channels_last on a GPU, as activations are there.
+// plain unless it says otherwise.
 #pragma once
 
 #include <vector>
@@ -17,8 +17,9 @@ Tensor argmax(const Tensor& x, int dim);
 // Euclidean norm of everything, f64 accumulation; a scalar tensor of x's dtype.
 Tensor norm(const Tensor& x);
 
-// Adjoint pair of broadcasting: copy x to a larger shape; sum a gradient back to a smaller one.
-Tensor broadcast_to(const Tensor& x, const Shape& shape);
+// Adjoint pair of broadcasting: copy x to a larger shape, in that layout; sum a gradient back to a
+// smaller one.
+Tensor broadcast_to(const Tensor& x, const Shape& shape, Layout layout = Layout::plain);
 Tensor sum_to(const Tensor& x, const Shape& shape);
 
 // Number of rows of logits [N,K] whose label [N] i64 is among the k largest (ties count in favour

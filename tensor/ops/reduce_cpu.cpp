@@ -6,6 +6,7 @@
 
 #include "tensor/ops/channel_walk.h"
 #include "tensor/ops/reduce_kernels.h"
+#include "tensor/ops/walk.h"
 #include "tensor/parallel.h"
 
 namespace mtcki {
@@ -135,37 +136,62 @@ double sum_of_squares_cpu(const Tensor& x) {
   });
 }
 
-void broadcast_cpu(const Tensor& x, const Tensor& y) {
-  const Shape& to = y.shape();
-  const int rank = to.rank(), lead = rank - x.rank();
-  int64_t stride[Shape::kMaxRank] = {};
-  int64_t step = 1;
-  for (int i = rank - 1; i >= lead; --i) {
-    stride[i] = x.size(i - lead) == 1 ? 0 : step;
-    step *= x.size(i - lead);
+namespace {
+
+// out[i] = from[i * step], step 0 or 1: everything else is merged or comes as another line.
+template <class T>
+void spread_line(const T* from, int64_t step, T* out, int64_t n) {
+  if (step == 0) {
+    std::fill(out, out + n, *from);
+  } else {
+    for (int64_t i = 0; i < n; ++i) out[i] = from[i * step];
   }
-  const int64_t inner = rank ? to[-1] : 1, rows = y.numel() / inner;
-  MTCKI_DISPATCH_ALL(x.dtype(), T, {
-    const T* src = x.data<T>();
-    T* dst = y.data<T>();
-    const int64_t grain = std::max<int64_t>(1, (1 << 14) / inner);
-    parallel_for(rows, grain, [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row) {
-        int64_t rest = row;
-        int64_t at = 0;
-        for (int d = rank - 2; d >= 0; --d) {
-          at += (rest % to[d]) * stride[d];
-          rest /= to[d];
-        }
-        T* out = dst + row * inner;
-        if (rank && stride[rank - 1] == 0) {
-          std::fill(out, out + inner, src[at]);
-        } else {
-          std::copy(src + at, src + at + inner, out);
-        }
-      }
+}
+
+// out in the order of the walk.
+template <class T>
+void spread(const T* from, const Walk& walk, T* out) {
+  constexpr int64_t kGrain = 1 << 14;
+  const int last = walk.dims - 1;
+  if (last <= 0) {
+    const int64_t step = last < 0 ? 0 : walk.stride[0];
+    parallel_for(walk.count, kGrain, [&](int64_t begin, int64_t end) {
+      spread_line(from + begin * step, step, out + begin, end - begin);
     });
-  });
+    return;
+  }
+  const int64_t line = walk.size[last], step = walk.stride[last];
+  const int64_t lines = walk.size[last - 1], between = walk.stride[last - 1];
+  Walk outer;
+  for (int d = 0; d < last - 1; ++d) outer.add(walk.size[d], walk.stride[d]);
+  parallel_for(outer.count * lines, std::max<int64_t>(1, kGrain / line),
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t i = begin; i < end;) {
+                   const T* start = from + outer.offset(i / lines);
+                   const int64_t stop = std::min(end, (i / lines + 1) * lines);
+                   for (int64_t j = i % lines; i < stop; ++i, ++j)
+                     spread_line(start + j * between, step, out + i * line, line);
+                 }
+               });
+}
+
+}  // namespace
+
+void broadcast_cpu(const Tensor& x, const Tensor& y) {
+  const Strides from(x.shape(), x.layout());
+  const int rank = y.rank(), lead = rank - x.rank();
+  Walk walk;
+  const auto add = [&](int d, int64_t n, int64_t scale) {
+    walk.add(n, d < lead || x.size(d - lead) == 1 ? 0 : scale * from.of[d - lead]);
+  };
+  const bool blocked = y.layout() == Layout::blocked;
+  for (int i = 0; i < rank; ++i) {
+    const int d = memory_dim(y.layout(), i);
+    blocked && d == 1 ? add(d, y.size(d) / kChannelBlock, kChannelBlock) : add(d, y.size(d), 1);
+  }
+  if (blocked) add(1, kChannelBlock, 1);
+  if (walk.count == 0) return;
+  MTCKI_DISPATCH_ALL(x.dtype(), T, { spread(x.data<T>(), walk, y.data<T>()); });
 }
 
 int64_t topk_correct_cpu(const Tensor& logits, const Tensor& labels, int k) {

@@ -15,7 +15,7 @@ void sum_channels_cpu(const Tensor& x, const Tensor& y);
 void max_axis_cpu(const Tensor& x, const Tensor& value, const Tensor& index, int64_t outer,
                   int64_t count, int64_t inner);
 double sum_of_squares_cpu(const Tensor& x);            // f32 or f64
-void broadcast_cpu(const Tensor& x, const Tensor& y);  // plain
+void broadcast_cpu(const Tensor& x, const Tensor& y);  // x plain
 int64_t topk_correct_cpu(const Tensor& logits, const Tensor& labels, int k);
 
 // y[k] = scale * sum_r x[kept(k) + reduced(r)], or the root of the sum of squares. y: x's dtype for

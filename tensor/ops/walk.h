@@ -1,5 +1,5 @@
 // Walk: the elements of a tensor of any rank and layout in a chosen order of its dimensions. What
-// the CUDA kernels of reductions and index ops share.
+// the CUDA kernels of reductions and index ops share, and broadcasting on the CPU.
 #pragma once
 
 #include "tensor/host_device.h"
