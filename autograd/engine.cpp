@@ -189,6 +189,7 @@ Node::~Node() {
 void Node::release() {
   for (const auto& slot : saved) {
     slot->tensor = Tensor();
+    slot->recipe.reset();
     slot->released = true;
   }
   closures.clear();

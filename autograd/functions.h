@@ -65,9 +65,12 @@ Variable conv_transpose2d(const Variable& x, const Variable& w, const Variable& 
                           const ConvTranspose2dOptions& o = {});
 
 // functions/norm.cpp ---------------------------------------- act(bn(x) + residual); see ops/norm.h
+// recompute: a convolution behind it keeps no copy of the output (without a residual) for its
+// backward, which computes the same bits again from x. One more pass over x, one activation less.
 Variable batch_norm_train(const Variable& x, const Variable& weight, const Variable& bias,
                           const Tensor& running_mean, const Tensor& running_var, double momentum,
-                          double eps, Activation act = {}, const Variable& residual = {});
+                          double eps, Activation act = {}, const Variable& residual = {},
+                          bool recompute = false);
 Variable batch_norm_eval(const Variable& x, const Variable& weight, const Variable& bias,
                          const Tensor& running_mean, const Tensor& running_var, double eps,
                          Activation act = {}, const Variable& residual = {},

@@ -14,6 +14,10 @@ const Tensor& SavedTensor::get() const {
     throw GradientError(str("backward of ", slot_ ? slot_->op : std::string("?"),
                             ": an earlier backward released the tensors saved for it; pass "
                             "keep_graph = true to the earlier one, or compute the value again"));
+  if (Recipe* recipe = slot_->recipe.get()) {
+    if (!recipe->result.defined()) recipe->result = recipe->compute();
+    return recipe->result;
+  }
   if (slot_->tensor.defined() && slot_->tensor.version() != slot_->version)
     throw GradientError(str("backward of ", slot_->op, ": a tensor it saved, ",
                             slot_->tensor.describe(), ", was written in place since (version ",
@@ -68,6 +72,15 @@ SavedTensor Recorder::save(const Tensor& tensor) {
   return saved;
 }
 
+SavedTensor Recorder::save_input(int i) {
+  const auto& impl = inputs_.at(static_cast<size_t>(i)).impl();
+  const std::shared_ptr<Recipe>& recipe = impl->recipe;
+  if (!recipe || recipe->version != impl->data.version()) return save(impl->data);
+  const SavedTensor saved = save({});
+  saved.slot_->recipe = recipe;
+  return saved;
+}
+
 void Recorder::grad(int input, GradFn fn) {
   grad(std::vector<int>{input},
        [fn = std::move(fn)](const Tensor& gy) { return std::vector<Tensor>{fn(gy)}; });
@@ -81,13 +94,15 @@ void Recorder::gather(std::vector<int> inputs, GatherFn fn) {
   if (node_) node_->closures.push_back({std::move(inputs), nullptr, std::move(fn)});
 }
 
-Variable Recorder::finish(const Tensor& y) {
+Variable Recorder::finish(const Tensor& y, std::function<Tensor()> recipe) {
   Variable out(y);
   if (!node_) return out;
   node_->shape = y.shape();
   node_->dtype = y.dtype();
   out.impl_->requires_grad = true;
   out.impl_->node = std::move(node_);
+  if (recipe)
+    out.impl_->recipe = std::make_shared<Recipe>(Recipe{std::move(recipe), y.version(), {}});
   return out;
 }
 

@@ -24,8 +24,17 @@
 
 namespace mtcki {
 
-// A tensor kept for the backward, with the version it had. get() throws GradientError, naming op
-// and versions, when the tensor was written in place since, or when the graph was already released.
+// A value that the backward computes again instead of keeping it. The op that made it leaves the
+// recipe; ops that save it share the result.
+struct Recipe {
+  std::function<Tensor()> compute;
+  uint32_t version = 0;  // of the tensor it repeats
+  Tensor result;
+};
+
+// A tensor kept for the backward, with the version it had, or its recipe. get() throws
+// GradientError, naming op and versions, when the tensor was written in place since, or when the
+// graph was already released.
 class SavedTensor {
  public:
   SavedTensor() = default;
@@ -36,6 +45,7 @@ class SavedTensor {
   friend struct Node;
   struct Slot {
     Tensor tensor;
+    std::shared_ptr<Recipe> recipe;  // in place of the tensor
     uint32_t version = 0;
     std::string op;
     bool released = false;
@@ -58,6 +68,8 @@ class Recorder {
   bool needs(int i) const;
   bool needs_any() const;
   SavedTensor save(const Tensor& tensor);
+  // The value of input i, or the recipe that its op left.
+  SavedTensor save_input(int i);
 
   void grad(int input, GradFn fn);
   // One closure for several inputs (batch norm, conv with bias): it returns as many tensors as
@@ -66,8 +78,8 @@ class Recorder {
   // For ops that save a pass over memory by adding to the other gradients themselves.
   void gather(std::vector<int> inputs, GatherFn fn);
 
-  // Wraps the output. Call once, last.
-  Variable finish(const Tensor& y);
+  // Wraps the output. Call once, last. recipe: repeats y, bit for bit, from what this op saved.
+  Variable finish(const Tensor& y, std::function<Tensor()> recipe = nullptr);
 
  private:
   std::string op_;

@@ -63,6 +63,7 @@ void add_options(CLI::App& app, StepArguments& a) {
       ->check(CLI::IsMember({"auto", "direct"}))
       ->capture_default_str();
   app.add_flag("--autotune", a.autotune, "GPU: time the candidates for each convolution");
+  app.add_flag("--recompute", w.recompute, "train: batch norm's outputs again in the backward");
   app.add_flag("--graph", w.graph, "GPU: the step captured and repeated");
   app.add_option("--threads", a.threads, "CPU threads")->capture_default_str();
   app.add_option("--steps", a.steps, "timed")->check(CLI::PositiveNumber)->capture_default_str();

@@ -17,6 +17,7 @@ Compute compute_of(const RunConfig& config) {
   Compute c;
   c.device = parse_device(config.device);
   c.precision = nn::parse_precision(config.precision);
+  c.recompute = config.recompute;
   c.graph = config.graph == "on" || (config.graph == "auto" && c.device.is_cuda());
   // What travels through the host cannot be captured.
   if (communicator().size() > 1 && nccl_version() == "none") c.graph = false;

@@ -12,6 +12,7 @@ namespace mtcki {
 struct Compute {
   Device device;
   nn::Precision precision = nn::Precision::f32;  // of networks
+  bool recompute = false;  // Module::set_recompute of what is trained
   bool graph = false;      // steps are captured and repeated (StepGraph); GPU only
   int64_t read_every = 1;  // steps whose losses are read from the device together
 

@@ -114,7 +114,7 @@ struct RunConfig {
   std::string device = "auto";
   std::string precision = "f32";  // f32 | tf32 | bf16
   std::string conv = "auto";      // auto | direct
-  bool deterministic = true, autotune = false;
+  bool deterministic = true, autotune = false, recompute = false;
   std::string graph = "auto";  // auto | on | off
   int64_t read_every = 0;      // steps; 0: 1 on the CPU, 25 on the GPU
   int64_t threads = 0;         // 0: all cores

@@ -220,6 +220,9 @@ void visit(Walk& w, RunConfig& c) {
       .inert()
       .key("autotune", c.autotune, "on the GPU: time the candidates of each convolution once")
       .inert()
+      .key("recompute", c.recompute,
+           "outputs of batch norm are computed again in the backward, not kept: the same bits in less memory")
+      .inert()
       .key("graph", c.graph, {"auto", "on", "off"},
            "on the GPU: capture steps and repeat them; auto: on")
       .inert()

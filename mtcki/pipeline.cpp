@@ -165,6 +165,7 @@ StudentResult run_student(RunContext& run, const StudentConfig& s, RunLog& log, 
   Student student(run.name(s), run.spec(s.model), run.default_normalization(), c.seed);
   student.to(run.compute().device);
   student.set_precision(run.compute().precision);
+  student.net().set_recompute(run.compute().recompute);
   DistillJob job;
   job.stage = "student/" + run.name(s);
   job.dir = dir;

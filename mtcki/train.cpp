@@ -21,6 +21,7 @@ FitResult train_classifier(const TrainJob& job, const data::ImageSet& train,
   const Device device = job.compute.device;
   net->to(device);
   net->set_precision(job.compute.precision);
+  net->set_recompute(job.compute.recompute);
 
   data::LoaderOptions options;
   options.batch_size = c.batch_size;

@@ -51,6 +51,7 @@ std::shared_ptr<nn::Classifier> classifier(const std::string& model, const Workl
   nn::Init init(0);
   std::shared_ptr<nn::Classifier> net = nn::make_classifier(spec_of(model, o), init);
   net->set_precision(o.precision);
+  net->set_recompute(o.recompute);
   net->to(o.device);
   return net;
 }
@@ -240,6 +241,7 @@ Workload distill_step(const WorkloadOptions& o) {
   const auto student =
       std::make_shared<Student>("student", spec_of(o.model, o), normalization(o), 0);
   student->net().set_precision(o.precision);
+  student->net().set_recompute(o.recompute);
   student->to(o.device);
   DistillConfig config;
   config.batch_size = o.batch;

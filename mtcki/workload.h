@@ -28,6 +28,7 @@ struct WorkloadOptions {
   int64_t bank = 1024;  // synthesis: rows of the history bank; at least one batch
   Device device;
   nn::Precision precision = nn::Precision::f32;
+  bool recompute = false;  // Module::set_recompute of what is trained
   bool graph = false;  // on the GPU: captured and repeated (StepGraph)
 };
 

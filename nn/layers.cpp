@@ -59,10 +59,10 @@ Variable Conv2d::forward(const Variable& x) {
   return conv2d(operand(x, precision()), weight, optional(bias), with_precision(options_, *this));
 }
 
-Variable Conv2d::operator()(const Variable& x, const ConvFollowers& followers) {
+Variable Conv2d::operator()(const Variable& x, ConvNeighbours around) {
   return call(x, [&] {
     return conv2d(operand(x, precision()).data(), weight.data(), optional(bias).data(),
-                  with_precision(options_, *this), followers);
+                  with_precision(options_, *this), std::move(around));
   });
 }
 
@@ -130,7 +130,7 @@ Variable BatchNorm2d::fused(const Variable& x, Activation act, const Variable& r
     return batch_norm_eval(x, weight, bias, running_mean, running_var, eps_, act, residual,
                            keeps_moments_ ? &moments_ : nullptr);
   Variable y = batch_norm_train(x, weight, bias, running_mean, running_var, momentum_, eps_, act,
-                                residual, *comm_);
+                                residual, recompute(), *comm_);
   host_work([tracked = num_batches_tracked, mean = running_mean, var = running_var] {
     ++*tracked.data<int64_t>();
     for (const Tensor& t : {tracked, mean, var}) t.bump_version();
@@ -145,24 +145,54 @@ bool wants_gradient(const Conv2d& conv, const Variable& x, const Variable& resid
                             conv.weight.requires_grad() || optional(conv.bias).requires_grad());
 }
 
+// Whether bn is nothing but an affine map here.
+bool only_maps(BatchNorm2d& bn) {
+  const bool trains = bn.training() ||
+                      (grad_enabled() && (bn.weight.requires_grad() || bn.bias.requires_grad()));
+  return !trains && !bn.keeps_moments() && !bn.has_hooks();
+}
+
+ConvNeighbours::BatchNorm frozen(const BatchNorm2d& bn) {
+  return {bn.weight.data(), bn.bias.data(), bn.running_mean, bn.running_var, bn.eps()};
+}
+
+// The values, without the handle.
+Tensor take(Variable* v) {
+  const Tensor data = v->data();
+  *v = Variable();
+  return data;
+}
+
 }  // namespace
 
 Variable conv_bn(Conv2d& conv, BatchNorm2d& bn, const Variable& x, Activation act,
-                 const Variable& residual) {
-  const bool bn_trains =
-      bn.training() || (grad_enabled() && (bn.weight.requires_grad() || bn.bias.requires_grad()));
-  if (bn_trains || bn.keeps_moments() || conv.has_hooks() || bn.has_hooks() ||
-      wants_gradient(conv, x, residual))
+                 Variable residual) {
+  if (!only_maps(bn) || conv.has_hooks() || wants_gradient(conv, x, residual))
     return bn(conv(x), act, residual);
-  ConvFollowers followers;
-  followers.norm = {bn.weight.data(), bn.bias.data(), bn.running_mean, bn.running_var, bn.eps()};
-  followers.act = act;
-  followers.residual = residual.data();
-  return conv(x, followers);
+  ConvNeighbours around;
+  around.norm = frozen(bn);
+  around.act = act;
+  around.residual = take(&residual);
+  return conv(x, std::move(around));
 }
 
-Variable conv_add(Conv2d& conv, const Variable& x, const Variable& residual) {
-  return conv.has_hooks() ? add(conv(x), residual) : conv(x, residual);
+Variable bn_conv_bn(BatchNorm2d& before, Conv2d& conv, BatchNorm2d& bn, const Variable& x,
+                    Activation act) {
+  if (!only_maps(before) || !only_maps(bn) || conv.has_hooks() || wants_gradient(conv, x, {}))
+    return conv_bn(conv, bn, before(x, Activation::relu()), act);
+  ConvNeighbours around;
+  around.norm_before = frozen(before);
+  around.norm = frozen(bn);
+  around.act = act;
+  return conv(x, std::move(around));
+}
+
+Variable conv_add(Conv2d& conv, const Variable& x, Variable residual) {
+  if (conv.has_hooks()) return add(conv(x), residual);
+  if (wants_gradient(conv, x, residual)) return conv(x, residual);
+  ConvNeighbours around;
+  around.residual = take(&residual);
+  return conv(x, std::move(around));
 }
 
 Variable Sequential::consume(Variable x) {

@@ -71,6 +71,10 @@ void Module::set_constant_weights(bool on) {
   for (auto& [path, module] : named_modules()) module->constant_weights_ = on;
 }
 
+void Module::set_recompute(bool on) {
+  for (auto& [path, module] : named_modules()) module->recompute_ = on;
+}
+
 void Module::set_requires_grad(bool on) {
   for (auto& [name, p] : named_parameters()) p->set_requires_grad(on);
 }

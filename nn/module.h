@@ -80,6 +80,10 @@ class Module {
   // of them (Conv2dOptions::constant_weight).
   void set_constant_weights(bool on);
   bool constant_weights() const { return constant_weights_; }
+  // In training, outputs of batch norms are computed again in the backward where only convolutions
+  // need them there: the same bits, less memory, one more pass over each (functions/norm.cpp).
+  void set_recompute(bool on);
+  bool recompute() const { return recompute_; }
   void zero_grad();
   // Moves parameters, their gradients and floating buffers, in place: names and handles stay.
   // Parameters of rank 4 become channels_last on the GPU and plain on the CPU.
@@ -140,6 +144,7 @@ class Module {
   std::string name_;
   bool training_ = true;
   Precision precision_ = Precision::f32;
+  bool recompute_ = false;
   bool constant_weights_ = false;
   // Stable addresses: references returned by register_* stay valid.
   NamedList<std::unique_ptr<Variable>> parameters_;

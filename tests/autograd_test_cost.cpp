@@ -100,6 +100,40 @@ TEST(Cost, FrozenConvolutionKeepsNoActivation) {
   EXPECT_EQ(saved_bytes(linear(flat, wl, {})), bytes(wl.data()));
 }
 
+TEST(Cost, RecomputedOutputIsNotKeptAndMadeOnce) {
+  const Variable x(random({4, kC, 8, 8}, 3).to(Layout::blocked), true);
+  Variable w(random({kC, kC, 3, 3}, 1), true);
+  const Variable one(Tensor::full({kC}, 1.0), true),
+      zero(Tensor::zeros({kC}), true);
+  const Conv2dOptions o(1, 1);
+  const auto two_convolutions = [&](bool recompute) {
+    const Variable a = batch_norm_train(x, one, zero, {}, {}, 0.1, 1e-5, Activation::relu(), {},
+                                        recompute);
+    return sum(add(conv2d(a, w, {}, o), conv2d(a, w, {}, o)));
+  };
+  EXPECT_EQ(saved_bytes(two_convolutions(false)) - saved_bytes(two_convolutions(true)),
+            bytes(x.data()));
+  const auto events = profile([&] { two_convolutions(true).backward(); });
+  EXPECT_EQ(count(events, "batch_norm_apply"), 1);
+  // A graph that is kept gives the same gradients twice.
+  const Variable loss = two_convolutions(true);
+  w.zero_grad();
+  loss.backward({}, true);
+  const Tensor first = w.grad();
+  w.zero_grad();
+  loss.backward();
+  EXPECT_EQ(first.to_vector<float>(), w.grad().to_vector<float>());
+  // What was written to in place is saved as it is.
+  const Variable a =
+      batch_norm_train(x, one, zero, {}, {}, 0.1, 1e-5, Activation::relu(), {}, true);
+  mul_(a.data(), 2.0);
+  w.zero_grad();
+  sum(conv2d(a, w, {}, o)).backward();
+  const Variable constant(a.data().clone()), v(w.data(), true);
+  sum(conv2d(constant, v, {}, o)).backward();
+  EXPECT_EQ(w.grad().to_vector<float>(), v.grad().to_vector<float>());
+}
+
 TEST(Cost, FrozenBatchNormKeepsOnlyWhatTheMaskNeeds) {
   const Net net(false);
   const Variable x(random({4, kC, 8, 8}, 3), true), residual(random({4, kC, 8, 8}, 4), true);

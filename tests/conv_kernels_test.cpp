@@ -89,26 +89,34 @@ TEST(ConvKernels, WithoutWinogradOnlyDirectKernelsRun) {
   }
 }
 
-// Batch norm, residual and activation in the kernels that store y, against the ops one by one.
-TEST(ConvKernels, FollowersInTheKernelsEqualTheOpsOneByOne) {
+// Batch norms, residual and activation in the kernels that load x and store y, against the ops one
+// by one.
+TEST(ConvKernels, NeighboursInTheKernelsEqualTheOpsOneByOne) {
   for (const Case& c : cases()) {
     const Tensor x = noise({c.n, c.c, c.h, c.w}, 1).to(DType::f32);
     const Tensor w = noise({c.k, c.c / c.options.groups, c.r, c.s}, 2).to(DType::f32);
-    const auto channels = [&](uint64_t seed) { return noise({c.k}, seed).to(DType::f32); };
-    const Tensor bias = channels(3);
-    ConvFollowers::BatchNorm norm{channels(4), channels(5), mul(channels(6), 30.0),
-                                  add(square(channels(7)), 0.1), 1e-5};
+    const auto values = [](int64_t n, uint64_t seed) { return noise({n}, seed).to(DType::f32); };
+    const auto batch_norm = [&](int64_t n, uint64_t seed) {
+      return ConvNeighbours::BatchNorm{values(n, seed), values(n, seed + 1),
+                                       mul(values(n, seed + 2), 30.0),
+                                       add(square(values(n, seed + 3)), 0.1), 1e-5};
+    };
+    const Tensor bias = values(c.k, 3);
+    const ConvNeighbours::BatchNorm norm = batch_norm(c.k, 4), before = batch_norm(c.c, 9);
+    const Tensor normalised = batch_norm_eval(x, before.weight, before.bias, before.running_mean,
+                                              before.running_var, before.eps, Activation::relu());
     const Tensor y = conv2d(x, w, bias, c.options);
     const Tensor residual = mul(noise(y.shape(), 8).to(DType::f32), 5.0);
     for (const Setting& s : settings()) {
       const KernelSetting setting(s);
-      for (int parts = 0; parts < 16; ++parts) {
-        ConvFollowers f;
+      for (int parts = 0; parts < 32; ++parts) {
+        ConvNeighbours f;
         if (parts & 1) f.norm = norm;
         if (parts & 2) f.residual = residual;
         if (parts & 4) f.act = Activation::relu();
         const Tensor b = parts & 8 ? bias : Tensor();
-        const Tensor plain = conv2d(x, w, b, c.options);
+        if (parts & 16) f.norm_before = before;
+        const Tensor plain = conv2d(parts & 16 ? normalised : x, w, b, c.options);
         Tensor want = parts & 1 ? batch_norm_eval(plain, norm.weight, norm.bias, norm.running_mean,
                                                   norm.running_var, norm.eps)
                                 : plain;
@@ -121,11 +129,25 @@ TEST(ConvKernels, FollowersInTheKernelsEqualTheOpsOneByOne) {
   }
 }
 
-TEST(ConvKernels, FollowersWithoutAKernelAreTheOpsOneByOne) {
+TEST(ConvKernels, ResidualThatIsGivenAwayIsWrittenOver) {
+  const KernelSetting setting(settings().front());
+  const Tensor x = noise({2, 16, 9, 9}, 1).to(DType::f32), w = noise({16, 16, 3, 3}, 2).to(DType::f32);
+  const Conv2dOptions o(1, 1);
+  ConvNeighbours around;
+  around.residual = conv2d(x, w, {}, o);
+  const Tensor want = conv2d(x, w, {}, o, around);
+  EXPECT_FALSE(want.shares_memory(around.residual));
+  const void* memory = around.residual.raw();
+  const Tensor y = conv2d(x, w, {}, o, std::move(around));
+  EXPECT_EQ(y.raw(), memory);
+  EXPECT_TRUE(identical(y, want));
+}
+
+TEST(ConvKernels, NeighboursWithoutAKernelAreTheOpsOneByOne) {
   for (const DType dtype : {DType::f64, DType::bf16, DType::f32}) {
     const Tensor x = noise({2, 16, 6, 6}, 1).to(dtype), w = noise({16, 16, 3, 3}, 2).to(dtype);
     const Tensor one = Tensor::full({16}, 1.0, dtype), zero = Tensor::zeros({16}, dtype);
-    ConvFollowers f;
+    ConvNeighbours f;
     f.act = Activation::leaky_relu(0.2);
     f.residual = noise({2, 16, 6, 6}, 3).to(dtype);
     const Conv2dOptions o(1, 1);
@@ -133,10 +155,15 @@ TEST(ConvKernels, FollowersWithoutAKernelAreTheOpsOneByOne) {
     EXPECT_TRUE(
         identical(conv2d(x, w, {}, o, f).plain(), leaky_relu(add(y, f.residual), 0.2).plain()))
         << mtcki::name_of(dtype);
-    f.norm = ConvFollowers::BatchNorm{one, zero, zero, one, 1e-5};
+    f.norm = ConvNeighbours::BatchNorm{one, zero, zero, one, 1e-5};
     EXPECT_TRUE(
         identical(conv2d(x, w, {}, o, f).plain(),
                   batch_norm_eval(y, one, zero, zero, one, 1e-5, f.act, f.residual).plain()))
+        << mtcki::name_of(dtype);
+    ConvNeighbours lead;
+    lead.norm_before = f.norm;
+    const Tensor a = batch_norm_eval(x, one, zero, zero, one, 1e-5, Activation::relu());
+    EXPECT_TRUE(identical(conv2d(x, w, {}, o, lead).plain(), conv2d(a, w, {}, o).plain()))
         << mtcki::name_of(dtype);
   }
 }

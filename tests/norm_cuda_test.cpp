@@ -135,6 +135,17 @@ TEST_F(NormCuda, EqualsTheReferenceEverywhere) {
             }
 }
 
+TEST_F(NormCuda, TheSameBitsOnceMore) {
+  for (const DType dtype : kTypes)
+    for (const Layout layout : kLayouts)
+      for (const Activation& act : activations()) {
+        const Case k = to_gpu(make_case({3, 8, 5, 7}, dtype, false), layout);
+        const BatchNormTrain out = batch_norm_train(k.x, k.w, k.b, {}, {}, 0.1, 1e-5, act);
+        EXPECT_TRUE(
+            identical(batch_norm_apply(k.x, k.w, k.b, out.mean, out.invstd, act), out.y));
+      }
+}
+
 TEST_F(NormCuda, ParametersInBf16FollowTheCpu) {
   Case k = make_case({4, 8, 3, 3}, DType::bf16, false);
   for (Tensor* t : {&k.w, &k.b, &k.rm, &k.rv}) *t = t->to(DType::bf16);

@@ -135,6 +135,10 @@ TEST(BatchNormTrain, EveryLayoutActivationAndResidual) {
                                           residual ? values(k.residual) : Values()),
                                loose * tolerance(dtype)))
                   << k.x.describe() << residual;
+              if (!residual) {
+                const Tensor again = batch_norm_apply(k.x, k.w, k.b, out.mean, out.invstd, act);
+                EXPECT_TRUE(identical(again, out.y)) << k.x.describe();
+              }
               const double n = static_cast<double>(shape.numel() / c);
               Values want_rm = values(k.rm), want_rv = values(k.rv);
               for (size_t i = 0; i < want_rm.size(); ++i) {
@@ -430,6 +434,14 @@ TEST(BatchNorm, Errors) {
               }),
               HasSubstr("is needed for the activation's mask"));
   EXPECT_THAT(error_of<ShapeError>([&] { channel_moments(c); }), HasSubstr("[N,C,H,W] or [N,C]"));
+}
+
+TEST(BatchNormApply, NamesWhatIsWrong) {
+  const Tensor x = Tensor::zeros({2, 3, 2, 2}), c = Tensor::zeros({3});
+  EXPECT_THAT(error_of<ShapeError>([&] { batch_norm_apply(x, c, c, {}, c); }),
+              HasSubstr("mean needs shape [3]"));
+  EXPECT_THAT(error_of<ShapeError>([&] { batch_norm_apply(x, c, c, c, Tensor::zeros({2})); }),
+              HasSubstr("invstd needs shape [3]"));
 }
 
 TEST(BnStatistics, HandWorkedValues) {

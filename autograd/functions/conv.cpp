@@ -9,11 +9,11 @@ namespace mtcki {
 Variable conv2d(const Variable& x, const Variable& w, const Variable& bias, const Conv2dOptions& o,
                 const Variable& residual) {
   Recorder r("conv2d", {x, w, bias, residual});
-  ConvFollowers followers;
-  followers.residual = residual.data();
-  const Tensor y = conv2d(x.data(), w.data(), bias.data(), o, followers);
+  ConvNeighbours around;
+  around.residual = residual.data();
+  const Tensor y = conv2d(x.data(), w.data(), bias.data(), o, std::move(around));
   if (r.needs(1))  // first: a GPU then computes it beside the input gradient
-    r.grad(1, [x = r.save(x.data()), s = w.shape(), o, dtype = w.data().dtype(),
+    r.grad(1, [x = r.save_input(0), s = w.shape(), o, dtype = w.data().dtype(),
                leaf = w.is_leaf()](const Tensor& gy) {
       const auto compute = [&] { return conv2d_grad_weight(gy, x.get(), s, o, dtype, leaf); };
       return leaf ? on_side_stream({gy, x.get()}, compute) : compute();

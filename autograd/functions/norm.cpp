@@ -16,28 +16,30 @@ bool has_mask(const Activation& act) { return act.kind != Activation::Kind::none
 
 Variable batch_norm_train(const Variable& x, const Variable& weight, const Variable& bias,
                           const Tensor& running_mean, const Tensor& running_var, double momentum,
-                          double eps, Activation act, const Variable& residual) {
+                          double eps, Activation act, const Variable& residual, bool recompute) {
   Recorder r("batch_norm", {x, weight, bias, residual});
   const BatchNormTrain out = batch_norm_train(x.data(), weight.data(), bias.data(), running_mean,
                                               running_var, momentum, eps, act, residual.data());
-  if (r.needs_any()) {
-    const bool want_x = r.needs(0), want_params = r.needs(1) || r.needs(2),
-               want_residual = r.needs(3);
-    // With a residual the mask cannot be recomputed from x alone: the output is kept for it.
-    const bool keep_y = has_mask(act) && residual.defined();
-    r.gather({0, 1, 2, 3},
-             [x = r.save(x.data()), w = r.save(weight.data()), b = r.save(bias.data()),
-              mean = r.save(out.mean), invstd = r.save(out.invstd),
-              y = r.save(keep_y ? out.y : Tensor()), act, want_x, want_params,
-              want_residual](Tensor gy, GradientSum* gx) -> std::vector<Tensor> {
-               BatchNormGrads g = batch_norm_train_grad(
-                   std::move(gy), x.get(), w.get(), b.get(), mean.get(), invstd.get(), act, y.get(),
-                   want_x, want_params, want_residual, std::exchange(*gx, {}));
-               *gx = g.x;
-               return {g.weight, g.bias, g.residual};
-             });
-  }
-  return r.finish(out.y);
+  if (!r.needs_any()) return r.finish(out.y);
+  const bool want_x = r.needs(0), want_params = r.needs(1) || r.needs(2),
+             want_residual = r.needs(3);
+  // With a residual the mask cannot be recomputed from x alone: the output is kept for it.
+  const bool keep_y = has_mask(act) && residual.defined();
+  const SavedTensor sx = r.save(x.data()), w = r.save(weight.data()), b = r.save(bias.data()),
+                    mean = r.save(out.mean), invstd = r.save(out.invstd);
+  r.gather({0, 1, 2, 3},
+           [sx, w, b, mean, invstd, y = r.save(keep_y ? out.y : Tensor()), act, want_x, want_params,
+            want_residual](Tensor gy, GradientSum* gx) -> std::vector<Tensor> {
+             BatchNormGrads g = batch_norm_train_grad(
+                 std::move(gy), sx.get(), w.get(), b.get(), mean.get(), invstd.get(), act, y.get(),
+                 want_x, want_params, want_residual, std::exchange(*gx, {}));
+             *gx = g.x;
+             return {g.weight, g.bias, g.residual};
+           });
+  if (!recompute || residual.defined()) return r.finish(out.y);
+  return r.finish(out.y, [sx, w, b, mean, invstd, act] {
+    return batch_norm_apply(sx.get(), w.get(), b.get(), mean.get(), invstd.get(), act);
+  });
 }
 
 Variable batch_norm_eval(const Variable& x, const Variable& weight, const Variable& bias,

@@ -84,11 +84,11 @@ Variable gather_over_ranks(const Variable& rows, const Communicator& comm) {
 // The second term is an eval-mode batch norm of x with weight -w/(σn) Σ g x̂ and bias -w/(σn) Σ g.
 Variable batch_norm_train(const Variable& x, const Variable& weight, const Variable& bias,
                           const Tensor& running_mean, const Tensor& running_var, double momentum,
-                          double eps, Activation act, const Variable& residual,
+                          double eps, Activation act, const Variable& residual, bool recompute,
                           const Communicator& comm) {
   if (comm.size() == 1)
     return batch_norm_train(x, weight, bias, running_mean, running_var, momentum, eps, act,
-                            residual);
+                            residual, recompute);
   Recorder r("batch_norm", {x, weight, bias, residual});
   const JobMoments m = job_moments(x.data(), comm);
   const double n = m.count;
@@ -101,32 +101,35 @@ Variable batch_norm_train(const Variable& x, const Variable& weight, const Varia
                                    residual.data());
   move(running_mean, m.mean, momentum);
   move(running_var, mul(m.var, n / (n - 1)), momentum);
-  if (r.needs_any()) {
-    const bool want_x = r.needs(0), want_residual = r.needs(3);
-    const bool keep_y = act.kind != Activation::Kind::none && residual.defined();
-    r.grad({0, 1, 2, 3},
-           [x = r.save(x.data()), w = r.save(weight.data()), b = r.save(bias.data()),
-            mean = r.save(m.mean), var = r.save(m.var), y = r.save(keep_y ? y : Tensor()), n, eps,
-            act, want_x, want_residual, &comm](const Tensor& gy) -> std::vector<Tensor> {
-             BatchNormGrads g =
-                 batch_norm_eval_grad(gy, x.get(), w.get(), b.get(), mean.get(), var.get(), eps,
-                                      act, y.get(), want_x, true, want_residual);
-             if (want_x) {
-               const int64_t channels = mean.get().numel();
-               const Tensor sums = row_of(g.weight, g.bias);  // Σ g x̂, Σ g
-               comm.all_reduce_sum_(sums);
-               const Tensor scale =
-                   div(mul(w.get(), -1.0 / n), sqrt(add(var.get(), eps)).to(w.get().dtype()));
-               const auto term = [&](int64_t begin) {
-                 return mul(narrow(sums, 1, begin, begin + channels).reshape({channels}), scale);
-               };
-               g.x = batch_norm_eval(x.get(), term(0), term(channels), mean.get(), var.get(), eps,
-                                     {}, g.x);
-             }
-             return {g.x, g.weight, g.bias, g.residual};
-           });
-  }
-  return r.finish(y);
+  if (!r.needs_any()) return r.finish(y);
+  const bool want_x = r.needs(0), want_residual = r.needs(3);
+  const bool keep_y = act.kind != Activation::Kind::none && residual.defined();
+  const SavedTensor sx = r.save(x.data()), w = r.save(weight.data()), b = r.save(bias.data()),
+                    mean = r.save(m.mean), var = r.save(m.var);
+  r.grad({0, 1, 2, 3},
+         [sx, w, b, mean, var, y = r.save(keep_y ? y : Tensor()), n, eps, act, want_x,
+          want_residual, &comm](const Tensor& gy) -> std::vector<Tensor> {
+           BatchNormGrads g =
+               batch_norm_eval_grad(gy, sx.get(), w.get(), b.get(), mean.get(), var.get(), eps, act,
+                                    y.get(), want_x, true, want_residual);
+           if (want_x) {
+             const int64_t channels = mean.get().numel();
+             const Tensor sums = row_of(g.weight, g.bias);  // Σ g x̂, Σ g
+             comm.all_reduce_sum_(sums);
+             const Tensor scale =
+                 div(mul(w.get(), -1.0 / n), sqrt(add(var.get(), eps)).to(w.get().dtype()));
+             const auto term = [&](int64_t begin) {
+               return mul(narrow(sums, 1, begin, begin + channels).reshape({channels}), scale);
+             };
+             g.x = batch_norm_eval(sx.get(), term(0), term(channels), mean.get(), var.get(), eps,
+                                   {}, g.x);
+           }
+           return {g.x, g.weight, g.bias, g.residual};
+         });
+  if (!recompute || residual.defined()) return r.finish(y);
+  return r.finish(y, [sx, w, b, mean, var, eps, act] {
+    return batch_norm_eval(sx.get(), w.get(), b.get(), mean.get(), var.get(), eps, act);
+  });
 }
 
 Variable bn_statistics(const Variable& x, const Tensor& running_mean, const Tensor& running_var,

@@ -16,6 +16,7 @@ struct ComputeOptions {
   std::string precision = "f32", conv = "auto", graph = "auto";
   bool deterministic = true, autotune = false;
   bool device_given = false;  // "auto" by name, not by default
+  bool recompute = false;
 };
 // Threads, device, choice of kernels. "auto" that falls back to the CPU says why in one line, when
 // it was asked for or this build has CUDA.

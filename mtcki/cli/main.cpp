@@ -39,6 +39,12 @@ void add_compute(CLI::App* app, ComputeOptions* o) {
       ->capture_default_str();
 }
 
+void add_recompute(CLI::App* app, ComputeOptions* o) {
+  app->add_flag("--recompute,!--no-recompute", o->recompute,
+                "networks that are trained keep less memory and compute outputs of batch norm "
+                "again in the backward: the same bits");
+}
+
 void add_input_shape(CLI::App* app, int64_t* classes, int64_t* channels, int64_t* size) {
   app->add_option("--classes", *classes, "number of classes")
       ->check(CLI::Range(1, 1000000))
@@ -87,6 +93,7 @@ CLI::App* add_run(CLI::App* app, const char* name, const char* what, RunOptions*
       ->check(CLI::NonNegativeNumber);
   s->add_flag("--no-tensorboard", o->no_tensorboard, "write no TensorBoard event files");
   add_compute(s, &o->compute);
+  add_recompute(s, &o->compute);
   s->add_option("--graph", o->compute.graph,
                 "on the GPU: capture steps and repeat them: auto (on), on or off")
       ->check(CLI::IsMember({"auto", "on", "off"}))
@@ -240,6 +247,7 @@ int parse_and_run(int argc, char** argv) {
   profile->add_option("--csv", profile_o.csv, "write all rows as CSV");
   add_input_shape(profile, &profile_o.classes, &profile_o.channels, &profile_o.size);
   add_compute(profile, &profile_o.compute);
+  add_recompute(profile, &profile_o.compute);
   add_table(profile, &profile_o.by, &profile_o.rows);
   ProfileDiffOptions diff_o;
   CLI::App* diff = profile->add_subcommand("diff", "what changed between two profiles");
@@ -351,6 +359,7 @@ int parse_and_run(int argc, char** argv) {
         {"conv", c.conv},
         {"graph", c.graph},
         {"deterministic", c.deterministic ? "true" : "false"},
+        {"recompute", c.recompute ? "true" : "false"},
         {"autotune", "true"}};
     for (const auto& [key, value] : flags)
       if (run_apps[i]->count(std::string("--") + key) > 0)

@@ -60,6 +60,7 @@ int profile_command(const ProfileOptions& o) {
   w.channels = o.channels;
   w.size = o.size;
   w.device = device;
+  w.recompute = o.compute.recompute;
   w.graph = o.graph;
   w.precision = nn::parse_precision(o.compute.precision);
   const Workload step = make_workload(w);

@@ -49,16 +49,18 @@ class BasicBlock : public Module {
   std::string kind() const override { return "BasicBlock"; }
 
  protected:
-  Variable forward(const Variable& x) override {
+  Variable forward(const Variable& x) override { return consume(x); }
+  Variable consume(Variable x) override {
     const Variable h = conv_bn(conv1_, bn1_, x, Activation::relu());
-    return conv_bn(conv2_, bn2_, h, Activation::relu(), shortcut(x));
+    return conv_bn(conv2_, bn2_, h, Activation::relu(), shortcut(std::move(x)));
   }
 
  private:
-  Variable shortcut(const Variable& x) {
-    if (projection_ != nullptr) return (*projection_)(x);
+  Variable shortcut(Variable x) {
+    if (projection_ != nullptr) return (*projection_)(std::move(x));
     // Widths double at every change, so (out - in)/2 = out/4 on either side.
-    return padded_ ? subsample_pad_channels(x, stride_, padding_, padding_) : x;
+    if (padded_) return subsample_pad_channels(x, stride_, padding_, padding_);
+    return x;
   }
 
   Conv2d& conv1_;

@@ -34,12 +34,19 @@ class WideBlock : public Module {
   std::string kind() const override { return "WideBlock"; }
 
  protected:
-  Variable forward(const Variable& x) override {
+  Variable forward(const Variable& x) override { return consume(x); }
+  // What is not needed any more is let go of at once: it is freed where no gradient is to come.
+  Variable consume(Variable x) override {
+    if (shortcut_ == nullptr) {
+      const Variable h = bn_conv_bn(bn1_, conv1_, bn2_, x, Activation::relu());
+      return conv_add(conv2_, h, std::move(x));
+    }
     Variable a = bn1_(x, Activation::relu());
+    x = Variable();
     const Variable h = conv_bn(conv1_, bn2_, a, Activation::relu());
-    const Variable shortcut = shortcut_ != nullptr ? (*shortcut_)(a) : x;
-    a = Variable();  // freed where no gradient is to come
-    return conv_add(conv2_, h, shortcut);
+    Variable shortcut = (*shortcut_)(a);
+    a = Variable();
+    return conv_add(conv2_, h, std::move(shortcut));
   }
 
  private:

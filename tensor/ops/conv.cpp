@@ -119,10 +119,10 @@ const ConvKernel<bfloat16>* bf16_kernel(const ConvProblem& d, const Tensor& acti
 // True when the f32 kernels take it; else the plain loops.
 bool fast(const ConvProblem& d, DType dtype) { return dtype == DType::f32 && d.groups == 1; }
 
-// tail: for the f32 kernels, without the bias. residual: on CUDA.
+// tail: for the f32 kernels, without bias and residual. lead: for a kernel that has forward_from.
 Tensor run_forward(ProfileScope& scope, const ConvProblem& d, const Tensor& x_in,
                    const Tensor& w_in, const Tensor& bias_in, const Conv2dOptions& o,
-                   ConvTail tail = {}, const Tensor& residual = {}) {
+                   ConvTail tail = {}, Tensor residual = {}, const ConvLead* lead = nullptr) {
   if (x_in.device().is_cuda()) {
     const Tensor y = conv_cuda::forward(scope, d, x_in, w_in, o, residual);
     if (bias_in.defined() && y.numel() > 0) conv_cuda::add_bias(y, bias_in);
@@ -140,12 +140,21 @@ Tensor run_forward(ProfileScope& scope, const ConvProblem& d, const Tensor& x_in
   }
   const Tensor x = widen(x_in);
   if (fast(d, x.dtype())) {
-    Tensor y = Tensor::empty(shape, DType::f32, {}, form(DType::f32, d.k));
-    if (y.numel() == 0) return y;
     const ConvKernel<float>& kernel = select_conv(d, ConvPass::forward);
+    if (residual.defined()) residual = in_form(std::exchange(residual, Tensor()));
+    const Tensor y = kernel.in_place && residual.unique()
+                         ? residual
+                         : Tensor::empty(shape, DType::f32, {}, form(DType::f32, d.k));
+    if (y.numel() == 0) return y;
     if (scope.active()) scope.note(shape_note(d, kernel.name));
     tail.bias = bias_data();
-    kernel.forward(d, in_form(x).data<float>(), w.data<float>(), tail, y.data<float>());
+    if (residual.defined()) tail.residual = residual.data<float>();
+    const Tensor in = in_form(x);
+    if (lead) {
+      kernel.forward_from(d, in.data<float>(), *lead, w.data<float>(), tail, y.data<float>());
+    } else {
+      kernel.forward(d, in.data<float>(), w.data<float>(), tail, y.data<float>());
+    }
     return y;
   }
   if (scope.active()) scope.note(shape_note(d, "reference"));
@@ -227,29 +236,31 @@ Tensor run_grad_weight(ProfileScope& scope, const ConvProblem& d, const Tensor& 
   return gw;
 }
 
-bool applied_by_kernels(const ConvFollowers& f, const Tensor& x, const Tensor& w,
+bool applied_by_kernels(const ConvNeighbours& f, const Tensor& x, const Tensor& w,
                         const Tensor& bias, const Conv2dOptions& o) {
   std::vector<Tensor> all{x, w, bias, f.residual};
-  if (f.norm)
-    for (const Tensor& t :
-         {f.norm->weight, f.norm->bias, f.norm->running_mean, f.norm->running_var})
-      all.push_back(t);
+  for (const auto& norm : {f.norm_before, f.norm})
+    if (norm)
+      for (const Tensor& t : {norm->weight, norm->bias, norm->running_mean, norm->running_var})
+        all.push_back(t);
   const bool fit = std::all_of(all.begin(), all.end(), [](const Tensor& t) {
     return !t.defined() || (t.dtype() == DType::f32 && t.device().is_cpu());
   });
   return fit && o.groups == 1 && f.act.kind != Activation::Kind::leaky_relu;
 }
 
-// A frozen batch norm behind a convolution with a bias, as the kernels apply both: the mean goes
-// off before the scale, because sum * scale + shift loses all digits when the mean is large.
-struct NormTail {
-  Tensor bias, scale, shift;  // [k]
+// A frozen batch norm as the kernels apply it: the mean goes off before the scale, because
+// x * scale + shift loses all digits when the mean is large.
+//   (x + offset) * scale + shift, where offset = bias - mean, with the convolution's bias
+struct FrozenNorm {
+  Tensor offset, scale, shift;
 };
-NormTail norm_tail(const Operands& ops, const ConvFollowers::BatchNorm& norm, const Tensor& bias,
-                   int64_t k) {
+FrozenNorm frozen_norm(const Operands& ops, const ConvNeighbours::BatchNorm& norm,
+                       const Tensor& bias, int64_t channels) {
+  const Shape shape{channels};
   const auto values = [&](const char* name, const Tensor& t, float absent) {
-    if (!t.defined()) return std::vector<float>(static_cast<size_t>(k), absent);
-    if (t.shape() != Shape{k}) ops.error().shape(name, " needs shape [", k, "], got ", t.shape());
+    if (!t.defined()) return std::vector<float>(static_cast<size_t>(channels), absent);
+    if (t.shape() != shape) ops.error().shape(name, " needs shape ", shape, ", got ", t.shape());
     return t.to_vector<float>();
   };
   const auto mean = values("running_mean", norm.running_mean, 0.0f);
@@ -260,7 +271,6 @@ NormTail norm_tail(const Operands& ops, const ConvFollowers::BatchNorm& norm, co
     offset[c] -= mean[c];
     scale[c] *= static_cast<float>(1.0 / std::sqrt(static_cast<double>(var[c]) + norm.eps));
   }
-  const Shape shape{k};
   return {Tensor::from(offset, shape), Tensor::from(scale, shape),
           Tensor::from(values("bias", norm.bias, 0.0f), shape)};
 }
@@ -354,10 +364,20 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2d
 }
 
 Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2dOptions& o,
-              const ConvFollowers& f) {
+              ConvNeighbours f) {
   const bool sum_on_gpu = x.device().is_cuda() && f.residual.defined() && !f.norm &&
-                          f.act.kind == Activation::Kind::none;
-  if (!sum_on_gpu && !applied_by_kernels(f, x, w, bias, o)) {
+                          !f.norm_before && f.act.kind == Activation::Kind::none;
+  const bool fused = applied_by_kernels(f, x, w, bias, o);
+  Operands ops{"conv2d", {{"input", &x}, {"weight", &w}, {"bias", &bias}}};
+  if (f.norm_before &&
+      (!fused ||
+       !select_conv(problem(ops, x.shape(), w.shape(), o), ConvPass::forward).forward_from)) {
+    const ConvNeighbours::BatchNorm norm = *std::exchange(f.norm_before, std::nullopt);
+    const Tensor a = batch_norm_eval(x, norm.weight, norm.bias, norm.running_mean,
+                                     norm.running_var, norm.eps, Activation::relu());
+    return conv2d(a, w, bias, o, std::move(f));
+  }
+  if (!sum_on_gpu && !fused) {
     const Tensor y = conv2d(x, w, bias, o);
     if (f.norm)
       return batch_norm_eval(y, f.norm->weight, f.norm->bias, f.norm->running_mean,
@@ -366,7 +386,6 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2d
     if (f.act.kind == Activation::Kind::none) return z;
     return f.act.kind == Activation::Kind::relu ? relu(z) : leaky_relu(z, f.act.slope);
   }
-  Operands ops{"conv2d", {{"input", &x}, {"weight", &w}, {"bias", &bias}}};
   if (f.residual.defined()) ops.list.emplace_back("residual", &f.residual);
   check_types(ops);
   const ConvProblem d = problem(ops, x.shape(), w.shape(), o);
@@ -376,15 +395,21 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2d
     ops.error().shape("residual needs shape ", shape, ", got ", f.residual.shape());
   ProfileScope scope("conv2d", d.flops(), cost_bytes(d, x) + bytes_of(f.residual));
   if (sum_on_gpu) return run_forward(scope, d, x, w, bias, o, {}, f.residual);
+  FrozenNorm before, behind;
+  ConvLead lead;
   ConvTail tail;
   tail.relu = f.act.kind == Activation::Kind::relu;
-  const Tensor residual = f.residual.defined() ? in_form(f.residual) : Tensor();
-  if (residual.defined()) tail.residual = residual.data<float>();
-  if (!f.norm) return run_forward(scope, d, x, w, bias, o, tail);
-  const NormTail norm = norm_tail(ops, *f.norm, bias, d.k);
-  tail.scale = norm.scale.data<float>();
-  tail.shift = norm.shift.data<float>();
-  return run_forward(scope, d, x, w, norm.bias, o, tail);
+  if (f.norm_before) {
+    before = frozen_norm(ops, *f.norm_before, {}, d.c);
+    lead = {before.offset.data<float>(), before.scale.data<float>(), before.shift.data<float>()};
+  }
+  if (f.norm) {
+    behind = frozen_norm(ops, *f.norm, bias, d.k);
+    tail.scale = behind.scale.data<float>();
+    tail.shift = behind.shift.data<float>();
+  }
+  return run_forward(scope, d, x, w, f.norm ? behind.offset : bias, o, tail,
+                     std::exchange(f.residual, Tensor()), f.norm_before ? &lead : nullptr);
 }
 
 Tensor conv2d_grad_input(const Tensor& gy, const Tensor& w, const Shape& x_shape,

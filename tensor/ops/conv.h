@@ -41,21 +41,24 @@ struct Conv2dOptions {
 
 Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2dOptions& o = {});
 
-// What follows a convolution in a network of which only the outputs are wanted:
-//   act(batch_norm_eval(conv2d(x, w, bias)) + residual)
-// Every part may be absent. The f32 kernels of the CPU apply it where they store y, without passes
-// over memory of its own; elsewhere, and for leaky_relu, it is the ops one after the other.
-struct ConvFollowers {
+// What stands around a convolution in a network of which only the outputs are wanted:
+//   act(batch_norm_eval(conv2d(relu(batch_norm_eval(x)), w, bias)) + residual)
+// Every part may be absent (the inner ReLU goes with its batch norm). The f32 kernels of the CPU
+// apply it where they load x and store y, without passes over memory of its own; elsewhere, and for
+// leaky_relu, it is the ops one after the other. y may take the memory of a residual that nobody
+// else sees.
+struct ConvNeighbours {
   struct BatchNorm {
-    Tensor weight, bias, running_mean, running_var;  // [K]
+    Tensor weight, bias, running_mean, running_var;  // [C] before, [K] behind
     double eps = 0;
   };
+  std::optional<BatchNorm> norm_before;
   std::optional<BatchNorm> norm;
   Tensor residual;  // y's shape
   Activation act;
 };
 Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2dOptions& o,
-              const ConvFollowers& followers);
+              ConvNeighbours around);
 // sum: another gradient of x, which the result includes and whose memory it may take.
 Tensor conv2d_grad_input(const Tensor& gy, const Tensor& w, const Shape& x_shape,
                          const Conv2dOptions& o = {}, Tensor sum = {});

@@ -80,6 +80,13 @@ struct ConvTail {
   }
 };
 
+// What a forward kernel reads in place of x, a frozen batch norm and ReLU before it; the padding
+// around it stays zero:
+//   relu((x + offset[c]) * scale[c] + shift[c])
+struct ConvLead {
+  const float *offset = nullptr, *scale = nullptr, *shift = nullptr;
+};
+
 // Plain loops over plain memory: the definition, and the path of f64 and of groups. T: float,
 // double.
 namespace conv_ref {
@@ -130,8 +137,11 @@ void grad_weight(const ConvProblem& d, const float* gy, const float* x, float* g
 // or at stride 2 with padding 1.
 namespace conv_winograd {
 bool applies(const ConvProblem& d);
+// y may be the tail's residual.
 template <class T>
 void forward(const ConvProblem& d, const T* x, const float* w, const ConvTail& tail, T* y);
+void forward_from(const ConvProblem& d, const float* x, const ConvLead& lead, const float* w,
+                  const ConvTail& tail, float* y);
 template <class T>
 void grad_input(const ConvProblem& d, const T* gy, const float* w, T* gx);
 // Plus sum, which may be gx itself.

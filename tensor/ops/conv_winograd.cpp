@@ -37,6 +37,7 @@ struct Direction {
   int64_t out_step, in_step;
   bool rotate;
   ConvTail tail;
+  ConvLead lead;
   // Floats of one matrix of a group's transformed weights.
   int64_t matrix() const { return plane_size(in * kGroup); }
   int64_t groups() const { return (out + kGroup - 1) / kGroup; }
@@ -169,6 +170,19 @@ void transform_group(const Direction& d, const float* w, int64_t group, float* u
   }
 }
 
+// A ConvLead for one vector of channels.
+struct Lead {
+  V offset, scale, shift;
+  Lead(const ConvLead& l, int64_t channel)
+      : offset(load(l.offset + channel)),
+        scale(load(l.scale + channel)),
+        shift(load(l.shift + channel)) {}
+  MTCKI_INLINE V operator()(V x) const {
+    const V y = (x + offset) * scale + shift;
+    return y < V{} ? V{} : y;
+  }
+};
+
 // Tiles [begin, end) of x into the block.
 template <class S, class T>
 void transform_input(const Direction& d, const T* x, int64_t begin, int64_t end,
@@ -177,15 +191,22 @@ void transform_input(const Direction& d, const T* x, int64_t begin, int64_t end,
   place(tiling<S>(d), begin, end, S::kRead, S::kStep, d.pad_h, d.pad_w, d.h, d.w, tiles.data());
   const int64_t plane = block.plane();
   for (int64_t b = 0; b < d.in / kWidth; ++b) {
-    float* out = block.v + b * block.channel_block() + (begin - block.first) * kWidth;
-    for (const Tile& tile : tiles) {
-      const T* image = x + (tile.n * d.in / kWidth + b) * d.h * d.w * kWidth;
-      if (tile.inside) {
-        input_tile<S, false>(image, tile, d.w * kWidth, out, plane);
-      } else {
-        input_tile<S, true>(image, tile, d.w * kWidth, out, plane);
+    const auto transform = [&](const auto& lead) {
+      float* out = block.v + b * block.channel_block() + (begin - block.first) * kWidth;
+      for (const Tile& tile : tiles) {
+        const T* image = x + (tile.n * d.in / kWidth + b) * d.h * d.w * kWidth;
+        if (tile.inside) {
+          input_tile<S, false>(image, tile, d.w * kWidth, out, plane, lead);
+        } else {
+          input_tile<S, true>(image, tile, d.w * kWidth, out, plane, lead);
+        }
+        out += kWidth;
       }
-      out += kWidth;
+    };
+    if (d.lead.scale) {
+      transform(Lead(d.lead, b * kWidth));
+    } else {
+      transform(AsItIs());
     }
   }
 }
@@ -347,22 +368,33 @@ bool applies(const ConvProblem& d) {
          is_blocked(d.c) && is_blocked(d.k);
 }
 
+namespace {
 template <class T>
-void forward(const ConvProblem& d, const T* x, const float* w, const ConvTail& tail, T* y) {
-  const Direction forth{d.n,     d.c,     d.k,     d.h, d.w,   d.p, d.q,
-                        d.pad_h, d.pad_w, d.c * 9, 9,   false, tail};
+void forward_from(const ConvProblem& d, const T* x, const ConvLead& lead, const float* w,
+                  const ConvTail& tail, T* y) {
+  const Direction forth{d.n,     d.c,     d.k,     d.h, d.w,   d.p,  d.q,
+                        d.pad_h, d.pad_w, d.c * 9, 9,   false, tail, lead};
   (d.stride_h == 1 ? run<Stride1, T> : run<Stride2, T>)(forth, x, w, y);
 }
 
-namespace {
 template <class T>
 void grad_input(const ConvProblem& d, const T* gy, const float* w, const ConvTail& tail, T* gx) {
-  Direction back{d.n, d.k, d.c, d.p, d.q, d.h, d.w, 0, 0, 9, d.c * 9, true, tail};
+  Direction back{d.n, d.k, d.c, d.p, d.q, d.h, d.w, 0, 0, 9, d.c * 9, true, tail, {}};
   if (d.stride_h == 2) return run<Stride2Gradient>(back, gy, w, gx);
   back.pad_h = 2 - d.pad_h, back.pad_w = 2 - d.pad_w;
   run<Stride1>(back, gy, w, gx);
 }
 }  // namespace
+
+template <class T>
+void forward(const ConvProblem& d, const T* x, const float* w, const ConvTail& tail, T* y) {
+  forward_from<T>(d, x, {}, w, tail, y);
+}
+
+void forward_from(const ConvProblem& d, const float* x, const ConvLead& lead, const float* w,
+                  const ConvTail& tail, float* y) {
+  forward_from<float>(d, x, lead, w, tail, y);
+}
 
 template <class T>
 void grad_input(const ConvProblem& d, const T* gy, const float* w, T* gx) {

@@ -158,6 +158,23 @@ BatchNormTrain batch_norm_train(const Tensor& x, const Tensor& weight, const Ten
   return out;
 }
 
+Tensor batch_norm_apply(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                        const Tensor& mean, const Tensor& invstd, Activation act) {
+  const char* op = "batch_norm_apply";
+  const Checks checks(op, "input", x);
+  BatchNormArgs a;
+  a.x = checks.lead();
+  a.weight = checks.channels("weight", weight, false);
+  a.bias = checks.channels("bias", bias, false);
+  a.mean = checks.channels("mean", mean, true);
+  a.var_or_invstd = checks.channels("invstd", invstd, true);
+  a.act = act;
+  const Tensor y = Tensor::empty_like(a.x);
+  ProfileScope scope(op, 4.0 * count_of(x), bytes_of(a.x, y));
+  MTCKI_ON_DEVICE(x, batch_norm_apply, a, y);
+  return y;
+}
+
 BatchNormGrads batch_norm_train_grad(Tensor gy, const Tensor& x, const Tensor& weight,
                                      const Tensor& bias, const Tensor& mean, const Tensor& invstd,
                                      Activation act, const Tensor& y, bool want_x, bool want_params,

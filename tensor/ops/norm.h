@@ -33,6 +33,10 @@ BatchNormTrain batch_norm_train(const Tensor& x, const Tensor& weight, const Ten
                                 const Tensor& running_mean, const Tensor& running_var,
                                 double momentum, double eps, Activation act = {},
                                 const Tensor& residual = {});
+// y of batch_norm_train once more, bit for bit, from the statistics that it returned; without a
+// residual.
+Tensor batch_norm_apply(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                        const Tensor& mean, const Tensor& invstd, Activation act = {});
 struct BatchNormGrads {
   Tensor x, weight, bias;
   Tensor residual;  // gy * act'(y): equals the gradient that entered the normalisation

@@ -335,6 +335,16 @@ void finish_moments_cpu(const MomentSums& sums, double count, const ChannelMomen
   }
 }
 
+void batch_norm_apply_cpu(const BatchNormArgs& a, const Tensor& y) {
+  with_storage(a.x.dtype(), "batch_norm_apply", [&](auto s) {
+    using S = decltype(s);
+    using T = Computed<S>;
+    const Affine<T> f = affine_of<T>(a, static_cast<size_t>(a.x.size(1)), a.mean.data<T>(),
+                                     a.var_or_invstd.data<T>());
+    apply<S>(a.x, params(f.mean, f.scale, f.bias), a.act, {}, y);
+  });
+}
+
 void batch_norm_eval_cpu(const BatchNormArgs& a, const Tensor& y) {
   with_storage(a.x.dtype(), "batch_norm_eval", [&](auto z) {
     using S = decltype(z);

@@ -271,6 +271,11 @@ void batch_norm_train_cuda(const BatchNormArgs& a, const Tensor& y, const Tensor
   });
 }
 
+void batch_norm_apply_cuda(const BatchNormArgs& a, const Tensor& y) {
+  MTCKI_DISPATCH_CUDA(a.x.dtype(), "batch_norm_apply", T,
+                      { apply<T>(a, a.mean, a.var_or_invstd, false, y); });
+}
+
 void batch_norm_eval_cuda(const BatchNormArgs& a, const Tensor& y) {
   MTCKI_DISPATCH_CUDA(a.x.dtype(), "batch_norm_eval", T,
                       { apply<T>(a, a.mean, a.var_or_invstd, true, y); });

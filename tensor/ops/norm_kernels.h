@@ -33,6 +33,8 @@ void batch_norm_eval_moments_cpu(const BatchNormArgs& a, const Tensor& y, Moment
 void batch_norm_train_cpu(const BatchNormArgs& a, const Tensor& y, const Tensor& mean,
                           const Tensor& invstd, const Tensor& running_mean,
                           const Tensor& running_var, double momentum);
+// y once more: a.var_or_invstd is invstd.
+void batch_norm_apply_cpu(const BatchNormArgs& a, const Tensor& y);
 // Gradients: undefined outputs are not computed. The mask comes from y where it is defined, else
 // from x. train: var_or_invstd is invstd and the statistics depend on x; else it is the running
 // variance and they do not.
@@ -61,6 +63,7 @@ void batch_norm_eval_moments_cuda(const BatchNormArgs& a, const Tensor& y, Momen
 void batch_norm_train_cuda(const BatchNormArgs& a, const Tensor& y, const Tensor& mean,
                            const Tensor& invstd, const Tensor& running_mean,
                            const Tensor& running_var, double momentum);
+void batch_norm_apply_cuda(const BatchNormArgs& a, const Tensor& y);
 void batch_norm_grad_cuda(const Tensor& gy, const BatchNormArgs& a, const Tensor& y, bool train,
                           const Tensor& gx, const Tensor& gweight, const Tensor& gbias,
                           const Tensor& gresidual);

@@ -235,11 +235,15 @@ MTCKI_INLINE void prefetch(const T* data, int64_t channels, int64_t h, int64_t w
   }
 }
 
-// A tile of kFrom x kFrom pixels of one channel plane, transformed from kFrom to kTo values along
+struct AsItIs {
+  MTCKI_INLINE V operator()(V x) const { return x; }
+};
+
+// A tile of kFrom x kFrom pixels of one channel plane, seen through `lead`, transformed from kFrom to kTo values along
 // columns, then along rows; pixels outside are zero. out[point * step].
-template <int kFrom, int kTo, bool kBorder, class T, class F>
+template <int kFrom, int kTo, bool kBorder, class T, class L, class F>
 MTCKI_INLINE void tile_to_points(const T* image, const Tile& tile, int64_t row_stride, float* out,
-                                 int64_t step, const F& transform) {
+                                 int64_t step, const L& lead, const F& transform) {
   const Span rows = tile.rows, columns = tile.columns;
   const int64_t first = tile.row * row_stride + tile.column * kWidth;
   V t[kTo][kFrom];
@@ -248,7 +252,7 @@ MTCKI_INLINE void tile_to_points(const T* image, const Tile& tile, int64_t row_s
     const bool in_columns = !kBorder || (j >= columns.begin && j < columns.end);
     MTCKI_UNROLL for (int i = 0; i < kFrom; ++i) {
       if (!kBorder || (in_columns && i >= rows.begin && i < rows.end)) {
-        x[i] = load(image + first + i * row_stride + j * kWidth);
+        x[i] = lead(load(image + first + i * row_stride + j * kWidth));
       } else {
         x[i] = V{};
       }
@@ -264,11 +268,11 @@ MTCKI_INLINE void tile_to_points(const T* image, const Tile& tile, int64_t row_s
 }
 
 // B^T d B of one tile of the input.
-template <class S, bool kBorder, class T>
+template <class S, bool kBorder, class T, class L = AsItIs>
 MTCKI_INLINE void input_tile(const T* image, const Tile& tile, int64_t row_stride, float* out,
-                             int64_t step) {
+                             int64_t step, const L& lead = {}) {
   tile_to_points<S::kRead, S::kPoints, kBorder>(
-      image, tile, row_stride, out, step,
+      image, tile, row_stride, out, step, lead,
       [](const V* x, V* v) __attribute__((always_inline)) { S::input(x, v); });
 }
 
@@ -277,7 +281,7 @@ template <class S, bool kBorder, class T>
 MTCKI_INLINE void gradient_tile(const T* image, const Tile& tile, int64_t row_stride, float* out,
                                 int64_t step) {
   tile_to_points<S::kWrite, S::kPoints, kBorder>(
-      image, tile, row_stride, out, step,
+      image, tile, row_stride, out, step, AsItIs(),
       [](const V* y, V* o) __attribute__((always_inline)) { S::output_adjoint(y, o); });
 }
 
