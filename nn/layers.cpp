@@ -131,11 +131,15 @@ Variable BatchNorm2d::fused(const Variable& x, Activation act, const Variable& r
                            keeps_moments_ ? &moments_ : nullptr);
   Variable y = batch_norm_train(x, weight, bias, running_mean, running_var, momentum_, eps_, act,
                                 residual, recompute(), *comm_);
+  count_batch();
+  return y;
+}
+
+void BatchNorm2d::count_batch() {
   host_work([tracked = num_batches_tracked, mean = running_mean, var = running_var] {
     ++*tracked.data<int64_t>();
     for (const Tensor& t : {tracked, mean, var}) t.bump_version();
   });
-  return y;
 }
 
 namespace {
@@ -193,6 +197,23 @@ Variable conv_add(Conv2d& conv, const Variable& x, Variable residual) {
   ConvNeighbours around;
   around.residual = take(&residual);
   return conv(x, std::move(around));
+}
+
+Variable bn_conv(BatchNorm2d& bn, Conv2d& conv, const Variable& x, const Variable& residual) {
+  const bool fuses = bn.training() && bn.comm_->size() == 1 && !bn.has_hooks() &&
+                     !conv.has_hooks() && conv.precision() != Precision::bf16 &&
+                     conv2d_normalises(x.data(), conv.weight.shape(), conv.options_);
+  if (!fuses) {
+    const Variable a = bn(x, Activation::relu());
+    return residual.defined() ? conv_add(conv, a, residual) : conv(a);
+  }
+  const Variable y = conv.call(x, [&] {
+    return bn_conv2d(x, bn.weight, bn.bias, bn.running_mean, bn.running_var, bn.momentum_, bn.eps_,
+                     conv.weight, optional(conv.bias), with_precision(conv.options_, conv),
+                     residual);
+  });
+  bn.count_batch();
+  return y;
 }
 
 Variable Sequential::consume(Variable x) {

@@ -49,6 +49,8 @@ class Conv2d : public Module {
 
  protected:
   Variable forward(const Variable& x) override;
+  friend Variable bn_conv(class BatchNorm2d& bn, Conv2d& conv, const Variable& x,
+                          const Variable& residual);
 
  private:
   Conv2dOptions options_;
@@ -117,7 +119,10 @@ class BatchNorm2d : public Module {
   Variable forward(const Variable& x) override { return fused(x, {}, {}); }
 
  private:
+  friend Variable bn_conv(BatchNorm2d& bn, Conv2d& conv, const Variable& x,
+                          const Variable& residual);
   Variable fused(const Variable& x, Activation act, const Variable& residual);
+  void count_batch();
   double eps_, momentum_;
   bool keeps_moments_ = false;
   MomentSums moments_;
@@ -134,6 +139,9 @@ Variable conv_bn(Conv2d& conv, BatchNorm2d& bn, const Variable& x, Activation ac
 Variable bn_conv_bn(BatchNorm2d& before, Conv2d& conv, BatchNorm2d& bn, const Variable& x,
                     Activation act = {});
 Variable conv_add(Conv2d& conv, const Variable& x, Variable residual);
+// conv(relu(bn(x))) + residual, bn in train mode: one op (bn_conv2d) where that saves passes and
+// nobody listens at the layers.
+Variable bn_conv(BatchNorm2d& bn, Conv2d& conv, const Variable& x, const Variable& residual = {});
 
 // A list of modules applied in order (a convolution and a batch norm behind it by conv_bn);
 // children may be named freely (checkpoint names have gaps).

@@ -103,8 +103,8 @@ TEST(ConvKernels, NeighboursInTheKernelsEqualTheOpsOneByOne) {
     };
     const Tensor bias = values(c.k, 3);
     const ConvNeighbours::BatchNorm norm = batch_norm(c.k, 4), before = batch_norm(c.c, 9);
-    const Tensor normalised = batch_norm_eval(x, before.weight, before.bias, before.running_mean,
-                                              before.running_var, before.eps, Activation::relu());
+    const Tensor normalised = batch_norm_eval(x, before.weight, before.bias, before.mean,
+                                              before.var, before.eps, Activation::relu());
     const Tensor y = conv2d(x, w, bias, c.options);
     const Tensor residual = mul(noise(y.shape(), 8).to(DType::f32), 5.0);
     for (const Setting& s : settings()) {
@@ -117,14 +117,39 @@ TEST(ConvKernels, NeighboursInTheKernelsEqualTheOpsOneByOne) {
         const Tensor b = parts & 8 ? bias : Tensor();
         if (parts & 16) f.norm_before = before;
         const Tensor plain = conv2d(parts & 16 ? normalised : x, w, b, c.options);
-        Tensor want = parts & 1 ? batch_norm_eval(plain, norm.weight, norm.bias, norm.running_mean,
-                                                  norm.running_var, norm.eps)
+        Tensor want = parts & 1 ? batch_norm_eval(plain, norm.weight, norm.bias, norm.mean,
+                                                  norm.var, norm.eps)
                                 : plain;
         if (parts & 2) want = add(want, residual);
         if (parts & 4) want = relu(want);
         EXPECT_LT(error(conv2d(x, w, b, c.options, f), want.to(DType::f64)), 1e-5)
             << text(c) << " with " << name_of(s) << ", parts " << parts;
       }
+    }
+  }
+}
+
+TEST(ConvKernels, WeightGradientBehindABatchNormEqualsThatOfItsOutput) {
+  for (const Case& c : cases()) {
+    const Tensor x = noise({c.n, c.c, c.h, c.w}, 1).to(DType::f32);
+    const Tensor w = noise({c.k, c.c / c.options.groups, c.r, c.s}, 2).to(DType::f32);
+    const auto values = [&](uint64_t seed) { return noise({c.c}, seed).to(DType::f32); };
+    const Tensor mean = values(3), invstd = add(square(values(4)), 0.1);
+    const ConvNeighbours::BatchNorm norm{values(5), values(6), mean, {}, 0.0, invstd};
+    const Tensor a =
+        batch_norm_apply(x, norm.weight, norm.bias, mean, invstd, Activation::relu());
+    for (const Setting& s : settings()) {
+      const KernelSetting setting(s);
+      ConvNeighbours around;
+      around.norm_before = norm;
+      const Tensor y = conv2d(a, w, {}, c.options);
+      // The kernels see the values that the op would have stored.
+      EXPECT_TRUE(identical(conv2d(x, w, {}, c.options, around), y)) << text(c);
+      const Tensor gy = noise(y.shape(), 7).to(DType::f32);
+      EXPECT_TRUE(identical(
+          conv2d_grad_weight(gy, x, w.shape(), c.options, {}, false, &norm),
+          conv2d_grad_weight(gy, a, w.shape(), c.options)))
+          << text(c) << " with " << name_of(s);
     }
   }
 }

@@ -1,4 +1,7 @@
 // Matrix products and convolutions.
+#include <algorithm>
+#include <cmath>
+
 #include "op_table.h"
 
 namespace mtcki::op_table {
@@ -189,6 +192,80 @@ Row conv_row() {
   return row;
 }
 
+// relu of the batch norm of x over its own batch.
+Tensor normalised(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps) {
+  const size_t channels = static_cast<size_t>(x.size(1));
+  const double n = static_cast<double>(x.numel() / x.size(1));
+  std::vector<double> mean(channels), var(channels);
+  const auto channel = [](const Index& i) { return static_cast<size_t>(i[1]); };
+  for_each_index(x.shape(), [&](const Index& i) { mean[channel(i)] += at(x, i) / n; });
+  for_each_index(x.shape(), [&](const Index& i) {
+    const double d = at(x, i) - mean[channel(i)];
+    var[channel(i)] += d * d / n;
+  });
+  return fill(x.shape(), [&](const Index& i) {
+    const double x_hat = (at(x, i) - mean[channel(i)]) / std::sqrt(var[channel(i)] + eps);
+    return std::max(0.0, x_hat * at(weight, {i[1]}) + at(bias, {i[1]}));
+  });
+}
+
+Row bn_conv_row() {
+  constexpr double kEps = 1e-3;
+  Row row;
+  row.function = "bn_conv2d";
+  row.event = "conv2d";
+  row.products = true;
+  row.weights = {3};
+  row.tolerance = 2e-5;
+  row.bf16_tolerance = 0.1;  // the gradient is a difference of values rounded to 8 bits
+  for (const ConvShape& s : std::vector<ConvShape>{
+           {"3x3", {2, kC, 6, 6}, {kC, kC, 3, 3}, false, {1, 1}, true},
+           {"3x3 widening", {2, kC, 9, 7}, {2 * kC, kC, 3, 3}, true, {1, 1}},
+           {"3x3 stride 2", {2, 2 * kC, 8, 6}, {kC, 2 * kC, 3, 3}, false, {2, 1}},
+           {"1x1", {2, kC, 5, 5}, {kC, kC, 1, 1}, true, {1, 0}, true},
+           {"from images", {2, 3, 5, 5}, {4, 3, 3, 3}, false, {1, 1}}}) {
+    const int64_t channels = s.x[1];
+    const int64_t stride = s.o.stride[0], pad = s.o.padding[0];
+    const auto size = [&](int64_t n) { return (n + 2 * pad - s.w[2]) / stride + 1; };
+    const Shape out{s.x[0], s.w[0], size(s.x[2]), size(s.x[3])};
+    Case c;
+    c.name = s.name;
+    c.inputs = {noise(s.x, 1),
+                away_from_zero({channels}, 2),
+                noise({channels}, 3),
+                noise(s.w, 4),
+                s.bias ? noise({s.w[0]}, 5) : Tensor(),
+                s.residual ? noise(out, 6) : Tensor()};
+    c.run = [o = s.o, channels](In in) {
+      const DType dtype = in[0].data().dtype();
+      const Tensor mean = constant(noise({channels}, 7).to(dtype), in[0]).clone(),
+                   var = constant(positive({channels}, 8).to(dtype), in[0]).clone();
+      return bn_conv2d(in[0], in[1], in[2], mean, var, 0.1, kEps, in[3], in[4], o, in[5]);
+    };
+    c.reference = [o = s.o, out](Ref in) {
+      const Tensor a = normalised(in[0], in[1], in[2], kEps);
+      return fill(out, [&](const Index& i) {
+        return bias_at(in[4], i[1]) + conv_at(a, in[3], o, i) +
+               (in[5].defined() ? at(in[5], i) : 0.0);
+      });
+    };
+    c.flops = 2 * count(out) * static_cast<double>(s.w[1] * s.w[2] * s.w[3]);
+    row.cases.push_back(c);
+  }
+  row.errors = {{[] {
+                   const Variable x(Tensor::zeros({2, 3, 5, 5})), c(Tensor::zeros({3}));
+                   bn_conv2d(x, Variable(Tensor::zeros({4})), c, {}, {}, 0.1, kEps,
+                             Tensor::zeros({8, 3, 3, 3}), {});
+                 },
+                 {"needs shape [3]", "[2, 3, 5, 5] f32 cpu"}},
+                {[] {
+                   const Variable x(Tensor::zeros({1, 3, 1, 1})), c(Tensor::zeros({3}));
+                   bn_conv2d(x, c, c, {}, {}, 0.1, kEps, Tensor::zeros({8, 3, 1, 1}), {});
+                 },
+                 {"batch_norm_statistics: ", "more than one value", "eval mode"}}};
+  return row;
+}
+
 Row conv_transpose_row() {
   Row row;
   row.function = "conv_transpose2d";
@@ -257,7 +334,7 @@ Row conv_transpose_row() {
 }  // namespace
 
 std::vector<Row> product_rows() {
-  return {matmul_row(), linear_row(), conv_row(), conv_transpose_row()};
+  return {matmul_row(), linear_row(), conv_row(), bn_conv_row(), conv_transpose_row()};
 }
 
 }  // namespace mtcki::op_table

@@ -135,6 +135,10 @@ TEST(BatchNormTrain, EveryLayoutActivationAndResidual) {
                                           residual ? values(k.residual) : Values()),
                                loose * tolerance(dtype)))
                   << k.x.describe() << residual;
+              const Tensor rm2 = k.rm.clone(), rv2 = k.rv.clone();
+              const BatchStatistics only = batch_norm_statistics(k.x, rm2, rv2, 0.1, 1e-5);
+              EXPECT_TRUE(identical(only.mean, out.mean) && identical(only.invstd, out.invstd));
+              EXPECT_TRUE(identical(rm2, rm) && identical(rv2, rv));
               if (!residual) {
                 const Tensor again = batch_norm_apply(k.x, k.w, k.b, out.mean, out.invstd, act);
                 EXPECT_TRUE(identical(again, out.y)) << k.x.describe();

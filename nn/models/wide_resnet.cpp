@@ -37,6 +37,11 @@ class WideBlock : public Module {
   Variable forward(const Variable& x) override { return consume(x); }
   // What is not needed any more is let go of at once: it is freed where no gradient is to come.
   Variable consume(Variable x) override {
+    if (training()) {
+      if (shortcut_ == nullptr) return bn_conv(bn2_, conv2_, bn_conv(bn1_, conv1_, x), x);
+      const Variable a = bn1_(x, Activation::relu()), h = conv1_(a);
+      return bn_conv(bn2_, conv2_, h, (*shortcut_)(a));
+    }
     if (shortcut_ == nullptr) {
       const Variable h = bn_conv_bn(bn1_, conv1_, bn2_, x, Activation::relu());
       return conv_add(conv2_, h, std::move(x));

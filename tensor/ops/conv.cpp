@@ -209,7 +209,8 @@ Tensor run_grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor& g
 }
 
 Tensor run_grad_weight(ProfileScope& scope, const ConvProblem& d, const Tensor& gy_in,
-                       const Tensor& x_in, DType dtype, bool accept_bf16, const Conv2dOptions& o) {
+                       const Tensor& x_in, DType dtype, bool accept_bf16, const Conv2dOptions& o,
+                       const ConvLead* lead = nullptr) {
   const Shape shape{d.k, d.c / d.groups, d.r, d.s};
   if (d.n == 0) return Tensor::zeros(shape, dtype, gy_in.device());
   if (gy_in.device().is_cuda())
@@ -226,7 +227,12 @@ Tensor run_grad_weight(ProfileScope& scope, const ConvProblem& d, const Tensor& 
   if (fast(d, gy.dtype())) {
     const ConvKernel<float>& kernel = select_conv(d, ConvPass::grad_weight);
     if (scope.active()) scope.note(shape_note(d, kernel.name));
-    kernel.grad_weight(d, in_form(gy).data<float>(), in_form(x).data<float>(), gw.data<float>());
+    const Tensor g = in_form(gy), in = in_form(x);
+    if (lead) {
+      kernel.grad_weight_from(d, g.data<float>(), in.data<float>(), *lead, gw.data<float>());
+    } else {
+      kernel.grad_weight(d, g.data<float>(), in.data<float>(), gw.data<float>());
+    }
     return gw;
   }
   if (scope.active()) scope.note(shape_note(d, "reference"));
@@ -241,7 +247,7 @@ bool applied_by_kernels(const ConvNeighbours& f, const Tensor& x, const Tensor& 
   std::vector<Tensor> all{x, w, bias, f.residual};
   for (const auto& norm : {f.norm_before, f.norm})
     if (norm)
-      for (const Tensor& t : {norm->weight, norm->bias, norm->running_mean, norm->running_var})
+      for (const Tensor& t : {norm->weight, norm->bias, norm->mean, norm->var, norm->invstd})
         all.push_back(t);
   const bool fit = std::all_of(all.begin(), all.end(), [](const Tensor& t) {
     return !t.defined() || (t.dtype() == DType::f32 && t.device().is_cpu());
@@ -249,30 +255,50 @@ bool applied_by_kernels(const ConvNeighbours& f, const Tensor& x, const Tensor& 
   return fit && o.groups == 1 && f.act.kind != Activation::Kind::leaky_relu;
 }
 
-// A frozen batch norm as the kernels apply it: the mean goes off before the scale, because
+// A batch norm as the kernels apply it: the mean goes off before the scale, because
 // x * scale + shift loses all digits when the mean is large.
 //   (x + offset) * scale + shift, where offset = bias - mean, with the convolution's bias
-struct FrozenNorm {
+struct NormMap {
   Tensor offset, scale, shift;
+  ConvLead lead() const {
+    return {offset.data<float>(), scale.data<float>(), shift.data<float>()};
+  }
 };
-FrozenNorm frozen_norm(const Operands& ops, const ConvNeighbours::BatchNorm& norm,
-                       const Tensor& bias, int64_t channels) {
+NormMap map_of(const Operands& ops, const ConvNeighbours::BatchNorm& norm, const Tensor& bias,
+               int64_t channels) {
   const Shape shape{channels};
   const auto values = [&](const char* name, const Tensor& t, float absent) {
     if (!t.defined()) return std::vector<float>(static_cast<size_t>(channels), absent);
     if (t.shape() != shape) ops.error().shape(name, " needs shape ", shape, ", got ", t.shape());
     return t.to_vector<float>();
   };
-  const auto mean = values("running_mean", norm.running_mean, 0.0f);
-  const auto var = values("running_var", norm.running_var, 1.0f);
+  const auto mean = values("mean", norm.mean, 0.0f), var = values("var", norm.var, 1.0f);
+  auto invstd = values("invstd", norm.invstd, 1.0f);
   std::vector<float> offset = values("bias", bias, 0.0f),
                      scale = values("weight", norm.weight, 1.0f);
   for (size_t c = 0; c < scale.size(); ++c) {
+    if (!norm.invstd.defined())
+      invstd[c] = static_cast<float>(1.0 / std::sqrt(static_cast<double>(var[c]) + norm.eps));
     offset[c] -= mean[c];
-    scale[c] *= static_cast<float>(1.0 / std::sqrt(static_cast<double>(var[c]) + norm.eps));
+    scale[c] *= invstd[c];
   }
   return {Tensor::from(offset, shape), Tensor::from(scale, shape),
           Tensor::from(values("bias", norm.bias, 0.0f), shape)};
+}
+
+Tensor activated(const Tensor& x, Activation act) {
+  if (act.kind == Activation::Kind::none) return x;
+  return act.kind == Activation::Kind::relu ? relu(x) : leaky_relu(x, act.slope);
+}
+
+// The op on its own.
+Tensor normalised(const Tensor& x, const ConvNeighbours::BatchNorm& n, Activation act,
+                  const Tensor& residual = {}) {
+  if (!n.invstd.defined())
+    return batch_norm_eval(x, n.weight, n.bias, n.mean, n.var, n.eps, act, residual);
+  if (!residual.defined()) return batch_norm_apply(x, n.weight, n.bias, n.mean, n.invstd, act);
+  const Tensor y = add(batch_norm_apply(x, n.weight, n.bias, n.mean, n.invstd), residual);
+  return activated(y, act);
 }
 
 // The convolution whose adjoint conv_transpose2d(x, w) is: x plays grad_output, y plays input.
@@ -373,18 +399,12 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2d
       (!fused ||
        !select_conv(problem(ops, x.shape(), w.shape(), o), ConvPass::forward).forward_from)) {
     const ConvNeighbours::BatchNorm norm = *std::exchange(f.norm_before, std::nullopt);
-    const Tensor a = batch_norm_eval(x, norm.weight, norm.bias, norm.running_mean,
-                                     norm.running_var, norm.eps, Activation::relu());
-    return conv2d(a, w, bias, o, std::move(f));
+    return conv2d(normalised(x, norm, Activation::relu()), w, bias, o, std::move(f));
   }
   if (!sum_on_gpu && !fused) {
     const Tensor y = conv2d(x, w, bias, o);
-    if (f.norm)
-      return batch_norm_eval(y, f.norm->weight, f.norm->bias, f.norm->running_mean,
-                             f.norm->running_var, f.norm->eps, f.act, f.residual);
-    const Tensor z = f.residual.defined() ? add(y, f.residual) : y;
-    if (f.act.kind == Activation::Kind::none) return z;
-    return f.act.kind == Activation::Kind::relu ? relu(z) : leaky_relu(z, f.act.slope);
+    if (f.norm) return normalised(y, *f.norm, f.act, f.residual);
+    return activated(f.residual.defined() ? add(y, f.residual) : y, f.act);
   }
   if (f.residual.defined()) ops.list.emplace_back("residual", &f.residual);
   check_types(ops);
@@ -395,21 +415,29 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2d
     ops.error().shape("residual needs shape ", shape, ", got ", f.residual.shape());
   ProfileScope scope("conv2d", d.flops(), cost_bytes(d, x) + bytes_of(f.residual));
   if (sum_on_gpu) return run_forward(scope, d, x, w, bias, o, {}, f.residual);
-  FrozenNorm before, behind;
+  NormMap before, behind;
   ConvLead lead;
   ConvTail tail;
   tail.relu = f.act.kind == Activation::Kind::relu;
   if (f.norm_before) {
-    before = frozen_norm(ops, *f.norm_before, {}, d.c);
-    lead = {before.offset.data<float>(), before.scale.data<float>(), before.shift.data<float>()};
+    before = map_of(ops, *f.norm_before, {}, d.c);
+    lead = before.lead();
   }
   if (f.norm) {
-    behind = frozen_norm(ops, *f.norm, bias, d.k);
+    behind = map_of(ops, *f.norm, bias, d.k);
     tail.scale = behind.scale.data<float>();
     tail.shift = behind.shift.data<float>();
   }
   return run_forward(scope, d, x, w, f.norm ? behind.offset : bias, o, tail,
                      std::exchange(f.residual, Tensor()), f.norm_before ? &lead : nullptr);
+}
+
+bool conv2d_normalises(const Tensor& x, const Shape& w_shape, const Conv2dOptions& o) {
+  const Operands ops{"conv2d", {{"input", &x}}};
+  const ConvProblem d = problem(ops, x.shape(), w_shape, o);
+  return x.device().is_cpu() && fast(d, x.dtype()) &&
+         select_conv(d, ConvPass::forward).forward_from &&
+         select_conv(d, ConvPass::grad_weight).grad_weight_from;
 }
 
 Tensor conv2d_grad_input(const Tensor& gy, const Tensor& w, const Shape& x_shape,
@@ -434,14 +462,21 @@ Tensor conv2d_grad_input(const Tensor& gy, const Tensor& w, const Shape& x_shape
 }
 
 Tensor conv2d_grad_weight(const Tensor& gy, const Tensor& x, const Shape& w_shape,
-                          const Conv2dOptions& o, std::optional<DType> dtype, bool accept_bf16) {
+                          const Conv2dOptions& o, std::optional<DType> dtype, bool accept_bf16,
+                          const ConvNeighbours::BatchNorm* norm_before) {
   const Operands ops{"conv2d_grad_weight", {{"grad_output", &gy}, {"input", &x}}};
   check_types(ops);
+  if (norm_before && !conv2d_normalises(x, w_shape, o))
+    return conv2d_grad_weight(gy, normalised(x, *norm_before, Activation::relu()), w_shape, o,
+                              dtype, accept_bf16);
   const ConvProblem d = problem(ops, x.shape(), w_shape, o);
   check_output(ops, gy, d);
   ProfileScope scope("conv2d_grad_weight", d.flops(), cost_bytes(d, gy));
   const DType out = gradient_type(ops, gy, dtype);
-  const Tensor gw = run_grad_weight(scope, d, gy, x, out, accept_bf16, o);
+  const NormMap before = norm_before ? map_of(ops, *norm_before, {}, d.c) : NormMap();
+  const ConvLead lead = norm_before ? before.lead() : ConvLead();
+  const Tensor gw =
+      run_grad_weight(scope, d, gy, x, out, accept_bf16, o, norm_before ? &lead : nullptr);
   return accept_bf16 && gw.dtype() == gy.dtype() ? gw : gw.to(out);
 }
 

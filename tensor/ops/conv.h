@@ -41,16 +41,17 @@ struct Conv2dOptions {
 
 Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2dOptions& o = {});
 
-// What stands around a convolution in a network of which only the outputs are wanted:
-//   act(batch_norm_eval(conv2d(relu(batch_norm_eval(x)), w, bias)) + residual)
+// What stands around a convolution:
+//   act(batch_norm(conv2d(relu(batch_norm(x)), w, bias)) + residual)
 // Every part may be absent (the inner ReLU goes with its batch norm). The f32 kernels of the CPU
 // apply it where they load x and store y, without passes over memory of its own; elsewhere, and for
 // leaky_relu, it is the ops one after the other. y may take the memory of a residual that nobody
 // else sees.
 struct ConvNeighbours {
   struct BatchNorm {
-    Tensor weight, bias, running_mean, running_var;  // [C] before, [K] behind
+    Tensor weight, bias, mean, var;  // [C] before, [K] behind
     double eps = 0;
+    Tensor invstd = {};  // in place of var and eps: of batch_norm_statistics
   };
   std::optional<BatchNorm> norm_before;
   std::optional<BatchNorm> norm;
@@ -59,14 +60,19 @@ struct ConvNeighbours {
 };
 Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2dOptions& o,
               ConvNeighbours around);
+// Whether a batch norm before the convolution costs the kernels of forward and weight gradient no
+// pass of its own.
+bool conv2d_normalises(const Tensor& x, const Shape& w_shape, const Conv2dOptions& o = {});
 // sum: another gradient of x, which the result includes and whose memory it may take.
 Tensor conv2d_grad_input(const Tensor& gy, const Tensor& w, const Shape& x_shape,
                          const Conv2dOptions& o = {}, Tensor sum = {});
 // dtype of the result: gy's, or f32 where gy is bf16. On CUDA it is channels_last. `accept_bf16`:
-// where f32 is asked for, but the kernel stores bf16, bf16 will do.
+// where f32 is asked for, but the kernel stores bf16, bf16 will do. norm_before: as that of the
+// forward, may be null.
 Tensor conv2d_grad_weight(const Tensor& gy, const Tensor& x, const Shape& w_shape,
                           const Conv2dOptions& o = {}, std::optional<DType> dtype = {},
-                          bool accept_bf16 = false);
+                          bool accept_bf16 = false,
+                          const ConvNeighbours::BatchNorm* norm_before = nullptr);
 // Sum over N, H, W -> [K].
 Tensor conv2d_grad_bias(const Tensor& gy, std::optional<DType> dtype = {});
 

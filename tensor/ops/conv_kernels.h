@@ -80,8 +80,8 @@ struct ConvTail {
   }
 };
 
-// What a forward kernel reads in place of x, a frozen batch norm and ReLU before it; the padding
-// around it stays zero:
+// What a kernel reads in place of x, a batch norm and ReLU before it; the padding around it stays
+// zero:
 //   relu((x + offset[c]) * scale[c] + shift[c])
 struct ConvLead {
   const float *offset = nullptr, *scale = nullptr, *shift = nullptr;
@@ -149,6 +149,8 @@ void grad_input_plus(const ConvProblem& d, const float* gy, const float* w, cons
                      float* gx);
 template <class T>
 void grad_weight(const ConvProblem& d, const T* gy, const T* x, float* gw);
+void grad_weight_from(const ConvProblem& d, const float* gy, const float* x, const ConvLead& lead,
+                      float* gw);
 }  // namespace conv_winograd
 
 // Built-in register-blocked GEMM over packed panels, row-major C[M,N] = op(A) op(B).

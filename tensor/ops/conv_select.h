@@ -18,9 +18,11 @@ struct ConvKernel {
   // The input gradient plus `sum`, which may be gx itself. Null: the caller has to add.
   void (*grad_input_plus)(const ConvProblem&, const S* gy, const float* w, const S* sum,
                           S* gx) = nullptr;
-  // The forward of what the lead makes of x. Null: the caller has to make it.
+  // Of what the lead makes of x. Null: the caller has to make it.
   void (*forward_from)(const ConvProblem&, const S* x, const ConvLead&, const float* w,
                        const ConvTail&, S* y) = nullptr;
+  void (*grad_weight_from)(const ConvProblem&, const S* gy, const S* x, const ConvLead&,
+                           float* gw) = nullptr;
   bool in_place = false;  // whether y may be the tail's residual
 };
 

@@ -170,45 +170,16 @@ void transform_group(const Direction& d, const float* w, int64_t group, float* u
   }
 }
 
-// A ConvLead for one vector of channels.
-struct Lead {
-  V offset, scale, shift;
-  Lead(const ConvLead& l, int64_t channel)
-      : offset(load(l.offset + channel)),
-        scale(load(l.scale + channel)),
-        shift(load(l.shift + channel)) {}
-  MTCKI_INLINE V operator()(V x) const {
-    const V y = (x + offset) * scale + shift;
-    return y < V{} ? V{} : y;
-  }
-};
-
 // Tiles [begin, end) of x into the block.
 template <class S, class T>
 void transform_input(const Direction& d, const T* x, int64_t begin, int64_t end,
                      const Block& block) {
   std::vector<Tile> tiles(static_cast<size_t>(end - begin));
   place(tiling<S>(d), begin, end, S::kRead, S::kStep, d.pad_h, d.pad_w, d.h, d.w, tiles.data());
-  const int64_t plane = block.plane();
-  for (int64_t b = 0; b < d.in / kWidth; ++b) {
-    const auto transform = [&](const auto& lead) {
-      float* out = block.v + b * block.channel_block() + (begin - block.first) * kWidth;
-      for (const Tile& tile : tiles) {
-        const T* image = x + (tile.n * d.in / kWidth + b) * d.h * d.w * kWidth;
-        if (tile.inside) {
-          input_tile<S, false>(image, tile, d.w * kWidth, out, plane, lead);
-        } else {
-          input_tile<S, true>(image, tile, d.w * kWidth, out, plane, lead);
-        }
-        out += kWidth;
-      }
-    };
-    if (d.lead.scale) {
-      transform(Lead(d.lead, b * kWidth));
-    } else {
-      transform(AsItIs());
-    }
-  }
+  for (int64_t b = 0; b < d.in / kWidth; ++b)
+    input_tiles<S>(x, d.in, d.h, d.w, b, d.lead, tiles,
+                   block.v + b * block.channel_block() + (begin - block.first) * kWidth,
+                   block.plane());
 }
 
 // Tiles whose input is to be prefetched meanwhile.

@@ -127,11 +127,13 @@ BatchNormGrads batch_norm_grad(const char* op, bool train, Tensor gy, const Tens
 
 }  // namespace
 
-BatchNormTrain batch_norm_train(const Tensor& x, const Tensor& weight, const Tensor& bias,
-                                const Tensor& running_mean, const Tensor& running_var,
-                                double momentum, double eps, Activation act,
-                                const Tensor& residual) {
-  const char* op = "batch_norm_train";
+namespace {
+
+// Without y where `only_statistics`.
+BatchNormTrain train_forward(const char* op, const Tensor& x, const Tensor& weight,
+                             const Tensor& bias, const Tensor& running_mean,
+                             const Tensor& running_var, double momentum, double eps, Activation act,
+                             const Tensor& residual, bool only_statistics) {
   const Checks checks(op, "input", x);
   if (x.size(1) > 0 && x.numel() / x.size(1) < 2)
     OpError(op)
@@ -148,14 +150,32 @@ BatchNormTrain batch_norm_train(const Tensor& x, const Tensor& weight, const Ten
   const Tensor rm = checks.channels("running_mean", running_mean, false);
   const Tensor rv = checks.channels("running_var", running_var, false);
   BatchNormTrain out;
-  out.y = Tensor::empty_like(a.x);
+  if (!only_statistics) out.y = Tensor::empty_like(a.x);
   out.mean = Tensor::empty({x.size(1)}, checks.channel_dtype(), x.device());
   out.invstd = Tensor::empty({x.size(1)}, checks.channel_dtype(), x.device());
-  ProfileScope scope(op, 8.0 * count_of(x), 2 * bytes_of(a.x) + bytes_of(a.residual, out.y));
+  ProfileScope scope(op, (only_statistics ? 4.0 : 8.0) * count_of(x),
+                     (only_statistics ? 1 : 2) * bytes_of(a.x) + bytes_of(a.residual, out.y));
   MTCKI_ON_DEVICE(x, batch_norm_train, a, out.y, out.mean, out.invstd, rm, rv, momentum);
   write_back(running_mean, rm);
   write_back(running_var, rv);
   return out;
+}
+
+}  // namespace
+
+BatchNormTrain batch_norm_train(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                                const Tensor& running_mean, const Tensor& running_var,
+                                double momentum, double eps, Activation act,
+                                const Tensor& residual) {
+  return train_forward("batch_norm_train", x, weight, bias, running_mean, running_var, momentum,
+                       eps, act, residual, false);
+}
+
+BatchStatistics batch_norm_statistics(const Tensor& x, const Tensor& running_mean,
+                                      const Tensor& running_var, double momentum, double eps) {
+  const BatchNormTrain out = train_forward("batch_norm_statistics", x, {}, {}, running_mean,
+                                           running_var, momentum, eps, {}, {}, true);
+  return {out.mean, out.invstd};
 }
 
 Tensor batch_norm_apply(const Tensor& x, const Tensor& weight, const Tensor& bias,

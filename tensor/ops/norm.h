@@ -33,6 +33,12 @@ BatchNormTrain batch_norm_train(const Tensor& x, const Tensor& weight, const Ten
                                 const Tensor& running_mean, const Tensor& running_var,
                                 double momentum, double eps, Activation act = {},
                                 const Tensor& residual = {});
+// Its mean and invstd, and what it does to the running statistics, without y.
+struct BatchStatistics {
+  Tensor mean, invstd;
+};
+BatchStatistics batch_norm_statistics(const Tensor& x, const Tensor& running_mean,
+                                      const Tensor& running_var, double momentum, double eps);
 // y of batch_norm_train once more, bit for bit, from the statistics that it returned; without a
 // residual.
 Tensor batch_norm_apply(const Tensor& x, const Tensor& weight, const Tensor& bias,

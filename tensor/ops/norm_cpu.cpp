@@ -206,7 +206,7 @@ void train_forward(const BatchNormArgs& a, const Tensor& y, const Tensor& mean,
     if (rm) move(rm[c], m.mean[c]);
     if (rv) move(rv[c], m.var[c] * n / (n - 1));
   }
-  apply<S>(a.x, params(f.mean, f.scale, f.bias), a.act, a.residual, y);
+  if (y.defined()) apply<S>(a.x, params(f.mean, f.scale, f.bias), a.act, a.residual, y);
 }
 
 // The gradient at the normalisation's output, gy*act'(.), for V elements at offset `at`.

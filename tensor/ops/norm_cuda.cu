@@ -267,7 +267,7 @@ void batch_norm_train_cuda(const BatchNormArgs& a, const Tensor& y, const Tensor
     const ChannelGrid g = reduction_grid(a.x, pack);
     launch_moments<T>(a.x, pack, g, partial_results<TwoSums>(a.x, g),
                       FinishSums<WriteBatchStatistics<C>>{block_counters(), write}, Nothing());
-    apply<T>(a, mean, invstd, false, y);
+    if (y.defined()) apply<T>(a, mean, invstd, false, y);
   });
 }
 

@@ -29,7 +29,7 @@ struct BatchNormArgs {
 void batch_norm_eval_cpu(const BatchNormArgs& a, const Tensor& y);
 // The same, and what moment_sums_cpu makes of a.x.
 void batch_norm_eval_moments_cpu(const BatchNormArgs& a, const Tensor& y, MomentSums* out);
-// Fills y, mean, invstd, and moves running_mean, running_var (may be undefined).
+// Fills y (may be undefined), mean, invstd, and moves running_mean, running_var (may be undefined).
 void batch_norm_train_cpu(const BatchNormArgs& a, const Tensor& y, const Tensor& mean,
                           const Tensor& invstd, const Tensor& running_mean,
                           const Tensor& running_var, double momentum);

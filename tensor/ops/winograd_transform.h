@@ -7,6 +7,9 @@
 //   dg = G^T [(A dy) * (B^T d)]       its gradient with respect to the taps
 #pragma once
 
+#include <vector>
+
+#include "tensor/ops/conv_kernels.h"
 #include "tensor/ops/simd.h"
 
 namespace mtcki::winograd {
@@ -235,8 +238,21 @@ MTCKI_INLINE void prefetch(const T* data, int64_t channels, int64_t h, int64_t w
   }
 }
 
+// How the pixels of a tile are seen: as they are, or through a ConvLead (for one vector of
+// channels).
 struct AsItIs {
   MTCKI_INLINE V operator()(V x) const { return x; }
+};
+struct Lead {
+  V offset, scale, shift;
+  Lead(const ConvLead& l, int64_t channel)
+      : offset(load(l.offset + channel)),
+        scale(load(l.scale + channel)),
+        shift(load(l.shift + channel)) {}
+  MTCKI_INLINE V operator()(V x) const {
+    const V y = (x + offset) * scale + shift;
+    return y < V{} ? V{} : y;
+  }
 };
 
 // A tile of kFrom x kFrom pixels of one channel plane, seen through `lead`, transformed from kFrom to kTo values along
@@ -268,12 +284,34 @@ MTCKI_INLINE void tile_to_points(const T* image, const Tile& tile, int64_t row_s
 }
 
 // B^T d B of one tile of the input.
-template <class S, bool kBorder, class T, class L = AsItIs>
+template <class S, bool kBorder, class T, class L>
 MTCKI_INLINE void input_tile(const T* image, const Tile& tile, int64_t row_stride, float* out,
-                             int64_t step, const L& lead = {}) {
+                             int64_t step, const L& lead) {
   tile_to_points<S::kRead, S::kPoints, kBorder>(
       image, tile, row_stride, out, step, lead,
       [](const V* x, V* v) __attribute__((always_inline)) { S::input(x, v); });
+}
+
+// All of these tiles of one block of channels, one after the other in `out`.
+template <class S, class T>
+void input_tiles(const T* x, int64_t channels, int64_t h, int64_t w, int64_t block,
+                 const ConvLead& lead, const std::vector<Tile>& tiles, float* out, int64_t plane) {
+  const auto all = [&](const auto& seen) {
+    for (const Tile& tile : tiles) {
+      const T* image = x + (tile.n * channels / kWidth + block) * h * w * kWidth;
+      if (tile.inside) {
+        input_tile<S, false>(image, tile, w * kWidth, out, plane, seen);
+      } else {
+        input_tile<S, true>(image, tile, w * kWidth, out, plane, seen);
+      }
+      out += kWidth;
+    }
+  };
+  if (lead.scale) {
+    all(Lead(lead, block * kWidth));
+  } else {
+    all(AsItIs());
+  }
 }
 
 // A dy A^T of one tile of the output's gradient.
