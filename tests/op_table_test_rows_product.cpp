@@ -257,7 +257,7 @@ Row bn_conv_row() {
                    bn_conv2d(x, Variable(Tensor::zeros({4})), c, {}, {}, 0.1, kEps,
                              Tensor::zeros({8, 3, 3, 3}), {});
                  },
-                 {"needs shape [3]", "[2, 3, 5, 5] f32 cpu"}},
+                 {"batch_norm_apply: ", "weight needs shape [3]", "[2, 3, 5, 5] f32 cpu"}},
                 {[] {
                    const Variable x(Tensor::zeros({1, 3, 1, 1})), c(Tensor::zeros({3}));
                    bn_conv2d(x, c, c, {}, {}, 0.1, kEps, Tensor::zeros({8, 3, 1, 1}), {});
