@@ -16,7 +16,7 @@ struct Variable::Impl {
   Tensor grad;
   bool requires_grad = false;
   bool retain_grad = false;
-  std::shared_ptr<Node> node;  // the op that made it, or a leaf's collector (made on first use)
+  std::shared_ptr<Node> node;      // the op that made it, or a leaf's collector (made on first use)
   std::shared_ptr<Recipe> recipe;  // null: none
 };
 

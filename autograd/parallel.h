@@ -28,7 +28,7 @@ Variable gather_over_ranks(const Variable& rows, const Communicator& comm);
 Variable batch_norm_train(const Variable& x, const Variable& weight, const Variable& bias,
                           const Tensor& running_mean, const Tensor& running_var, double momentum,
                           double eps, Activation act, const Variable& residual,
-                          bool recompute, const Communicator& comm);
+                          const Communicator& comm, bool recompute = false);
 Variable bn_statistics(const Variable& x, const Tensor& running_mean, const Tensor& running_var,
                        double momentum, const Tensor& ema_mean, const Tensor& ema_var,
                        Tensor* batch_mean, Tensor* batch_var, const Communicator& comm,

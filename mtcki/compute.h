@@ -12,7 +12,7 @@ namespace mtcki {
 struct Compute {
   Device device;
   nn::Precision precision = nn::Precision::f32;  // of networks
-  bool recompute = false;  // Module::set_recompute of what is trained
+  bool recompute = false;                        // Module::set_recompute of what is trained
   bool graph = false;      // steps are captured and repeated (StepGraph); GPU only
   int64_t read_every = 1;  // steps whose losses are read from the device together
 
@@ -23,8 +23,8 @@ struct Compute {
   }
 };
 
-// Every rank of a job has a GPU of its own: "cuda" and "auto" become "cuda:N" for the N-th rank of a
-// machine. Before the first use of a GPU. Alone, or with an index given, text is what it was.
+// Every rank of a job has a GPU of its own: "cuda" and "auto" become "cuda:N" for the N-th rank of
+// a machine. Before the first use of a GPU. Alone, or with an index given, text is what it was.
 std::string device_of_rank(const std::string& text);
 
 struct RunConfig;

@@ -216,12 +216,14 @@ void visit(Walk& w, RunConfig& c) {
       .key("conv", c.conv, {"auto", "direct"},
            "on the CPU: auto uses Winograd where it is faster, direct never")
       .inert_if(c.conv == "auto")
-      .key("deterministic", c.deterministic, "on the GPU: only kernels that repeat bit for bit; it costs next to nothing")
+      .key("deterministic", c.deterministic,
+           "on the GPU: only kernels that repeat bit for bit; it costs next to nothing")
       .inert()
       .key("autotune", c.autotune, "on the GPU: time the candidates of each convolution once")
       .inert()
       .key("recompute", c.recompute,
-           "outputs of batch norm are computed again in the backward, not kept: the same bits in less memory")
+           "outputs of batch norm are computed again in the backward, not kept: the same bits in "
+           "less memory")
       .inert()
       .key("graph", c.graph, {"auto", "on", "off"},
            "on the GPU: capture steps and repeat them; auto: on")

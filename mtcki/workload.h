@@ -29,7 +29,7 @@ struct WorkloadOptions {
   Device device;
   nn::Precision precision = nn::Precision::f32;
   bool recompute = false;  // Module::set_recompute of what is trained
-  bool graph = false;  // on the GPU: captured and repeated (StepGraph)
+  bool graph = false;      // on the GPU: captured and repeated (StepGraph)
 };
 
 std::vector<std::string> workload_steps();

@@ -130,7 +130,7 @@ Variable BatchNorm2d::fused(const Variable& x, Activation act, const Variable& r
     return batch_norm_eval(x, weight, bias, running_mean, running_var, eps_, act, residual,
                            keeps_moments_ ? &moments_ : nullptr);
   Variable y = batch_norm_train(x, weight, bias, running_mean, running_var, momentum_, eps_, act,
-                                residual, recompute(), *comm_);
+                                residual, *comm_, recompute());
   count_batch();
   return y;
 }
@@ -151,8 +151,8 @@ bool wants_gradient(const Conv2d& conv, const Variable& x, const Variable& resid
 
 // Whether bn is nothing but an affine map here.
 bool only_maps(BatchNorm2d& bn) {
-  const bool trains = bn.training() ||
-                      (grad_enabled() && (bn.weight.requires_grad() || bn.bias.requires_grad()));
+  const bool trains =
+      bn.training() || (grad_enabled() && (bn.weight.requires_grad() || bn.bias.requires_grad()));
   return !trains && !bn.keeps_moments() && !bn.has_hooks();
 }
 

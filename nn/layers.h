@@ -40,7 +40,8 @@ class Conv2d : public Module {
   Conv2d(int64_t in, int64_t out, int64_t kernel, const Conv2dOptions& o, bool bias, Init& init);
   std::string kind() const override { return "Conv2d"; }
   using Module::operator();
-  // With what stands around it, in one pass where the kernels can (ops/conv.h). Records no gradient.
+  // With what stands around it, in one pass where the kernels can (ops/conv.h). Records no
+  // gradient.
   Variable operator()(const Variable& x, ConvNeighbours around);
   Variable operator()(const Variable& x, const Variable& residual);  // conv(x) + residual
   double macs(const Shape& input, const Shape& output) const override;
@@ -131,9 +132,9 @@ class BatchNorm2d : public Module {
 
 // act(bn(conv(x)) + residual), act(bn(conv(relu(before(x))))), and conv(x) + residual. Where only
 // the values are wanted (no input needs a gradient, batch norms are in eval mode and keep no
-// moments, nobody listens at the layers) the kernel of the convolution does it all when it loads its
-// input and stores its output, over a residual that is handed over (moved in, with no other handle);
-// a sum that somebody differentiates too. Else it is the layers one after the other.
+// moments, nobody listens at the layers) the kernel of the convolution does it all when it loads
+// its input and stores its output, over a residual that is handed over (moved in, with no other
+// handle); a sum that somebody differentiates too. Else it is the layers one after the other.
 Variable conv_bn(Conv2d& conv, BatchNorm2d& bn, const Variable& x, Activation act = {},
                  Variable residual = {});
 Variable bn_conv_bn(BatchNorm2d& before, Conv2d& conv, BatchNorm2d& bn, const Variable& x,

@@ -103,12 +103,11 @@ TEST(Cost, FrozenConvolutionKeepsNoActivation) {
 TEST(Cost, RecomputedOutputIsNotKeptAndMadeOnce) {
   const Variable x(random({4, kC, 8, 8}, 3).to(Layout::blocked), true);
   Variable w(random({kC, kC, 3, 3}, 1), true);
-  const Variable one(Tensor::full({kC}, 1.0), true),
-      zero(Tensor::zeros({kC}), true);
+  const Variable one(Tensor::full({kC}, 1.0), true), zero(Tensor::zeros({kC}), true);
   const Conv2dOptions o(1, 1);
   const auto two_convolutions = [&](bool recompute) {
-    const Variable a = batch_norm_train(x, one, zero, {}, {}, 0.1, 1e-5, Activation::relu(), {},
-                                        recompute);
+    const Variable a =
+        batch_norm_train(x, one, zero, {}, {}, 0.1, 1e-5, Activation::relu(), {}, recompute);
     return sum(add(conv2d(a, w, {}, o), conv2d(a, w, {}, o)));
   };
   EXPECT_EQ(saved_bytes(two_convolutions(false)) - saved_bytes(two_convolutions(true)),

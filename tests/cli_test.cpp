@@ -196,9 +196,9 @@ TEST_F(CliTest, PrintsTheResolvedConfigurationWhichReadsBack) {
   const Outcome b = run({"run", file("again.toml", a.out), "--print-config"});
   EXPECT_EQ(a.out, b.out);
   EXPECT_THAT(run({"run", "--help-config"}).out, HasSubstr("`synthesis.g_steps`"));
-  const Outcome flags = run({"run", config(), "--precision", "bf16", "--conv", "direct", "--graph",
-                             "off", "--no-deterministic", "--autotune", "--recompute",
-                             "--print-config"});
+  const Outcome flags =
+      run({"run", config(), "--precision", "bf16", "--conv", "direct", "--graph", "off",
+           "--no-deterministic", "--autotune", "--recompute", "--print-config"});
   for (const char* line : {"precision = \"bf16\"", "conv = \"direct\"", "graph = \"off\"",
                            "deterministic = false", "autotune = true", "recompute = true"})
     EXPECT_THAT(flags.out, HasSubstr(line));

@@ -136,8 +136,7 @@ TEST(ConvKernels, WeightGradientBehindABatchNormEqualsThatOfItsOutput) {
     const auto values = [&](uint64_t seed) { return noise({c.c}, seed).to(DType::f32); };
     const Tensor mean = values(3), invstd = add(square(values(4)), 0.1);
     const ConvNeighbours::BatchNorm norm{values(5), values(6), mean, {}, 0.0, invstd};
-    const Tensor a =
-        batch_norm_apply(x, norm.weight, norm.bias, mean, invstd, Activation::relu());
+    const Tensor a = batch_norm_apply(x, norm.weight, norm.bias, mean, invstd, Activation::relu());
     for (const Setting& s : settings()) {
       const KernelSetting setting(s);
       ConvNeighbours around;
@@ -146,9 +145,8 @@ TEST(ConvKernels, WeightGradientBehindABatchNormEqualsThatOfItsOutput) {
       // The kernels see the values that the op would have stored.
       EXPECT_TRUE(identical(conv2d(x, w, {}, c.options, around), y)) << text(c);
       const Tensor gy = noise(y.shape(), 7).to(DType::f32);
-      EXPECT_TRUE(identical(
-          conv2d_grad_weight(gy, x, w.shape(), c.options, {}, false, &norm),
-          conv2d_grad_weight(gy, a, w.shape(), c.options)))
+      EXPECT_TRUE(identical(conv2d_grad_weight(gy, x, w.shape(), c.options, {}, false, &norm),
+                            conv2d_grad_weight(gy, a, w.shape(), c.options)))
           << text(c) << " with " << name_of(s);
     }
   }
@@ -156,7 +154,8 @@ TEST(ConvKernels, WeightGradientBehindABatchNormEqualsThatOfItsOutput) {
 
 TEST(ConvKernels, ResidualThatIsGivenAwayIsWrittenOver) {
   const KernelSetting setting(settings().front());
-  const Tensor x = noise({2, 16, 9, 9}, 1).to(DType::f32), w = noise({16, 16, 3, 3}, 2).to(DType::f32);
+  const Tensor x = noise({2, 16, 9, 9}, 1).to(DType::f32),
+               w = noise({16, 16, 3, 3}, 2).to(DType::f32);
   const Conv2dOptions o(1, 1);
   ConvNeighbours around;
   around.residual = conv2d(x, w, {}, o);

@@ -141,8 +141,7 @@ TEST_F(NormCuda, TheSameBitsOnceMore) {
       for (const Activation& act : activations()) {
         const Case k = to_gpu(make_case({3, 8, 5, 7}, dtype, false), layout);
         const BatchNormTrain out = batch_norm_train(k.x, k.w, k.b, {}, {}, 0.1, 1e-5, act);
-        EXPECT_TRUE(
-            identical(batch_norm_apply(k.x, k.w, k.b, out.mean, out.invstd, act), out.y));
+        EXPECT_TRUE(identical(batch_norm_apply(k.x, k.w, k.b, out.mean, out.invstd, act), out.y));
         const BatchStatistics only = batch_norm_statistics(k.x, {}, {}, 0.1, 1e-5);
         EXPECT_TRUE(identical(only.mean, out.mean) && identical(only.invstd, out.invstd));
       }

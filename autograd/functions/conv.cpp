@@ -45,13 +45,12 @@ Variable bn_conv2d(const Variable& x, const Variable& bn_weight, const Variable&
   const Tensor y = conv2d(x.data(), w.data(), bias.data(), o, std::move(around));
   if (!r.needs_any()) return r.finish(y);
   const SavedTensor in = r.save(x.data()), gamma = r.save(bn_weight.data()),
-                    beta = r.save(bn_bias.data()), mean = r.save(s.mean),
-                    invstd = r.save(s.invstd);
+                    beta = r.save(bn_bias.data()), mean = r.save(s.mean), invstd = r.save(s.invstd);
   if (r.needs(3))
     r.grad(3, [in, gamma, beta, mean, invstd, shape = w.shape(), o, dtype = w.data().dtype(),
                leaf = w.is_leaf()](const Tensor& gy) {
-      const ConvNeighbours::BatchNorm norm{gamma.get(), beta.get(), mean.get(), {}, 0.0,
-                                           invstd.get()};
+      const ConvNeighbours::BatchNorm norm{gamma.get(), beta.get(), mean.get(),
+                                           {},          0.0,        invstd.get()};
       return conv2d_grad_weight(gy, in.get(), shape, o, dtype, leaf, &norm);
     });
   const bool want_x = r.needs(0), want_params = r.needs(1) || r.needs(2);

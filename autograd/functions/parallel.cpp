@@ -84,8 +84,8 @@ Variable gather_over_ranks(const Variable& rows, const Communicator& comm) {
 // The second term is an eval-mode batch norm of x with weight -w/(σn) Σ g x̂ and bias -w/(σn) Σ g.
 Variable batch_norm_train(const Variable& x, const Variable& weight, const Variable& bias,
                           const Tensor& running_mean, const Tensor& running_var, double momentum,
-                          double eps, Activation act, const Variable& residual, bool recompute,
-                          const Communicator& comm) {
+                          double eps, Activation act, const Variable& residual,
+                          const Communicator& comm, bool recompute) {
   if (comm.size() == 1)
     return batch_norm_train(x, weight, bias, running_mean, running_var, momentum, eps, act,
                             residual, recompute);

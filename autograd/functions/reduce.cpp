@@ -28,9 +28,8 @@ Variable sum(const Variable& x, const std::vector<int>& dims, bool keepdim) {
   Recorder r("sum", {x});
   const Tensor y = sum(x.data(), dims, keepdim);
   if (r.needs(0))
-    r.grad(0, [s = x.shape(), layout = x.data().layout(), k = kept(x.shape(), dims)](const Tensor& gy) {
-      return broadcast_to(gy.reshape(k), s, layout);
-    });
+    r.grad(0, [s = x.shape(), layout = x.data().layout(), k = kept(x.shape(), dims)](
+                  const Tensor& gy) { return broadcast_to(gy.reshape(k), s, layout); });
   return r.finish(y);
 }
 

@@ -52,8 +52,8 @@ class BasicBlock : public Module {
   Variable forward(const Variable& x) override { return consume(x); }
   Variable consume(Variable x) override {
     if (training()) {
-      const Variable residual = shortcut(x);
-      return bn2_(bn_conv(bn1_, conv2_, conv1_(x)), Activation::relu(), residual);
+      const Variable h = conv1_(x), residual = shortcut(x);
+      return bn2_(bn_conv(bn1_, conv2_, h), Activation::relu(), residual);
     }
     const Variable h = conv_bn(conv1_, bn1_, x, Activation::relu());
     return conv_bn(conv2_, bn2_, h, Activation::relu(), shortcut(std::move(x)));

@@ -260,9 +260,7 @@ bool applied_by_kernels(const ConvNeighbours& f, const Tensor& x, const Tensor& 
 //   (x + offset) * scale + shift, where offset = bias - mean, with the convolution's bias
 struct NormMap {
   Tensor offset, scale, shift;
-  ConvLead lead() const {
-    return {offset.data<float>(), scale.data<float>(), shift.data<float>()};
-  }
+  ConvLead lead() const { return {offset.data<float>(), scale.data<float>(), shift.data<float>()}; }
 };
 NormMap map_of(const Operands& ops, const ConvNeighbours::BatchNorm& norm, const Tensor& bias,
                int64_t channels) {

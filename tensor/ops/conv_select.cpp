@@ -14,9 +14,14 @@ namespace {
 
 constexpr ConvKernel<float> kDirect{"direct", conv_direct::forward, conv_direct::grad_input,
                                     conv_direct::grad_weight};
-constexpr ConvKernel<float> kWinograd{"winograd", conv_winograd::forward, conv_winograd::grad_input,
-                                      conv_winograd::grad_weight, conv_winograd::grad_input_plus,
-                                      conv_winograd::forward_from, conv_winograd::grad_weight_from, true};
+constexpr ConvKernel<float> kWinograd{"winograd",
+                                      conv_winograd::forward,
+                                      conv_winograd::grad_input,
+                                      conv_winograd::grad_weight,
+                                      conv_winograd::grad_input_plus,
+                                      conv_winograd::forward_from,
+                                      conv_winograd::grad_weight_from,
+                                      true};
 constexpr ConvKernel<float> kOnednn{"onednn", conv_onednn::forward, conv_onednn::grad_input,
                                     conv_onednn::grad_weight};
 constexpr ConvKernel<bfloat16> kWinogradBf16{"winograd bf16", conv_winograd::forward,

@@ -111,8 +111,8 @@ struct FastLogFn {
     uint32_t bits;
     std::memcpy(&bits, &normal, 4);
     bits -= root_half;
-    const float n = static_cast<float>(static_cast<int32_t>(bits) >> 23) -
-                    (subnormal ? 25.0f : 0.0f);
+    const float n =
+        static_cast<float>(static_cast<int32_t>(bits) >> 23) - (subnormal ? 25.0f : 0.0f);
     bits = (bits & 0x007fffffu) + root_half;
     float f;
     std::memcpy(&f, &bits, 4);

@@ -187,7 +187,7 @@ void broadcast_cpu(const Tensor& x, const Tensor& y) {
   const bool blocked = y.layout() == Layout::blocked;
   for (int i = 0; i < rank; ++i) {
     const int d = memory_dim(y.layout(), i);
-    blocked && d == 1 ? add(d, y.size(d) / kChannelBlock, kChannelBlock) : add(d, y.size(d), 1);
+    blocked&& d == 1 ? add(d, y.size(d) / kChannelBlock, kChannelBlock) : add(d, y.size(d), 1);
   }
   if (blocked) add(1, kChannelBlock, 1);
   if (walk.count == 0) return;

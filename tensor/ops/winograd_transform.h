@@ -255,8 +255,8 @@ struct Lead {
   }
 };
 
-// A tile of kFrom x kFrom pixels of one channel plane, seen through `lead`, transformed from kFrom to kTo values along
-// columns, then along rows; pixels outside are zero. out[point * step].
+// A tile of kFrom x kFrom pixels of one channel plane, seen through `lead`, transformed from kFrom
+// to kTo values along columns, then along rows; pixels outside are zero. out[point * step].
 template <int kFrom, int kTo, bool kBorder, class T, class L, class F>
 MTCKI_INLINE void tile_to_points(const T* image, const Tile& tile, int64_t row_stride, float* out,
                                  int64_t step, const L& lead, const F& transform) {

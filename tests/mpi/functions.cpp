@@ -143,6 +143,23 @@ TEST(ParallelFunctions, ContrastOfGatheredRowsEqualsOneProcess) {
   EXPECT_TRUE(same_on_all_ranks(got.data()));
 }
 
+TEST(ParallelFunctions, BatchNormComputedAgainGivesTheSameBits) {
+  const int64_t c = kChannelBlock;
+  const Tensor x = own_rows(sample({4 * world().size(), c, 5, 5}, 1, DType::f32));
+  const Tensor weight = sample({c, c, 3, 3}, 2, DType::f32);
+  const Variable one(Tensor::full({c}, 1)), zero(Tensor::zeros({c}));
+  const auto gradients = [&](bool again) {
+    const Variable v(x, true), w(weight, true);
+    const Variable a =
+        batch_norm_train(v, one, zero, {}, {}, 0.1, 1e-5, Activation::relu(), {}, world(), again);
+    sum(square(conv2d(a, w, {}, Conv2dOptions(1, 1)))).backward();
+    return std::pair(v.grad(), w.grad());
+  };
+  const auto kept = gradients(false), again = gradients(true);
+  EXPECT_TRUE(identical(again.first, kept.first));
+  EXPECT_TRUE(identical(again.second, kept.second));
+}
+
 TEST(ParallelFunctions, OneRankChangesNothing) {
   const Communicator& self = Communicator::self();
   const Variable x(sample({4, 3, 2, 2}, 1, DType::f32), true);
