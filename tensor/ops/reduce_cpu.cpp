@@ -138,7 +138,7 @@ double sum_of_squares_cpu(const Tensor& x) {
 
 namespace {
 
-// out[i] = from[i * step], step 0 or 1: everything else is merged or comes as another line.
+// out[i] = from[i * step].
 template <class T>
 void spread_line(const T* from, int64_t step, T* out, int64_t n) {
   if (step == 0) {
