@@ -269,6 +269,24 @@ TEST_F(CliTest, DirectConvolutionsAreNamedAndChangeBits) {
   EXPECT_NE(weights("direct"), weights("fast"));
 }
 
+TEST_F(CliTest, RecomputeRunsNormsAgainAndChangesNoBit) {
+  const auto train = [&](const char* name, bool recompute) {
+    const Outcome o = run({"train", config(), str("name=", name), "--conv", "direct", "--profile",
+                           "1", "--device", "cpu", recompute ? "--recompute" : "--no-recompute"});
+    EXPECT_EQ(o.code, 0) << o.err;
+    std::string profiles;
+    for (const auto& e : fs::recursive_directory_iterator(dir_ / "runs" / name / "profile"))
+      if (e.is_regular_file()) profiles += read_file(e.path());
+    return std::pair(profiles,
+                     read_file(dir_ / "runs" / name / "teachers/resnet8/model.safetensors"));
+  };
+  const auto [kept_ops, kept] = train("kept", false);
+  const auto [again_ops, again] = train("again", true);
+  EXPECT_THAT(kept_ops, Not(HasSubstr("batch_norm_apply")));
+  EXPECT_THAT(again_ops, HasSubstr("batch_norm_apply"));
+  EXPECT_EQ(again, kept);
+}
+
 TEST_F(CliTest, WholeRunThenSkipsThenReports) {
   const Outcome dry = run({"run", config(), "--dry-run"});
   EXPECT_EQ(dry.code, 0) << dry.err;

@@ -186,6 +186,12 @@ TEST(ConvKernels, NeighboursWithoutAKernelAreTheOpsOneByOne) {
         << mtcki::name_of(dtype);
     ConvNeighbours lead;
     lead.norm_before = f.norm;
+    ConvNeighbours known = f;  // with statistics of a batch
+    known.norm = ConvNeighbours::BatchNorm{one, zero, zero, {}, 0.0, one};
+    const Tensor normal = batch_norm_apply(y, one, zero, zero, one);
+    EXPECT_TRUE(identical(conv2d(x, w, {}, o, known).plain(),
+                          leaky_relu(add(normal, f.residual), 0.2).plain()))
+        << mtcki::name_of(dtype);
     const Tensor a = batch_norm_eval(x, one, zero, zero, one, 1e-5, Activation::relu());
     EXPECT_TRUE(identical(conv2d(x, w, {}, o, lead).plain(), conv2d(a, w, {}, o).plain()))
         << mtcki::name_of(dtype);

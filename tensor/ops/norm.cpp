@@ -55,6 +55,18 @@ class Checks {
   Tensor lead_;
 };
 
+// What every forward takes; mean and spread follow.
+BatchNormArgs forward_args(const Checks& checks, const Tensor& weight, const Tensor& bias,
+                           Activation act, const Tensor& residual = {}) {
+  BatchNormArgs a;
+  a.x = checks.lead();
+  a.weight = checks.channels("weight", weight, false);
+  a.bias = checks.channels("bias", bias, false);
+  a.act = act;
+  a.residual = checks.like("residual", residual);
+  return a;
+}
+
 double count_of(const Tensor& x) { return static_cast<double>(x.numel()); }
 
 // Running statistics of bf16 are kept through a wide copy.
@@ -140,13 +152,8 @@ BatchNormTrain train_forward(const char* op, const Tensor& x, const Tensor& weig
         .operand("input", x)
         .hint("use a batch of at least two, or eval mode")
         .shape("needs more than one value per channel to train");
-  BatchNormArgs a;
-  a.x = checks.lead();
-  a.weight = checks.channels("weight", weight, false);
-  a.bias = checks.channels("bias", bias, false);
+  BatchNormArgs a = forward_args(checks, weight, bias, act, residual);
   a.eps = eps;
-  a.act = act;
-  a.residual = checks.like("residual", residual);
   const Tensor rm = checks.channels("running_mean", running_mean, false);
   const Tensor rv = checks.channels("running_var", running_var, false);
   BatchNormTrain out;
@@ -182,13 +189,9 @@ Tensor batch_norm_apply(const Tensor& x, const Tensor& weight, const Tensor& bia
                         const Tensor& mean, const Tensor& invstd, Activation act) {
   const char* op = "batch_norm_apply";
   const Checks checks(op, "input", x);
-  BatchNormArgs a;
-  a.x = checks.lead();
-  a.weight = checks.channels("weight", weight, false);
-  a.bias = checks.channels("bias", bias, false);
+  BatchNormArgs a = forward_args(checks, weight, bias, act);
   a.mean = checks.channels("mean", mean, true);
   a.var_or_invstd = checks.channels("invstd", invstd, true);
-  a.act = act;
   const Tensor y = Tensor::empty_like(a.x);
   ProfileScope scope(op, 4.0 * count_of(x), bytes_of(a.x, y));
   MTCKI_ON_DEVICE(x, batch_norm_apply, a, y);
@@ -209,15 +212,10 @@ Tensor batch_norm_eval(const Tensor& x, const Tensor& weight, const Tensor& bias
                        Activation act, const Tensor& residual, MomentSums* moments) {
   const char* op = "batch_norm_eval";
   const Checks checks(op, "input", x);
-  BatchNormArgs a;
-  a.x = checks.lead();
-  a.weight = checks.channels("weight", weight, false);
-  a.bias = checks.channels("bias", bias, false);
+  BatchNormArgs a = forward_args(checks, weight, bias, act, residual);
   a.mean = checks.channels("running_mean", running_mean, true);
   a.var_or_invstd = checks.channels("running_var", running_var, true);
   a.eps = eps;
-  a.act = act;
-  a.residual = checks.like("residual", residual);
   Tensor y = Tensor::empty_like(a.x);
   ProfileScope scope(op, (moments ? 8.0 : 4.0) * count_of(x), bytes_of(a.x, a.residual, y));
   if (moments) {
