@@ -1,5 +1,5 @@
-// Convolutions of few channels on a GPU: cuDNN, and our kernels, for weight gradients with each
-// division among blocks. Operands take turns, so that the caches do not keep them; calls are
+// Convolutions of few channels on a GPU: cuDNN, and our kernels (by name), for weight gradients
+// with each division among blocks. Operands take turns, so that the caches do not keep them; calls are
 // captured, so that the host has no part in the time.
 //
 //   MTCKI_BENCH_DEVICE=cuda conv_narrow_bench --benchmark_filter='n128 '
@@ -13,11 +13,13 @@
 #include "tensor/error.h"
 #include "tensor/ops/conv.h"
 #include "tensor/ops/conv_narrow_cuda.h"
+#include "tensor/ops/conv_wgmma_cuda.h"
 
 namespace {
 
 using namespace mtcki;  // NOLINT: a program, not a header
 namespace narrow = conv_cuda::narrow;
+namespace wgmma = conv_cuda::wgmma;
 
 ConvProblem problem(int64_t n, int64_t c, int64_t k, int64_t size, int64_t kernel, int64_t stride) {
   ConvProblem d;
@@ -72,8 +74,10 @@ bench::Case gradient(const ConvProblem& d, CudaConv kernels, const narrow::Divis
   return c;
 }
 
+enum class By { cudnn, narrow, wgmma };
+
 // Forward and input gradient: cuDNN's fastest, and ours.
-bench::Case whole(const ConvProblem& d, bool turned, bool own) {
+bench::Case whole(const ConvProblem& d, bool turned, By by) {
   const Sets sets = operands(d);
   const auto graph = std::make_shared<StepGraph>(true);
   const Tensor w = bench::noise({d.k, d.c, d.r, d.s}, DType::bf16, 2).to(Layout::channels_last);
@@ -83,15 +87,15 @@ bench::Case whole(const ConvProblem& d, bool turned, bool own) {
   c.precision = nn::Precision::bf16;
   c.repeats = static_cast<double>(sets->size());
   c.work = [=] {
-    set_cuda_conv(own ? CudaConv::automatic : CudaConv::cudnn);
+    set_cuda_conv(by == By::cudnn ? CudaConv::cudnn : CudaConv::automatic);
     set_autotune(true);
     graph->run("step", [&] {
       for (size_t i = 0; i < sets->size(); ++i) {
         const Set& s = (*sets)[i];
-        if (own && turned) {
-          narrow::grad_input(d, s.gy, w, (*out)[i], false);
-        } else if (own) {
-          narrow::forward(d, s.x, w, {}, (*out)[i]);
+        if (by != By::cudnn && turned) {
+          (by == By::wgmma ? wgmma::grad_input : narrow::grad_input)(d, s.gy, w, (*out)[i], false);
+        } else if (by != By::cudnn) {
+          (by == By::wgmma ? wgmma::forward : narrow::forward)(d, s.x, w, {}, (*out)[i]);
         } else if (turned) {
           (*out)[i] = conv2d_grad_input(s.gy, w, s.x.shape(), Conv2dOptions(1, 1));
         } else {
@@ -105,14 +109,19 @@ bench::Case whole(const ConvProblem& d, bool turned, bool own) {
 }
 
 void add(const ConvProblem& d) {
-  if (narrow::supports_whole(d)) {
-    for (const bool turned : {false, true})
-      for (const bool own : {false, true})
-        bench::add(
-            str(shape_note(d, ""), turned ? "/grad_input" : "/forward", own ? "/narrow" : "/cudnn"),
-            [=] { return whole(d, turned, own); });
-  }
   const auto name = [&](const std::string& how) { return shape_note(d, "") + "/" + how; };
+  for (const bool turned : {false, true}) {
+    const bool by_wgmma = turned ? wgmma::supports_grad_input(d) : wgmma::supports_forward(d);
+    if (!narrow::supports_whole(d) && !by_wgmma) continue;
+    const auto way = [&](const char* how, By by) {
+      bench::add(name(str(turned ? "grad_input/" : "forward/", how)),
+                 [=] { return whole(d, turned, by); });
+    };
+    way("cudnn", By::cudnn);
+    if (narrow::supports_whole(d)) way("narrow", By::narrow);
+    if (by_wgmma) way("wgmma", By::wgmma);
+  }
+  if (!narrow::supports(d)) return;
   bench::add(name("cudnn"), [=] { return gradient(d, CudaConv::cudnn, nullptr); });
   bench::add(name("automatic"), [=] { return gradient(d, CudaConv::automatic, nullptr); });
   const narrow::Division base = narrow::division(d);
@@ -150,6 +159,8 @@ void register_cases() {
     add(problem(n, 128, 128, 8, 3, 1));
     add(problem(n, 3, 64, 32, 3, 1));
     add(problem(n, 64, 64, 32, 3, 1));
+    add(problem(n, 128, 64, 32, 3, 1));  // generator
+    add(problem(n, 64, 128, 16, 3, 1));  // VGG-11
   }
 }
 

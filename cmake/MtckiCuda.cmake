@@ -142,7 +142,14 @@ function(mtcki_cuda_backends)
   set(default mtcki_cuda_emulated)
   if(MTCKI_WITH_CUDA)
     file(GLOB native CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tensor/cuda/native/*.cpp)
-    add_library(mtcki_cuda_native STATIC ${native} ${kernels})
+    # Kernels with instructions that sm_90 alone has, which sm_90a stands for; the program asks before it launches them.
+    set(sm90a ${kernels})
+    list(FILTER sm90a INCLUDE REGEX "_sm90a_cuda\\.cu$")
+    list(REMOVE_ITEM kernels ${sm90a})
+    add_library(mtcki_cuda_sm90a OBJECT ${sm90a})
+    set_target_properties(mtcki_cuda_sm90a PROPERTIES CUDA_ARCHITECTURES 90a-real)
+    target_link_libraries(mtcki_cuda_sm90a PRIVATE mtcki_options mtcki_cuda::cudart)
+    add_library(mtcki_cuda_native STATIC ${native} ${kernels} $<TARGET_OBJECTS:mtcki_cuda_sm90a>)
     target_link_libraries(mtcki_cuda_native PUBLIC mtcki_options OpenMP::OpenMP_CXX mtcki_cuda::cudnn mtcki_cuda::cublasLt
                           PRIVATE mtcki_tensor nlohmann_json::nlohmann_json)
     if(MTCKI_CUPTI_LIBRARY)  # opened when a profile asks for it, never linked

@@ -4,10 +4,8 @@
 
 #include <gmock/gmock.h>
 
-#include "cuda_testing.h"
-#include "cuda_testing_products.h"
+#include "conv_cuda_testing.h"
 #include "tensor/ops/conv.h"
-#include "tensor/ops/elementwise.h"
 #include "tensor/profiler.h"
 
 namespace mtcki {
@@ -15,25 +13,12 @@ namespace {
 
 namespace narrow = conv_cuda::narrow;
 using testing::close;
+using Case = testing::ConvCase;
 using ::testing::HasSubstr;
 using testing::kGpu;
 using testing::sample;
 
 class ConvNarrowCuda : public testing::CudaTest {};
-
-struct Case {
-  int64_t n, c, k, size, kernel, stride;
-  int64_t width() const { return size == 7 ? 9 : size; }  // some are not square
-  Conv2dOptions options() const { return Conv2dOptions(stride, kernel / 2); }
-  ConvProblem problem() const {
-    ConvProblem d;
-    d.n = n, d.c = c, d.h = size, d.w = width(), d.k = k, d.r = d.s = kernel;
-    d.stride_h = d.stride_w = stride, d.pad_h = d.pad_w = kernel / 2;
-    d.p = (d.h + 2 * d.pad_h - d.r) / stride + 1, d.q = (d.w + 2 * d.pad_w - d.s) / stride + 1;
-    return d;
-  }
-  std::string text() const { return shape_note(problem(), ""); }
-};
 
 struct Operands {
   Tensor x, gy, want;
@@ -170,48 +155,9 @@ TEST_F(ConvNarrowCuda, ProfileNamesTheKernel) {
 
 // ---- forward and input gradient
 
-struct Both {
-  Tensor y, y_sum, gx, gx_sum;  // the sums with something
-};
-Both whole(const Case& c, const Tensor& x, const Tensor& w, const Tensor& gy, const Tensor& before,
-           const Tensor& residual) {
-  const ConvProblem d = c.problem();
-  const auto there = [](const Tensor& t) { return t.to(kGpu).to(Layout::channels_last); };
-  const auto filled = [&](const Tensor& like) {
-    return Tensor::full(like.shape(), -99, DType::bf16, kGpu).to(Layout::channels_last);
-  };
-  const Tensor ohwi = there(w);
-  Both out{filled(gy), filled(gy), filled(x), there(before).clone()};
-  narrow::forward(d, there(x), ohwi, {}, out.y);
-  narrow::forward(d, there(x), ohwi, there(residual), out.y_sum);
-  narrow::grad_input(d, there(gy), ohwi, out.gx, false);
-  narrow::grad_input(d, there(gy), ohwi, out.gx_sum, true);
-  return out;
-}
-
-void check_whole(const Case& c) {
-  const ConvProblem d = c.problem();
-  ASSERT_TRUE(narrow::supports_whole(d)) << c.text();
-  const Tensor x = sample({d.n, d.c, d.h, d.w}, 1, DType::bf16);
-  const Tensor w = sample({d.k, d.c, 3, 3}, 2, DType::bf16);
-  const Tensor gy = sample({d.n, d.k, d.p, d.q}, 3, DType::bf16);
-  const Tensor before = sample(x.shape(), 4, DType::bf16);
-  const Tensor residual = sample(gy.shape(), 5, DType::bf16);
-  const auto f64 = [](const Tensor& t) { return t.to(DType::f64); };
-  const Tensor y = conv2d(f64(x), f64(w), {}, c.options());
-  const Tensor gx = conv2d_grad_input(f64(gy), f64(w), x.shape(), c.options());
-  const Both got = whole(c, x, w, gy, before, residual);
-  EXPECT_TRUE(close(got.y, y, 4e-3)) << c.text();
-  EXPECT_TRUE(close(got.gx, gx, 4e-3)) << c.text();
-  EXPECT_TRUE(close(got.y_sum, add(y, f64(residual)), 8e-3)) << c.text();
-  EXPECT_TRUE(close(got.gx_sum, add(gx, f64(before)), 8e-3)) << c.text();
-  const Both again = whole(c, x, w, gy, before, residual);
-  EXPECT_TRUE(identical(got.y, again.y) && identical(got.gx_sum, again.gx_sum)) << c.text();
-  if (!narrow::preferred_whole(d) || !cuda::is_emulated()) return;  // else cuDNN may be taken
-  EXPECT_TRUE(identical(got.y, conv2d(x.to(kGpu), w.to(kGpu), {}, c.options()))) << c.text();
-  EXPECT_TRUE(identical(got.gx, conv2d_grad_input(gy.to(kGpu), w.to(kGpu), x.shape(), c.options())))
-      << c.text();
-}
+const testing::WholeKernels kWhole{narrow::supports_whole, narrow::supports_whole,
+                                   narrow::preferred_whole, narrow::forward, narrow::grad_input};
+void check_whole(const Case& c) { testing::check_whole(c, kWhole); }
 
 TEST_F(ConvNarrowCuda, ForwardAndInputGradientEqualF64) {
   for (const int64_t c : {3, 8, 16, 32, 64})

@@ -54,12 +54,25 @@ __device__ inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t 
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// 16 bytes from global to shared memory, zeros where !there (`global` is then not read, but has to
-// be an address of device memory). They have arrived after the wait for their group, for the thread
+// 16 bytes from global to shared memory, zeros where !there (`global` is not read then). They have arrived after the wait for their group, for the thread
 // that asked; for others after a barrier that follows.
 __device__ inline void copy16_async(SharedAddress shared, const void* global, bool there) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared),
                "l"(__cvta_generic_to_global(global)), "r"(there ? 16 : 0)
+               : "memory");
+}
+// 16 bytes of global memory in one instruction, which the compiler does not always make of a uint4.
+__device__ inline uint4 load16(const void* global) {
+  uint4 v;
+  asm volatile("ld.global.v4.b32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(__cvta_generic_to_global(global))
+               : "memory");
+  return v;
+}
+__device__ inline void store16(void* global, const uint4& v) {
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(global)),
+               "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
                : "memory");
 }
 // Ends a group of copies; waits until at most `Open` of the latest groups may be under way.
@@ -126,6 +139,9 @@ inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_
     }
   });
 }
+
+inline uint4 load16(const void* global) { return *static_cast<const uint4*>(global); }
+inline void store16(void* global, const uint4& v) { *static_cast<uint4*>(global) = v; }
 
 inline void copy16_async(SharedAddress shared, const void* global, bool there) {
   simt::copy_later(reinterpret_cast<void*>(shared), there ? global : nullptr, 16);

@@ -14,6 +14,7 @@
 #include "tensor/error.h"
 #include "tensor/ops/conv_contest.h"
 #include "tensor/ops/conv_narrow_cuda.h"
+#include "tensor/ops/conv_wgmma_cuda.h"
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/gradient_sum.h"
 #include "tensor/ops/weight_copies.h"
@@ -104,7 +105,25 @@ bool by_cudnn(ProfileScope& scope, const ConvProblem& d, ConvPass pass, DType dt
   return false;
 }
 
-// Whether our kernel for few channels, which can do it, is to: with autotune the quicker of both.
+// Our kernel for forward or input gradient, where there is one.
+template <class Function>
+struct OwnKernel {
+  const char* name = nullptr;
+  bool preferred = false;  // without timing
+  Function* run = nullptr;
+};
+OwnKernel<decltype(narrow::forward)> own_forward(const ConvProblem& d) {
+  if (wgmma::supports_forward(d)) return {"wgmma", wgmma::preferred(d), wgmma::forward};
+  if (narrow::supports_whole(d)) return {"narrow", narrow::preferred_whole(d), narrow::forward};
+  return {};
+}
+OwnKernel<decltype(narrow::grad_input)> own_grad_input(const ConvProblem& d) {
+  if (wgmma::supports_grad_input(d)) return {"wgmma", wgmma::preferred(d), wgmma::grad_input};
+  if (narrow::supports_whole(d)) return {"narrow", narrow::preferred_whole(d), narrow::grad_input};
+  return {};
+}
+
+// Whether our kernel, which can do it, is to: with autotune the quicker of it and the library's.
 bool takes_own(const ConvProblem& d, ConvPass pass, DType dtype, bool preferred,
                const std::function<void()>& own, const std::function<bool()>& library) {
   if (cuda_conv() != CudaConv::automatic || dtype != DType::bf16) return false;
@@ -143,15 +162,16 @@ Tensor forward(ProfileScope& scope, const ConvProblem& d, const Tensor& x, const
                     copy, y);
   };
   const Tensor copy = ohwi_weight(w, dtype, d.c / d.groups, o.constant_weight);
-  const auto own = [&] { narrow::forward(d, in, copy, more, y); };
-  if (narrow::supports_whole(d) && is_aligned(copy) &&
-      takes_own(d, ConvPass::forward, dtype, narrow::preferred_whole(d), own, [&] {
+  const auto ours = own_forward(d);
+  const auto own = [&] { ours.run(d, in, copy, more, y); };
+  if (ours.run && is_aligned(copy) &&
+      takes_own(d, ConvPass::forward, dtype, ours.preferred, own, [&] {
         const bool done = library();
         if (done) with_residual();
         return done;
       })) {
     own();
-    if (scope.active()) scope.note(shape_note(d, "narrow"));
+    if (scope.active()) scope.note(shape_note(d, ours.name));
     return y;
   }
   if (wants_cudnn(dtype) && library()) return with_residual();
@@ -185,18 +205,19 @@ Tensor grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor& gy, c
   const auto library = [&](const Tensor& into) {
     return by_cudnn(scope, d, ConvPass::grad_input, dtype, o.math, into, copy, g, adds);
   };
-  const auto own = [&](const Tensor& into) { narrow::grad_input(d, g, copy, into, adds); };
+  const auto ours = own_grad_input(d);
+  const auto own = [&](const Tensor& into) { ours.run(d, g, copy, into, adds); };
   Tensor trial;  // what a contest writes to
   const auto in_trial = [&](const auto& kernel) {
     if (!trial.defined()) trial = Tensor::empty(shape, dtype, gy.device(), Layout::channels_last);
     return kernel(trial);
   };
-  if (narrow::supports_whole(d) && is_aligned(copy) &&
+  if (ours.run && is_aligned(copy) &&
       takes_own(
-          d, ConvPass::grad_input, dtype, narrow::preferred_whole(d), [&] { in_trial(own); },
+          d, ConvPass::grad_input, dtype, ours.preferred, [&] { in_trial(own); },
           [&] { return in_trial(library); })) {
     own(gx);
-    if (scope.active()) scope.note(shape_note(d, "narrow"));
+    if (scope.active()) scope.note(shape_note(d, ours.name));
     return finish();
   }
   if (wants_cudnn(dtype) && library(gx)) return finish();

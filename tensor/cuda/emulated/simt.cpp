@@ -205,6 +205,8 @@ void run_block() {
     if (ran) continue;
     bool released = false;
     for (size_t w = 0; w < n; w += 32) released |= release(w, std::min(n, w + 32), Wait::warp);
+    for (size_t w = 0; w < n; w += 128)
+      released |= release(w, std::min(n, w + 128), Wait::warpgroup);
     if (released || release(0, n, Wait::block)) continue;
     if (std::all_of(b.threads.begin(), b.threads.end(), [](const auto& t) { return t.done; }))
       return;

@@ -49,7 +49,7 @@ struct Position {
 };
 extern thread_local Position here;
 
-enum class Wait { none, block, warp };
+enum class Wait { none, block, warpgroup, warp };
 void yield(Wait wait);
 // Calls use(values), where values[lane] is what that lane of this warp passed to the same collect.
 // No lane goes on before all of them have returned from `use`.

@@ -1,0 +1,179 @@
+// Products by a warpgroup (four warps in a row, 128 threads) on sm_90, for .cu files that are built
+// for sm_90a alone (*_sm90a_cuda.cu). Each function is one or two instructions of the PTX ISA; on
+// the emulated GPU it does the same at once. Every thread of the warpgroup has to reach each.
+#pragma once
+
+#include "tensor/cuda/mma.cuh"
+
+namespace mtcki::cuda {
+
+inline constexpr int kWarpgroup = 128;
+
+// B (16 x N) in shared memory as blocks of 8 rows (k) and 8 columns (n): a column of a block is 16
+// bytes, its 8 columns follow each other. `next_k` bytes from a block to the one of the next 8
+// rows, `next_n` to that of the next 8 columns; all multiples of 16.
+#if defined(__CUDACC__)
+
+class SharedBlocks {
+ public:
+  __device__ SharedBlocks(SharedAddress start, int next_k, int next_n)
+      : low_(start >> 4 | static_cast<uint32_t>(next_k >> 4) << 16),
+        high_(static_cast<uint32_t>(next_n >> 4)) {}
+  __device__ SharedBlocks at(int bytes) const {
+    SharedBlocks moved = *this;
+    moved.low_ += static_cast<uint32_t>(bytes) >> 4;
+    return moved;
+  }
+  __device__ uint64_t bits() const { return uint64_t{high_} << 32 | low_; }
+
+ private:
+  uint32_t low_, high_;  // of a matrix descriptor without swizzle
+};
+
+// d += A B for a warpgroup of which warp w has rows 16w to 16w+15 of A (64 x 16) in the fragments
+// of mma.m16n8k16 and the same rows of D: d[At + 4j + i] is what mma.m16n8k16 calls d[i], of
+// columns 8j to 8j+7. Asynchronous: between begin_products and wait_products nothing else may touch
+// d or a.
+#define MTCKI_FLOATS_8(v, i) \
+  "+f"(v[i]), "+f"(v[i + 1]), "+f"(v[i + 2]), "+f"(v[i + 3]), "+f"(v[i + 4]), "+f"(v[i + 5]), \
+      "+f"(v[i + 6]), "+f"(v[i + 7])
+#define MTCKI_FLOATS_32(v, i) \
+  MTCKI_FLOATS_8(v, i), MTCKI_FLOATS_8(v, i + 8), MTCKI_FLOATS_8(v, i + 16), \
+      MTCKI_FLOATS_8(v, i + 24)
+template <int N, int At>
+__device__ inline void product(float (&d)[64], const uint32_t (&a)[4], const SharedBlocks& b) {
+  static_assert(N == 64 || (N == 128 && At == 0));
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  if constexpr (N == 128) {
+    asm volatile(
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+        "{%64, %65, %66, %67}, %68, 1, 1, 1, 0;"
+        : MTCKI_FLOATS_32(d, 0), MTCKI_FLOATS_32(d, 32)
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b.bits()));
+  } else {
+    asm volatile(
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+        "{%32, %33, %34, %35}, %36, 1, 1, 1, 0;"
+        : MTCKI_FLOATS_32(d, At)
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b.bits()));
+  }
+#endif
+}
+#undef MTCKI_FLOATS_32
+#undef MTCKI_FLOATS_8
+
+// Between writes to registers or shared memory and the products that read them; shared memory
+// besides needs a barrier, behind this. wait_products: until all products are done.
+__device__ inline void publish_to_products() {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+}
+__device__ inline void begin_products() {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#endif
+}
+__device__ inline void end_products() {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+#endif
+}
+template <int Size>
+__device__ inline void wait_products(float (&d)[Size]) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+#endif
+  MTCKI_UNROLL
+  for (int i = 0; i < Size; ++i) asm volatile("" : "+f"(d[i])::"memory");
+}
+
+// Of the threads of one warpgroup.
+__device__ inline void warpgroup_barrier(int warpgroup) {
+  asm volatile("bar.sync %0, 128;" ::"r"(warpgroup + 1) : "memory");
+}
+
+// Two warpgroups take turns, so that the stores of one run beside the products of the other: each
+// waits for its turn and ends it; warpgroup 0 has the first after warpgroup 1 ended one more.
+// Only the time depends on it.
+__device__ inline void wait_for_turn(int warpgroup) {
+  asm volatile("bar.sync %0, 256;" ::"r"(warpgroup + 3) : "memory");
+}
+__device__ inline void end_turn(int warpgroup) {
+  asm volatile("bar.arrive %0, 256;" ::"r"(4 - warpgroup) : "memory");
+}
+
+// Four 8x8 matrices of bf16 to shared memory, transposed: of v[j], row g, columns 2t and 2t+1 of
+// matrix j, row i of the transposed matrix j goes to the 16 bytes that lane 8j + i passes.
+__device__ inline void store_transposed(SharedAddress row, const uint32_t (&v)[4]) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row),
+               "r"(v[0]), "r"(v[1]), "r"(v[2]), "r"(v[3])
+               : "memory");
+#endif
+}
+
+#else
+
+struct SharedBlocks {
+  SharedAddress start;
+  int next_k, next_n;
+  SharedBlocks at(int bytes) const { return {start + static_cast<SharedAddress>(bytes), next_k, next_n}; }
+};
+
+template <int N, int At>
+void product(float (&d)[64], const uint32_t (&a)[4], const SharedBlocks& b) {
+  const int lane = simt::here.thread & 31, g = lane / 4, t = lane % 4;
+  const auto value = [](uint32_t bits) {
+    bfloat16 v;
+    v.bits = static_cast<uint16_t>(bits);
+    return static_cast<float>(v);
+  };
+  simt::collect(reinterpret_cast<uint64_t>(a), [&](const uint64_t* lanes) {
+    float rows[2][16];  // of A
+    for (int k = 0; k < 16; ++k)
+      for (int half = 0; half < 2; ++half) {
+        const auto* of = reinterpret_cast<const uint32_t*>(lanes[4 * g + k % 8 / 2]);
+        rows[half][k] = value(of[half + k / 8 * 2] >> k % 2 * 16);
+      }
+    for (int n = 2 * t; n < N; n += n % 2 ? 7 : 1) {
+      const auto* column = reinterpret_cast<const char*>(b.start) + n / 8 * b.next_n + n % 8 * 16;
+      for (int k = 0; k < 16; ++k) {
+        uint16_t bits;
+        std::memcpy(&bits, column + k / 8 * b.next_k + k % 8 * 2, 2);
+        for (int half = 0; half < 2; ++half)
+          d[At + n / 8 * 4 + 2 * half + n % 2] += rows[half][k] * value(bits);
+      }
+    }
+  });
+}
+
+inline void publish_to_products() {}
+inline void begin_products() {}
+inline void end_products() {}
+template <int Size>
+void wait_products(float (&)[Size]) {}
+inline void warpgroup_barrier(int) { simt::yield(simt::Wait::warpgroup); }
+inline void wait_for_turn(int) {}
+inline void end_turn(int) {}
+
+inline void store_transposed(SharedAddress row, const uint32_t (&v)[4]) {
+  const int lane = simt::here.thread & 31, g = lane / 4, t = lane % 4;
+  simt::collect(row, [&](const uint64_t* rows) {
+    for (int j = 0; j < 4; ++j)
+      for (int e = 0; e < 2; ++e) {
+        const auto bits = static_cast<uint16_t>(v[j] >> 16 * e);
+        std::memcpy(reinterpret_cast<char*>(rows[8 * j + 2 * t + e]) + 2 * g, &bits, 2);
+      }
+  });
+}
+
+#endif
+
+}  // namespace mtcki::cuda
