@@ -21,6 +21,7 @@ class ConvWgmmaCuda : public testing::CudaTest {
  protected:
   void SetUp() override {
     testing::CudaTest::SetUp();
+    if (IsSkipped()) return;
     if (!wgmma::supports_forward(Case{1, 64, 64, 8, 3, 1}.problem()))
       GTEST_SKIP() << "needs compute capability 9.0";
   }

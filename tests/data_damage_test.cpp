@@ -124,7 +124,8 @@ TEST(Damage, FlippedBitsNeverCrashAndStayBounded) {
 TEST(Damage, FlippedPayloadIsFoundWhereTheFormatHasChecksums) {
   for (const char* name : {"torch_plain.pth", "stored.npz"}) {
     const std::string whole = read_all(fixture(name));
-    const Parser& p = parser(std::string(name).ends_with(".npz") ? "npz" : "torch_zip");
+    const std::string format = std::string(name).ends_with(".npz") ? "npz" : "torch_zip";
+    const Parser& p = parser(format);
     const data::ZipArchive zip(as_bytes(whole), name);
     for (const data::ZipEntry& e : zip.entries()) {
       if (e.name.find("/data/") == std::string::npos && !e.name.ends_with(".npy")) continue;

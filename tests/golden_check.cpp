@@ -80,8 +80,8 @@ const Tensor* Case::find(const std::string& key) const {
   const auto it = tensors.find(key);
   return it == tensors.end() ? nullptr : &it->second;
 }
-const Tensor& require(const Case& c, const std::string& key) {
-  if (const Tensor* t = c.find(key)) return *t;
+const Tensor& require(const Case& c, std::string_view key) {
+  if (const Tensor* t = c.find(std::string(key))) return *t;
   throw DataError(str(c.name, ": tensor ", c.name, "/", key, " is missing"));
 }
 

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "autograd/variable.h"
@@ -65,6 +66,6 @@ Outcome run_model(const Case& c);
 std::vector<std::string> op_names();
 
 // Fails with DataError when the tensor is not in the file.
-const Tensor& require(const Case& c, const std::string& key);
+const Tensor& require(const Case& c, std::string_view key);
 
 }  // namespace mtcki::golden

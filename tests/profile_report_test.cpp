@@ -7,6 +7,7 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <string_view>
 
 #include "mtcki/workload.h"
 #include "tensor/error.h"
@@ -84,11 +85,10 @@ Profile profile() {
   return p;
 }
 
-const OpCost& row(const std::vector<OpCost>& rows, const std::string& op,
-                  const std::string& module) {
+const OpCost& row(const std::vector<OpCost>& rows, std::string_view op, std::string_view module) {
   for (const OpCost& r : rows)
     if (r.op == op && r.module == module) return r;
-  throw Error("no row " + op + " " + module);
+  throw Error(str("no row ", op, " ", module));
 }
 
 TEST(Profile, RowsHoldMediansFloorsAndBounds) {

@@ -30,41 +30,51 @@ class SharedBlocks {
   uint32_t low_, high_;  // of a matrix descriptor without swizzle
 };
 
-// d += A B for a warpgroup of which warp w has rows 16w to 16w+15 of A (64 x 16) in the fragments
-// of mma.m16n8k16 and the same rows of D: d[At + 4j + i] is what mma.m16n8k16 calls d[i], of
-// columns 8j to 8j+7. Asynchronous: between begin_products and wait_products nothing else may touch
-// d or a.
-#define MTCKI_FLOATS_8(v, i) \
-  "+f"(v[i]), "+f"(v[i + 1]), "+f"(v[i + 2]), "+f"(v[i + 3]), "+f"(v[i + 4]), "+f"(v[i + 5]), \
-      "+f"(v[i + 6]), "+f"(v[i + 7])
-#define MTCKI_FLOATS_32(v, i) \
-  MTCKI_FLOATS_8(v, i), MTCKI_FLOATS_8(v, i + 8), MTCKI_FLOATS_8(v, i + 16), \
-      MTCKI_FLOATS_8(v, i + 24)
-template <int N, int At>
+// d += A B, or d = A B if First, for a warpgroup of which warp w has rows 16w to 16w+15 of A
+// (64 x 16) in the fragments of mma.m16n8k16 and the same rows of D: d[At + 4j + i] is what
+// mma.m16n8k16 calls d[i], of columns 8j to 8j+7. Asynchronous: between begin_products and
+// wait_products nothing else may touch d or a.
+#define MTCKI_FLOATS_8(how, v, i) \
+  how(v[i]), how(v[i + 1]), how(v[i + 2]), how(v[i + 3]), how(v[i + 4]), how(v[i + 5]), \
+      how(v[i + 6]), how(v[i + 7])
+#define MTCKI_FLOATS_32(how, v, i) \
+  MTCKI_FLOATS_8(how, v, i), MTCKI_FLOATS_8(how, v, i + 8), MTCKI_FLOATS_8(how, v, i + 16), \
+      MTCKI_FLOATS_8(how, v, i + 24)
+#define MTCKI_PRODUCT_64(how, scale)                                                              \
+  asm volatile(                                                                                   \
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "                                     \
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                   \
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "         \
+      "{%32, %33, %34, %35}, %36, " scale ", 1, 1, 0;"                                            \
+      : MTCKI_FLOATS_32(how, d, At)                                                               \
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b.bits()))
+#define MTCKI_PRODUCT_128(how, scale)                                                             \
+  asm volatile(                                                                                   \
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "                                    \
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                   \
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "          \
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "          \
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "         \
+      "{%64, %65, %66, %67}, %68, " scale ", 1, 1, 0;"                                            \
+      : MTCKI_FLOATS_32(how, d, 0), MTCKI_FLOATS_32(how, d, 32)                                   \
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b.bits()))
+template <int N, int At, bool First>
 __device__ inline void product(float (&d)[64], const uint32_t (&a)[4], const SharedBlocks& b) {
   static_assert(N == 64 || (N == 128 && At == 0));
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  if constexpr (N == 128) {
-    asm volatile(
-        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-        "{%64, %65, %66, %67}, %68, 1, 1, 1, 0;"
-        : MTCKI_FLOATS_32(d, 0), MTCKI_FLOATS_32(d, 32)
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b.bits()));
+  if constexpr (N == 128 && First) {
+    MTCKI_PRODUCT_128("=f", "0");
+  } else if constexpr (N == 128) {
+    MTCKI_PRODUCT_128("+f", "1");
+  } else if constexpr (First) {
+    MTCKI_PRODUCT_64("=f", "0");
   } else {
-    asm volatile(
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-        "{%32, %33, %34, %35}, %36, 1, 1, 1, 0;"
-        : MTCKI_FLOATS_32(d, At)
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b.bits()));
+    MTCKI_PRODUCT_64("+f", "1");
   }
 #endif
 }
+#undef MTCKI_PRODUCT_128
+#undef MTCKI_PRODUCT_64
 #undef MTCKI_FLOATS_32
 #undef MTCKI_FLOATS_8
 
@@ -127,8 +137,9 @@ struct SharedBlocks {
   SharedBlocks at(int bytes) const { return {start + static_cast<SharedAddress>(bytes), next_k, next_n}; }
 };
 
-template <int N, int At>
+template <int N, int At, bool First>
 void product(float (&d)[64], const uint32_t (&a)[4], const SharedBlocks& b) {
+  if (First) std::fill_n(d + At, N / 2, 0.0f);
   const int lane = simt::here.thread & 31, g = lane / 4, t = lane % 4;
   const auto value = [](uint32_t bits) {
     bfloat16 v;

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "tensor/cuda/wgmma.cuh"
 #include "tensor/ops/conv_wgmma_cuda.h"
@@ -133,17 +134,20 @@ __device__ inline void take_weights(SharedAddress from, int warp, int lane, Weig
 template <class L>
 __device__ inline void multiply(const Weights& weights, SharedAddress unit, float (&sums)[64]) {
   const SharedBlocks in(unit, L::kPlane, L::kInRow * 16);
-  MTCKI_UNROLL
-  for (int step = 0; step < kTaps * kSteps; ++step) {
+  const auto multiply_step = [&](auto is_first, int step) {
+    constexpr bool kFirst = decltype(is_first)::value;
     const int tap = step / kSteps;
     const int at = step % kSteps * 2 * L::kPlane + (tap / 3 * L::kInRow + tap % 3) * 16;
     if constexpr (L::kPictures == 1) {
-      cuda::product<128, 0>(sums, weights[step], in.at(at));
+      cuda::product<128, 0, kFirst>(sums, weights[step], in.at(at));
     } else {
-      cuda::product<64, 0>(sums, weights[step], in.at(at));
-      cuda::product<64, 32>(sums, weights[step], in.at(at + L::kInPicture * 16));
+      cuda::product<64, 0, kFirst>(sums, weights[step], in.at(at));
+      cuda::product<64, 32, kFirst>(sums, weights[step], in.at(at + L::kInPicture * 16));
     }
-  }
+  };
+  multiply_step(std::true_type(), 0);
+  MTCKI_UNROLL
+  for (int step = 1; step < kTaps * kSteps; ++step) multiply_step(std::false_type(), step);
   cuda::end_products();
 }
 
@@ -264,7 +268,7 @@ __global__ void __launch_bounds__(kBlock, 1)
     cuda::publish_to_products();
     cuda::warpgroup_barrier(warpgroup);  // the unit is there, the one before is on its way out
     load(round + 1);
-    float sums[64] = {};
+    float sums[64];
     cuda::wait_for_turn(warpgroup);
     cuda::begin_products();
     multiply<L>(weights, stage_of(round), sums);

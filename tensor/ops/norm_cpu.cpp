@@ -113,8 +113,8 @@ void apply(const Tensor& tx, const ChannelParams<T, 3>& p, Activation act, const
       for_channels(view_of(tx), p, [=](auto z, int64_t at, const auto& q) {
         using V = decltype(z);
         V out = bn_affine(load<V>(x + at), q[0], q[1], q[2]);
-        if constexpr (has_residual()) out += load<V>(r + at);
-        store(y + at, activate<kind()>(out, splat<V>(slope)));
+        if constexpr (decltype(has_residual)::value) out += load<V>(r + at);
+        store(y + at, activate<decltype(kind)::value>(out, splat<V>(slope)));
       });
     });
   });
@@ -133,8 +133,8 @@ Moments apply_and_sum(const Tensor& tx, const ChannelParams<T, 3>& p, Activation
       out = moments<S>(tx, p, [=](const auto& x, int64_t at, const auto& q) {
         using V = std::decay_t<decltype(x)>;
         V value = bn_affine(x, q[0], q[1], q[2]);
-        if constexpr (has_residual()) value += load<V>(r + at);
-        store(y + at, activate<kind()>(value, splat<V>(slope)));
+        if constexpr (decltype(has_residual)::value) value += load<V>(r + at);
+        store(y + at, activate<decltype(kind)::value>(value, splat<V>(slope)));
       });
     });
   });
@@ -278,9 +278,9 @@ void grad(const Tensor& tgy, const BatchNormArgs& a, const Tensor& ty, bool trai
           using V = decltype(z);
           const V g = masked<A, FromY, V>(gy, x, y, at, q, slope);
           V out = q[3] * g;
-          if constexpr (centred()) out += q[4] * (load<V>(x + at) - q[0]) + q[5];
-          if constexpr (has_sum()) out += load<V>(sum + at);
-          if constexpr (has_residual()) store(gr + at, g);
+          if constexpr (decltype(centred)::value) out += q[4] * (load<V>(x + at) - q[0]) + q[5];
+          if constexpr (decltype(has_sum)::value) out += load<V>(sum + at);
+          if constexpr (decltype(has_residual)::value) store(gr + at, g);
           if (gx) store(gx + at, out);
         });
       });
@@ -307,7 +307,7 @@ void affine_kernel(const Tensor& tx, const Tensor& ta, const Tensor& tb, double 
                  [=](auto z, int64_t at, const auto& q) {
                    using V = decltype(z);
                    V value = q[0] * load<V>(x + at) + q[1];
-                   if constexpr (has_sum()) value += load<V>(sum + at);
+                   if constexpr (decltype(has_sum)::value) value += load<V>(sum + at);
                    store(y + at, value);
                  });
   });
