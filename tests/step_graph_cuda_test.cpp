@@ -135,6 +135,27 @@ TEST_F(StepGraphCuda, MemoryOfACapturedStepIsNotHandedOut) {
   EXPECT_EQ(y.slice(999, 1000).item(), 21.0);
 }
 
+// A graph writes to its temporaries at every launch; what another structure creates later, and
+// keeps, lies elsewhere.
+TEST_F(StepGraphCuda, WhatALaterStructureKeepsIsNotOverwritten) {
+  StepGraph graph(true);
+  const Tensor y = Tensor::zeros({1000}, DType::f32, kGpu);
+  Tensor kept;
+  const auto first = [&] { add_(y, Tensor::full({1000}, 3.0, DType::f32, kGpu)); };
+  const auto later = [&] {
+    if (!kept.defined()) kept = Tensor::full({1000}, 7.0, DType::f32, kGpu);
+    add_(y, kept);
+  };
+  for (int i = 0; i < 4; ++i) graph.run("first", first);
+  for (int i = 0; i < 4; ++i) {
+    graph.run("later", later);
+    graph.run("first", first);
+  }
+  EXPECT_EQ(graph.replayed(), 6);
+  EXPECT_TRUE(identical(kept, Tensor::full({1000}, 7.0, DType::f32, kGpu)));
+  EXPECT_TRUE(identical(y, Tensor::full({1000}, 8 * 3.0 + 4 * 7.0, DType::f32, kGpu)));
+}
+
 std::string refusal(const std::function<void()>& step) {
   StepGraph graph(true);
   const ContextScope module(ContextScope::Kind::module, "layer1");

@@ -49,8 +49,15 @@ void StepGraph::run(const std::string& key, const std::function<void()>& step) {
   if (!capture_ || key.empty()) return step();
   Entry& e = entry(key);
   if (!e.graph) {
+    if (e.runs++ == 0) {
+      // What a step creates once and keeps, the state of an optimiser say, must not lie in memory
+      // that is free between the launches of other graphs.
+      step();
+      release_cached_memory(Device::cuda(cuda::current_device()));
+      return;
+    }
     const DevicePoolScope pool(pool_);
-    if (e.runs++ < kWarmup) return step();
+    if (e.runs <= kWarmup) return step();
     capture(e, step);
   } else {
     ++replayed_;

@@ -3,8 +3,9 @@
 //   StepGraph graph(true);
 //   graph.run(key, [&] { ... one step ... });
 //
-// The first runs of a key are eager: they build plans and fill the graph's own memory pool. The
-// next one is captured and launched, all later ones are only launched. `key` names the structure:
+// The first two runs of a key are eager: the first builds plans and creates what later steps find
+// there, the second fills the memory pool of the graphs. The next one is captured and launched, all
+// later ones are only launched. `key` names the structure:
 // two steps with equal keys issue the same ops on the same shapes and addresses. An empty key
 // always runs eagerly. Captured or not, a step computes the same bits.
 //
