@@ -130,6 +130,7 @@ def main():
             torch[case] = {mode: future.result() for mode, future in torch[case].items()}
         for case in group:
             record = compare(case, ours[case], torch[case], a, left)
+            skipped += [(case, f"{mode}: {server}") for mode, server in torch[case].items() if isinstance(server, str)]
             if isinstance(record, str):
                 skipped.append((case, record))
             else:
