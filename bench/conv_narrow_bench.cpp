@@ -1,6 +1,6 @@
 // Convolutions of few channels on a GPU: cuDNN, and our kernels (by name), for weight gradients
-// with each division among blocks. Operands take turns, so that the caches do not keep them; calls are
-// captured, so that the host has no part in the time.
+// with each division among blocks. Operands take turns, so that the caches do not keep them; calls
+// are captured, so that the host has no part in the time.
 //
 //   MTCKI_BENCH_DEVICE=cuda conv_narrow_bench --benchmark_filter='n128 '
 #include <algorithm>

@@ -260,8 +260,7 @@ TEST_F(CliTest, DirectConvolutionsAreNamedAndChangeBits) {
   EXPECT_THAT(profile("auto"), HasSubstr("winograd"));
   EXPECT_THAT(profile("direct"), AllOf(HasSubstr("conv2d"), Not(HasSubstr("winograd"))));
   EXPECT_EQ(run({"train", config(), "name=fast", "--device", "cpu"}).code, 0);
-  const Outcome o =
-      run({"train", config(), "name=direct", "--device", "cpu", "--conv", "direct"});
+  const Outcome o = run({"train", config(), "name=direct", "--device", "cpu", "--conv", "direct"});
   EXPECT_EQ(o.code, 0) << o.err;
   EXPECT_THAT(o.err, HasSubstr("math: f32 strict, direct convolutions"));
   const auto weights = [&](const char* name) {

@@ -1,10 +1,9 @@
 // NCCL by itself, with a single rank: that it starts, its three collectives, and that they can be
 // captured. What several ranks compute is tested in tests/mpi.
-#include "tensor/cuda/collectives.h"
-
 #include <gtest/gtest.h>
 
 #include "cuda_testing.h"
+#include "tensor/cuda/collectives.h"
 #include "tensor/ops/elementwise.h"
 
 namespace mtcki {

@@ -76,16 +76,15 @@ inline void check_whole(const ConvCase& c, const WholeKernels& kernels) {
     }
   }
   if (backward) {
-    const Tensor gx =
-        check(conv2d_grad_input(f64(gy), f64(w), x.shape(), c.options()), 5,
-              [&](const Tensor& out, const Tensor& other) {
-                const Tensor& into = other.defined() ? other : out;  // adds to what it holds
-                kernels.grad_input(d, there(gy), ohwi, into, other.defined());
-                return into;
-              });
+    const Tensor gx = check(conv2d_grad_input(f64(gy), f64(w), x.shape(), c.options()), 5,
+                            [&](const Tensor& out, const Tensor& other) {
+                              const Tensor& into =
+                                  other.defined() ? other : out;  // adds to what it holds
+                              kernels.grad_input(d, there(gy), ohwi, into, other.defined());
+                              return into;
+                            });
     if (chosen) {
-      EXPECT_TRUE(
-          identical(gx, conv2d_grad_input(gy.to(kGpu), w.to(kGpu), x.shape(), c.options())))
+      EXPECT_TRUE(identical(gx, conv2d_grad_input(gy.to(kGpu), w.to(kGpu), x.shape(), c.options())))
           << c.text();
     }
   }

@@ -46,7 +46,8 @@ Roof roof() {
   r.libraries = "none";
   r.threads = 4;
   r.values = {{"f32_fma_gflops", 150}, {"f32_fma_gflops_1", 100}, {"copy_gbs", 20},
-              {"copy_gbs_1", 10},      {"triad_gbs", 19}, {"triad_gbs_1", 9},         {"region_us", 1}};
+              {"copy_gbs_1", 10},      {"triad_gbs", 19},         {"triad_gbs_1", 9},
+              {"region_us", 1}};
   return r;
 }
 

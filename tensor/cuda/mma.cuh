@@ -54,8 +54,9 @@ __device__ inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t 
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// 16 bytes from global to shared memory, zeros where !there (`global` is not read then). They have arrived after the wait for their group, for the thread
-// that asked; for others after a barrier that follows.
+// 16 bytes from global to shared memory, zeros where !there (`global` is not read then). They have
+// arrived after the wait for their group, for the thread that asked; for others after a barrier
+// that follows.
 __device__ inline void copy16_async(SharedAddress shared, const void* global, bool there) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared),
                "l"(__cvta_generic_to_global(global)), "r"(there ? 16 : 0)

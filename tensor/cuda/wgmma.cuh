@@ -34,34 +34,33 @@ class SharedBlocks {
 // (64 x 16) in the fragments of mma.m16n8k16 and the same rows of D: d[At + 4j + i] is what
 // mma.m16n8k16 calls d[i], of columns 8j to 8j+7. Asynchronous: between begin_products and
 // wait_products nothing else may touch d or a.
-#define MTCKI_FLOATS_8(how, v, i) \
+#define MTCKI_FLOATS_8(how, v, i)                                                       \
   how(v[i]), how(v[i + 1]), how(v[i + 2]), how(v[i + 3]), how(v[i + 4]), how(v[i + 5]), \
       how(v[i + 6]), how(v[i + 7])
-#define MTCKI_FLOATS_32(how, v, i) \
+#define MTCKI_FLOATS_32(how, v, i)                                                          \
   MTCKI_FLOATS_8(how, v, i), MTCKI_FLOATS_8(how, v, i + 8), MTCKI_FLOATS_8(how, v, i + 16), \
       MTCKI_FLOATS_8(how, v, i + 24)
-#define MTCKI_PRODUCT_64(how, scale)                                                              \
-  asm volatile(                                                                                   \
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "                                     \
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                   \
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "         \
-      "{%32, %33, %34, %35}, %36, " scale ", 1, 1, 0;"                                            \
-      : MTCKI_FLOATS_32(how, d, At)                                                               \
+#define MTCKI_PRODUCT_64(how, scale)                                                      \
+  asm volatile(                                                                           \
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "                             \
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "           \
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, " \
+      "{%32, %33, %34, %35}, %36, " scale ", 1, 1, 0;"                                    \
+      : MTCKI_FLOATS_32(how, d, At)                                                       \
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b.bits()))
-#define MTCKI_PRODUCT_128(how, scale)                                                             \
-  asm volatile(                                                                                   \
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "                                    \
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                   \
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "          \
-      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "          \
-      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "         \
-      "{%64, %65, %66, %67}, %68, " scale ", 1, 1, 0;"                                            \
-      : MTCKI_FLOATS_32(how, d, 0), MTCKI_FLOATS_32(how, d, 32)                                   \
+#define MTCKI_PRODUCT_128(how, scale)                                                     \
+  asm volatile(                                                                           \
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "                            \
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "           \
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "  \
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "  \
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, " \
+      "{%64, %65, %66, %67}, %68, " scale ", 1, 1, 0;"                                    \
+      : MTCKI_FLOATS_32(how, d, 0), MTCKI_FLOATS_32(how, d, 32)                           \
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b.bits()))
 template <int N, int At, bool First>
 __device__ inline void product(float (&d)[64], const uint32_t (&a)[4], const SharedBlocks& b) {
   static_assert(N == 64 || (N == 128 && At == 0));
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   if constexpr (N == 128 && First) {
     MTCKI_PRODUCT_128("=f", "0");
   } else if constexpr (N == 128) {
@@ -71,7 +70,6 @@ __device__ inline void product(float (&d)[64], const uint32_t (&a)[4], const Sha
   } else {
     MTCKI_PRODUCT_64("+f", "1");
   }
-#endif
 }
 #undef MTCKI_PRODUCT_128
 #undef MTCKI_PRODUCT_64
@@ -81,25 +79,17 @@ __device__ inline void product(float (&d)[64], const uint32_t (&a)[4], const Sha
 // Between writes to registers or shared memory and the products that read them; shared memory
 // besides needs a barrier, behind this. wait_products: until all products are done.
 __device__ inline void publish_to_products() {
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-#endif
 }
 __device__ inline void begin_products() {
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-#endif
 }
 __device__ inline void end_products() {
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-#endif
 }
 template <int Size>
 __device__ inline void wait_products(float (&d)[Size]) {
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
-#endif
   MTCKI_UNROLL
   for (int i = 0; i < Size; ++i) asm volatile("" : "+f"(d[i])::"memory");
 }
@@ -110,8 +100,8 @@ __device__ inline void warpgroup_barrier(int warpgroup) {
 }
 
 // Two warpgroups take turns, so that the stores of one run beside the products of the other: each
-// waits for its turn and ends it; warpgroup 0 has the first after warpgroup 1 ended one more.
-// Only the time depends on it.
+// waits for its turn and ends it, which gives the other one its own. Before all, warpgroup 1 ends
+// one, so warpgroup 0 has the first. Only the time depends on it.
 __device__ inline void wait_for_turn(int warpgroup) {
   asm volatile("bar.sync %0, 256;" ::"r"(warpgroup + 3) : "memory");
 }
@@ -122,11 +112,9 @@ __device__ inline void end_turn(int warpgroup) {
 // Four 8x8 matrices of bf16 to shared memory, transposed: of v[j], row g, columns 2t and 2t+1 of
 // matrix j, row i of the transposed matrix j goes to the 16 bytes that lane 8j + i passes.
 __device__ inline void store_transposed(SharedAddress row, const uint32_t (&v)[4]) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row),
                "r"(v[0]), "r"(v[1]), "r"(v[2]), "r"(v[3])
                : "memory");
-#endif
 }
 
 #else
@@ -134,7 +122,9 @@ __device__ inline void store_transposed(SharedAddress row, const uint32_t (&v)[4
 struct SharedBlocks {
   SharedAddress start;
   int next_k, next_n;
-  SharedBlocks at(int bytes) const { return {start + static_cast<SharedAddress>(bytes), next_k, next_n}; }
+  SharedBlocks at(int bytes) const {
+    return {start + static_cast<SharedAddress>(bytes), next_k, next_n};
+  }
 };
 
 template <int N, int At, bool First>

@@ -1,6 +1,6 @@
-// Internal: bf16 3x3 convolutions of 64 channels on CUDA by the warpgroup products of sm_90 (wgmma),
-// where cuDNN's kernels, made for more channels, take twice as long as the tensor cores. Sums are
-// f32, in a fixed order.
+// Internal: bf16 3x3 convolutions of 64 channels on CUDA by the warpgroup products of sm_90
+// (wgmma), where cuDNN's kernels, made for more channels, take twice as long as the tensor cores.
+// Sums are f32, in a fixed order.
 #pragma once
 
 #include "tensor/ops/conv_kernels.h"

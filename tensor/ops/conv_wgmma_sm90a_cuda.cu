@@ -180,9 +180,9 @@ __device__ inline void store_unit(const Problem& d, const float (&sums)[64], int
                                   int warpgroup, int thread, unsigned char* shared,
                                   const bfloat16* more, bfloat16* out) {
   const int warp = thread / 32, lane = thread % 32;
-  const SharedAddress address = cuda::shared_address(shared) +
-                                static_cast<SharedAddress>(out_slot(
-                                    lane / 16 * 8 + lane % 8, warp * 2 + lane / 8 % 2));
+  const SharedAddress address =
+      cuda::shared_address(shared) +
+      static_cast<SharedAddress>(out_slot(lane / 16 * 8 + lane % 8, warp * 2 + lane / 8 % 2));
   MTCKI_UNROLL
   for (int p = 0; p < kPixels; p += 16) {
     const int j = p / 2;  // 4 sums for 8 pixels
@@ -241,8 +241,7 @@ __global__ void __launch_bounds__(kBlock, 1)
     return cuda::shared_address(memory + stage * L::kStageBytes);
   };
   const auto load = [&](int round) {
-    if (unit_of(round) < d.units)
-      load_unit<L>(d, in, unit_of(round), warp, lane, stage_of(round));
+    if (unit_of(round) < d.units) load_unit<L>(d, in, unit_of(round), warp, lane, stage_of(round));
     cuda::end_copies();
   };
 
@@ -296,11 +295,11 @@ void run(Problem d, const Tensor& in, const Tensor& w, const Tensor& more, const
   static_cast<void>(allowed);
   const int chunks = d.out / kChannels;
   const int blocks = std::min(d.units, std::max(1, device().multiprocessors / chunks));
-  cuda::launch_small_early(
-      in.nbytes(), convolve_kernel<L>,
-      dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(chunks)), dim3(kBlock),
-      L::kSharedBytes, d, in.data<bfloat16>(), w.data<bfloat16>(),
-      more.defined() ? more.data<bfloat16>() : nullptr, out.data<bfloat16>());
+  cuda::launch_small_early(in.nbytes(), convolve_kernel<L>,
+                           dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(chunks)),
+                           dim3(kBlock), L::kSharedBytes, d, in.data<bfloat16>(),
+                           w.data<bfloat16>(), more.defined() ? more.data<bfloat16>() : nullptr,
+                           out.data<bfloat16>());
 }
 
 void convolve(const ConvProblem& d, bool turned, const Tensor& in, const Tensor& w,

@@ -121,8 +121,8 @@ ThreadState& this_thread() { return b.threads[static_cast<size_t>(here.thread)];
 void set_thread(int index) {
   here.thread = index;
   const auto i = static_cast<unsigned>(index);
-  here.thread_index = dim3(i % here.block.x, (i / here.block.x) % here.block.y,
-                           i / (here.block.x * here.block.y));
+  here.thread_index =
+      dim3(i % here.block.x, (i / here.block.x) % here.block.y, i / (here.block.x * here.block.y));
 }
 
 void fiber_main() {
@@ -287,7 +287,8 @@ void* dynamic_shared() {
 void launch(dim3 grid, dim3 block, size_t shared, std::function<void()> thread) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
   const size_t threads = size_t{1} * block.x * block.y * block.z;
-  if (threads == 0 || threads > 1024 || shared > (size_t{227} << 10) || grid.y > 65535 || grid.z > 65535)
+  if (threads == 0 || threads > 1024 || shared > (size_t{227} << 10) || grid.y > 65535 ||
+      grid.z > 65535)
     throw Error(str("simt: no GPU runs a block of ", threads, " threads with ", shared,
                     " bytes of shared memory in a grid of ", grid.x, "x", grid.y, "x", grid.z));
   issue([=] { run_grid(grid, block, shared, thread); });
