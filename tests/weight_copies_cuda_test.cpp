@@ -166,7 +166,7 @@ TEST_F(WeightCopiesCuda, CapturedStepsSeeWhatChangedOutside) {
     expect_same(eager, captured, what);
   };
   const auto steps = [&] {
-    for (int i = 0; i < 4; ++i) both("step", [](Loop& l) { l.step(); });
+    for (int i = 0; i < StepGraph::kWarmup + 2; ++i) both("step", [](Loop& l) { l.step(); });
   };
   steps();
   EXPECT_EQ(captured.graph.captured(), 1);
@@ -289,7 +289,7 @@ TEST_F(WeightCopiesCuda, TrainingStepsConvertNothing) {
     };
     step();
     const uint64_t before = weight_conversions();
-    for (int i = 0; i < 4; ++i) step();
+    for (int i = 0; i <= StepGraph::kWarmup; ++i) step();
     EXPECT_TRUE(identical(eager.evaluate(), captured.evaluate()));
     step();
     EXPECT_EQ(weight_conversions(), before);

@@ -7,6 +7,7 @@
 #include "cuda_testing.h"
 #include "mtcki/profile.h"
 #include "mtcki/workload.h"
+#include "tensor/cuda/step_graph.h"
 
 namespace mtcki {
 namespace {
@@ -30,7 +31,7 @@ TEST_F(WorkloadCuda, CapturedStepsComputeWhatEagerOnesDo) {
     const auto after = [&](bool graph) {
       const Workload run = make_workload(options(step, graph));
       Variable result;
-      for (int i = 0; i < 4; ++i) result = run();
+      for (int i = 0; i < StepGraph::kWarmup + 2; ++i) result = run();
       return result.data().to(Device::cpu()).to_vector<float>();
     };
     const std::vector<float> eager = after(false), captured = after(true);

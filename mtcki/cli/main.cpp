@@ -230,7 +230,7 @@ int parse_and_run(int argc, char** argv) {
   profile->add_option("--batch", profile_o.batch, "images per step")
       ->check(CLI::Range(2, 65536))
       ->capture_default_str();
-  profile->add_option("--steps", profile_o.steps, "steps measured, after three of warm-up")
+  profile->add_option("--steps", profile_o.steps, "steps measured, after a warm-up")
       ->check(CLI::Range(1, 10000))
       ->capture_default_str();
   profile->add_flag("--graph", profile_o.graph,

@@ -11,6 +11,7 @@
 #include "mtcki/workload.h"
 #include "tensor/allocator.h"
 #include "tensor/cuda/runtime.h"
+#include "tensor/cuda/step_graph.h"
 #include "tensor/error.h"
 #include "tensor/parallel.h"
 #include "tensor/profiler_activity.h"
@@ -64,9 +65,9 @@ int profile_command(const ProfileOptions& o) {
   w.graph = o.graph;
   w.precision = nn::parse_precision(o.compute.precision);
   const Workload step = make_workload(w);
-  // Scopes are named while the graph is captured, in the third step.
+  // Scopes are named while the graph is captured, in the last of these steps.
   if (o.graph) profiler::start();
-  step_times_us(step, 3, device);
+  step_times_us(step, o.graph ? StepGraph::kWarmup + 1 : 3, device);
 
   Profile p;
   p.step = o.step;

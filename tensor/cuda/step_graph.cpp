@@ -51,7 +51,7 @@ void StepGraph::run(const std::string& key, const std::function<void()>& step) {
   if (!e.graph) {
     if (e.runs++ == 0) {
       // What a step creates once and keeps, the state of an optimiser say, must not lie in memory
-      // that is free between the launches of other graphs.
+      // to which the graphs of other keys write.
       step();
       release_cached_memory(Device::cuda(cuda::current_device()));
       return;

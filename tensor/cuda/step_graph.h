@@ -3,9 +3,9 @@
 //   StepGraph graph(true);
 //   graph.run(key, [&] { ... one step ... });
 //
-// The first two runs of a key are eager: the first builds plans and creates what later steps find
-// there, the second fills the memory pool of the graphs. The next one is captured and launched, all
-// later ones are only launched. `key` names the structure:
+// The first three runs of a key are eager: the first builds plans and creates what later steps find
+// there, the others fill the memory pool of the graphs, once with what a step leaves to the next.
+// The fourth is captured and launched, all later ones are only launched. `key` names the structure:
 // two steps with equal keys issue the same ops on the same shapes and addresses. An empty key
 // always runs eagerly. Captured or not, a step computes the same bits.
 //
@@ -44,7 +44,7 @@ class StepGraph {
   int64_t captured() const { return captured_; }  // so far
   int64_t replayed() const { return replayed_; }  // launches of earlier captures
 
-  static constexpr int kWarmup = 2;
+  static constexpr int kWarmup = 3;
 
  private:
   struct Entry {
