@@ -11,8 +11,8 @@
 namespace mtcki::conv_cuda {
 
 // Checked arguments; results are channels_last in the dtype of the activations. `w` may be f32
-// beside bf16 activations. cuDNN where it has a kernel, else im2col; weight gradients also by
-// conv_narrow_cuda.h.
+// beside bf16 activations. Our own kernels where they are quicker
+// (conv_narrow_cuda.h, conv_wgmma_cuda.h), else cuDNN where it has one, else im2col.
 // residual: added to the result, may be undefined.
 Tensor forward(ProfileScope& scope, const ConvProblem& d, const Tensor& x, const Tensor& w,
                const Conv2dOptions& o, const Tensor& residual = {});

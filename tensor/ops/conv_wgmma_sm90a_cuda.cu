@@ -32,7 +32,7 @@ constexpr int kOutBytes = kPixels * kChannels * 2;  // of a warpgroup, on the wa
 
 // A unit has 16 / Rows pictures of Rows x 8 pixels.
 template <int Rows>
-struct Layout {
+struct Unit {
   static constexpr int kRows = Rows, kPictures = 16 / Rows;
   static constexpr int kInRow = kColumns + 2, kInPicture = kInRow * (Rows + 2);  // in pixels
   // Eight planes, the planes of a pixel in different banks.
@@ -55,24 +55,24 @@ struct Problem {
 struct Picture {
   int image, row, column;  // of its first pixel
 };
-template <class L>
+template <class U>
 __device__ inline Picture picture(const Problem& d, int index) {
   const int rest = index & ((1 << (d.log_down + d.log_across)) - 1), row = rest >> d.log_across;
-  return {index >> (d.log_down + d.log_across), row * L::kRows,
+  return {index >> (d.log_down + d.log_across), row * U::kRows,
           (rest - (row << d.log_across)) * kColumns};
 }
 
 // The planes of a unit. Warps take rows, eight lanes the packs of a pixel. Addresses outside the
 // image are not read.
-template <class L>
+template <class U>
 __device__ inline void load_unit(const Problem& d, const bfloat16* __restrict__ in, int unit,
                                  int warp, int lane, SharedAddress to) {
   constexpr int kAtOnce = 4;  // pixels
   const int pack = lane % 8, column = lane / 8;
-  to += static_cast<SharedAddress>(pack * L::kPlane + column * 16);
+  to += static_cast<SharedAddress>(pack * U::kPlane + column * 16);
   MTCKI_UNROLL
-  for (int which = 0; which < L::kPictures; ++which) {
-    const Picture at = picture<L>(d, unit * L::kPictures + which);
+  for (int which = 0; which < U::kPictures; ++which) {
+    const Picture at = picture<U>(d, unit * U::kPictures + which);
     const int w = at.column + column - 1;
     bool there[3];
     MTCKI_UNROLL
@@ -81,21 +81,22 @@ __device__ inline void load_unit(const Problem& d, const bfloat16* __restrict__ 
     const bfloat16* from =
         in + ((int64_t{at.image} * d.h + at.row + warp - 1) * d.w + w) * kChannels + pack * 8;
     MTCKI_UNROLL
-    for (int r = 0; r < L::kRows + 2; r += 4, from += 4 * d.w * kChannels) {
+    for (int r = 0; r < U::kRows + 2; r += 4, from += 4 * d.w * kChannels) {
       const int row = r + warp, h = at.row + row - 1;
-      if (row >= L::kRows + 2) break;
+      if (row >= U::kRows + 2) break;
       const SharedAddress line =
-          to + static_cast<SharedAddress>((which * L::kInPicture + row * L::kInRow) * 16);
+          to + static_cast<SharedAddress>((which * U::kInPicture + row * U::kInRow) * 16);
       MTCKI_UNROLL
       for (int j = 0; j < 3; ++j)
-        if (j < 2 || column < L::kInRow - 8)
+        if (j < 2 || column < U::kInRow - 8)
           cuda::copy16_async(line + static_cast<SharedAddress>(j * kAtOnce * 16),
                              from + j * kAtOnce * kChannels, there[j] && h >= 0 && h < d.h);
     }
   }
 }
 
-// 64 x 64 channels with all taps, from OHWI. Rows in shared memory are its output channels.
+// 64 x 64 channels with all taps, from OHWI. Rows in shared memory are its output channels, each 16
+// bytes longer than what it holds.
 __device__ inline void load_weights(const Problem& d, const bfloat16* __restrict__ w, int chunk,
                                     int thread, SharedAddress to) {
   const int row = d.turned ? 0 : chunk * kChannels, column = d.turned ? chunk * kChannels : 0;
@@ -131,18 +132,18 @@ __device__ inline void take_weights(SharedAddress from, int warp, int lane, Weig
 }
 
 // All products of a unit, issued.
-template <class L>
+template <class U>
 __device__ inline void multiply(const Weights& weights, SharedAddress unit, float (&sums)[64]) {
-  const SharedBlocks in(unit, L::kPlane, L::kInRow * 16);
+  const SharedBlocks in(unit, U::kPlane, U::kInRow * 16);
   const auto multiply_step = [&](auto is_first, int step) {
     constexpr bool kFirst = decltype(is_first)::value;
     const int tap = step / kSteps;
-    const int at = step % kSteps * 2 * L::kPlane + (tap / 3 * L::kInRow + tap % 3) * 16;
-    if constexpr (L::kPictures == 1) {
+    const int at = step % kSteps * 2 * U::kPlane + (tap / 3 * U::kInRow + tap % 3) * 16;
+    if constexpr (U::kPictures == 1) {
       cuda::product<128, 0, kFirst>(sums, weights[step], in.at(at));
     } else {
       cuda::product<64, 0, kFirst>(sums, weights[step], in.at(at));
-      cuda::product<64, 32, kFirst>(sums, weights[step], in.at(at + L::kInPicture * 16));
+      cuda::product<64, 32, kFirst>(sums, weights[step], in.at(at + U::kInPicture * 16));
     }
   };
   multiply_step(std::true_type(), 0);
@@ -175,7 +176,7 @@ __device__ inline int out_slot(int pixel, int pack) {
 }
 
 // To out (bf16) by way of shared memory.
-template <class L>
+template <class U>
 __device__ inline void store_unit(const Problem& d, const float (&sums)[64], int unit, int chunk,
                                   int warpgroup, int thread, unsigned char* shared,
                                   const bfloat16* more, bfloat16* out) {
@@ -194,14 +195,14 @@ __device__ inline void store_unit(const Problem& d, const float (&sums)[64], int
   const int pack = thread % 8, column = thread / 8 % kColumns, row = thread / 64;
   const auto each_pack = [&](const auto& use) {  // use(which, offset in out, whether it is there)
     MTCKI_UNROLL
-    for (int which = 0; which < L::kPictures; ++which) {
-      const Picture at = picture<L>(d, unit * L::kPictures + which);
+    for (int which = 0; which < U::kPictures; ++which) {
+      const Picture at = picture<U>(d, unit * U::kPictures + which);
       const int w = at.column + column, h = at.row + row;
       const int rows = at.image < d.n && w < d.w ? d.h - h : 0;
       int64_t offset = ((int64_t{at.image} * d.h + h) * d.w + w) * d.out + chunk * kChannels;
       MTCKI_UNROLL
-      for (int r = 0; r < L::kRows; r += 2) {
-        use((which * L::kRows + r) / 2, offset + pack * 8, r < rows);
+      for (int r = 0; r < U::kRows; r += 2) {
+        use((which * U::kRows + r) / 2, offset + pack * 8, r < rows);
         offset += 2 * d.w * d.out;
       }
     }
@@ -221,7 +222,7 @@ __device__ inline void store_unit(const Problem& d, const float (&sums)[64], int
 }
 
 // Grid: x blocks that share the units, y chunks of 64 output channels.
-template <class L>
+template <class U>
 __global__ void __launch_bounds__(kBlock, 1)
     convolve_kernel(Problem d, const bfloat16* __restrict__ in, const bfloat16* __restrict__ w,
                     const bfloat16* more, bfloat16* out) {
@@ -238,15 +239,15 @@ __global__ void __launch_bounds__(kBlock, 1)
   };
   const auto stage_of = [&](int round) {
     const int stage = round % kStages * kWarpgroups + warpgroup;
-    return cuda::shared_address(memory + stage * L::kStageBytes);
+    return cuda::shared_address(memory + stage * U::kStageBytes);
   };
   const auto load = [&](int round) {
-    if (unit_of(round) < d.units) load_unit<L>(d, in, unit_of(round), warp, lane, stage_of(round));
+    if (unit_of(round) < d.units) load_unit<U>(d, in, unit_of(round), warp, lane, stage_of(round));
     cuda::end_copies();
   };
 
   Weights weights;
-  const SharedAddress weights_at = cuda::shared_address(memory + L::kWeightsAt);
+  const SharedAddress weights_at = cuda::shared_address(memory + U::kWeightsAt);
   load_weights(d, w, chunk, static_cast<int>(threadIdx.x), weights_at);
   cuda::end_copies();
   load(0);
@@ -259,7 +260,7 @@ __global__ void __launch_bounds__(kBlock, 1)
   }
   __syncthreads();  // other units take their place
 
-  unsigned char* const on_its_way_out = memory + L::kOutsAt + warpgroup * kOutBytes;
+  unsigned char* const on_its_way_out = memory + U::kOutsAt + warpgroup * kOutBytes;
   const int rounds = (d.units + kWarpgroups * blocks - 1) / (kWarpgroups * blocks);
   if (warpgroup == 1) cuda::end_turn(1);
   for (int round = 0; round < rounds; ++round) {
@@ -270,11 +271,11 @@ __global__ void __launch_bounds__(kBlock, 1)
     float sums[64];
     cuda::wait_for_turn(warpgroup);
     cuda::begin_products();
-    multiply<L>(weights, stage_of(round), sums);
+    multiply<U>(weights, stage_of(round), sums);
     if (warpgroup == 0 || round + 1 < rounds) cuda::end_turn(warpgroup);
     cuda::wait_products(sums);
     if (unit_of(round) < d.units)
-      store_unit<L>(d, sums, unit_of(round), chunk, warpgroup, thread, on_its_way_out, more, out);
+      store_unit<U>(d, sums, unit_of(round), chunk, warpgroup, thread, on_its_way_out, more, out);
   }
 }
 
@@ -283,21 +284,21 @@ const cuda::DeviceInfo& device() {
   return info;
 }
 
-template <class L>
+template <class U>
 void run(Problem d, const Tensor& in, const Tensor& w, const Tensor& more, const Tensor& out) {
-  while (L::kRows << d.log_down < d.h) ++d.log_down;
+  while (U::kRows << d.log_down < d.h) ++d.log_down;
   while (kColumns << d.log_across < d.w) ++d.log_across;
-  d.units = ((d.n << (d.log_down + d.log_across)) + L::kPictures - 1) / L::kPictures;
+  d.units = ((d.n << (d.log_down + d.log_across)) + U::kPictures - 1) / U::kPictures;
   static const bool allowed = [] {
-    cuda::allow_shared(convolve_kernel<L>, L::kSharedBytes);
+    cuda::allow_shared(convolve_kernel<U>, U::kSharedBytes);
     return true;
   }();
   static_cast<void>(allowed);
   const int chunks = d.out / kChannels;
   const int blocks = std::min(d.units, std::max(1, device().multiprocessors / chunks));
-  cuda::launch_small_early(in.nbytes(), convolve_kernel<L>,
+  cuda::launch_small_early(in.nbytes(), convolve_kernel<U>,
                            dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(chunks)),
-                           dim3(kBlock), L::kSharedBytes, d, in.data<bfloat16>(),
+                           dim3(kBlock), U::kSharedBytes, d, in.data<bfloat16>(),
                            w.data<bfloat16>(), more.defined() ? more.data<bfloat16>() : nullptr,
                            out.data<bfloat16>());
 }
@@ -309,9 +310,9 @@ void convolve(const ConvProblem& d, bool turned, const Tensor& in, const Tensor&
   p.n = i(d.n), p.h = i(d.h), p.w = i(d.w), p.out = i(turned ? d.c : d.k), p.turned = turned;
   // Pictures of 16 rows need half of the instructions, if not many rows are outside.
   if ((p.h + 15) / 16 * 16 == (p.h + 7) / 8 * 8) {
-    run<Layout<16>>(p, in, w, more, out);
+    run<Unit<16>>(p, in, w, more, out);
   } else {
-    run<Layout<8>>(p, in, w, more, out);
+    run<Unit<8>>(p, in, w, more, out);
   }
 }
 
