@@ -54,7 +54,9 @@ void check_bn(const BnCase& c, Layout layout) {
   EXPECT_TRUE(close(got.mean, want.mean, tolerance));
   EXPECT_TRUE(close(got.var, want.var, tolerance));
   EXPECT_TRUE(close(got.gx, own_rows(want.gx.plain()), tolerance));
-  EXPECT_TRUE(close(summed(got.gw), want.gw, tolerance));
+  // The mean of 5 is rounded by up to 2e-7 in f32, every xhat alike, and the weight gradient sums
+  // that over all gradients.
+  EXPECT_TRUE(close(summed(got.gw), want.gw, c.dtype == DType::f64 ? 1e-12 : 1e-5));
   EXPECT_TRUE(close(summed(got.gb), want.gb, tolerance));
   if (c.residual) {
     EXPECT_TRUE(close(got.gr, own_rows(want.gr.plain()), tolerance));
