@@ -37,7 +37,9 @@ std::string advice(Device device, const std::string& key, int64_t batch,
   if (batch <= few) return "";
   probe(few);  // what stays from the first step on: state of optimisers, copies of weights
   const double held = static_cast<double>(memory_stats(device).in_use);
-  const double first = need(device, few, probe), second = need(device, 2 * few, probe);
+  // The larger one first: a loader that is still bringing a batch must not make the smaller one
+  // look dearer, and a sample cheaper, than it is.
+  const double second = need(device, 2 * few, probe), first = need(device, few, probe);
   const double each = (second - first) / static_cast<double>(few);
   if (each <= 0) return "";
   const double fixed = std::max(0.0, first - each * static_cast<double>(few));
