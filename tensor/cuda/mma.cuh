@@ -10,6 +10,8 @@
 //   D (16x8)   d[0], d[1]: row g, columns 2t, 2t+1   d[2], d[3]: row g+8, the same columns
 #pragma once
 
+#include <cstring>
+
 #include "tensor/cuda/launch.cuh"
 
 namespace mtcki::cuda {
@@ -154,5 +156,13 @@ void wait_copies() {
 }
 
 #endif
+
+// Two bf16 in a register, as the fragments hold them.
+__device__ inline uint32_t packed(float low, float high) {
+  const bfloat16 v[2] = {bfloat16(low), bfloat16(high)};
+  uint32_t bits;
+  memcpy(&bits, v, 4);
+  return bits;
+}
 
 }  // namespace mtcki::cuda

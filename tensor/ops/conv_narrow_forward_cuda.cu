@@ -130,13 +130,6 @@ __device__ inline void multiply(const Geometry& g, const SharedAddress (&pixel)[
   }
 }
 
-__device__ inline uint32_t packed(float low, float high) {
-  const bfloat16 v[2] = {bfloat16(low), bfloat16(high)};
-  uint32_t bits;
-  memcpy(&bits, v, 4);
-  return bits;
-}
-
 // Among four lanes: lane t gets the t-th values of the four, in the order of the lanes.
 __device__ inline void exchange(uint32_t (&v)[4], int t) {
   MTCKI_UNROLL
@@ -186,7 +179,7 @@ __device__ inline void store_tile(const Geometry& g, int tile, int warp, int lan
     const int first = (warp * T::kM + m) * 16 + row;
     const int64_t to[2] = {pixel(first), pixel(first + 8)};
     const auto value = [&](int half, int n) {
-      return packed(sums[m][n][2 * half], sums[m][n][2 * half + 1]);
+      return cuda::packed(sums[m][n][2 * half], sums[m][n][2 * half + 1]);
     };
     if (T::kN == 1) {
       MTCKI_UNROLL

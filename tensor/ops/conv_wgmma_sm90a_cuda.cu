@@ -152,20 +152,13 @@ __device__ inline void multiply(const Weights& weights, SharedAddress unit, floa
   cuda::end_products();
 }
 
-__device__ inline uint32_t packed(float low, float high) {
-  const bfloat16 v[2] = {bfloat16(low), bfloat16(high)};
-  uint32_t bits;
-  memcpy(&bits, v, 4);
-  return bits;
-}
-
 // Eight sums of bf16.
 __device__ inline uint4 added(const uint4& a, const uint4& b) {
   const auto pair = [](uint32_t x, uint32_t y) {
     bfloat16 u[2], v[2];
     memcpy(static_cast<void*>(u), &x, 4);
     memcpy(static_cast<void*>(v), &y, 4);
-    return packed(float(u[0]) + float(v[0]), float(u[1]) + float(v[1]));
+    return cuda::packed(float(u[0]) + float(v[0]), float(u[1]) + float(v[1]));
   };
   return make_uint4(pair(a.x, b.x), pair(a.y, b.y), pair(a.z, b.z), pair(a.w, b.w));
 }
@@ -187,8 +180,9 @@ __device__ inline void store_unit(const Problem& d, const float (&sums)[64], int
   MTCKI_UNROLL
   for (int p = 0; p < kPixels; p += 16) {
     const int j = p / 2;  // 4 sums for 8 pixels
-    const uint32_t v[4] = {packed(sums[j], sums[j + 1]), packed(sums[j + 2], sums[j + 3]),
-                           packed(sums[j + 4], sums[j + 5]), packed(sums[j + 6], sums[j + 7])};
+    const uint32_t v[4] = {
+        cuda::packed(sums[j], sums[j + 1]), cuda::packed(sums[j + 2], sums[j + 3]),
+        cuda::packed(sums[j + 4], sums[j + 5]), cuda::packed(sums[j + 6], sums[j + 7])};
     cuda::store_transposed(address + static_cast<SharedAddress>(p * kChannels * 2), v);
   }
   // Then a thread has a pack of a pixel in every other row.
