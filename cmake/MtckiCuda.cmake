@@ -9,6 +9,7 @@
 #   mtcki_cuda_native     *.cu by nvcc, tensor/cuda/native/; only when CUDA was found
 #   mtcki_cuda_emulated   *.cu by the host compiler, tensor/cuda/emulated/; without CUDA, and for targets with the property
 #                         MTCKI_EMULATED_CUDA, which are tests of the kernels on machines without a GPU
+#   mtcki_cuda_asan       the same under AddressSanitizer, for targets where that property is "asan"
 set(MTCKI_WITH_CUDA OFF)
 set(MTCKI_CUDA_WHY "switched off (MTCKI_CUDA=OFF)")
 
@@ -138,7 +139,13 @@ function(mtcki_cuda_backends)
   endforeach()
   file(GLOB emulated CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tensor/cuda/emulated/*.cpp)
   add_library(mtcki_cuda_emulated STATIC ${emulated} ${wrappers})
-  target_link_libraries(mtcki_cuda_emulated PUBLIC mtcki_options OpenMP::OpenMP_CXX PRIVATE mtcki_tensor)
+  add_library(mtcki_cuda_asan STATIC EXCLUDE_FROM_ALL ${emulated} ${wrappers})
+  foreach(device mtcki_cuda_emulated mtcki_cuda_asan)
+    target_link_libraries(${device} PUBLIC mtcki_options OpenMP::OpenMP_CXX PRIVATE mtcki_tensor)
+  endforeach()
+  # bounds: arrays in shared memory, which AddressSanitizer does not surround.
+  target_compile_options(mtcki_cuda_asan PUBLIC -fsanitize=address,bounds -fno-sanitize-recover=all -fno-omit-frame-pointer -g1 -O2)
+  target_link_options(mtcki_cuda_asan PUBLIC -fsanitize=address,bounds)
   set(default mtcki_cuda_emulated)
   if(MTCKI_WITH_CUDA)
     file(GLOB native CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tensor/cuda/native/*.cpp)
@@ -162,8 +169,9 @@ function(mtcki_cuda_backends)
     endif()
   endif()
   # A cycle of static libraries on purpose: ops call kernels, kernels read tensors. Only the default one is installed.
+  set(asked $<TARGET_PROPERTY:MTCKI_EMULATED_CUDA>)
   target_link_libraries(mtcki_tensor INTERFACE
-    $<BUILD_INTERFACE:$<IF:$<BOOL:$<TARGET_PROPERTY:MTCKI_EMULATED_CUDA>>,mtcki_cuda_emulated,${default}>>
+    $<BUILD_INTERFACE:$<IF:$<STREQUAL:${asked},asan>,mtcki_cuda_asan,$<IF:$<BOOL:${asked}>,mtcki_cuda_emulated,${default}>>>
     $<INSTALL_INTERFACE:mtcki::cuda>)
   set_target_properties(mtcki_tensor PROPERTIES MTCKI_DEFAULT_CUDA ${default})
 endfunction()

@@ -24,3 +24,7 @@ if(MTCKI_SANITIZE)
                          $<${_cxx}:-fsanitize=${MTCKI_SANITIZE};-fno-omit-frame-pointer;-fno-sanitize-recover=all>)
   target_link_options(mtcki_options INTERFACE -fsanitize=${MTCKI_SANITIZE})
 endif()
+# Whether single programs can be built under AddressSanitizer (tests/CMakeLists.txt); all of them are with MTCKI_SANITIZE.
+set(CMAKE_REQUIRED_FLAGS -fsanitize=address,bounds)
+check_cxx_source_compiles("int main() {}" MTCKI_HAS_ASAN)
+unset(CMAKE_REQUIRED_FLAGS)

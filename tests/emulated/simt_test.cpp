@@ -150,6 +150,16 @@ TEST_F(Simt, EndsAtABarrierThatSomeThreadsNeverReach) {
 
 __global__ void write_past_the_end(float* x, int n) { x[n + static_cast<int>(threadIdx.x)] = 1; }
 
+__global__ void write_past_shared_memory(int n) {
+  MTCKI_DYNAMIC_SHARED(float, cell);
+  cell[n] = 1;
+}
+__global__ void write_past_an_array(float* x, int n) {
+  __shared__ float cell[4];
+  cell[n] = 1;
+  x[0] = cell[0];
+}
+
 // What stream 0 reads without a wait is not there yet; a capture must not leave a stream behind.
 TEST_F(Simt, AMissingWaitBetweenStreamsShows) {
   for (const bool waits : {true, false}) {
@@ -182,6 +192,9 @@ TEST_F(Simt, HostReadsOfDeviceMemoryAndOverrunsEndTheProgram) {
 #if defined(__SANITIZE_ADDRESS__)
   EXPECT_DEATH(launch(write_past_the_end, dim3(1), dim3(1), 0, x.data<float>(), 1024),
                "heap-buffer-overflow");
+  EXPECT_DEATH(launch(write_past_shared_memory, dim3(1), dim3(1), 16, 4), "heap-buffer-overflow");
+  EXPECT_DEATH(launch(write_past_an_array, dim3(1), dim3(1), 0, x.data<float>(), 4),
+               "out of bounds");
 #else
   EXPECT_DEATH(
       {
@@ -189,9 +202,11 @@ TEST_F(Simt, HostReadsOfDeviceMemoryAndOverrunsEndTheProgram) {
         p[0] = p[1] + 1;
       },
       "");
-  launch(write_past_the_end, dim3(1), dim3(1), 0, x.data<float>(), 0);
-  EXPECT_EQ(x.slice(0, 1).item(), 1.0);
 #endif
+  launch(write_past_the_end, dim3(1), dim3(1), 0, x.data<float>(), 0);
+  launch(write_past_shared_memory, dim3(1), dim3(1), 16, 3);
+  launch(write_past_an_array, dim3(1), dim3(1), 0, x.data<float>(), 0);
+  EXPECT_EQ(x.slice(0, 1).item(), 1.0);
 }
 
 }  // namespace

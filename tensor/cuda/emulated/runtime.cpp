@@ -171,6 +171,7 @@ int current_device() { return 0; }
 
 void* malloc_device(size_t bytes) noexcept { return memory().get(bytes); }
 void free_device(void* data) noexcept {
+  if (!recording) finish_all();  // the driver waits for the device, too
   if (data) memory().put(data);
 }
 Capacity capacity() { return memory().capacity(); }
