@@ -144,7 +144,7 @@ function(mtcki_cuda_backends)
     target_link_libraries(${device} PUBLIC mtcki_options OpenMP::OpenMP_CXX PRIVATE mtcki_tensor)
   endforeach()
   # bounds: arrays in shared memory, which AddressSanitizer does not surround.
-  target_compile_options(mtcki_cuda_asan PUBLIC -fsanitize=address,bounds -fno-sanitize-recover=all -fno-omit-frame-pointer -g1 -O2)
+  target_compile_options(mtcki_cuda_asan PUBLIC -fsanitize=address,bounds -fno-sanitize-recover=all -fno-omit-frame-pointer -g1 -O1)
   target_link_options(mtcki_cuda_asan PUBLIC -fsanitize=address,bounds)
   set(default mtcki_cuda_emulated)
   if(MTCKI_WITH_CUDA)

@@ -1,5 +1,5 @@
-// Internal: what conv.cpp, matmul.cpp and the kernel files share. Kernels receive checked arguments
-// and allocated outputs.
+// Internal: what the convolution ops, matmul.cpp and the kernel files share. Kernels receive
+// checked arguments and allocated outputs.
 #pragma once
 
 #include <cstdint>
