@@ -24,9 +24,10 @@ std::string duration_text(double seconds) {
 }
 
 void Pace::add(double units, double seconds) {
-  constexpr double kKept = 0.95;
-  units_ = kKept * units_ + units;
-  seconds_ = kKept * seconds_ + seconds;
+  constexpr double kMemory = 60;  // seconds
+  const double kept = std::exp(-seconds / kMemory);
+  units_ = kept * units_ + units;
+  seconds_ = kept * seconds_ + seconds;
 }
 
 std::string Progress::text(const std::string& stage, int64_t done, int64_t total,

@@ -11,15 +11,15 @@ namespace mtcki {
 
 std::string duration_text(double seconds);  // "7s", "3:07", "2:03:07", "3d 4h"
 
-// How long a unit of work takes, mostly by the latest ones. A pause before a single unit, such as
-// an evaluation, counts for its time and not as that unit's rate.
+// How long a unit of work takes, by about the last minute. A pause before a single unit, such as an
+// evaluation, counts for its time and not as that unit's rate.
 class Pace {
  public:
   void add(double units, double seconds);
   double seconds_per_unit() const { return units_ > 0 ? seconds_ / units_ : -1; }  // -1: unknown
 
  private:
-  double units_ = 0, seconds_ = 0;  // each add() counts 5 % more than the one before it
+  double units_ = 0, seconds_ = 0;  // both fade with time
 };
 
 class Progress {

@@ -185,6 +185,16 @@ TEST(Progress, APauseIsNotTheRateOfTheStepAfterIt) {
   EXPECT_NEAR(pace.seconds_per_unit() / (seconds / steps), 1, 0.3);
 }
 
+TEST(Progress, AnEvaluationHardlyMovesTheEstimate) {
+  Pace pace;
+  for (int i = 0; i < 300; ++i) pace.add(1, 0.1);
+  pace.add(1, 4);
+  EXPECT_NEAR(pace.seconds_per_unit(), 0.1, 0.02);
+  // But a change of speed is followed: after a minute it is mostly the new one.
+  for (int i = 0; i < 300; ++i) pace.add(1, 0.2);
+  EXPECT_NEAR(pace.seconds_per_unit(), 0.2, 0.05);
+}
+
 TEST(Progress, Text) {
   const Progress::Values values = {{"loss", 0.51234}, {"top1", 81.254}};
   const std::string plain = Progress::text("student/a", 30, 120, 1234.5, 93, values, 0);
