@@ -1,8 +1,7 @@
-// Batch normalisation and the BN-statistics loss against plain loops, hand-worked values, PyTorch's
-// numbers and numerical derivatives.
+// Batch normalisation against plain loops, PyTorch's numbers and numerical derivatives.
 #include <gmock/gmock.h>
 
-#include "ops_testing.h"
+#include "norm_testing.h"
 #include "tensor/ops/bn_statistics.h"
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/norm.h"
@@ -14,29 +13,6 @@ namespace {
 
 using namespace testing;
 using ::testing::HasSubstr;
-
-// Mean and biased variance per channel of a plain [N,C,...] array, two passes in double.
-struct Stats {
-  Values mean, var;
-};
-Stats stats_reference(const Tensor& x) {
-  const Values v = values(x);
-  const int64_t n = x.size(0), c = x.size(1), inner = x.numel() / std::max<int64_t>(1, n * c);
-  Stats s{Values(static_cast<size_t>(c)), Values(static_cast<size_t>(c))};
-  for (int64_t k = 0; k < c; ++k) {
-    const auto each = [&](auto f) {
-      for (int64_t i = 0; i < n; ++i)
-        for (int64_t q = 0; q < inner; ++q) f(v[static_cast<size_t>((i * c + k) * inner + q)]);
-    };
-    double mean = 0, var = 0;
-    each([&](double a) { mean += a; });
-    mean /= static_cast<double>(n * inner);
-    each([&](double a) { var += (a - mean) * (a - mean); });
-    s.mean[static_cast<size_t>(k)] = mean;
-    s.var[static_cast<size_t>(k)] = var / static_cast<double>(n * inner);
-  }
-  return s;
-}
 
 double activated(double v, Activation act) {
   if (act.kind == Activation::Kind::relu) return v > 0 ? v : 0;
@@ -60,20 +36,6 @@ const std::vector<Activation>& activations() {
   static const std::vector<Activation> all{Activation::none(), Activation::relu(),
                                            Activation::leaky_relu(0.2)};
   return all;
-}
-
-struct Case {
-  Tensor x, w, b, rm, rv, residual;
-};
-Case make_case(const Shape& shape, DType dtype, Layout layout, bool residual) {
-  const Shape c{shape[1]};
-  const DType wide = dtype == DType::bf16 ? DType::f32 : dtype;
-  return {add(mul(sample(shape, 1, dtype), 1.5), 0.25).to(layout),
-          add(mul(sample(c, 2, wide), 0.3), 1.0),
-          sample(c, 3, wide),
-          sample(c, 4, wide),
-          add(square(sample(c, 5, wide)), 0.1),
-          residual ? sample(shape, 6, dtype).to(layout) : Tensor()};
 }
 
 TEST(ChannelMoments, EveryLayoutAndSize) {
@@ -122,7 +84,7 @@ TEST(BatchNormTrain, EveryLayoutActivationAndResidual) {
         for (const Activation& act : activations())
           for (bool residual : {false, true})
             for (Layout layout : layouts(c)) {
-              const Case k = make_case(shape, dtype, layout, residual);
+              const NormCase k = make_case(shape, dtype, layout, residual);
               const Stats s = stats_reference(k.x);
               const Tensor rm = k.rm.clone(), rv = k.rv.clone();
               const BatchNormTrain out =
@@ -162,7 +124,7 @@ TEST(BatchNormEval, EveryLayoutActivationAndResidual) {
       for (const Activation& act : activations())
         for (bool residual : {false, true})
           for (Layout layout : layouts(c)) {
-            const Case k = make_case({2, c, 3, 5}, dtype, layout, residual);
+            const NormCase k = make_case({2, c, 3, 5}, dtype, layout, residual);
             const Tensor y = batch_norm_eval(k.x, k.w, k.b, k.rm, k.rv, 1e-5, act, k.residual);
             EXPECT_EQ(y.layout(), layout);
             EXPECT_TRUE(near(y,
@@ -177,7 +139,7 @@ TEST(BatchNormGrad, MatchesNumericDerivatives) {
   for (bool train : {true, false})
     for (const Activation& act : activations())
       for (bool residual : {false, true}) {
-        const Case k = make_case({3, 2, 2, 3}, DType::f64, Layout::plain, residual);
+        const NormCase k = make_case({3, 2, 2, 3}, DType::f64, Layout::plain, residual);
         const Tensor g = sample({3, 2, 2, 3}, 9);
         const auto run = [&](const Tensor& x, const Tensor& w, const Tensor& b, const Tensor& r) {
           return train ? batch_norm_train(x, w, b, {}, {}, 0.1, 1e-5, act, r).y
@@ -216,7 +178,8 @@ TEST(BatchNormGrad, LayoutsTypesAndWantedOutputsAgree) {
           for (DType dtype : {DType::f32, DType::f64})
             for (Layout layout : layouts(c)) {
               const Shape shape{3, c, 5, 3};
-              const auto grads = [&](const Case& k, const Tensor& g, bool wx, bool wp, bool wr) {
+              const auto grads = [&](const NormCase& k, const Tensor& g, bool wx, bool wp,
+                                     bool wr) {
                 const BatchNormTrain f =
                     batch_norm_train(k.x, k.w, k.b, {}, {}, 0.1, 1e-5, act, k.residual);
                 if (train)
@@ -227,8 +190,8 @@ TEST(BatchNormGrad, LayoutsTypesAndWantedOutputsAgree) {
                              : Tensor();
                 return batch_norm_eval_grad(g, k.x, k.w, k.b, k.rm, k.rv, 1e-5, act, y, wx, wp, wr);
               };
-              const Case ref = make_case(shape, DType::f64, Layout::plain, residual);
-              const Case k = make_case(shape, dtype, layout, residual);
+              const NormCase ref = make_case(shape, DType::f64, Layout::plain, residual);
+              const NormCase k = make_case(shape, dtype, layout, residual);
               const Tensor g64 = sample(shape, 9);
               const Tensor g = g64.to(dtype).to(layout);
               const BatchNormGrads want = grads(ref, g64, true, true, true);
@@ -258,7 +221,7 @@ TEST(BatchNormGrad, AddsWhatWasGathered) {
         for (bool train : {true, false})
           for (bool residual : {false, true})
             for (int parts = 1; parts < 4; ++parts) {
-              const Case k = make_case({3, c, 5, 3}, dtype, layout, residual);
+              const NormCase k = make_case({3, c, 5, 3}, dtype, layout, residual);
               const Tensor gy = sample(k.x.shape(), 9, dtype).to(layout), one = Tensor::scalar(0.7);
               const Tensor sum = sample(k.x.shape(), 10, dtype).to(layout);
               const BnStatistics s = bn_statistics(k.x, k.rm, k.rv);
@@ -308,7 +271,7 @@ TEST(BatchNormEval, AlsoGivesTheMomentsOfItsInput) {
     for (DType dtype : {DType::bf16, DType::f32, DType::f64})
       for (Layout layout : layouts(c))
         for (bool residual : {false, true}) {
-          const Case k = make_case({3, c, 5, 3}, dtype, layout, residual);
+          const NormCase k = make_case({3, c, 5, 3}, dtype, layout, residual);
           MomentSums sums;
           const Tensor y = batch_norm_eval(k.x, k.w, k.b, k.rm, k.rv, 1e-5, Activation::relu(),
                                            k.residual, &sums);
@@ -329,7 +292,7 @@ TEST(BatchNormEval, AlsoGivesTheMomentsOfItsInput) {
 }
 
 TEST(BatchNormGrad, FrozenEvalNeedsNeitherInputNorOutput) {
-  const Case k = make_case({2, kChannelBlock, 3, 3}, DType::f32, Layout::blocked, false);
+  const NormCase k = make_case({2, kChannelBlock, 3, 3}, DType::f32, Layout::blocked, false);
   const Tensor g = sample(k.x.shape(), 9, DType::f32).to(Layout::blocked);
   const BatchNormGrads with_x =
       batch_norm_eval_grad(g, k.x, k.w, k.b, k.rm, k.rv, 1e-5, {}, {}, true, false, false);
@@ -373,7 +336,7 @@ TEST(BatchNormGrad, EqualsPyTorch) {
 }
 
 TEST(BatchNorm, RankTwoAndNanAndThreads) {
-  const Case k = make_case({7, 13}, DType::f32, Layout::plain, false);
+  const NormCase k = make_case({7, 13}, DType::f32, Layout::plain, false);
   const Stats s = stats_reference(k.x);
   EXPECT_TRUE(near(batch_norm_train(k.x, k.w, k.b, {}, {}, 0.1, 1e-5).y,
                    normalised(k.x, s.mean, s.var, values(k.w), values(k.b), 1e-5, {}, {}), 2e-5));
@@ -384,40 +347,12 @@ TEST(BatchNorm, RankTwoAndNanAndThreads) {
   EXPECT_FALSE(std::isnan(values(y)[9]));  // the other one
 
   const int threads = num_threads();
-  const Case big = make_case({64, kChannelBlock, 16, 16}, DType::f32, Layout::blocked, false);
+  const NormCase big = make_case({64, kChannelBlock, 16, 16}, DType::f32, Layout::blocked, false);
   set_num_threads(1);
   const Tensor one = batch_norm_train(big.x, big.w, big.b, {}, {}, 0.1, 1e-5).y;
   set_num_threads(3);
   EXPECT_TRUE(identical(one, batch_norm_train(big.x, big.w, big.b, {}, {}, 0.1, 1e-5).y));
   set_num_threads(threads);
-}
-
-TEST(BnStatistics, OfSeveralLayersIsTheSumOfTheirs) {
-  std::vector<BnStatisticsLayer> layers;
-  double want = 0;
-  for (const int64_t c : {3, 16, 7}) {
-    const Case k = make_case({4, c, 5, 3}, DType::f32, Layout::plain, false);
-    MomentSums known;  // of every second one
-    if (c != 16) batch_norm_eval(k.x, k.w, k.b, k.rm, k.rv, 1e-5, {}, {}, &known);
-    layers.push_back({k.x, k.rm, k.rv, {}, {}, known});
-    want += bn_statistics(k.x, k.rm, k.rv).loss.item();
-  }
-  const BnStatisticsSum sum = bn_statistics(layers);
-  EXPECT_NEAR(sum.loss.item(), want, 1e-5 * want);
-  for (size_t i = 0; i < layers.size(); ++i) {
-    const BnStatisticsLayer& l = layers[i];
-    const BnStatistics alone = bn_statistics(l.x, l.running_mean, l.running_var);
-    EXPECT_TRUE(near(sum.layers[i].scale, values(alone.scale), 1e-6)) << i;
-    EXPECT_TRUE(near(sum.layers[i].shift, values(alone.shift), 1e-6)) << i;
-  }
-  EXPECT_THAT(error_of<Error>([] { bn_statistics(std::vector<BnStatisticsLayer>{}); }),
-              HasSubstr("bn_statistics: no layers"));
-  layers[1].x = layers[1].x.to(DType::f64);
-  EXPECT_THAT(error_of<DTypeError>([&] { bn_statistics(layers); }), HasSubstr("first input"));
-  layers[1] = layers[0];
-  layers[1].known = layers[2].known;
-  EXPECT_THAT(error_of<ShapeError>([&] { bn_statistics(layers); }),
-              HasSubstr("known moments needs shape [3]"));
 }
 
 TEST(BatchNorm, Errors) {
@@ -446,70 +381,6 @@ TEST(BatchNormApply, NamesWhatIsWrong) {
               HasSubstr("mean needs shape [3]"));
   EXPECT_THAT(error_of<ShapeError>([&] { batch_norm_apply(x, c, c, c, Tensor::zeros({2})); }),
               HasSubstr("invstd needs shape [3]"));
-}
-
-TEST(BnStatistics, HandWorkedValues) {
-  const Tensor x = Tensor::from<double>({1, 2, 3, 4}, {1, 1, 2, 2});
-  const Tensor one = Tensor::full({1}, 1.0, DType::f64);
-  const BnStatistics s = bn_statistics(x, one, one);
-  EXPECT_TRUE(near(s.mean, {2.5}, 1e-15));
-  EXPECT_TRUE(near(s.var, {1.25}, 1e-15));
-  EXPECT_NEAR(s.loss.item(), 1.75, 1e-15);
-  const Tensor gx = bn_statistics_grad(one, x, s.scale, s.shift);
-  EXPECT_TRUE(near(gx, {-0.5, 0, 0.5, 1}, 1e-15));
-}
-
-TEST(BnStatistics, GradientMatchesNumericInBothForms) {
-  const Tensor rm = sample({3}, 2), rv = add(square(sample({3}, 3)), 0.2);
-  const Tensor em = sample({3}, 4), ev = add(square(sample({3}, 5)), 0.2);
-  const Tensor x = sample({2, 3, 2, 2}, 1), g = Tensor::scalar(-1.5, DType::f64);
-  for (double momentum : {0.0, 0.9}) {
-    const BnStatistics s = bn_statistics(x, rm, rv, momentum, em, ev);
-    EXPECT_TRUE(matches_numeric(
-        [&](const Tensor& t) { return bn_statistics(t, rm, rv, momentum, em, ev).loss; }, x, g,
-        bn_statistics_grad(g, x, s.scale, s.shift)));
-  }
-  // Momentum blends inside the norms; mean and var stay those of the batch.
-  const BnStatistics s = bn_statistics(x, rm, rv, 0.9, em, ev);
-  const Stats batch = stats_reference(x);
-  double dm = 0, dv = 0;
-  for (size_t c = 0; c < 3; ++c) {
-    dm += std::pow(0.1 * batch.mean[c] + 0.9 * values(em)[c] - values(rm)[c], 2);
-    dv += std::pow(0.1 * batch.var[c] + 0.9 * values(ev)[c] - values(rv)[c], 2);
-  }
-  EXPECT_NEAR(s.loss.item(), std::sqrt(dm) + std::sqrt(dv), 1e-12);
-  EXPECT_TRUE(near(s.mean, batch.mean, 1e-12));
-}
-
-TEST(BnStatistics, EveryLayoutAndPerfectMatch) {
-  for (int64_t c : channel_counts()) {
-    const Tensor x = sample({3, c, 5, 3}, 1), rm = sample({c}, 2), rv = abs(sample({c}, 3));
-    const BnStatistics want = bn_statistics(x, rm, rv);
-    const Tensor g = Tensor::scalar(2.0, DType::f32);
-    const Tensor gx = bn_statistics_grad(g.to(DType::f64), x, want.scale, want.shift);
-    for (Layout layout : layouts(c)) {
-      const Tensor in = x.to(DType::f32).to(layout);
-      const BnStatistics s = bn_statistics(in, rm.to(DType::f32), rv.to(DType::f32));
-      EXPECT_TRUE(near(s.loss, want.loss, 1e-5));
-      const Tensor got = bn_statistics_grad(g, in, s.scale, s.shift);
-      EXPECT_EQ(got.layout(), layout);
-      EXPECT_TRUE(near(got, gx, 1e-5));
-    }
-    // Equal statistics: loss 0 and a finite gradient (of 0).
-    const BnStatistics zero = bn_statistics(x, want.mean, want.var);
-    EXPECT_NEAR(zero.loss.item(), 0, 1e-12);
-    EXPECT_TRUE(all_finite(zero.scale));
-  }
-}
-
-TEST(BnStatistics, Errors) {
-  const Tensor x = Tensor::zeros({2, 3, 2, 2}), c = Tensor::zeros({3});
-  EXPECT_THAT(error_of<ShapeError>([&] { bn_statistics(x, Tensor::zeros({2}), c); }),
-              HasSubstr("bn_statistics: running_mean needs shape [3]"));
-  EXPECT_THAT(error_of<ShapeError>([&] { bn_statistics(x.slice(0, 0), c, c); }),
-              HasSubstr("the batch is empty"));
-  EXPECT_THAT(error_of<Error>([&] { bn_statistics(x, c, c, 1.0, c, c); }),
-              HasSubstr("momentum needs to be in [0, 1), got 1"));
 }
 
 }  // namespace

@@ -70,7 +70,7 @@ void conv_dispatch::add_bias(const Tensor& y, const Tensor& bias_in) {
   if (y.device().is_cuda()) return conv_cuda::add_bias(y, bias_in);
   const Tensor bias = widen(bias_in);
   if (is_bf16(y)) return add_channel_bias<bfloat16, float>(y, bias);
-  MTCKI_DISPATCH_FLOAT(y.dtype(), "conv_transpose2d", T, { add_channel_bias<T, T>(y, bias); });
+  MTCKI_DISPATCH_FLOAT(y.dtype(), "add_bias", T, { add_channel_bias<T, T>(y, bias); });
 }
 
 Tensor conv2d_grad_bias(const Tensor& gy, std::optional<DType> dtype) {
