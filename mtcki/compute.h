@@ -27,6 +27,10 @@ struct Compute {
 // a machine. Before the first use of a GPU. Alone, or with an index given, text is what it was.
 std::string device_of_rank(const std::string& text);
 
+// CPU threads for set_num_threads: as many as asked for; where 0 leaves it open, the ranks of a
+// machine share its cores (OMP_NUM_THREADS comes first). Alone, 0 stays 0.
+int threads_of_rank(int64_t asked);
+
 struct RunConfig;
 // What the keys of a run ask for; "auto" is settled here. DeviceError when the device cannot be
 // used.

@@ -117,7 +117,7 @@ struct RunConfig {
   bool deterministic = true, autotune = false, recompute = false;
   std::string graph = "auto";  // auto | on | off
   int64_t read_every = 0;      // steps; 0: 1 on the CPU, 25 on the GPU
-  int64_t threads = 0;         // 0: all cores
+  int64_t threads = 0;         // 0: OMP_NUM_THREADS, or all cores
   int64_t keep_checkpoints = 2;
   std::string on_nan = "abort";
   bool tensorboard = true;

@@ -231,7 +231,8 @@ void visit(Walk& w, RunConfig& c) {
       .key("read_every", c.read_every, at_least(0),
            "steps whose losses are read from the GPU together; 0: 25, on the CPU always 1")
       .inert()
-      .key("threads", c.threads, between(0, 4096), "CPU threads; 0: all cores")
+      .key("threads", c.threads, between(0, 4096),
+           "CPU threads; 0: OMP_NUM_THREADS, or all cores (ranks of a job share them)")
       .inert()
       .key("keep_checkpoints", c.keep_checkpoints, between(2, 1000), "checkpoints kept per stage")
       .inert()

@@ -3,11 +3,11 @@
 #include <filesystem>
 
 #include "data/dataset.h"
+#include "mtcki/compute.h"
 #include "mtcki/console.h"
 #include "mtcki/model_file.h"
 #include "nn/models/model.h"
 #include "tensor/comm.h"
-#include "tensor/device.h"
 #include "tensor/error.h"
 
 namespace mtcki {
@@ -35,7 +35,7 @@ void check_normalization(const std::string& who, const std::vector<double>& mean
 }  // namespace
 
 void preflight(const RunConfig& config) {
-  parse_device(config.device);
+  compute_of(config);
   rows_of_rank(config.train.batch_size, communicator(), "train.batch_size");
   rows_of_rank(config.synthesis.batch_size, communicator(), "synthesis.batch_size");
   rows_of_rank(config.distill.batch_size, communicator(), "distill.batch_size");

@@ -50,6 +50,7 @@ const Communicator& Communicator::world() {
     c.rank_ = r.rank;
     c.size_ = r.size;
     c.local_rank_ = r.local_rank;
+    c.cores_ = r.cores;
     return c;
   }();
   return all;

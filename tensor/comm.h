@@ -2,8 +2,8 @@
 // (autograd/parallel.h, nn/parallel.h, optim/gradient_sync.h).
 //
 // A job is one process, or the ranks that `mpirun` started. Host memory travels through MPI, memory
-// of a GPU through NCCL on the current stream (which may be captured); on a GPU without NCCL, and
-// on the emulated one, it travels through the host. Every operation is collective: all ranks call
+// of a GPU through NCCL on the current stream (which may be captured); on a GPU without NCCL it
+// travels through the host, and on the emulated one unless MTCKI_EMULATE_NCCL=1 is set. Every operation is collective: all ranks call
 // it, in the same order, with the same shapes. Alone, each one returns at once.
 //
 // Sums add in an order that depends on the number of ranks only, and every rank receives the same
@@ -30,6 +30,9 @@ class Communicator {
   bool is_root() const { return rank_ == 0; }
   // Among the ranks of this machine: which of its GPUs to use.
   int local_rank() const { return local_rank_; }
+  // How many CPU cores are this rank's: those it was bound to, or an even share of those that
+  // several ranks of the machine may use. Alone: 0, all.
+  int cores() const { return cores_; }
 
   // t = sum over ranks. f32, f64, i64.
   void all_reduce_sum_(const Tensor& t) const;
@@ -45,7 +48,7 @@ class Communicator {
 
  private:
   Communicator() = default;
-  int rank_ = 0, size_ = 1, local_rank_ = 0;
+  int rank_ = 0, size_ = 1, local_rank_ = 0, cores_ = 0;
 };
 
 // The communicator that a program's steps run over: world(), unless a scope says otherwise.

@@ -4,6 +4,7 @@
 
 #ifdef MTCKI_WITH_MPI
 #include <mpi.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -72,6 +73,13 @@ Ranks start() {
   MPI_Comm machine;
   MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, r.rank, MPI_INFO_NULL, &machine);
   MPI_Comm_rank(machine, &r.local_rank);
+  cpu_set_t own, together;
+  if (sched_getaffinity(0, sizeof own, &own) == 0) {
+    int ranks = 1;
+    MPI_Comm_size(machine, &ranks);
+    MPI_Allreduce(&own, &together, sizeof own, MPI_BYTE, MPI_BOR, machine);
+    r.cores = std::clamp(CPU_COUNT(&together) / ranks, 1, CPU_COUNT(&own));
+  }
   MPI_Comm_free(&machine);
   return r;
 }

@@ -13,6 +13,7 @@ namespace mtcki::mpi {
 std::string version();  // empty: not in this build
 struct Ranks {
   int rank = 0, size = 1, local_rank = 0;
+  int cores = 0;  // of this rank; where ranks of a machine may use the same ones, an even share
 };
 Ranks start();  // MPI_Init; MPI_Finalize at exit
 bool started();

@@ -10,7 +10,8 @@
 
 namespace mtcki {
 
-void set_num_threads(int threads);  // 0: all cores that this process may use
+// 0: OMP_NUM_THREADS, or without it all cores that this process may use.
+void set_num_threads(int threads);
 int num_threads();
 
 // f(begin, end) on disjoint chunks that cover [0, n); chunks are no smaller than `grain`. What a

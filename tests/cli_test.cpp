@@ -431,6 +431,18 @@ TEST_F(CliTest, RunProfilesTheFirstStepsOfEachStage) {
   EXPECT_EQ(profiles, 3) << "teacher, synthesis, student";
 }
 
+TEST_F(CliTest, ThreadsAreThoseOfTheFlagElseOfTheEnvironment) {
+  const char* set = std::getenv("OMP_NUM_THREADS");
+  const std::string before = set ? set : "";
+  setenv("OMP_NUM_THREADS", "3", 1);
+  std::vector<std::string> command{"profile", "--model", "resnet8", "--batch", "2",
+                                   "--steps", "1",       "--device", "cpu"};
+  EXPECT_THAT(run(command).out, HasSubstr("3 threads"));
+  command.insert(command.end(), {"--threads", "2"});
+  EXPECT_THAT(run(command).out, HasSubstr("2 threads"));
+  set ? setenv("OMP_NUM_THREADS", before.c_str(), 1) : unsetenv("OMP_NUM_THREADS");
+}
+
 TEST_F(CliTest, ProfileWritesItsFilesAndReadsTheRoof) {
   const auto path = [&](const char* name) { return (dir_ / name).string(); };
   const std::string roof = path("cache/roof.json"), csv = path("p.csv"), trace = path("t.json");

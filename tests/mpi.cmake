@@ -36,12 +36,13 @@ set_target_properties(mpi_check fail_on_rank PROPERTIES RUNTIME_OUTPUT_DIRECTORY
 foreach(suite Communicator ParallelFunctions ParallelTraining ParallelInversion)
   mtcki_mpi_test(${suite} $<TARGET_FILE:mpi_check> --gtest_filter=${suite}.*)
 endforeach()
-# On the emulated GPU: device memory goes through the host.
+# On the emulated GPU: device memory goes through the host, or travels as work of streams, as NCCL does it.
 add_executable(emulated_mpi_check mpi/main.cpp mpi/device_cuda.cpp)
 target_link_libraries(emulated_mpi_check PRIVATE mtcki::mtcki GTest::gtest)
 set_target_properties(emulated_mpi_check PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests
                       MTCKI_EMULATED_CUDA ON)
-mtcki_mpi_test(emulated_gpu $<TARGET_FILE:emulated_mpi_check>)
+mtcki_mpi_test(emulated_gpu $<TARGET_FILE:emulated_mpi_check> --gtest_filter=-ParallelNccl.*)
+mtcki_mpi_test(emulated_nccl $<TARGET_FILE:emulated_mpi_check> --gtest_filter=-ParallelHost.*)
 
 # The program: every stage on two ranks against one process.
 add_executable(compare_runs mpi/compare_runs.cpp)
@@ -55,6 +56,16 @@ add_test(NAME mpi.program
 mtcki_mpi_exit(batch_not_divisible 2 "train.batch_size is 33" $<TARGET_FILE:mtcki_cli> train
                ${CMAKE_CURRENT_SOURCE_DIR}/mpi/tiny.toml train.batch_size=33 device=cpu)
 set_property(GLOBAL APPEND PROPERTY mtcki_mpi_tests mpi.program)
+if(TARGET mtcki_emulated)
+  mtcki_mpi_exit(graph_without_nccl 2 "captured with NCCL only" $<TARGET_FILE:mtcki_emulated> train
+                 ${CMAKE_CURRENT_SOURCE_DIR}/mpi/tiny_cuda.toml device=cuda graph=on)
+  add_test(NAME mpi.emulated_program
+           COMMAND ${CMAKE_COMMAND} "-DMPIRUN=${mtcki_mpirun}" -DMTCKI=$<TARGET_FILE:mtcki_emulated>
+                   -DCOMPARE=$<TARGET_FILE:compare_runs> -DOUT=${CMAKE_BINARY_DIR}/tests/mpi-runs-cuda
+                   -DCONFIG=${CMAKE_CURRENT_SOURCE_DIR}/mpi/tiny_cuda.toml
+                   -P ${CMAKE_CURRENT_SOURCE_DIR}/mpi/program_cuda.cmake)
+  set_property(GLOBAL APPEND PROPERTY mtcki_mpi_tests mpi.emulated_program)
+endif()
 
 foreach(rank 0 1)
   mtcki_mpi_exit(error_on_rank_${rank} 3 "the file is damaged" $<TARGET_FILE:fail_on_rank> ${rank})
@@ -64,3 +75,8 @@ get_property(mpi_tests GLOBAL PROPERTY mtcki_mpi_tests)
 # Leaks: Open MPI never frees some blocks, and what allocated them is unloaded when they are reported.
 set_tests_properties(${mpi_tests} PROPERTIES LABELS mpi TIMEOUT 300 PROCESSORS 2
                      ENVIRONMENT "OMP_NUM_THREADS=1;MTCKI_EMULATE_CUDA=1;ASAN_OPTIONS=detect_leaks=0")
+foreach(test mpi.emulated_nccl mpi.emulated_program)
+  if(TEST ${test})
+    set_property(TEST ${test} APPEND PROPERTY ENVIRONMENT MTCKI_EMULATE_NCCL=1)
+  endif()
+endforeach()

@@ -12,7 +12,7 @@ namespace mtcki::cli {
 
 struct ComputeOptions {
   std::string device = "auto";
-  int64_t threads = 0;  // 0: all cores
+  int64_t threads = 0;  // 0: OMP_NUM_THREADS, or all cores
   std::string precision = "f32", conv = "auto", graph = "auto";
   bool deterministic = true, autotune = false;
   bool device_given = false;  // "auto" by name, not by default

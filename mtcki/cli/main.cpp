@@ -34,7 +34,7 @@ void add_compute(CLI::App* app, ComputeOptions* o) {
                 "on the GPU: only kernels that repeat bit for bit (default)");
   app->add_flag("--autotune", o->autotune,
                 "on the GPU: time the candidates for each convolution once, remember the fastest");
-  app->add_option("--threads", o->threads, "CPU threads; 0: all cores")
+  app->add_option("--threads", o->threads, "CPU threads; 0: OMP_NUM_THREADS, or all cores")
       ->check(CLI::Range(0, 4096))
       ->capture_default_str();
 }

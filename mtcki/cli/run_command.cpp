@@ -75,8 +75,9 @@ int run_command(const RunOptions& o) {
   // One rank speaks for all, unless another one fails (main.cpp).
   console::set_silent(!job.is_root());
   config.device = device_of_rank(config.device);
+  const int threads = threads_of_rank(config.threads);
   const Device device =
-      apply({config.device, config.threads, config.precision, config.conv, config.graph,
+      apply({config.device, threads, config.precision, config.conv, config.graph,
              config.deterministic, config.autotune, o.compute.device_given});
   preflight(config);
   if (o.check) {

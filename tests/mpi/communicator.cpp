@@ -1,3 +1,5 @@
+#include <omp.h>
+
 #include "mpi_testing.h"
 #include "tensor/comm.h"
 #include "tensor/error.h"
@@ -16,6 +18,12 @@ TEST(Communicator, RanksAreNumbered) {
   ASSERT_EQ(static_cast<int>(ranks.size()), world().size());
   for (int r = 0; r < world().size(); ++r) EXPECT_EQ(ranks[static_cast<size_t>(r)], r);
   EXPECT_LT(world().local_rank(), world().size());
+}
+
+// mpirun does not bind the ranks of these tests: each may use every core of the machine.
+TEST(Communicator, RanksOfAMachineShareItsCores) {
+  EXPECT_EQ(world().cores(), std::max(1, omp_get_num_procs() / world().size()));
+  EXPECT_EQ(Communicator::self().cores(), 0);
 }
 
 TEST(Communicator, SumsEveryType) {

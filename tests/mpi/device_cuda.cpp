@@ -1,11 +1,16 @@
-// Ranks on the emulated GPU, one each: collectives of device memory, batch norm over ranks, a
-// training step against one process.
+// Ranks on the emulated GPU, one each: collectives of device memory, batch norm over ranks, steps
+// against one process. CTest runs it twice: device memory goes through the host (without
+// ParallelNccl), and as work of streams, as NCCL's does (without ParallelHost).
 #include "autograd/parallel.h"
+#include "autograd/side_stream.h"
 #include "mpi_testing.h"
 #include "nn/models/model.h"
 #include "nn/parallel.h"
 #include "optim/gradient_sync.h"
+#include "optim/optimizer.h"
 #include "tensor/cuda/runtime.h"
+#include "tensor/cuda/step_graph.h"
+#include "tensor/cuda/step_inputs.h"
 
 namespace mtcki {
 namespace {
@@ -28,7 +33,7 @@ TEST(ParallelDevice, Collectives) {
   EXPECT_TRUE(close(b, Tensor::full({3}, world().size() - 1), 0));
 }
 
-TEST(ParallelDevice, NothingIsCapturedThroughTheHost) {
+TEST(ParallelHost, NothingIsCaptured) {
   cuda::Graph graph;
   const Tensor t = Tensor::full({5}, 1.0).to(kGpu);
   graph.begin();
@@ -89,6 +94,61 @@ TEST(ParallelDevice, BatchNormInBf16) {
   EXPECT_TRUE(close(got[0], own_rows(want[0].plain()), 0.01));
   EXPECT_TRUE(close(got[1], own_rows(want[1].plain()), 0.02));
   EXPECT_TRUE(close(got[2], want[2], 1e-5));
+}
+
+// Teachers as branches, their statistics over ranks, a student's training step: collectives on
+// several streams of one step.
+nn::StateDict trained(bool capture) {
+  nn::Init init(5);
+  std::vector<std::unique_ptr<nn::Classifier>> nets;
+  for (const char* name : {"resnet8", "wrn10_1", "resnet8"}) {
+    nets.push_back(nn::make_classifier({name, 3, 8, 10}, init));
+    nets.back()->to(kGpu);
+    nets.back()->train();
+    nn::make_parallel(*nets.back(), world());
+  }
+  nn::Classifier& student = *nets.back();
+  optim::SgdOptions options;
+  options.lr = 0.01;
+  options.momentum = 0.9;
+  const auto sgd = optim::make_sgd({optim::group_of(student)}, options);
+  StepInputs inputs(kGpu);
+  StepGraph graph(capture);
+  for (uint64_t i = 0; i < StepGraph::kWarmup + 3; ++i) {
+    const Tensor x = inputs.set("x", own_rows(sample({2 * world().size(), 3, 8, 8}, i, DType::f32)));
+    const Tensor y = inputs.set("y", own_rows(randint(0, 10, {2 * world().size()}, Rng{1, 1, i})));
+    graph.run("step", [&] {
+      std::vector<Tensor> logits;
+      {
+        const NoGradScope no_grad;
+        Branches branches(2, kGpu);
+        for (size_t m = 0; m < 2; ++m)
+          branches.run([&] { logits.push_back((*nets[m])(Variable(x)).data()); });
+      }
+      sgd->zero_grad();
+      const Variable out = student(Variable(x));
+      const Variable loss = mean_over_ranks(
+          cross_entropy(add(out, Variable(add(logits[0], logits[1]))), y), world());
+      loss.backward();
+      optim::all_reduce_gradients(student.parameters(), world(), 16 << 10);
+      sgd->step();
+    });
+  }
+  EXPECT_EQ(graph.captured(), capture ? 1 : 0);
+  EXPECT_EQ(graph.replayed(), capture ? 2 : 0);
+  nn::StateDict all;
+  for (const auto& net : nets)
+    for (auto& [name, t] : net->state_dict()) all.emplace_back(name, t.to(Device::cpu()));
+  return all;
+}
+
+TEST(ParallelNccl, CapturedStepsEqualEagerOnes) {
+  const nn::StateDict eager = trained(false), captured = trained(true);
+  ASSERT_EQ(eager.size(), captured.size());
+  for (size_t i = 0; i < eager.size(); ++i) {
+    EXPECT_TRUE(identical(eager[i].second, captured[i].second)) << eager[i].first;
+    EXPECT_TRUE(same_on_all_ranks(captured[i].second)) << eager[i].first;
+  }
 }
 
 }  // namespace

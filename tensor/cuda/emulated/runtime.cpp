@@ -24,7 +24,7 @@ constexpr bool kProtect = false;
 #else
 constexpr bool kProtect = true;
 #endif
-constexpr size_t kArena = size_t{12} << 30, kPage = 4096;
+constexpr size_t kArena = size_t{12} << 30, kPage = 4096, kHugePage = size_t{2} << 20;
 
 // Device memory: pages of one reserved range, handed out first fit by size.
 class Memory {
@@ -39,9 +39,11 @@ class Memory {
     const size_t size = (bytes + kPage - 1) / kPage * kPage;
     if (!base_) {
       void* p =
-          mmap(nullptr, kArena, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+          mmap(nullptr, kArena + kHugePage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
       if (p == MAP_FAILED) return nullptr;
-      base_ = static_cast<char*>(p);
+      // Protecting a huge page is one entry to change where 512 pages are 512, twice per kernel.
+      base_ = static_cast<char*>(p) + (kHugePage - reinterpret_cast<uintptr_t>(p) % kHugePage);
+      madvise(base_, kArena, MADV_HUGEPAGE);
     }
     char* data = nullptr;
     const auto it = free_.find(size);
@@ -84,7 +86,8 @@ class Memory {
 
  private:
   void protect(int mode) {
-    if (kProtect && used_) mprotect(base_, used_, mode);
+    if (kProtect && used_)
+      mprotect(base_, (used_ + kHugePage - 1) / kHugePage * kHugePage, mode);
   }
   std::mutex mutex_;
   char* base_ = nullptr;
