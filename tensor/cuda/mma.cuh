@@ -127,19 +127,20 @@ inline void mma_bf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_
     const auto of = [&](int l) -> const Operands& {
       return *reinterpret_cast<const Operands*>(lanes[l]);
     };
-    const auto value = [](uint32_t pair, int which) {
-      bfloat16 v;
-      v.bits = static_cast<uint16_t>(which ? pair >> 16 : pair);
-      return static_cast<float>(v);
+    const auto unpack = [](uint32_t pair, float* two) {
+      const uint32_t bits[2] = {pair << 16, pair & 0xFFFF0000u};
+      std::memcpy(two, bits, sizeof bits);
     };
-    // Element k of a row of A, or of a column of B, is with lane k % 8 / 2 of the four that hold
-    // it.
-    for (int i = 0; i < 4; ++i) {
-      const int upper = i / 2, column = 2 * t + i % 2;
-      for (int k = 0; k < 16; ++k)
-        d[i] += value(of(4 * g + k % 8 / 2).a[upper + k / 8 * 2], k % 2) *
-                value(of(4 * column + k % 8 / 2).b[k / 8], k % 2);
-    }
+    // Elements k and k+1 of a row of A, or of a column of B, are with lane k % 8 / 2 of the four
+    // that hold it.
+    float rows[2][16], columns[2][16];
+    for (int k = 0; k < 16; k += 2)
+      for (int i = 0; i < 2; ++i) {
+        unpack(of(4 * g + k % 8 / 2).a[i + k / 8 * 2], &rows[i][k]);
+        unpack(of(4 * (2 * t + i) + k % 8 / 2).b[k / 8], &columns[i][k]);
+      }
+    for (int i = 0; i < 4; ++i)
+      for (int k = 0; k < 16; ++k) d[i] += rows[i / 2][k] * columns[i % 2][k];
   });
 }
 
