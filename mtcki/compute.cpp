@@ -30,8 +30,9 @@ Compute compute_of(const RunConfig& config) {
   // What travels through the host cannot be captured.
   if (c.device.is_cuda() && communicator().size() > 1 && nccl_version() == "none") {
     if (config.graph == "on")
-      throw UsageError("graph is \"on\", but steps of several ranks are captured with NCCL only, "
-                       "which this build lacks; leave it at \"auto\", or build with MTCKI_NCCL=ON");
+      throw UsageError(
+          "graph is \"on\", but steps of several ranks are captured with NCCL only, "
+          "which this build lacks; leave it at \"auto\", or build with MTCKI_NCCL=ON");
     c.graph = false;
   }
   if (c.device.is_cuda()) c.read_every = config.read_every > 0 ? config.read_every : 25;

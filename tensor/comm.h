@@ -2,9 +2,10 @@
 // (autograd/parallel.h, nn/parallel.h, optim/gradient_sync.h).
 //
 // A job is one process, or the ranks that `mpirun` started. Host memory travels through MPI, memory
-// of a GPU through NCCL on the current stream (which may be captured); on a GPU without NCCL it
-// travels through the host, and on the emulated one unless MTCKI_EMULATE_NCCL=1 is set. Every operation is collective: all ranks call
-// it, in the same order, with the same shapes. Alone, each one returns at once.
+// of a GPU through NCCL on the current stream (which may be captured). On a GPU without NCCL, and
+// on the emulated one unless MTCKI_EMULATE_NCCL=1 is set, it travels through the host. Every
+// operation is collective: all ranks call it, in the same order, with the same shapes. Alone, each
+// one returns at once.
 //
 // Sums add in an order that depends on the number of ranks only, and every rank receives the same
 // bits, so that weights which start equal stay equal.

@@ -19,13 +19,14 @@ int num_threads();
 template <class F>
 void parallel_for(int64_t n, int64_t grain, const F& f) {
   if (n <= 0) return;
-  const int64_t most = std::min<int64_t>(num_threads(), (n + grain - 1) / std::max<int64_t>(1, grain));
+  const int64_t most =
+      std::min<int64_t>(num_threads(), (n + grain - 1) / std::max<int64_t>(1, grain));
   if (most <= 1 || omp_in_parallel()) {
     f(int64_t{0}, n);
     return;
   }
   std::exception_ptr error;
-#pragma omp parallel num_threads(static_cast<int>(most))
+#pragma omp parallel num_threads(static_cast <int>(most))
   {
     const int64_t t = omp_get_thread_num(), count = omp_get_num_threads();
     const int64_t begin = n * t / count, end = n * (t + 1) / count;

@@ -435,7 +435,7 @@ TEST_F(CliTest, ThreadsAreThoseOfTheFlagElseOfTheEnvironment) {
   const char* set = std::getenv("OMP_NUM_THREADS");
   const std::string before = set ? set : "";
   setenv("OMP_NUM_THREADS", "3", 1);
-  std::vector<std::string> command{"profile", "--model", "resnet8", "--batch", "2",
+  std::vector<std::string> command{"profile", "--model", "resnet8",  "--batch", "2",
                                    "--steps", "1",       "--device", "cpu"};
   EXPECT_THAT(run(command).out, HasSubstr("3 threads"));
   command.insert(command.end(), {"--threads", "2"});

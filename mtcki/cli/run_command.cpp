@@ -76,9 +76,8 @@ int run_command(const RunOptions& o) {
   console::set_silent(!job.is_root());
   config.device = device_of_rank(config.device);
   const int threads = threads_of_rank(config.threads);
-  const Device device =
-      apply({config.device, threads, config.precision, config.conv, config.graph,
-             config.deterministic, config.autotune, o.compute.device_given});
+  const Device device = apply({config.device, threads, config.precision, config.conv, config.graph,
+                               config.deterministic, config.autotune, o.compute.device_given});
   preflight(config);
   if (o.check) {
     if (job.is_root()) std::puts("configuration, files and models are fine");

@@ -115,7 +115,8 @@ nn::StateDict trained(bool capture) {
   StepInputs inputs(kGpu);
   StepGraph graph(capture);
   for (uint64_t i = 0; i < StepGraph::kWarmup + 3; ++i) {
-    const Tensor x = inputs.set("x", own_rows(sample({2 * world().size(), 3, 8, 8}, i, DType::f32)));
+    const Tensor x =
+        inputs.set("x", own_rows(sample({2 * world().size(), 3, 8, 8}, i, DType::f32)));
     const Tensor y = inputs.set("y", own_rows(randint(0, 10, {2 * world().size()}, Rng{1, 1, i})));
     graph.run("step", [&] {
       std::vector<Tensor> logits;
@@ -127,8 +128,8 @@ nn::StateDict trained(bool capture) {
       }
       sgd->zero_grad();
       const Variable out = student(Variable(x));
-      const Variable loss = mean_over_ranks(
-          cross_entropy(add(out, Variable(add(logits[0], logits[1]))), y), world());
+      const Variable loss =
+          mean_over_ranks(cross_entropy(add(out, Variable(add(logits[0], logits[1]))), y), world());
       loss.backward();
       optim::all_reduce_gradients(student.parameters(), world(), 16 << 10);
       sgd->step();

@@ -38,8 +38,8 @@ class Memory {
     }
     const size_t size = (bytes + kPage - 1) / kPage * kPage;
     if (!base_) {
-      void* p =
-          mmap(nullptr, kArena + kHugePage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      void* p = mmap(nullptr, kArena + kHugePage, PROT_NONE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
       if (p == MAP_FAILED) return nullptr;
       // Protecting a huge page is one entry to change where 512 pages are 512, twice per kernel.
       base_ = static_cast<char*>(p) + (kHugePage - reinterpret_cast<uintptr_t>(p) % kHugePage);
@@ -86,8 +86,7 @@ class Memory {
 
  private:
   void protect(int mode) {
-    if (kProtect && used_)
-      mprotect(base_, (used_ + kHugePage - 1) / kHugePage * kHugePage, mode);
+    if (kProtect && used_) mprotect(base_, (used_ + kHugePage - 1) / kHugePage * kHugePage, mode);
   }
   std::mutex mutex_;
   char* base_ = nullptr;
