@@ -101,7 +101,7 @@ int profile_command(const ProfileOptions& o) {
               static_cast<long long>(o.batch), static_cast<long long>(o.channels),
               static_cast<long long>(o.size), static_cast<long long>(o.size), p.math.c_str());
   if (device.is_cpu())
-    std::printf(", %lld threads", static_cast<long long>(p.threads));
+    std::printf(", %lld thread%s", static_cast<long long>(p.threads), p.threads == 1 ? "" : "s");
   else
     std::printf(", %s (%s)", p.device.c_str(), p.machine.c_str());
   std::printf(": %.3f ms, %.0f img/s, peak memory %s\n\n", p.step_us * 1e-3,

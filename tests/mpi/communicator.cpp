@@ -1,6 +1,9 @@
 #include <omp.h>
 
+#include <cstdlib>
+
 #include "mpi_testing.h"
+#include "mtcki/compute.h"
 #include "tensor/comm.h"
 #include "tensor/error.h"
 
@@ -24,6 +27,15 @@ TEST(Communicator, RanksAreNumbered) {
 TEST(Communicator, RanksOfAMachineShareItsCores) {
   EXPECT_EQ(world().cores(), std::max(1, omp_get_num_procs() / world().size()));
   EXPECT_EQ(Communicator::self().cores(), 0);
+  const char* set = std::getenv("OMP_NUM_THREADS");
+  const std::string before = set ? set : "1";
+  setenv("OMP_NUM_THREADS", before.c_str(), 1);
+  EXPECT_EQ(threads_of_rank(0), 0);
+  EXPECT_EQ(threads_of_rank(5), 5);
+  unsetenv("OMP_NUM_THREADS");
+  EXPECT_EQ(threads_of_rank(0), world().cores());
+  EXPECT_EQ(threads_of_rank(5), 5);
+  setenv("OMP_NUM_THREADS", before.c_str(), 1);
 }
 
 TEST(Communicator, SumsEveryType) {
