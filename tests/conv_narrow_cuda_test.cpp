@@ -160,8 +160,14 @@ const testing::WholeKernels kWhole{narrow::supports_whole, narrow::supports_whol
 void check_whole(const Case& c) { testing::check_whole(c, kWhole); }
 
 TEST_F(ConvNarrowCuda, ForwardAndInputGradientEqualF64) {
+  // All weights lie in shared memory, of which an A100 has too little for the most.
+  const bool most = cuda::device_info(cuda::current_device()).shared > (size_t{200} << 10);
   for (const int64_t c : {3, 8, 16, 32, 64})
-    for (const int64_t k : {1, 8, 16, 32, 64}) check_whole({3, c, k, 7, 3, 1});
+    for (const int64_t k : {1, 8, 16, 32, 64})
+      if (const Case one{3, c, k, 7, 3, 1}; most || c < 64 || k < 64)
+        check_whole(one);
+      else
+        EXPECT_FALSE(narrow::supports_whole(one.problem()));
 }
 
 TEST_F(ConvNarrowCuda, ForwardOfAnySize) {

@@ -153,14 +153,19 @@ const Availability& availability() {
 }
 bool is_emulated() { return true; }
 
+// As large as an H200, or with MTCKI_EMULATE_SM=80 as an A100: kernels are chosen and cut by this.
 DeviceInfo device_info(int) {
+  static const bool a100 = [] {
+    const char* sm = std::getenv("MTCKI_EMULATE_SM");
+    return sm && std::strcmp(sm, "80") == 0;
+  }();
   DeviceInfo d;
   d.name = "emulated (CUDA kernels on the CPU)";
-  d.major = 9;
-  d.multiprocessors = 132;
+  d.major = a100 ? 8 : 9;
+  d.multiprocessors = a100 ? 108 : 132;
   d.memory = kArena;
-  d.l2 = size_t{50} << 20;
-  d.shared = size_t{227} << 10;
+  d.l2 = size_t{a100 ? 40 : 50} << 20;
+  d.shared = size_t{a100 ? 163 : 227} << 10;
   return d;
 }
 std::string library_versions() { return "none"; }

@@ -10,6 +10,7 @@
 #include <numeric>
 
 #include "tensor/cuda/emulated/device.h"
+#include "tensor/cuda/runtime.h"
 
 #if !defined(__x86_64__)
 #define MTCKI_SIMT_UCONTEXT 1
@@ -290,9 +291,9 @@ void* dynamic_shared() {
 void launch(dim3 grid, dim3 block, size_t shared, std::function<void()> thread) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
   const size_t threads = size_t{1} * block.x * block.y * block.z;
-  if (threads == 0 || threads > 1024 || shared > (size_t{227} << 10) || grid.y > 65535 ||
+  if (threads == 0 || threads > 1024 || shared > device_info(0).shared || grid.y > 65535 ||
       grid.z > 65535)
-    throw Error(str("simt: no GPU runs a block of ", threads, " threads with ", shared,
+    throw Error(str("simt: this GPU does not run a block of ", threads, " threads with ", shared,
                     " bytes of shared memory in a grid of ", grid.x, "x", grid.y, "x", grid.z));
   issue([=] { run_grid(grid, block, shared, thread); });
 }
