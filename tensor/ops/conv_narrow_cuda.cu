@@ -322,6 +322,10 @@ Division division(const ConvProblem& given) {
       by.out /= 2;
       continue;
     }
+    if (by.in == 32 && shared > device().shared) {
+      by.in = 16;
+      continue;
+    }
     const int wanted = std::max(1, processors * (2 * shared <= device().shared ? 2 : 1) / blocks);
     const int each = (tiles + wanted - 1) / wanted;  // tiles of a piece
     by.pieces = (tiles + each - 1) / each;

@@ -99,7 +99,12 @@ inline Geometry geometry(const ConvProblem& d) {
   return g;
 }
 
-// The largest of bytes(geometry) over the widths of tiles.
+inline const cuda::DeviceInfo& device() {
+  static const cuda::DeviceInfo info = cuda::device_info(cuda::current_device());
+  return info;
+}
+
+// The largest of bytes(geometry) over the widths of tiles, as far as the device has it.
 template <class T, class Bytes>
 size_t most_shared(const Bytes& bytes) {
   size_t most = 0;
@@ -108,12 +113,7 @@ size_t most_shared(const Bytes& bytes) {
     any.q = q;
     most = std::max(most, bytes(geometry<T>(any)));
   }
-  return most;
-}
-
-inline const cuda::DeviceInfo& device() {
-  static const cuda::DeviceInfo info = cuda::device_info(cuda::current_device());
-  return info;
+  return std::min(most, device().shared);
 }
 
 }  // namespace mtcki::conv_cuda::narrow

@@ -153,19 +153,27 @@ const Availability& availability() {
 }
 bool is_emulated() { return true; }
 
-// As large as an H200, or with MTCKI_EMULATE_SM=80 as an A100: kernels are chosen and cut by this.
+// Kernels are chosen and cut by the size of the device.
 DeviceInfo device_info(int) {
-  static const bool a100 = [] {
+  struct Size {
+    int sm, multiprocessors, l2_mib, shared_kib;
+  };
+  // The first, or what MTCKI_EMULATE_SM asks for: H200, A100, RTX 4060.
+  static const Size sizes[] = {{90, 132, 50, 227}, {80, 108, 40, 163}, {89, 24, 24, 99}};
+  static const Size chosen = [] {
     const char* sm = std::getenv("MTCKI_EMULATE_SM");
-    return sm && std::strcmp(sm, "80") == 0;
+    for (const Size& s : sizes)
+      if (sm && std::atoi(sm) == s.sm) return s;
+    return sizes[0];
   }();
   DeviceInfo d;
   d.name = "emulated (CUDA kernels on the CPU)";
-  d.major = a100 ? 8 : 9;
-  d.multiprocessors = a100 ? 108 : 132;
+  d.major = chosen.sm / 10;
+  d.minor = chosen.sm % 10;
+  d.multiprocessors = chosen.multiprocessors;
   d.memory = kArena;
-  d.l2 = size_t{a100 ? 40 : 50} << 20;
-  d.shared = size_t{a100 ? 163 : 227} << 10;
+  d.l2 = static_cast<size_t>(chosen.l2_mib) << 20;
+  d.shared = static_cast<size_t>(chosen.shared_kib) << 10;
   return d;
 }
 std::string library_versions() { return "none"; }

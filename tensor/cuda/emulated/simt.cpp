@@ -288,13 +288,18 @@ void* dynamic_shared() {
   return b.shared.data();
 }
 
+void check_shared(size_t bytes) {
+  if (const size_t most = device_info(0).shared; bytes > most)
+    throw Error(str("simt: ", bytes, " bytes of shared memory in a block; this GPU has ", most));
+}
+
 void launch(dim3 grid, dim3 block, size_t shared, std::function<void()> thread) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
   const size_t threads = size_t{1} * block.x * block.y * block.z;
-  if (threads == 0 || threads > 1024 || shared > device_info(0).shared || grid.y > 65535 ||
-      grid.z > 65535)
-    throw Error(str("simt: this GPU does not run a block of ", threads, " threads with ", shared,
-                    " bytes of shared memory in a grid of ", grid.x, "x", grid.y, "x", grid.z));
+  if (threads == 0 || threads > 1024 || grid.y > 65535 || grid.z > 65535)
+    throw Error(str("simt: no GPU runs a block of ", threads, " threads in a grid of ", grid.x, "x",
+                    grid.y, "x", grid.z));
+  check_shared(shared);
   issue([=] { run_grid(grid, block, shared, thread); });
 }
 

@@ -76,6 +76,8 @@ void* dynamic_shared();
 // barriers. Also by the environment: MTCKI_SIMT_SHUFFLE=SEED.
 void set_shuffle(uint32_t seed);
 
+// Error when a block of this device has no room for so many bytes.
+void check_shared(size_t bytes);
 // Runs `thread` once per thread of the grid, or records that for the graph being captured.
 void launch(dim3 grid, dim3 block, size_t shared, std::function<void()> thread);
 
@@ -94,7 +96,9 @@ T exchange_value(T value, int source) {
 namespace mtcki::cuda {
 
 template <class... P>
-void allow_shared(void (*)(P...), size_t) {}
+void allow_shared(void (*)(P...), size_t bytes) {
+  simt::check_shared(bytes);
+}
 
 template <class... P>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
