@@ -1,10 +1,5 @@
 # cmake -DMPIRUN=... -DMTCKI=... -DCOMPARE=... -DOUT=... -DCONFIG=... -P program.cmake
-function(run)
-  execute_process(COMMAND ${ARGN} RESULT_VARIABLE code OUTPUT_VARIABLE out ERROR_VARIABLE err)
-  if(NOT code EQUAL 0)
-    message(FATAL_ERROR "exit code ${code} of ${ARGN}:\n${out}${err}")
-  endif()
-endfunction()
+include(${CMAKE_CURRENT_LIST_DIR}/run.cmake)
 file(REMOVE_RECURSE ${OUT})
 run(${MTCKI} train ${CONFIG} out=${OUT} name=one)
 run(${MPIRUN} ${MTCKI} train ${CONFIG} out=${OUT} name=two)

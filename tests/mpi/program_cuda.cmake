@@ -1,11 +1,6 @@
 # cmake -DMPIRUN=... -DMTCKI=... -DCOMPARE=... -DOUT=... -DCONFIG=... -P program_cuda.cmake
 # Every stage on two ranks with a GPU each: captured steps leave the bits of eager ones.
-function(run)
-  execute_process(COMMAND ${ARGN} RESULT_VARIABLE code OUTPUT_VARIABLE out ERROR_VARIABLE err)
-  if(NOT code EQUAL 0)
-    message(FATAL_ERROR "exit code ${code} of ${ARGN}:\n${out}${err}")
-  endif()
-endfunction()
+include(${CMAKE_CURRENT_LIST_DIR}/run.cmake)
 file(REMOVE_RECURSE ${OUT})
 foreach(graph off on)
   run(${MPIRUN} ${MTCKI} run ${CONFIG} device=cuda graph=${graph} out=${OUT} name=${graph})
