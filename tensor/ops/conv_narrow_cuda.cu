@@ -322,6 +322,7 @@ Division division(const ConvProblem& given) {
       by.out /= 2;
       continue;
     }
+    // Nor more input channels than a block has room for: a GeForce has none for 32 of stride 2.
     if (by.in == 32 && shared > device().shared) {
       by.in = 16;
       continue;

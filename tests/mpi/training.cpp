@@ -21,9 +21,9 @@ std::unique_ptr<nn::Classifier> classifier(const std::string& name, DType dtype)
   return nn::make_classifier({name, 3, 16, 10}, init);
 }
 
-// Steps of SGD with momentum on this rank's rows of as many batches.
+// Ten steps of SGD with momentum on this rank's rows of ten batches.
 std::vector<double> train(nn::Classifier& net, const Communicator& comm, int64_t batch, DType dtype,
-                          uint64_t steps, uint64_t seed) {
+                          uint64_t seed) {
   nn::make_parallel(net, comm);
   net.train();
   optim::SgdOptions options;
@@ -34,7 +34,7 @@ std::vector<double> train(nn::Classifier& net, const Communicator& comm, int64_t
   const auto sgd = optim::make_sgd({optim::group_of(net)}, options);
   const RowRange r = rows_of_rank(batch, comm, "batch");
   std::vector<double> losses;
-  for (uint64_t step = 0; step < steps; ++step) {
+  for (uint64_t step = 0; step < 10; ++step) {
     const Tensor x = sample({batch, 3, 16, 16}, seed + step, dtype);
     const Tensor y = randint(0, 10, {batch}, Rng{3, 3, step});
     sgd->zero_grad();
@@ -52,11 +52,11 @@ struct Trained {
   std::vector<double> losses;
   nn::StateDict state;
 };
-Trained trained(const std::string& name, DType dtype, const Communicator& comm, uint64_t steps = 10,
+Trained trained(const std::string& name, DType dtype, const Communicator& comm,
                 uint64_t seed = 100) {
   const auto net = classifier(name, dtype);
   Trained t;
-  t.losses = train(*net, comm, 4 * world().size(), dtype, steps, seed);
+  t.losses = train(*net, comm, 4 * world().size(), dtype, seed);
   t.state = net->state_dict();
   return t;
 }
@@ -90,21 +90,23 @@ TEST(ParallelTraining, TenStepsEqualOneProcess) {
 }
 
 // The yardstick is how far one process in f32 is from f64. A value near zero that rounding takes to
-// the other side of its ReLU is a jump of 1e-5 or more, in one run of five or so, with one rank or
-// several: the nearest of four runs counts.
-TEST(ParallelTraining, StepsInF32AreAsNearToF64AsThoseOfOneProcess) {
+// the other side of its ReLU is a jump of 1e-5 to 3e-4, in one run of three or so, with one rank or
+// several: every run must stay within a few of those, and one of twelve must show rounding alone.
+TEST(ParallelTraining, TenStepsInF32AreAsNearToF64AsOneProcess) {
   double rounding = INFINITY, spread = INFINITY;
-  for (const uint64_t seed : {100, 200, 300, 400}) {
-    const Trained exact = trained("wrn10_1", DType::f64, Communicator::self(), 5, seed);
-    const Trained one = trained("wrn10_1", DType::f32, Communicator::self(), 5, seed);
-    const Trained many = trained("wrn10_1", DType::f32, world(), 5, seed);
+  const auto near = [&] { return rounding < 1e-6 && spread < 4 * rounding; };
+  for (uint64_t seed = 100; seed <= 1200 && !near(); seed += 100) {
+    const Trained exact = trained("wrn10_1", DType::f64, Communicator::self(), seed);
+    const Trained one = trained("wrn10_1", DType::f32, Communicator::self(), seed);
+    const Trained many = trained("wrn10_1", DType::f32, world(), seed);
     EXPECT_NEAR(many.losses.front(), exact.losses.front(), 2e-6 * exact.losses.front());
     rounding = std::min(rounding, distance(one.state, exact.state));
-    spread = std::min(spread, distance(many.state, exact.state));
+    const double distant = distance(many.state, exact.state);
+    EXPECT_LT(distant, 1e-3) << "seed " << seed;
+    spread = std::min(spread, distant);
     for (const auto& [name, t] : many.state) EXPECT_TRUE(same_on_all_ranks(t)) << name;
   }
-  EXPECT_LT(spread, 4 * rounding) << "one process is at " << rounding;
-  EXPECT_LT(rounding, 1e-6) << "rounding is amplified so much that this shows nothing";
+  EXPECT_TRUE(near()) << "ranks are at " << spread << ", one process at " << rounding;
 }
 
 TEST(ParallelTraining, RanksBeginWithTheWeightsOfTheFirst) {
