@@ -16,9 +16,6 @@ namespace mtcki {
 // Gradient gy / size.
 Variable mean_over_ranks(const Variable& x, const Communicator& comm);
 
-// The same of a number on the host, for logs.
-double mean_over_ranks(double value, const Communicator& comm);
-
 // Rows [n, ...] of all ranks, [size*n, ...], for losses in which every row meets every other. What
 // is made of them is computed alike on every rank: the gradient is this rank's part of gy, and
 // parameters behind it have their whole gradient already.

@@ -4,9 +4,11 @@
 //   Variable mul(const Variable& a, const Variable& b) {
 //     Recorder r("mul", {a, b});
 //     Tensor y = mul(a.data(), b.data());
-//     if (r.needs(0)) r.grad(0, [b = r.save(b.data())](const Tensor& gy) { return mul(gy, b.get());
-//     }); if (r.needs(1)) r.grad(1, [a = r.save(a.data())](const Tensor& gy) { return mul(gy,
-//     a.get()); }); return r.finish(y);
+//     if (r.needs(0))
+//       r.grad(0, [b = r.save(b.data())](const Tensor& gy) { return mul(gy, b.get()); });
+//     if (r.needs(1))
+//       r.grad(1, [a = r.save(a.data())](const Tensor& gy) { return mul(gy, a.get()); });
+//     return r.finish(y);
 //   }
 //
 // So a frozen input costs neither its gradient nor the activation for one. Closures must not

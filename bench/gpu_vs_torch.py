@@ -4,9 +4,9 @@
     bench/gpu_vs_torch.py [--seconds 400] [--only train:resnet18:256:bf16,...] [--roof roof.json] [--out FILE.json]
 
 PYTHON names the interpreter that has PyTorch (default: python3). A case is STEP:MODEL:BATCH:PRECISION; MODEL of an
-inversion step is the teachers, joined by '+'. Cases come in groups (--together): PyTorch's compiled modes start at once,
-since that takes a minute or more of the CPU, our programs beside them one after the other, since they time candidates
-for their convolutions, then PyTorch's other modes. When all are warm only one works at a time: each mode is probed, the
+inversion step is the teachers, joined by '+'. Cases come in groups (--together; smaller ones in the last minutes):
+PyTorch's compiled modes start at once, since that takes a minute or more of the CPU, our programs beside them one after
+the other, since they time candidates for their convolutions, then eager PyTorch. When all are warm only one works at a time: each mode is probed, the
 fastest is the peer of that case, and both sides take turns, A B A B; the ratio is the median over the pairs. What the time did not allow is listed as skipped.
 Columns: ms of both sides (median), ratio, the floor from the measured roofs (sum over the ops of the larger of
 FLOP/peak and bytes/bandwidth, printed by our program), and the share of it that we reach.
@@ -22,8 +22,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from step_server import ROOT, THREE, Server, ours_command, ratio_of, torch_command
 
-COMPILED = ["compile", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
-MODES = ["eager", "cudagraph", "reduce-overhead", "max-autotune"]  # "compile" is reduce-overhead without its graph
+COMPILED = ["compile", "reduce-overhead", "compile-cudagraph", "max-autotune", "max-autotune-no-cudagraphs"]
+# "compile" is reduce-overhead without its graph
+MODES = ["eager", "cudagraph", "reduce-overhead", "compile-cudagraph", "max-autotune"]
 DEFAULT = ",".join(
     ["train:resnet18:256:bf16", "train:wrn16_1:128:bf16", "train:resnet34:256:bf16", f"inversion:{THREE}:256:bf16"] +
     [f"train:{m}:{b}:bf16" for m, b in
@@ -56,9 +57,29 @@ def probe(server, steps):
 
 
 def close_all(servers):
-    for server in servers:
-        if isinstance(server, Server):
-            server.close()
+    warm = [server for server in servers if isinstance(server, Server)]
+    for server in warm:
+        server.ask_to_quit()
+    for server in warm:
+        server.close()
+
+
+def write(path, result):
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    with open(path, "w") as f:
+        json.dump(result, f, indent=1)
+
+
+def result_of(records, skipped, device):
+    return {"command": "bench/gpu_vs_torch.py " + " ".join(sys.argv[1:]),
+            "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+            "device": records[0]["ours"].get("device_name", device) if records else device,
+            "records": records, "skipped": skipped}
+
+
+def group_size(together, seconds):
+    """Few at once where there is little time: a group's first result comes when all of it is warm."""
+    return together if seconds > 200 else min(together, 2) if seconds > 120 else 1
 
 
 def compare(case, ours, torch, a, left):
@@ -103,7 +124,10 @@ def main():
 
     modes, records, skipped = a.modes.split(","), [], []
     cases = a.only.split(",")
-    for group in [cases[i:i + a.together] for i in range(0, len(cases), a.together)]:
+    failed = False
+    while cases:
+        size = group_size(a.together, left())
+        group, cases = cases[:size], cases[size:]
         if left() < 30:
             skipped += [(case, "no time left") for case in group]
             continue
@@ -120,12 +144,14 @@ def main():
                         command = torch_command(step, *flags, "--mode", mode, "--warmup", "12")
                         torch[case][mode] = pool.submit(started, command, left() - 12 * len(group))
             start_torch([mode for mode in of_group if mode in COMPILED])
+            # It is the peer that is left where compiling does not end in time.
+            start_torch([mode for mode in of_group if mode == "cudagraph"])
             for case in group:
                 step, *flags = arguments(case, a.device)
                 gpu = ["--graph", "--autotune"] if a.device != "cpu" else []
-                roof = ["--roof", a.roof] if a.roof else []
+                roof = ["--roof", a.roof] if os.path.isfile(a.roof) else []
                 ours[case] = started(ours_command(a.build, step, *flags, *gpu, *roof), min(120, left()))
-            start_torch([mode for mode in of_group if mode not in COMPILED])
+            start_torch([mode for mode in of_group if mode not in COMPILED and mode != "cudagraph"])
         for case in group:
             torch[case] = {mode: future.result() for mode, future in torch[case].items()}
         for case in group:
@@ -133,18 +159,15 @@ def main():
             skipped += [(case, f"{mode}: {server}") for mode, server in torch[case].items() if isinstance(server, str)]
             if isinstance(record, str):
                 skipped.append((case, record))
+                failed = failed or "out of time" not in record
             else:
                 records.append(record)
+                write(a.out, result_of(records, skipped, a.device))  # whatever ends this later
                 print(f"{case}: {record['ratio']:.2f}x ({record['torch_mode']})", file=sys.stderr, flush=True)
             close_all([ours[case], *torch[case].values()])
 
-    result = {"command": "bench/gpu_vs_torch.py " + " ".join(sys.argv[1:]),
-              "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-              "device": records[0]["ours"].get("device_name", a.device) if records else a.device,
-              "records": records, "skipped": skipped}
-    os.makedirs(os.path.dirname(os.path.abspath(a.out)), exist_ok=True)
-    with open(a.out, "w") as f:
-        json.dump(result, f, indent=1)
+    result = result_of(records, skipped, a.device)
+    write(a.out, result)
     print(f"{result['device']}, {result['date']}, medians of {a.pairs} turns of {a.steps} steps\n")
     print("| step | network | batch | precision | ours ms | PyTorch ms | ratio | PyTorch's mode | floor ms | % of floor |")
     print("|---|---|---:|---|---:|---:|---:|---|---:|---:|")
@@ -155,8 +178,8 @@ def main():
               f"{r['torch_mode']} | " + (f"{floor / 1e3:.3f} | {100 * floor / r['ours_us']:.0f} |" if floor else "- | - |"))
     for case, why in skipped:
         print(f"skipped: {case}: {why}")
-    print(f"\n{os.path.relpath(a.out)}")
-    sys.exit(0 if records else 1)
+    print(f"\n{len(records)} of {len(a.only.split(','))} cases measured: {os.path.relpath(a.out)}")
+    sys.exit(1 if failed or not records else 0)
 
 
 if __name__ == "__main__":

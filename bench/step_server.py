@@ -39,17 +39,28 @@ class Server:
         self.hello = self.read(seconds)
 
     def read(self, seconds):
-        killer = threading.Timer(max(1.0, seconds), self.process.kill)
+        late = threading.Event()
+
+        def kill():
+            late.set()
+            self.process.kill()
+        killer = threading.Timer(max(1.0, seconds), kill)
         killer.start()
         try:
             for line in self.process.stdout:
-                if line.startswith("{"):
-                    return json.loads(line)
+                try:
+                    answer = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(answer, dict):
+                    return answer
         finally:
             killer.cancel()
         self.process.wait()
+        if late.is_set():
+            raise RuntimeError(f"out of time after {seconds:.0f} s")
         why = "".join(self.errors).strip().splitlines()
-        raise RuntimeError(why[-1] if why else f"ended with {self.process.returncode} (out of time?)")
+        raise RuntimeError(why[-1] if why else f"ended with {self.process.returncode}")
 
     def run(self, steps, seconds=60):
         """The microseconds of each of these steps. The largest of everything else it reports stays in `peaks`."""
@@ -61,14 +72,19 @@ class Server:
         self.last = answer
         return us
 
+    def ask_to_quit(self):
+        try:
+            self.process.stdin.write("quit\n")
+            self.process.stdin.close()
+        except (OSError, ValueError):
+            pass
+
     def close(self):
-        if self.process.poll() is None:
-            try:
-                self.process.stdin.write("quit\n")
-                self.process.stdin.close()
-                self.process.wait(10)
-            except (OSError, subprocess.TimeoutExpired):
-                self.process.kill()
+        self.ask_to_quit()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
 
 
 def ours_command(build, step, *arguments):

@@ -119,6 +119,12 @@ void rename_path(const std::string& from, const std::string& to) {
   if (std::rename(from.c_str(), to.c_str()) != 0) throw_disk_error("rename to", to, errno, 0);
 }
 
+void make_directories(const std::string& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (error) throw_disk_error("create folder", path, error.value(), 0);
+}
+
 AtomicFile::AtomicFile(const std::string& path, uint64_t expected_bytes)
     : path_(path), expected_(expected_bytes) {
   static std::atomic<uint64_t> counter{0};

@@ -21,7 +21,6 @@ class AtomicFile {
   void write(const void* data, size_t bytes);
   void write(std::string_view text) { write(text.data(), text.size()); }
   void commit();
-  uint64_t written() const { return written_; }
 
  private:
   [[noreturn]] void fail(const char* operation, int error);
@@ -38,6 +37,7 @@ void write_all(int fd, const void* data, size_t bytes, const std::string& path);
 void sync_file(int fd, const std::string& path);
 void sync_directory(const std::string& path);
 void rename_path(const std::string& from, const std::string& to);
+void make_directories(const std::string& path);         // those that are missing
 std::string parent_directory(const std::string& path);  // "." for a bare name
 // Free for this user on the file system that holds `path` (or its nearest existing parent).
 uint64_t free_bytes(const std::string& path);

@@ -18,28 +18,28 @@ struct Normalization {
 };
 
 struct ImageSet {
-  std::string name, split;             // "cifar10", "test"
-  Tensor images;                       // u8 [N,C,H,W], plain
-  Tensor labels;                       // i64 [N]
+  std::string name, split;  // "cifar10", "test"
+  Tensor images;            // u8 [N,C,H,W], plain
+  Tensor labels;            // i64 [N]
   std::vector<std::string> class_names;
-  Normalization normalization;         // the field's default for this set
-  std::string note;                    // what was done to the images on loading; mostly empty
+  Normalization normalization;  // the field's default for this set
+  std::string note;             // what was done to the images on loading; mostly empty
   int64_t size() const { return images.defined() ? images.size(0) : 0; }
   int64_t num_classes() const { return static_cast<int64_t>(class_names.size()); }
 };
 
 struct DatasetSpec {
-  std::string name;   // see dataset_names()
-  std::string dir;    // folder of the files; empty: the default place (dataset_default_dir)
-  std::string split;  // "train" | "test"
-  int64_t limit = 0;  // first n images only (image folders: spread over the classes); 0: all
-  uint64_t seed = 0;  // synth10
-  int64_t size = 0;   // sets of image files: every image becomes size x size; 0: as it is
+  std::string name;          // see dataset_names()
+  std::string dir;           // folder of the files; empty: the default place (dataset_default_dir)
+  std::string split;         // "train" | "test"
+  int64_t limit = 0;         // first n images only (image folders: spread over the classes); 0: all
+  uint64_t seed = 0;         // synth10
+  int64_t size = 0;          // sets of image files: every image becomes size x size; 0: as it is
   std::string fit = "crop";  // crop | pad: how (data/resize.h)
 };
-// cifar10 cifar100 mnist fashion-mnist tiny-imagenet imagefolder synth10. DataError (exit 3): which
-// file, expected, found, what to do. UsageError for an unknown name, with the nearest, and for a size
-// where there are no image files.
+// cifar10 cifar100 mnist fashion-mnist tiny-imagenet imagefolder synth10 synth10-gray. DataError
+// (exit 3): which file, expected, found, what to do. UsageError for an unknown name, with the
+// nearest, and for a size where there are no image files.
 ImageSet load_dataset(const DatasetSpec& spec);
 std::vector<std::string> dataset_names();
 // The first that exists of $MTCKI_DATA_DIR/<name>, ./data/<name>, data/<name> of the sources, also

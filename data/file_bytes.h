@@ -41,7 +41,6 @@ class MappedFile {
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;
   Bytes bytes() const { return bytes_; }
-  const std::string& path() const { return path_; }
 
  private:
   std::string path_;

@@ -30,6 +30,7 @@ struct Decoding {
   int64_t width = 0, height = 0;
   std::vector<uint8_t> pixels;
   char problem[256] = "";
+  bool unsupported = false;  // whole, but of a kind that is not read
   jmp_buf jump;
 
   void say(const char* text) { std::snprintf(problem, sizeof problem, "%s", text); }
@@ -90,7 +91,7 @@ bool run_png(Decoding* d) {
   if (colour == PNG_COLOR_TYPE_PALETTE) png_set_palette_to_rgb(png);
   if (colour == PNG_COLOR_TYPE_GRAY && bits < 8) png_set_expand_gray_1_2_4_to_8(png);
   if (!(colour & PNG_COLOR_MASK_COLOR)) png_set_gray_to_rgb(png);
-  if (colour & PNG_COLOR_MASK_ALPHA) png_set_strip_alpha(png);
+  png_set_strip_alpha(png);  // also what a palette with transparent entries expands to
   const int passes = png_set_interlace_handling(png);
   png_read_update_info(png, info);
   if (png_get_rowbytes(png, info) != static_cast<size_t>(d->width * 3))
@@ -140,12 +141,10 @@ bool run_jpeg(Decoding* d) {
   jpeg_read_header(&info, TRUE);
   // At least one bit per 8x8 block of the first component.
   if (!d->accept_size(info.image_width, info.image_height, 64 * 8)) std::longjmp(d->jump, 1);
-  if (info.arith_code) {
-    d->say("arithmetic coding");
-    std::longjmp(d->jump, 1);
-  }
-  if (info.jpeg_color_space == JCS_CMYK || info.jpeg_color_space == JCS_YCCK) {
-    d->say("CMYK colours");
+  const bool cmyk = info.jpeg_color_space == JCS_CMYK || info.jpeg_color_space == JCS_YCCK;
+  if (info.arith_code || cmyk) {
+    d->say(cmyk ? "CMYK colours" : "arithmetic coding");
+    d->unsupported = true;
     std::longjmp(d->jump, 1);
   }
   info.out_color_space = JCS_RGB;
@@ -195,8 +194,9 @@ Tensor decode(Bytes content, const std::string& name, const char* kind, bool (*r
   d.content = content;
   if (!run(&d))
     throw_data_error(name, static_cast<int64_t>(d.at) > 0 ? static_cast<int64_t>(d.at) : -1,
-                     str("a whole ", kind, " image"), d.problem,
-                     "the file is damaged or truncated: remove or replace it");
+                     str(d.unsupported ? "an ordinary " : "a whole ", kind, " image"), d.problem,
+                     d.unsupported ? "convert it to RGB, or remove it"
+                                   : "the file is damaged or truncated: remove or replace it");
   return to_tensor(d, want_channels);
 }
 

@@ -27,7 +27,6 @@ class ProtoWriter {
   }
   ProtoWriter& message(int field, const ProtoWriter& m) { return text(field, m.bytes_); }
   // Repeated varints or floats in one length-delimited field.
-  ProtoWriter& packed(int field, const ProtoWriter& values) { return text(field, values.bytes_); }
   ProtoWriter& varint(uint64_t v) {
     for (; v >= 0x80; v >>= 7) bytes_ += static_cast<char>(v | 0x80);
     bytes_ += static_cast<char>(v);

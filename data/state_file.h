@@ -16,11 +16,11 @@ struct StateFile {
   std::map<std::string, std::string> metadata;
 };
 
-// safetensors (formats.md section 1). Writing is atomic: temporary sibling, fsync, rename, fsync dir.
+// safetensors (docs/file-formats.md). Writing is atomic: temporary sibling, fsync, rename, fsync dir.
 StateFile read_safetensors(const std::string& path);
 void write_safetensors(const std::string& path, const NamedTensors& tensors,
                        const std::map<std::string, std::string>& metadata = {});
-// PyTorch pickles: the zip form and the old stream form (formats.md section 3). Finds the state dict
+// PyTorch pickles: the zip form and the old stream form (docs/data.md). Finds the state dict
 // below the wrapper keys state_dict | net | model; numbers beside it go to metadata.
 StateFile read_torch(const std::string& path);
 // By content: safetensors or either torch form.

@@ -7,7 +7,6 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
-#include <filesystem>
 
 #include "data/atomic_file.h"
 #include "data/checksum.h"
@@ -78,8 +77,7 @@ EventWriter::EventWriter(const std::string& dir) {
   static std::atomic<int> counter{0};
   char host[256] = "localhost";
   ::gethostname(host, sizeof host - 1);
-  std::error_code error;
-  std::filesystem::create_directories(dir, error);
+  make_directories(dir);
   char time[32];
   std::snprintf(time, sizeof time, "%010lld", static_cast<long long>(now()));
   path_ = str(dir, "/events.out.tfevents.", time, ".", host, ".", ::getpid(), ".",

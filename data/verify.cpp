@@ -88,9 +88,7 @@ std::vector<DataFile> expected_files(const std::string& name, const std::string&
   }
   if (name == "tiny-imagenet") {
     const std::string sub = file_exists(dir + "/wnids.txt") ? "" : "tiny-imagenet-200/";
-    return {{sub + "wnids.txt", 2000, ""},
-            {sub + "words.txt", -1, ""},
-            {sub + "val/val_annotations.txt", -1, ""}};
+    return {{sub + "wnids.txt", 2000, ""}, {sub + "val/val_annotations.txt", -1, ""}};
   }
   return {};
 }
@@ -159,6 +157,18 @@ VerifyReport verify_dataset(const std::string& name, const std::string& dir) {
     report.repair = "mtcki data get " + name + (dir.empty() ? "" : " --data-dir " + dir);
   }
   return report;
+}
+
+std::vector<std::string> missing_files(const std::string& name, const std::string& dir,
+                                       const std::string& split) {
+  std::vector<std::string> missing;
+  for (const DataFile& file : expected_files(name, dir)) {
+    const std::string leaf = fs::path(file.path).filename().string();
+    const bool training = leaf.starts_with("train") || leaf.starts_with("data_batch");
+    if (training == (split == "train") && !file_exists(dir + "/" + file.path))
+      missing.push_back(file.path);
+  }
+  return missing;
 }
 
 std::vector<DataDownload> dataset_downloads(const std::string& name) {

@@ -23,8 +23,8 @@ struct DataDownload {
 };
 
 enum class FileStatus {
-  ok,         // size and md5 are right, or the size is and no md5 is published
-  warning,    // the size is right, the md5 is not: loads, but it is not the official file
+  ok,       // size and md5 are right, or the size is and no md5 is published
+  warning,  // the size is right, the md5 is not: loads, but it is not the official file
   bad_size,
   missing
 };
@@ -48,6 +48,9 @@ struct VerifyReport {
 // Files of a set as it lies in `dir` (the default place when empty); for CIFAR the form that is there.
 // Sets without files (synth10) and image folders have no rows. UsageError: unknown set.
 VerifyReport verify_dataset(const std::string& name, const std::string& dir = "");
+// Files of the part "train" or "test" that are not there; nothing is read.
+std::vector<std::string> missing_files(const std::string& name, const std::string& dir,
+                                       const std::string& split);
 std::vector<DataDownload> dataset_downloads(const std::string& name);  // empty: nothing to download
 
 // Downloads what is missing or damaged with curl, verifies, unpacks with tar or its own ZIP reader.

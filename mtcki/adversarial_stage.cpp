@@ -75,7 +75,10 @@ AdversarialResult adversarial_rounds(const AdversarialJob& job, Teachers& teache
     const int64_t round = step / per_round, within = step % per_round;
     synthesising = within < g;
     if (synthesising) {
-      const Values values = synthesizer.step(&student);
+      Values values;
+      do {  // a batch that a NaN made begin again catches up
+        values = synthesizer.step(&student);
+      } while (synthesizer.step_in_batch() <= within);
       if (synthesizer.batch_done())
         store_batch(synthesizer.finish(), round, teachers, synthesizer, pool, bank);
       return values;

@@ -1,4 +1,4 @@
-// Stage C (method.md 2.4): rounds of one synthesised batch with the adversarial term against the
+// Stage C (docs/method.md): rounds of one synthesised batch with the adversarial term against the
 // current student, added to the pool, and kd_steps of distillation from the pool.
 #pragma once
 

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <filesystem>
 
+#include "data/atomic_file.h"
 #include "data/state_file.h"
 #include "mtcki/state_util.h"
 #include "tensor/comm.h"
@@ -25,7 +26,7 @@ std::string BankShards::path(int64_t batch) const {
 void BankShards::write(int64_t batch, const std::vector<Tensor>& local,
                        const std::vector<Tensor>& global, DType dtype) const {
   if (!communicator().is_root()) return;
-  std::filesystem::create_directories(dir_);
+  data::make_directories(dir_);
   data::NamedTensors tensors;
   for (size_t h = 0; h < local.size(); ++h) {
     tensors.emplace_back("phi_local" + suffix(h), local[h].to(dtype));

@@ -1,4 +1,4 @@
-// The history bank on disk: one immutable shard per batch (formats.md 9), so that a checkpoint
+// The history bank on disk: one immutable shard per batch (docs/file-formats.md), so that a checkpoint
 // refers to rows and does not copy them.
 //   bank/shard-00000.safetensors   phi_local, phi_global [n,C] (head h > 0: phi_local.h, ...), F32
 //   or BF16

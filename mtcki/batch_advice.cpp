@@ -18,7 +18,10 @@ constexpr double kUsable = 0.85;
 
 double capacity_of(Device device) {
   if (const size_t limit = memory_limit(device)) return static_cast<double>(limit);
-  if (device.is_cuda()) return static_cast<double>(cuda::capacity().total);
+  if (device.is_cuda()) {  // others may use it too
+    const MemoryStats here = memory_stats(device);
+    return static_cast<double>(cuda::capacity().free + here.in_use + here.cached);
+  }
   return static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
 }
 

@@ -1,4 +1,4 @@
-// What a run has spent (method.md 7.2): counters that survive a resume.
+// What a run has spent (docs/method.md): counters that survive a resume.
 #pragma once
 
 #include <cstdint>

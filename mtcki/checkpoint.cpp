@@ -77,6 +77,20 @@ uint64_t size_of_file(const std::string& path) {
   return bytes;
 }
 
+// "content" of a state.json that matches its checksum; DataError.
+json read_content(const std::string& folder) {
+  try {
+    json file = json::parse(read_file(folder + "/" + kJsonFile));
+    json content = std::move(file.at("content"));
+    const std::string text = content.dump();
+    if (file.at("crc32c").get<uint64_t>() != data::crc32c(text.data(), text.size()))
+      throw DataError("state.json does not match its checksum");
+    return content;
+  } catch (const json::exception&) {
+    throw DataError("state.json is damaged");
+  }
+}
+
 // Folders of processes that died while saving. A pid that is alive again by chance only delays it.
 void remove_stale(const std::string& dir) {
   std::error_code ec;
@@ -132,12 +146,11 @@ void CheckpointStore::save(const StageState& state) {
   if (state.step < 0) throw Error(str("checkpoint: step ", state.step));
   if (!all_finite(state.meta)) throw Error("checkpoint: meta holds a number that is not finite");
   operation("mkdir");
-  std::error_code ec;
-  fs::create_directories(dir_, ec);
-  if (ec) throw DiskError("cannot create \"" + dir_ + "\": " + ec.message());
+  data::make_directories(dir_);
   remove_stale(dir_);
 
   // Room first: a save that fails half way would only be cleaned up again.
+  std::error_code ec;
   uint64_t need = 65536;
   for (const auto& t : state.tensors) need += t.second.nbytes() + 256;
   need += need / 10;
@@ -212,14 +225,25 @@ void CheckpointStore::save(const StageState& state) {
   }
 }
 
+void CheckpointStore::require_same(const json& content) const {
+  if (content.at("config_sha256") != sha_)
+    throw UsageError("\"" + dir_ +
+                     "\" holds a checkpoint of another configuration; give the run another "
+                     "name, restore the configuration, or start over with --fresh");
+}
+
+void CheckpointStore::require_same_config() const {
+  for (const int64_t step : list_steps(dir_)) {
+    try {
+      require_same(read_content(dir_ + "/" + folder_name(step)));
+    } catch (const DataError&) {
+    }
+  }
+}
+
 StageState CheckpointStore::read(const std::string& folder) const {
-  json content;
   try {
-    const json file = json::parse(read_file(folder + "/" + kJsonFile));
-    content = file.at("content");
-    const std::string text = content.dump();
-    if (file.at("crc32c").get<uint64_t>() != data::crc32c(text.data(), text.size()))
-      throw DataError("state.json does not match its checksum");
+    const json content = read_content(folder);
     if (content.at("format_version").get<int64_t>() > kFormatVersion)
       throw UsageError(str("\"", folder, "\" was written by a newer version (format ",
                            content.at("format_version").get<int64_t>(), ", this reads ",
@@ -238,10 +262,7 @@ StageState CheckpointStore::read(const std::string& folder) const {
     state.meta = content.at("meta");
     const data::StateFile tensors = data::read_safetensors(folder + "/" + kTensorsFile);
     state.tensors.assign(tensors.tensors.begin(), tensors.tensors.end());
-    if (content.at("config_sha256") != sha_)
-      throw UsageError("\"" + dir_ +
-                       "\" holds a checkpoint of another configuration; give the run another "
-                       "name, restore the configuration, or start over with --fresh");
+    require_same(content);
     return state;
   } catch (const json::exception&) {
     throw DataError("state.json is damaged");
@@ -267,12 +288,6 @@ std::optional<StageState> CheckpointStore::load() const {
   }
   if (steps.empty()) return std::nullopt;
   throw DataError(last + "; no older one is left. Start over with --fresh");
-}
-
-void CheckpointStore::remove_all() {
-  std::error_code ec;
-  fs::remove_all(dir_, ec);
-  if (ec) throw DiskError("cannot remove \"" + dir_ + "\": " + ec.message());
 }
 
 }  // namespace mtcki

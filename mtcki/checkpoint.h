@@ -1,8 +1,8 @@
 // Checkpoints: committed atomically, verified on load, the newest good one wins.
 //
 //   dir/step-00001200/{state.safetensors, state.json}     dir/latest -> step-00001200
-//   state.json: {"content": {format_version, config_sha256, step, meta, files: [{name, bytes,
-//   crc32c}]},
+//   state.json: {"content": {format_version, config_sha256, step, meta,
+//                            files: [{name, bytes, crc32c}]},
 //                "crc32c": of content as compact JSON}
 // Saving writes into dir/.tmp-<pid>-<step>, syncs, and renames: the rename is the commit. A process
 // may die at any point: what was there before stays, and remains of dead processes are removed
@@ -47,12 +47,14 @@ class CheckpointStore {
   // there: nullopt. All damaged: DataError. Made under another config: UsageError saying what to
   // do.
   std::optional<StageState> load() const;
-  void remove_all();
+  // The same UsageError by a look at state.json alone; damaged ones are left to load().
+  void require_same_config() const;
   // Warnings of the last load() or save(), already shown on the console.
   const std::vector<std::string>& warnings() const { return warnings_; }
 
  private:
   StageState read(const std::string& folder) const;
+  void require_same(const nlohmann::json& content) const;
   void warn(const std::string& text) const;
 
   std::string dir_, sha_;

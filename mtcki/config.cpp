@@ -270,7 +270,7 @@ void apply_override(RunConfig* config, const std::string& text) {
   const size_t eq = text.find('=');
   if (eq == std::string::npos || eq == 0) fail("command line", "\"" + text + "\" is not key=value");
   const std::string path = text.substr(0, eq), value = text.substr(eq + 1);
-  if (config_keys::is_array(path) || path == "teachers" || path == "students") {
+  if (config_keys::is_array(path)) {
     try {
       apply(config, toml::parse(text), {});
     } catch (const toml::parse_error& e) {
@@ -282,6 +282,9 @@ void apply_override(RunConfig* config, const std::string& text) {
   const std::vector<Field> fields = config_keys::fields(*config);
   const auto field =
       std::find_if(fields.begin(), fields.end(), [&](const Field& f) { return f.path == path; });
+  const auto& sections = config_keys::sections();
+  if (std::find(sections.begin(), sections.end(), path) != sections.end())
+    fail("command line", fmt::format("{0} is a table: write {0}.KEY=VALUE", path));
   if (field == fields.end()) unknown_key("command line", path);
   // Text may be written bare, whatever it looks like: name=007, weights=a b.pth.
   const bool is_text = std::holds_alternative<std::string*>(field->target);
@@ -385,6 +388,8 @@ void validate(const RunConfig& c) {
     if (t.milestones[i] <= t.milestones[i - 1]) throw UsageError("train.milestones: must increase");
   if (t.warmup_epochs >= static_cast<double>(t.epochs))
     throw UsageError("train.warmup_epochs: must be less than train.epochs");
+  if (t.schedule == "onecycle" && t.warmup_epochs > 0)
+    throw UsageError("train.warmup_epochs: train.schedule=onecycle has its own rise; set it to 0");
   if (t.nesterov && t.momentum == 0.0) throw UsageError("train.nesterov: needs train.momentum > 0");
   if (t.min_lr > t.lr) throw UsageError("train.min_lr: is above train.lr");
   const DistillConfig& d = c.distill;

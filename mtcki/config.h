@@ -46,7 +46,7 @@ struct StudentConfig {
   std::string name, model;
 };
 
-// method.md section 2.2, 2.4, 2.5.
+// docs/method.md: losses on the images, the stages.
 struct SynthesisConfig {
   int64_t batches = 196, batch_size = 256, g_steps = 200;
   std::string generator = "cmi";  // cmi | large | dcgan
@@ -76,7 +76,7 @@ struct SynthesisConfig {
   int64_t checkpoint_every = 1;  // batches
 };
 
-// method.md section 2.3.
+// docs/method.md: losses on the student.
 struct DistillConfig {
   int64_t epochs = 200, steps_per_epoch = 0, batch_size = 128;  // 0: pool/batch
   double lr = 0.1, momentum = 0.9, weight_decay = 1e-4, min_lr = 0.0, clip_norm = 0.0;

@@ -37,9 +37,9 @@ class Walk {
   }
   // The key before this call changes how a run goes, not what comes out of it.
   Walk& inert() { return inert_if(true); }
-  // Values that earlier versions had without the key.
-  Walk& inert_if(bool default_value) {
-    if (default_value) out_.back().affects_results = false;
+  // The same where it holds: for the values, say, that earlier versions had without the key.
+  Walk& inert_if(bool holds) {
+    if (holds) out_.back().affects_results = false;
     return *this;
   }
   std::vector<Field> take() { return std::move(out_); }
@@ -58,7 +58,7 @@ void visit(Walk& w, DataConfig& c) {
   w.key("name", c.name,
         "real set: teachers train on it, everybody is tested on it (mtcki data list)")
       .key("dir", c.dir, "folder of its files; empty: $MTCKI_DATA_DIR/<name> or data/<name>")
-      .inert()
+      .inert_if(c.name != "imagefolder")  // whose name does not say which images they are
       .key("size", c.size, between(0, 4096),
            "imagefolder, tiny-imagenet: bring every image to size x size; 0: they have one size")
       .key("fit", c.fit, {"crop", "pad"}, "with size: the centre square, or all of it on black")
@@ -143,8 +143,8 @@ void visit(Walk& w, SynthesisConfig& c) {
       .key("bank_draw", c.bank_draw, at_least(0), "rows drawn from it per step")
       .key("head_dim", c.head_dim, between(1, 65536), "output width of the contrast head")
       .key("bank_dtype", c.bank_dtype, {"f32", "bf16"}, "storage of the bank")
-      .key("best", c.best, {"select", "total"},
-           "images kept: lowest loss without, or with, the disagreement")
+      .key("best", c.best, {"select", "total", "last"},
+           "images kept: lowest loss without, or with, the disagreement; of the last step")
       .key("quant", c.quant, {"round", "trunc"}, "how images become bytes")
       .key("min_crop", c.min_crop, between(0.01, 1), "smallest area of the local view")
       .key("pad", c.pad, between(0, 32), "padding of the global view's crop")
@@ -181,7 +181,7 @@ void visit(Walk& w, DistillConfig& c) {
       .key("ts_dim", c.ts_dim, between(1, 65536), "its embedding width")
       .key("ts_queue", c.ts_queue, at_least(0), "past keys kept per teacher")
       .key("ts_head", c.ts_head, {"linear", "mlp"}, "its heads")
-      .key("ts_sym", c.ts_sym, "add the term with the teacher as anchor")
+      .key("ts_sym", c.ts_sym, "average with the term that has the teacher as anchor")
       .key("ts_supcon", c.ts_supcon, "positives are all images of the label")
       .key("ts_ramp", c.ts_ramp, between(0, 1), "share of the steps over which eta rises")
       .key("ema", c.ema, between(0, 0.999999), "decay of averaged student weights; 0: off")

@@ -1,10 +1,10 @@
 #include "mtcki/confusion.h"
 
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "data/atomic_file.h"
+#include "data/json_file.h"
 #include "tensor/error.h"
 #include "tensor/ops/reduce.h"
 
@@ -65,8 +65,7 @@ void write_confusion(const std::string& dir, const ConfusionMatrix& m) {
 }
 
 std::optional<ConfusionMatrix> read_confusion(const std::string& dir) {
-  std::ifstream in(dir + "/confusion.json");
-  const json j = json::parse(in, nullptr, false);
+  const json j = data::read_json(dir + "/confusion.json");
   ConfusionMatrix m;
   try {
     if (j.at("format_version") != 1) return std::nullopt;

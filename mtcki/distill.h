@@ -1,4 +1,4 @@
-// Distillation of a student from synthetic images (method.md 2.3, stage B):
+// Distillation of a student from synthetic images (docs/method.md, stage B):
 //   L_S = L_KD + η L_ts,   η ramped linearly over the first ts_ramp of the steps; SGD
 #pragma once
 

@@ -2,12 +2,13 @@
 
 #include <algorithm>
 #include <chrono>
-#include <filesystem>
 
+#include "data/atomic_file.h"
 #include "mtcki/stage_control.h"
 #include "mtcki/stage_profiles.h"
 #include "tensor/comm.h"
 #include "tensor/context.h"
+#include "tensor/ops/elementwise.h"
 
 namespace mtcki {
 
@@ -49,7 +50,7 @@ struct Position {
 }  // namespace
 
 FitResult fit(const FitJob& job, RunLog& log) {
-  std::filesystem::create_directories(job.dir);
+  data::make_directories(job.dir);
   CheckpointStore store(job.dir + "/ckpt", job.config_sha256,
                         static_cast<int>(job.keep_checkpoints));
   const StageScope scope(job.stage.c_str());
@@ -66,7 +67,10 @@ FitResult fit(const FitJob& job, RunLog& log) {
     return true;
   };
   const bool resumed = restore();
-  if (resumed) log.info(str(job.stage, ": resumed at step ", at.step, " of ", job.total_steps));
+  if (resumed)
+    log.info(str(job.stage, ": resumed at step ", at.step, " of ", job.total_steps));
+  else
+    log.rewind(job.stage, -1);  // lines of an attempt whose checkpoints are gone
 
   Clock clock;
   double saved_at = 0;
@@ -79,6 +83,15 @@ FitResult fit(const FitJob& job, RunLog& log) {
     job.save(state);
     store.save(state);
     saved_at = clock.seconds();
+  };
+  // An update may be what is not finite, and a loss shows it only one step later: what is saved must
+  // be good to go back to.
+  const auto check_state = [&](int64_t step) {
+    StageState state;
+    job.save(state);
+    for (const auto& [name, tensor] : state.tensors)
+      if (is_floating(tensor.dtype()) && !all_finite(tensor))
+        throw NumericError(str(name, " is not finite after step ", step));
   };
   if (!resumed && job.on_nan == "rollback") save();  // something to go back to
   const int64_t first = at.step;
@@ -95,6 +108,7 @@ FitResult fit(const FitJob& job, RunLog& log) {
                      // Saving is collective: the first rank's clock decides.
                      communicator().broadcast(clock.seconds() - saved_at > kLongestUnsavedSeconds);
     const bool logged = next % log_every == 0 || epoch_end;
+    bool updated = false;
     try {
       const StageProfiles::Step profiled(log.profiles(), job.stage);
       Values now = job.step(at.step);
@@ -103,10 +117,12 @@ FitResult fit(const FitJob& job, RunLog& log) {
       } else if (due || logged || next % job.read_every == 0) {
         values = job.read();
       }
+      updated = true;
+      if (due) check_state(at.step);
       skips = 0;
     } catch (const NumericError& e) {
       const std::string where = str(job.stage, ", step ", at.step, ": ", e.what());
-      if (job.on_nan == "skip" && ++skips <= kMostSkips) {
+      if (job.on_nan == "skip" && !updated && ++skips <= kMostSkips) {
         log.warn(where + "; skipped");
         values.clear();
       } else if (job.on_nan == "rollback" && ++rollbacks <= kMostRollbacks) {
@@ -142,6 +158,7 @@ FitResult fit(const FitJob& job, RunLog& log) {
     if (const int signal = poll_stop()) {
       if (!due) {
         if (job.read) job.read();
+        check_state(at.step - 1);
         save();
       }
       log.end_progress();

@@ -1,14 +1,14 @@
 #include "mtcki/image_pool.h"
 
-#include <filesystem>
-#include <fstream>
-
 #include <fmt/format.h>
+
+#include <filesystem>
 
 #include "data/atomic_file.h"
 #include "data/checksum.h"
 #include "data/digest.h"
 #include "data/file_bytes.h"
+#include "data/json_file.h"
 #include "data/state_file.h"
 #include "tensor/comm.h"
 #include "tensor/ops/index.h"
@@ -21,23 +21,22 @@ using nlohmann::json;
 namespace {
 
 constexpr int kFormatVersion = 1;
+constexpr char kKind[] = "mtcki-synthetic-set";
 
-std::string shard_name(int64_t batch) {
-  return fmt::format("shard-{:05}.safetensors", batch);
-}
+std::string shard_name(int64_t batch) { return fmt::format("shard-{:05}.safetensors", batch); }
 
 std::string manifest_path(const std::string& dir) { return dir + "/manifest.json"; }
 
 [[noreturn]] void damaged(const std::string& path, const std::string& what) {
-  throw DataError(str(path, ": ", what,
-                      "; run `mtcki invert` again: it keeps what is good and makes the rest"));
+  throw DataError(str(path, ": ", what, "; delete the folder \"", data::parent_directory(path),
+                      "\" and run again: the same images are made anew"));
 }
 
 }  // namespace
 
 ImagePool::ImagePool(std::string dir, PoolInfo info)
     : dir_(std::move(dir)), info_(std::move(info)) {
-  fs::create_directories(dir_);
+  data::make_directories(dir_);
   if (!fs::exists(manifest_path(dir_))) return;
   ImagePool old = open(dir_);
   if (old.info_.config_sha256 == info_.config_sha256) shards_ = std::move(old.shards_);
@@ -45,12 +44,15 @@ ImagePool::ImagePool(std::string dir, PoolInfo info)
 
 ImagePool ImagePool::open(const std::string& dir) {
   const std::string path = manifest_path(dir);
-  std::ifstream in(path);
-  if (!in) damaged(path, "no synthetic set here");
+  if (!data::file_exists(path))
+    throw DataError(str("\"", dir, "\": no synthetic set there (no manifest.json); `mtcki invert` ",
+                        "makes the one of a run"));
+  const json m = data::read_json(path);
+  if (!m.is_object() || m.value("kind", json()) != kKind)
+    damaged(path, "not the manifest of a synthetic set");
   ImagePool pool;
   pool.dir_ = dir;
   try {
-    const json m = json::parse(in);
     const int version = m.at("format_version");
     if (version > kFormatVersion)
       throw DataError(str(path, ": format_version ", version, " is newer than this program's ",
@@ -181,7 +183,7 @@ void ImagePool::write_manifest() const {
                       {"sha256", s.sha256},
                       {"per_class", s.per_class}});
   const json m = {{"format_version", kFormatVersion},
-                  {"kind", "mtcki-synthetic-set"},
+                  {"kind", kKind},
                   {"version", "0.1.0"},
                   {"config_sha256", info_.config_sha256},
                   {"shape", {info_.channels, info_.image_size, info_.image_size}},
@@ -194,7 +196,8 @@ void ImagePool::write_manifest() const {
                   {"total", size()},
                   {"per_class", count_per_class()},
                   {"shards", shards}};
-  data::write_file_atomic(manifest_path(dir_), m.dump(1) + "\n");
+  data::write_file_atomic(manifest_path(dir_),
+                          m.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
 }
 
 }  // namespace mtcki

@@ -1,4 +1,4 @@
-// ImagePool: the synthetic set of a run (formats.md 9). One immutable shard per synthesised batch:
+// ImagePool: the synthetic set of a run (docs/file-formats.md). One immutable shard per synthesised batch:
 //   shard-00000.safetensors   images U8 [n,C,H,W], labels I64 [n], batch I32 [n],
 //                             optional logits.<teacher> F32 [n,K]
 //   manifest.json             what the set is, how it was made, shards with sha256 and CRC-32C

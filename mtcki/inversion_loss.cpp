@@ -28,9 +28,9 @@ class Sum {
     if (!term.defined()) return;
     const Variable weighted = weight == 1.0 ? term : mul(term, weight);
     result_.total = result_.total.defined() ? add(result_.total, weighted) : weighted;
+    if (selects) result_.selected = result_.total.data();
     if (ring_) {
       ring_->put(name, term.data(), kHint);
-      if (selects) result_.selected = result_.total.data();
       return;
     }
     const double value = term.item();

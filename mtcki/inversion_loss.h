@@ -1,4 +1,4 @@
-// The loss of one generator step (method.md 2.2):
+// The loss of one generator step (docs/method.md):
 //   L_G = α L_BN + β L_cls + γ L_adv + λ L_cr + optional terms
 // In a job of several ranks images, labels and views are this rank's rows; the loss is that of all
 // rows, and so are φ. Contrast heads get their whole gradient on every rank.
@@ -37,7 +37,7 @@ class InversionLoss {
   };
   struct Result {
     Variable total;
-    Tensor selected;  // total without the adversarial part
+    Tensor selected;  // total without the adversarial part; undefined when that is all there is
     // The same as numbers, and the terms, unweighted, as they were added. Not when deferred.
     double value = 0, select = 0;
     std::vector<std::pair<std::string, double>> terms;

@@ -1,5 +1,5 @@
 // How good and how varied images are, in the feature and probability space of a held-out classifier
-// (method.md 7.3): the formulas of FID and IS without Inception weights.
+// (docs/method.md): the formulas of FID and IS without Inception weights.
 #pragma once
 
 #include <cstdint>

@@ -8,6 +8,7 @@
 #include <set>
 #include <sstream>
 
+#include "data/file_bytes.h"
 #include "tensor/comm.h"
 
 namespace mtcki {
@@ -111,7 +112,7 @@ data::NamedTensors rename_keys(const data::NamedTensors& tensors, const std::str
     return out;
   }
   std::ifstream in(preset);
-  if (!in)
+  if (!in || !data::file_exists(preset))
     throw UsageError(str("name_map \"", preset,
                          "\" is neither torchvision, datafree, kuangliu nor a ",
                          "readable file of lines \"old new\""));

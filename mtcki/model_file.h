@@ -1,5 +1,5 @@
 // Weights with what is needed to use them: architecture, classes, input shape, normalisation and
-// test accuracy in the file's metadata (formats.md 1). And import of other people's files.
+// test accuracy in the file's metadata (docs/file-formats.md). And import of other people's files.
 #pragma once
 
 #include <map>

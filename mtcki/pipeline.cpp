@@ -2,7 +2,6 @@
 
 #include <chrono>
 #include <filesystem>
-#include <fstream>
 
 #include "data/atomic_file.h"
 #include "mtcki/adversarial_stage.h"
@@ -11,6 +10,7 @@
 #include "mtcki/image_pool.h"
 #include "mtcki/run_context.h"
 #include "mtcki/run_metrics.h"
+#include "mtcki/stage_control.h"
 #include "mtcki/synthesis_stage.h"
 #include "mtcki/train.h"
 #include "tensor/allocator.h"
@@ -45,7 +45,7 @@ TeacherResult run_teacher(RunContext& run, const TeacherConfig& t, RunLog& log, 
     teacher.to(run.compute().device);
     teacher.set_precision(run.compute().precision);
     accuracy = evaluate(teacher, run.test());
-    fs::create_directories(dir);
+    data::make_directories(dir);
     teacher.save(dir + "/model.safetensors", accuracy.top1, accuracy.top5, sha);
     spent = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     log.info(str("teacher ", run.name(t), ": ", t.model, " from ", t.weights, ", top-1 ",
@@ -83,6 +83,7 @@ std::vector<TeacherResult> teachers_stage(RunContext& run, RunLog& log, Pipeline
   std::vector<TeacherResult> results;
   for (const TeacherConfig& t : run.config().teachers) {
     double seconds = 0;
+    stop_here_if_asked();
     results.push_back(run_teacher(run, t, log, &seconds));
     if (out) out->seconds["teachers"] += seconds;
   }
@@ -118,6 +119,7 @@ Synthesizer::Options synthesis_options(RunContext& run) {
 int64_t synthesis_stage(RunContext& run, RunLog& log, PipelineResult* out, Budget* budget) {
   const std::string dir = run.folder() + "/synth", sha = run.synthesis_sha();
   SynthesisResult result;
+  stop_here_if_asked();
   if (const auto done = read_marker(dir, sha)) {
     result = {done->at("images"), Budget::from_json(done->at("budget")), done->at("seconds")};
   } else {
@@ -234,6 +236,7 @@ std::vector<StudentResult> students_stage(RunContext& run, RunLog& log, Pipeline
   Budget ignored;
   for (const StudentConfig& s : run.config().students) {
     double seconds = 0;
+    stop_here_if_asked();
     results.push_back(run_student(run, s, log, &seconds, budget ? budget : &ignored));
     if (!out) continue;
     out->seconds["students"] += seconds;
@@ -278,6 +281,7 @@ PipelineResult run_pipeline(const RunConfig& config, const std::string& folder, 
     if (!known || known->config_sha256 != sha)
       keep_confusion(run, dir, sha, t.model, run.teacher_test_logits()[m]);
   }
+  stop_here_if_asked();
   add_metrics(run, out, budget, log);
   return out;
 }

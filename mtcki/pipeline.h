@@ -28,14 +28,14 @@ struct StudentResult {
   std::string name, model;
   double top1 = -1, top5 = -1;  // last epoch
   double top1_best = -1;
-  double agreement = -1;        // test images on which student and fused teachers agree
+  double agreement = -1;  // test images on which student and fused teachers agree
   int64_t parameters = 0;
 };
 
 struct PipelineResult {
   std::vector<TeacherResult> teachers;
   std::vector<StudentResult> students;
-  int64_t synthetic_images = 0;
+  int64_t synthetic_images = -1;
   // "fid_c", "is_c", "diversity", "class_coverage", "generator_steps", "teacher_forward_macs",
   // "kd_steps", "peak_memory_bytes"...: whatever was measured, in the order of the table.
   std::vector<std::pair<std::string, double>> metrics;

@@ -1,8 +1,10 @@
 #include "mtcki/preflight.h"
 
+#include <algorithm>
 #include <filesystem>
 
 #include "data/dataset.h"
+#include "data/verify.h"
 #include "mtcki/compute.h"
 #include "mtcki/console.h"
 #include "mtcki/model_file.h"
@@ -34,7 +36,7 @@ void check_normalization(const std::string& who, const std::vector<double>& mean
 
 }  // namespace
 
-void preflight(const RunConfig& config) {
+void preflight(const RunConfig& config, bool synthesises) {
   compute_of(config);
   rows_of_rank(config.train.batch_size, communicator(), "train.batch_size");
   rows_of_rank(config.synthesis.batch_size, communicator(), "synthesis.batch_size");
@@ -49,11 +51,20 @@ void preflight(const RunConfig& config) {
   if (config.data.name.rfind("synth10", 0) != 0 && !std::filesystem::is_directory(dir, ec))
     throw DataError(str("dataset ", config.data.name, ": no folder \"", dir, "\"; ", info.source,
                         ". Set data.dir=..., or try: mtcki data get ", config.data.name));
+  const bool trains = std::any_of(config.teachers.begin(), config.teachers.end(),
+                                  [](const TeacherConfig& t) { return t.weights.empty(); });
+  for (const char* split : {"train", "test"}) {
+    if (split == std::string("train") && !trains) continue;
+    const std::vector<std::string> missing = data::missing_files(config.data.name, dir, split);
+    if (!missing.empty())
+      throw DataError(str("dataset ", config.data.name, ": no file \"", dir, "/", missing.front(),
+                          "\"; ", info.source, ". Set data.dir=..., or try: mtcki data get ",
+                          config.data.name));
+  }
   nn::ModelSpec spec;
   spec.in_channels = info.channels;
   spec.image_size = info.image_size;
   spec.num_classes = info.num_classes;
-  if (config.data.size > 0) spec.image_size = config.data.size;  // which holds for every file
   if (spec.image_size == 0 || spec.num_classes == 0) {
     // The files say it: one image of the test part is enough.
     const data::ImageSet set =
@@ -65,6 +76,15 @@ void preflight(const RunConfig& config) {
     spec.in_channels = set.images.size(1);
     spec.image_size = set.images.size(2);
     spec.num_classes = set.num_classes();
+  }
+  if (synthesises) {
+    const SynthesisConfig& s = config.synthesis;
+    try {
+      nn::Init init;
+      nn::make_generator({s.generator, s.nz, s.ngf, spec.in_channels, spec.image_size}, init);
+    } catch (const Error& e) {
+      throw UsageError(std::string("synthesis.generator: ") + e.what());
+    }
   }
   for (const TeacherConfig& t : config.teachers) {
     const std::string who = "teachers \"" + t.name + "\"";

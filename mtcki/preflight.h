@@ -6,8 +6,8 @@
 namespace mtcki {
 
 // Device, dataset name and files, model names, weight files (they exist, are read, fit their model,
-// class count and input of the data), normalisation sizes, metrics. Throws the typed exception of
-// the problem.
-void preflight(const RunConfig& config);
+// class count and input of the data), normalisation sizes, metrics; the generator when the command
+// synthesises. Throws the typed exception of the problem.
+void preflight(const RunConfig& config, bool synthesises);
 
 }  // namespace mtcki

@@ -1,10 +1,11 @@
 #include "mtcki/profile.h"
 
 #include <algorithm>
-#include <fstream>
 #include <map>
 #include <tuple>
 
+#include "data/file_bytes.h"
+#include "data/json_file.h"
 #include "tensor/error.h"
 
 namespace mtcki {
@@ -180,7 +181,7 @@ nlohmann::json to_json(const Profile& p) {
 }
 
 Profile profile_from_json(const nlohmann::json& j, const std::string& file) {
-  if (!j.is_object() || j.value("schema", "") != kSchema)
+  if (!j.is_object() || j.value("schema", nlohmann::json()) != kSchema)
     throw DataError(str(file, ": not a profile (\"schema\": \"", kSchema,
                         "\"); mtcki profile --json writes one"));
   try {
@@ -227,9 +228,8 @@ Profile profile_from_json(const nlohmann::json& j, const std::string& file) {
 }
 
 Profile read_profile(const std::string& file) {
-  std::ifstream in(file);
-  if (!in) throw DataError(str(file, ": cannot be read"));
-  return profile_from_json(nlohmann::json::parse(in, nullptr, false), file);
+  if (!data::file_exists(file)) throw DataError(str(file, ": cannot be read"));
+  return profile_from_json(data::read_json(file), file);
 }
 
 }  // namespace mtcki

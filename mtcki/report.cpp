@@ -12,6 +12,7 @@
 #include <sstream>
 
 #include "data/atomic_file.h"
+#include "data/json_file.h"
 #include "mtcki/metrics_file.h"
 #include "mtcki/progress.h"
 #include "mtcki/report_chart.h"
@@ -67,8 +68,8 @@ std::string read_text(const std::string& path) {
   return std::move(text).str();
 }
 
-json read_json(const std::string& path) {
-  const json j = json::parse(read_text(path), nullptr, false);
+json read_object(const std::string& path) {
+  const json j = data::read_json(path);
   return j.is_object() ? j : json::object();
 }
 
@@ -99,9 +100,9 @@ Run read_run(const std::string& folder) {
   r.folder = folder;
   r.name = fs::path(folder).filename().string();
   if (r.name.empty()) r.name = fs::path(folder).parent_path().filename().string();
-  r.result = read_json(folder + "/result.json");
-  r.manifest = read_json(folder + "/manifest.json");
-  r.synth = read_json(folder + "/synth/manifest.json");
+  r.result = read_object(folder + "/result.json");
+  r.manifest = read_object(folder + "/manifest.json");
+  r.synth = read_object(folder + "/synth/manifest.json");
   r.config = read_text(folder + "/config.toml");
   r.lines = metrics_file::read(folder + "/metrics.jsonl", &r.skipped);
   for (const auto& entry : fs::directory_iterator(folder + "/samples", ec)) {
@@ -244,7 +245,7 @@ std::string curves_section(const std::vector<Run>& runs) {
         auto at = known.find(key);
         if (at == known.end()) {
           const std::string f = family(l.stage);
-          auto c = std::find_if(charts.begin(), charts.end(), [&](const Chart& x) {
+          auto c = std::find_if(charts.begin(), charts.end(), [&, &value = value](const Chart& x) {
             return x.family == f && x.kind == l.kind && x.value == value;
           });
           if (c == charts.end()) c = charts.insert(charts.end(), {f, l.kind, value, {}});
@@ -338,7 +339,7 @@ std::string synth_section(const Run& r) {
   std::string out = fmt::format("<p>{} images in {} shards, quantisation {}.</p>\n",
                                 number_of(r.synth, "total", "{:.0f}"), shards.size(),
                                 html_escape(text_of(r.synth, "quant")));
-  const json& counts = child(r.synth, "count_per_class");
+  const json& counts = child(r.synth, "per_class");
   const json& names = child(r.synth, "class_names");
   if (counts.is_array() && counts.size() <= 20) {
     std::string rows;

@@ -5,9 +5,10 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
 
 #include "data/atomic_file.h"
+#include "data/file_bytes.h"
+#include "data/json_file.h"
 #include "mtcki/build_info.h"
 #include "tensor/cuda/runtime.h"
 #include "tensor/error.h"
@@ -67,7 +68,7 @@ nlohmann::json to_json(const Roof& r) {
 }
 
 Roof roof_from_json(const nlohmann::json& j, const std::string& file) {
-  if (!j.is_object() || j.value("schema", "") != kSchema)
+  if (!j.is_object() || j.value("schema", nlohmann::json()) != kSchema)
     throw DataError(
         str(file, ": not a roof file (\"schema\": \"", kSchema, "\"); mtcki roof writes one"));
   try {
@@ -119,16 +120,14 @@ std::string default_roof_path(Device device) {
 }
 
 void write_roof(const Roof& roof, const std::string& path) {
-  std::error_code ec;
-  std::filesystem::create_directories(data::parent_directory(path), ec);
+  data::make_directories(data::parent_directory(path));
   data::write_file_atomic(path, to_json(roof).dump(2) + "\n");
 }
 
 Roof read_roof(const std::string& path) {
-  std::ifstream in(path);
-  if (!in) throw DataError(str(path, ": cannot be read; mtcki roof writes it"));
-  const nlohmann::json j = nlohmann::json::parse(in, nullptr, false);
-  return roof_from_json(j, path);
+  if (!data::file_exists(path))
+    throw DataError(str(path, ": cannot be read; mtcki roof writes it"));
+  return roof_from_json(data::read_json(path), path);
 }
 
 std::optional<Roof> find_roof(Device device, const std::string& path, std::string* why) {

@@ -1,10 +1,11 @@
 #include "mtcki/run_context.h"
 
 #include <filesystem>
-#include <fstream>
 
 #include "data/atomic_file.h"
 #include "data/digest.h"
+#include "data/json_file.h"
+#include "mtcki/checkpoint.h"
 #include "mtcki/console.h"
 #include "mtcki/evaluate.h"
 #include "tensor/comm.h"
@@ -18,17 +19,16 @@ using nlohmann::json;
 
 void write_marker(const std::string& dir, const std::string& sha, json content) {
   content["config_sha256"] = sha;
-  if (communicator().is_root())
-    data::write_file_atomic(dir + "/done.json", content.dump(1) + "\n");
+  if (communicator().is_root()) data::write_file_atomic(dir + "/done.json", content.dump(1) + "\n");
   communicator().barrier();  // what the first rank wrote in this stage is there for all
 }
 
 std::optional<json> read_marker(const std::string& dir, const std::string& sha) {
   const std::string path = dir + "/done.json";
-  std::ifstream in(path);
-  if (!in) return std::nullopt;
-  const json marker = json::parse(in, nullptr, false);
-  if (marker.is_discarded() || !marker.contains("config_sha256"))
+  std::error_code ec;
+  if (!fs::exists(path, ec)) return std::nullopt;
+  const json marker = data::read_json(path);
+  if (!marker.is_object() || !marker.contains("config_sha256"))
     throw DataError(str(path, ": damaged; delete it to do this stage again"));
   if (marker["config_sha256"] != sha)
     throw UsageError(str(dir,
@@ -66,7 +66,8 @@ std::string RunContext::student_sha(const StudentConfig& s) const {
 }
 
 std::string RunContext::classifier_sha() const {
-  return config_sha256(config_, {"precision", "conv", "seed", "data", "train", "metrics"});
+  return config_sha256(config_, {"precision", "conv", "seed", "data", "train",
+                                 "metrics.classifier_model", "metrics.classifier_weights"});
 }
 
 data::ImageSet RunContext::load(const char* split, int64_t limit) const {
@@ -135,9 +136,9 @@ json RunContext::teacher_cards() {
 const std::vector<Tensor>& RunContext::teacher_test_logits() {
   if (teacher_logits_.empty())
     for (size_t m = 0; m < teachers().size(); ++m)
-      teacher_logits_.push_back(
-          logits_of(on_device(test(), compute_.device),
-                    [&](const Tensor& x) { return teachers()[m].ask(x).logits.data(); }));
+      teacher_logits_.push_back(logits_of(on_device(test(), compute_.device), [&](const Tensor& x) {
+        return teachers()[m].ask(x).logits.data();
+      }));
   return teacher_logits_;
 }
 
@@ -153,6 +154,15 @@ Tensor RunContext::fused_test_logits() {
     }
   }
   return fused_;
+}
+
+void RunContext::require_same_configuration() const {
+  const auto require = [](const std::string& dir, const std::string& sha) {
+    if (!read_marker(dir, sha)) CheckpointStore(dir + "/ckpt", sha).require_same_config();
+  };
+  for (const TeacherConfig& t : config_.teachers) require(teacher_dir(t), teacher_sha(t));
+  require(folder_ + "/synth", synthesis_sha());
+  for (const StudentConfig& s : config_.students) require(student_dir(s), student_sha(s));
 }
 
 void RunContext::require_teachers() const {

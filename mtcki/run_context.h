@@ -60,6 +60,8 @@ class RunContext {
   const std::vector<Tensor>& teacher_test_logits();
   Tensor fused_test_logits();
 
+  // UsageError when a stage in the folder was begun or finished under another configuration.
+  void require_same_configuration() const;
   // UsageError naming the command that makes what is missing.
   void require_teachers() const;
   void require_synthesis() const;

@@ -11,12 +11,13 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 
 #include "data/atomic_file.h"
+#include "data/json_file.h"
 #include "mtcki/build_info.h"
 #include "mtcki/console.h"
 #include "mtcki/progress.h"
+#include "mtcki/run_context.h"
 #include "tensor/allocator.h"
 #include "tensor/error.h"
 #include "tensor/parallel.h"
@@ -28,8 +29,8 @@ using nlohmann::json;
 
 namespace {
 
-// Empties a run's folder except for its lock. Refuses what does not look like one.
-void empty_folder(const std::string& path) {
+// For --fresh: what is to be emptied must be a run's, or hold nothing.
+void require_run_folder(const std::string& path) {
   std::error_code ec;
   bool other = false;
   for (const auto& entry : fs::directory_iterator(path, ec))
@@ -39,6 +40,11 @@ void empty_folder(const std::string& path) {
     throw UsageError("--fresh: \"" + path +
                      "\" is not the folder of a run (no config.toml and manifest.json); it is left "
                      "alone");
+}
+
+// All but the lock.
+void empty_folder(const std::string& path) {
+  std::error_code ec;
   std::vector<fs::path> entries;
   for (const auto& entry : fs::directory_iterator(path, ec))
     if (entry.path().filename() != "lock") entries.push_back(entry.path());
@@ -48,13 +54,23 @@ void empty_folder(const std::string& path) {
   }
 }
 
+// Temporary files of processes that died while writing; whoever holds the lock is the only writer.
+void remove_temporaries(const std::string& path) {
+  std::error_code ec;
+  std::vector<fs::path> stale;
+  for (fs::recursive_directory_iterator at(path, ec), end; !ec && at != end; at.increment(ec))
+    if (at->path().filename().string().find(".tmp-") != std::string::npos &&
+        at->is_regular_file(ec))
+      stale.push_back(at->path());
+  for (const fs::path& file : stale) fs::remove(file, ec);
+}
+
 }  // namespace
 
 RunFolder::RunFolder(const RunConfig& config, const std::vector<std::string>& argv, bool fresh)
     : path_(path_of(config)) {
-  std::error_code ec;
-  fs::create_directories(path_, ec);
-  if (ec) throw DiskError("cannot create \"" + path_ + "\": " + ec.message());
+  if (fresh) require_run_folder(path_);
+  data::make_directories(path_);
   const std::string lock = path_ + "/lock";
   lock_ = open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (lock_ < 0) throw DiskError("cannot open \"" + lock + "\": " + std::strerror(errno));
@@ -73,11 +89,13 @@ RunFolder::RunFolder(const RunConfig& config, const std::vector<std::string>& ar
   }
   try {
     if (fresh) empty_folder(path_);
+    remove_temporaries(path_);
+    // What is recorded below describes all that lies here.
+    RunContext(config, path_).require_same_configuration();
     console::set_log_file(path_ + "/log.txt");
     data::write_file_atomic(path_ + "/config.toml", to_toml(config));
-    std::ifstream in(path_ + "/manifest.json");
-    manifest_ = json::parse(in, nullptr, false);
-    if (!manifest_.is_object() || !manifest_.contains("attempts")) {
+    manifest_ = data::read_json(path_ + "/manifest.json");
+    if (!manifest_.is_object() || !manifest_.value("attempts", json()).is_array()) {
       manifest_ = json::object();
       manifest_["attempts"] = json::array();
     }
@@ -100,7 +118,7 @@ RunFolder::RunFolder(const RunConfig& config, const std::vector<std::string>& ar
     manifest_["threads"] = num_threads();
     // An attempt that never ended was killed.
     for (json& a : manifest_["attempts"])
-      if (a.is_object() && a.value("status", "") == "running") a["status"] = "killed";
+      if (a.is_object() && a.value("status", json()) == "running") a["status"] = "killed";
     manifest_["attempts"].push_back({{"argv", argv}, {"start", utc_now()}, {"status", "running"}});
     write_manifest();
   } catch (...) {
@@ -125,8 +143,7 @@ void RunFolder::write_manifest() {
 
 json RunFolder::write_result(const PipelineResult& result) {
   json out = to_json(result);
-  std::ifstream in(path_ + "/result.json");
-  const json before = json::parse(in, nullptr, false);
+  const json before = data::read_json(path_ + "/result.json");
   if (before.is_object() && before.value("teachers", json()) == out["teachers"] &&
       before.value("students", json()) == out["students"] &&
       before.value("synthetic", json()) == out["synthetic"] && before.contains("seconds"))
@@ -139,7 +156,8 @@ json RunFolder::write_result(const PipelineResult& result) {
       if (a.is_object() && a.contains(key) && a[key].is_number())
         out["metrics"][key] = std::max(out["metrics"][key].get<double>(), a[key].get<double>());
   }
-  data::write_file_atomic(path_ + "/result.json", out.dump(1) + "\n");
+  data::write_file_atomic(path_ + "/result.json",
+                          out.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
   return out;
 }
 
@@ -183,7 +201,7 @@ json to_json(const PipelineResult& r) {
     j["parameters"] = s.parameters;
     out["students"].push_back(j);
   }
-  out["synthetic"] = {{"images", r.synthetic_images}};
+  if (r.synthetic_images >= 0) out["synthetic"] = {{"images", r.synthetic_images}};
   out["metrics"] = json::object();
   for (const auto& [name, value] : r.metrics)
     if (std::isfinite(value)) out["metrics"][name] = value;

@@ -14,7 +14,8 @@ class RunFolder {
  public:
   // OUT/NAME of the configuration: created, locked (UsageError naming the process that holds it),
   // and with `fresh` emptied first; a folder that is not a run's is never emptied. Writes
-  // config.toml and manifest.json.
+  // config.toml and manifest.json; UsageError before that when the folder holds a stage that was
+  // begun or finished under another configuration.
   RunFolder(const RunConfig& config, const std::vector<std::string>& argv, bool fresh);
   ~RunFolder();  // releases the lock
   RunFolder(const RunFolder&) = delete;

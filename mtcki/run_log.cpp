@@ -9,7 +9,6 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
-#include <filesystem>
 #include <map>
 
 #include "data/atomic_file.h"
@@ -23,7 +22,6 @@
 
 namespace mtcki {
 
-namespace fs = std::filesystem;
 using nlohmann::json;
 
 namespace {
@@ -108,9 +106,7 @@ RunLog::RunLog(const std::string& folder, bool tensorboard) : impl_(std::make_un
   if (folder.empty()) throw UsageError("run log: no folder given");
   impl_->folder = folder;
   impl_->tensorboard = tensorboard;
-  std::error_code ec;
-  fs::create_directories(folder + "/samples", ec);
-  if (ec) throw DiskError("cannot create \"" + folder + "/samples\": " + ec.message());
+  data::make_directories(folder + "/samples");
   metrics_file::repair(impl_->metrics_path());
   impl_->open_metrics();
 }
@@ -165,9 +161,10 @@ void RunLog::warn(const std::string& text) {
         {{"t", unix_now()}, {"stage", ""}, {"step", 0}, {"kind", "warning"}, {"text", text}});
 }
 
-void RunLog::profile_stages(int64_t steps, Device device) {
+void RunLog::profile_stages(int64_t steps, Device device, const std::string& math) {
   if (impl_->folder.empty() || steps <= 0) return;
-  impl_->profiles = std::make_unique<StageProfiles>(impl_->folder + "/profile", steps, device);
+  impl_->profiles =
+      std::make_unique<StageProfiles>(impl_->folder + "/profile", steps, device, math);
 }
 StageProfiles* RunLog::profiles() { return impl_->profiles.get(); }
 

@@ -30,7 +30,7 @@ class RunLog {
   RunLog(const RunLog&) = delete;
   RunLog& operator=(const RunLog&) = delete;
 
-  // One line of metrics.jsonl and one TensorBoard scalar per value. kind: train | eval | event.
+  // One line of metrics.jsonl and one TensorBoard scalar per value. kind: train | eval.
   // DiskError when it cannot be written.
   void metrics(const std::string& stage, int64_t step, double epoch, const std::string& kind,
                const Values& values);
@@ -47,7 +47,8 @@ class RunLog {
   const std::vector<std::string>& warnings() const;
 
   // From now on the first `steps` steps of each stage are profiled into the folder's profile/.
-  void profile_stages(int64_t steps, Device device);
+  // math: f32, tf32 or bf16, for the roof.
+  void profile_stages(int64_t steps, Device device, const std::string& math);
   StageProfiles* profiles();  // null: none are
 
   // After a kill: forget metrics lines of `stage` with step > `step` (they will be written again).
@@ -62,7 +63,6 @@ class RunLog {
 // every step, save, and throw Stopped.
 void install_signal_handlers();
 int stop_signal();  // 0, or SIGINT / SIGTERM (SIGUSR1 counts as SIGTERM)
-void clear_stop_signal();
 struct Stopped {
   int signal;  // exit code 128 + signal
 };

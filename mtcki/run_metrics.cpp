@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <chrono>
-#include <filesystem>
 
+#include "data/atomic_file.h"
 #include "data/digest.h"
 #include "mtcki/image_pool.h"
 #include "mtcki/metrics.h"
@@ -84,7 +84,7 @@ void show_neighbours(RunContext& run, const data::ImageSet& synthetic, Teacher* 
   NeighbourDisplay display =
       find_neighbours(synthetic, *train, run.test(), classifier, c.neighbours);
   display.inputs = inputs;
-  std::filesystem::create_directories(dir);
+  data::make_directories(dir);
   write_neighbours(path, display);
 }
 
@@ -120,7 +120,8 @@ void add_metrics(RunContext& run, PipelineResult& result, const Budget& budget, 
   out.emplace_back("peak_memory_bytes", static_cast<double>(usage.ru_maxrss) * 1024.0);
   out.emplace_back("peak_tensor_bytes",
                    static_cast<double>(memory_stats(run.compute().device).peak));
-  for (const auto& [name, value] : out) log.metrics("metrics", 0, 0, "eval", {{name, value}});
+  log.rewind("metrics", -1);
+  log.metrics("metrics", 0, 0, "eval", out);
   show_neighbours(run, pool, judge.get(), log);
   result.seconds["metrics"] +=
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

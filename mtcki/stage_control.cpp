@@ -18,6 +18,10 @@ int poll_stop() {
   return static_cast<int>(communicator().max(simulated ? SIGTERM : stop_signal()));
 }
 
+void stop_here_if_asked() {
+  if (const int signal = static_cast<int>(communicator().max(stop_signal()))) throw Stopped{signal};
+}
+
 void stop_after_polls(int64_t polls) { polls_to_stop = polls; }
 void kill_after_polls(int64_t polls) { polls_to_kill = polls; }
 

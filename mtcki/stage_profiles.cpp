@@ -1,7 +1,6 @@
 #include "mtcki/stage_profiles.h"
 
 #include <algorithm>
-#include <filesystem>
 
 #include "data/atomic_file.h"
 #include "mtcki/build_info.h"
@@ -14,8 +13,8 @@
 
 namespace mtcki {
 
-StageProfiles::StageProfiles(std::string folder, int64_t steps, Device device)
-    : folder_(std::move(folder)), steps_(steps), device_(device) {
+StageProfiles::StageProfiles(std::string folder, int64_t steps, Device device, std::string math)
+    : folder_(std::move(folder)), steps_(steps), device_(device), math_(std::move(math)) {
   std::string why;
   roof_ = find_roof(device, "", &why);
   if (!roof_) console::info(why);
@@ -70,6 +69,7 @@ void StageProfiles::write() {
   p.model = stage_;
   p.device = device_.to_string();
   p.machine = device_.is_cuda() ? cuda::device_info(device_.index).name : machine_info().cpu;
+  p.math = math_;
   p.version = build_info().version + " " + build_info().git;
   p.date = utc_now();
   p.steps = static_cast<int64_t>(profiled_us_.size());
@@ -82,7 +82,7 @@ void StageProfiles::write() {
   p.rows = op_costs(events, p.steps, roof_ ? &*roof_ : nullptr, num_threads(), p.math);
   std::string name = stage_;
   std::replace(name.begin(), name.end(), '/', '-');
-  std::filesystem::create_directories(folder_);
+  data::make_directories(folder_);
   data::write_file_atomic(folder_ + "/" + name + ".json", to_json(p).dump(1) + "\n");
   data::write_file_atomic(folder_ + "/" + name + ".trace.json", chrome_trace(events));
 }

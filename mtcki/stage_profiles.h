@@ -16,7 +16,7 @@ namespace mtcki {
 
 class StageProfiles {
  public:
-  StageProfiles(std::string folder, int64_t steps, Device device);
+  StageProfiles(std::string folder, int64_t steps, Device device, std::string math);
   ~StageProfiles();  // writes what a short stage gave
   StageProfiles(const StageProfiles&) = delete;
   StageProfiles& operator=(const StageProfiles&) = delete;
@@ -51,6 +51,7 @@ class StageProfiles {
   std::string folder_;
   int64_t steps_;
   Device device_;
+  std::string math_;
   std::optional<Roof> roof_;
   std::string stage_;  // under way or done
   int64_t seen_ = 0;   // of its steps

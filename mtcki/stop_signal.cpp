@@ -41,6 +41,5 @@ void install_signal_handlers() {
 }
 
 int stop_signal() { return received.load(); }
-void clear_stop_signal() { received.store(0); }
 
 }  // namespace mtcki

@@ -11,6 +11,7 @@
 #include "optim/gradient_sync.h"
 #include "tensor/context.h"
 #include "tensor/ops/cast.h"
+#include "tensor/ops/elementwise.h"
 #include "tensor/ops/keep_best.h"
 
 namespace mtcki {
@@ -141,6 +142,12 @@ void Synthesizer::begin() {
   best_step_ = -1;
   skips_ = 0;
   step_ = 0;
+  asked_.clear();
+  if (contrast() && options_.on_nan == "rollback" && attempt_ == 0) {
+    head_before_.clear();
+    for (const auto& [name, tensor] : contrast()->state_dict())
+      head_before_.emplace_back(name, tensor.clone());
+  }
   under_way_ = true;
 }
 
@@ -165,11 +172,18 @@ InversionLoss::Step Synthesizer::prepare(Student* student) {
   return s;
 }
 
+std::set<size_t> Synthesizer::asked_by(const InversionLoss::Step& s) const {
+  std::set<size_t> asked(s.subset.begin(), s.subset.end());
+  if (asked.empty())
+    for (size_t m = 0; m < teachers_.size(); ++m) asked.insert(m);
+  return asked;
+}
+
 // What decides which ops a step issues, and on which memory; empty: not to be captured.
 std::string Synthesizer::structure(const InversionLoss::Step& s) const {
   if (!loss_.ready()) return "";  // it reads the first losses of the teachers
-  std::string key = str("cls ", s.cls, " adv ", s.adv, loss_.bn().blends() ? " blended" : "");
-  for (const size_t m : s.subset) key += str(" t", m);
+  std::string key = str("cls ", s.cls, " adv ", s.adv);
+  for (const size_t m : asked_by(s)) key += str(" t", m, loss_.bn().blends(m) ? " blended" : "");
   for (const Tensor& index : s.bank_index)
     key += index.defined() ? str(" past ", index.size(0)) : " none";
   // Copies of a student's weights may be replaced when it trains between two batches.
@@ -203,7 +217,10 @@ void Synthesizer::backward(const InversionLoss::Result& r) {
 Values Synthesizer::checked_step(const InversionLoss::Step& s) {
   Variable images;
   const InversionLoss::Result r = forward(s, &images);
-  const double score = config_.best == "total" ? r.value : r.select;
+  const bool total = config_.best == "total" || !r.selected.defined();
+  const double score = config_.best == "last" ? static_cast<double>(-step_)
+                       : total                ? r.value
+                                              : r.select;
   if (best_step_ < 0 || score < best_select_) {
     best_images_ = images.data();
     best_local_ = r.phi_local;
@@ -243,7 +260,10 @@ void Synthesizer::keep_best(const InversionLoss::Result& r, const Tensor& images
     buffer(best_global_[h], r.phi_global[h]);
   }
   const bool total = config_.best == "total" || !r.selected.defined();
-  copy_if_less_(total ? r.total.data() : r.selected, device_select_, from, to);
+  const Tensor score = config_.best == "last" ? neg(step_number_)
+                       : total                ? r.total.data()
+                                              : r.selected;
+  copy_if_less_(score, device_select_, from, to);
 }
 
 Values Synthesizer::step(Student* student) {
@@ -258,6 +278,7 @@ Values Synthesizer::step(Student* student) {
       values_ = checked_step(s);
     }
     skips_ = 0;
+    asked_.merge(asked_by(s));
     ++step_;
     ++budget_.generator_steps;
     budget_.forward_macs += loss_.macs(s, config_.batch_size);
@@ -304,6 +325,10 @@ void Synthesizer::recover(const NumericError& e) {
     ++step_;
   } else if (options_.on_nan == "rollback" && attempt_ < kMostAttempts) {
     ++attempt_;  // this batch again, other draws, half the learning rate
+    if (contrast()) {
+      contrast()->load_state_dict(head_before_);
+      graph_.clear();
+    }
     begin();
   } else {
     throw NumericError(str("synthesis, batch ", batch_, ", step ", step_, ": ", e.what()));
@@ -336,7 +361,7 @@ Synthesizer::Batch Synthesizer::finish() {
   if (contrast()) contrast()->add(kept.local, kept.global);
   for (const Tensor& t : kept.local) out.phi_local.push_back(t.to(Device::cpu()));
   for (const Tensor& t : kept.global) out.phi_global.push_back(t.to(Device::cpu()));
-  loss_.bn().finish_batch();
+  loss_.bn().finish_batch(asked_);
   budget_.images += out.images.size(0);
   ++batch_;
   step_ = 0;

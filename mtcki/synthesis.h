@@ -1,4 +1,4 @@
-// Stage A (method.md 2.4): images that the teachers recognise and that look like their training
+// Stage A (docs/method.md): images that the teachers recognise and that look like their training
 // data to their batch norms. Per batch a generator and its latents are optimised together:
 //
 //   reset G; Z ~ N(0,I); y; Adam([G,Z]);  repeat g_steps: X = G(Z); L_G(X); step G, Z and head
@@ -10,6 +10,7 @@
 #pragma once
 
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -87,6 +88,7 @@ class Synthesizer {
   Values checked_step(const InversionLoss::Step& s);
   void deferred_step(const InversionLoss::Step& s);
   void keep_best(const InversionLoss::Result& r, const Tensor& images);
+  std::set<size_t> asked_by(const InversionLoss::Step& s) const;  // teachers
   std::string structure(const InversionLoss::Step& s) const;
   void recover(const NumericError& e);
   void probe(InversionLoss::Step s, int64_t n);
@@ -107,6 +109,8 @@ class Synthesizer {
   int64_t attempt_ = 0;  // of this batch, after rollbacks
   bool under_way_ = false;
   // This batch:
+  std::set<size_t> asked_;     // teachers, so far
+  nn::StateDict head_before_;  // of the contrast, where a rollback begins again
   Variable latents_;
   Tensor labels_;
   std::unique_ptr<optim::Optimizer> optimizer_;

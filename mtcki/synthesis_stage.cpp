@@ -53,6 +53,8 @@ SynthesisResult synthesize(const SynthesisJob& job, Teachers& teachers, RunLog& 
     log.rewind(kStage, state->step);
     log.info(str("synthesis: resumed at batch ", synthesizer.batch(), " of ", c.batches, ", step ",
                  synthesizer.step_in_batch()));
+  } else {
+    log.rewind(kStage, -1);  // lines of an attempt whose checkpoints are gone
   }
   if (pool.batches() < synthesizer.batch())
     throw DataError(str(job.dir, ": the checkpoint is at batch ", synthesizer.batch(),

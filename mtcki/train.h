@@ -1,5 +1,5 @@
-// Supervised training of a classifier on real images: teachers, the held-out classifier of the
-// metrics, students for comparison.
+// Supervised training of a classifier on real images: teachers and the held-out classifier
+// of the metrics.
 #pragma once
 
 #include <memory>

@@ -1,4 +1,4 @@
-// Random views of a batch of images (method.md 2.4), one set of parameters per sample.
+// Random views of a batch of images (docs/method.md), one set of parameters per sample.
 //   global  zero-pad, crop, mirror             local  resized crop of area [min_crop, 1], mirror
 #pragma once
 

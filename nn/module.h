@@ -127,7 +127,7 @@ class Module {
 
   Variable& register_parameter(const std::string& name, const Tensor& value);
   Tensor& register_buffer(const std::string& name, const Tensor& value);
-  // Takes ownership and returns a reference: auto& conv1_ = add("conv1", make<Conv2d>(...));
+  // Takes ownership and returns a reference: auto& conv1_ = add("conv1", std::make_unique<Conv2d>(...));
   template <class M>
   M& add(const std::string& name, std::unique_ptr<M> child) {
     M& ref = *child;

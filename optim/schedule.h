@@ -19,11 +19,10 @@ struct Schedule {
   double div_factor = 25.0, final_div_factor = 1e4;
 
   // Rate for 0-based step.
-  //   warm-up    base*(warmup_start + (1-warmup_start) step/warmup_steps)   LinearLR in
-  //   SequentialLR cosine     min + (base-min)(1+cos(pi t/T))/2, t = step - warmup_steps, T =
-  //   total_steps -
-  //              warmup_steps: CosineAnnealingLR(T); min from T on
-  //   multistep  base*gamma^(number of milestones <= step)                  MultiStepLR
+  //   warm-up    base*(warmup_start + (1-warmup_start) step/warmup_steps): LinearLR in SequentialLR
+  //   cosine     min + (base-min)(1+cos(pi t/T))/2 with t = step - warmup_steps,
+  //              T = total_steps - warmup_steps: CosineAnnealingLR(T); min from T on
+  //   multistep  base*gamma^(number of milestones <= step): MultiStepLR
   //   onecycle   cosine anneal as OneCycleLR with base_lr as max_lr; its last value after the end
   // Throws UsageError on an unknown kind, a negative step, or onecycle with a warm-up.
   double at(int64_t step) const;

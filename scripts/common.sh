@@ -1,11 +1,33 @@
 # Sourced by the scripts beside it: folders, the compiler, configure and build.
 set -euo pipefail
+called_from=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 BUILD="${MTCKI_BUILD_DIR:-build}"
 JOBS="${MTCKI_JOBS:-$(nproc)}"
 
 say() { printf '%s\n' "== $*"; }
 die() { printf '%s\n' "error: $*" >&2; exit 1; }
+
+# A path as the caller meant it, before the change of folder above.
+from_caller() { case "$1" in /*) printf '%s\n' "$1" ;; *) printf '%s\n' "$called_from/$1" ;; esac; }
+# A number of minutes, or the end.
+check_minutes() { [[ $1 =~ ^[1-9][0-9]*$ ]] || { echo "error: --minutes $1: expected a whole number above 0" >&2; exit 2; }; }
+
+# run_for SECONDS COMMAND...: for at most so long. `timeout` gives the command a process group of its own, so that
+# Ctrl-C, and a signal to the script, must be passed on: end_running is their trap.
+running=
+run_for() {
+  local code=0
+  timeout --kill-after=30 "$@" &
+  running=$!
+  wait "$running" || code=$?
+  running=
+  return "$code"
+}
+end_running() {
+  if [ -n "$running" ]; then kill -TERM "$running" 2>/dev/null; wait "$running"; fi
+  exit 130
+}
 
 # The C++ compiler: $CXX when set, else g++ when it is 12 or newer, else the newest g++-NN.
 find_compiler() {

@@ -40,7 +40,7 @@ struct HostSource {
   static void put(void* data) { std::free(data); }
   static int pool() { return 0; }
   static bool holds(int) { return false; }
-  static size_t capacity() { return 0; }  // not asked for
+  static std::string capacity() { return ""; }  // not asked for
   static bool caching() { return true; }
 };
 struct DeviceSource {
@@ -55,7 +55,10 @@ struct DeviceSource {
   static bool holds(int pool) {
     return holding_foreign_blocks && pool % kStreamsOfPool != cuda::stream_index();
   }
-  static size_t capacity() { return cuda::capacity().total; }
+  static std::string capacity() {
+    const cuda::Capacity c = cuda::capacity();
+    return str(", capacity ", human_bytes(c.total), " (", human_bytes(c.free), " free)");
+  }
   // MTCKI_CUDA_ALLOC=plain: every block from the driver and back at once, with its exact size, so
   // that compute-sanitizer sees accesses beside it. Not with captured steps.
   static bool caching() {
@@ -74,12 +77,12 @@ class Cache {
     const size_t size = block_size(bytes);
     const std::lock_guard<std::mutex> lock(mutex_);
     const int pool = Source::pool();
+    if (limit_ && stats_.in_use + size > limit_) {
+      release();
+      fail(bytes, "the limit set for this process");
+    }
     void* data = reuse(pool, size);
     if (!data) {
-      if (limit_ && stats_.in_use + size > limit_) {
-        release();
-        fail(bytes, "the limit set for this process");
-      }
       data = fresh(size);
       if (!data) {
         release();
@@ -89,14 +92,14 @@ class Cache {
       ++stats_.system_allocations;
       if (pool != 0) pool_of_[data] = pool;
     }
-    ++stats_.allocations;
     stats_.in_use += size;
-    if (stats_.in_use > stats_.peak) stats_.peak = stats_.in_use;
     if (tagging_) {
       std::string tag = context_path();
       tags_[tag] += size;
       owner_[data] = std::move(tag);
+      if (stats_.in_use > stats_.peak) tags_at_peak_ = tags_;
     }
+    if (stats_.in_use > stats_.peak) stats_.peak = stats_.in_use;
     return data;
   }
 
@@ -143,17 +146,25 @@ class Cache {
   void reset_peak() {
     const std::lock_guard<std::mutex> lock(mutex_);
     stats_.peak = stats_.in_use;
+    tags_at_peak_ = tags_;
   }
   void release_all() {
     const std::lock_guard<std::mutex> lock(mutex_);
     release();
   }
-  void release_pool(int pool) {
+  void end_pool(int pool) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    const auto it = free_.find(pool);
-    if (it == free_.end()) return;
-    release_sizes(it->second);
-    free_.erase(it);
+    if (const auto it = free_.find(pool); it != free_.end()) {
+      release_sizes(it->second);
+      free_.erase(it);
+    }
+    const int heir = pool % kStreamsOfPool;  // of the same stream
+    for (auto it = pool_of_.begin(); it != pool_of_.end();) {
+      if (it->second == pool) it->second = heir;
+      it = it->second == 0 ? pool_of_.erase(it) : std::next(it);
+    }
+    for (Held& h : held_)
+      if (h.pool == pool) h.pool = heir;
   }
   void limit(size_t bytes) {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -166,15 +177,14 @@ class Cache {
   void tagging(bool on) {
     const std::lock_guard<std::mutex> lock(mutex_);
     tagging_ = on;
-    if (!on) {
-      tags_.clear();
-      owner_.clear();
-    }
+    tags_.clear();
+    tags_at_peak_.clear();
+    owner_.clear();
   }
-  std::vector<std::pair<std::string, size_t>> by_tag() {
+  std::vector<std::pair<std::string, size_t>> peak_by_tag() {
     const std::lock_guard<std::mutex> lock(mutex_);
     std::multimap<size_t, std::string, std::greater<>> sorted;
-    for (const auto& [tag, size] : tags_)
+    for (const auto& [tag, size] : tags_at_peak_)
       if (size) sorted.emplace(size, tag);
     std::vector<std::pair<std::string, size_t>> out;
     for (const auto& [size, tag] : sorted) out.emplace_back(tag, size);
@@ -226,14 +236,12 @@ class Cache {
   }
   [[noreturn]] void fail(size_t bytes, const char* who) {
     const std::string where = context_path();
-    throw OutOfMemoryError(
-        str("out of memory: ", who, " refused ", human_bytes(bytes), "; in use ",
-            human_bytes(stats_.in_use), ", peak ", human_bytes(stats_.peak), ", cached ",
-            human_bytes(stats_.cached + arena_.free_bytes()),
-            limit_ ? ", limit " + human_bytes(limit_) : std::string(),
-            Source::capacity() ? ", capacity " + human_bytes(Source::capacity()) : std::string(),
-            where.empty() ? "" : " (in " + where + ")",
-            ". A smaller batch_size needs proportionally less."));
+    throw OutOfMemoryError(str("out of memory: ", who, " refused ", human_bytes(bytes), "; in use ",
+                               human_bytes(stats_.in_use), ", peak ", human_bytes(stats_.peak),
+                               ", cached ", human_bytes(stats_.cached + arena_.free_bytes()),
+                               limit_ ? ", limit " + human_bytes(limit_) : std::string(),
+                               Source::capacity(), where.empty() ? "" : " (in " + where + ")",
+                               ". A smaller batch_size needs proportionally less."));
   }
 
   struct Held {
@@ -248,7 +256,7 @@ class Cache {
   std::unordered_map<void*, int> pool_of_;  // blocks of other pools than 0
   std::vector<Held> held_;                  // free, but not yet to be handed out
   std::unordered_map<void*, std::string> owner_;
-  std::map<std::string, size_t> tags_;
+  std::map<std::string, size_t> tags_, tags_at_peak_;
   MemoryStats stats_;
   size_t limit_ = 0;
   bool tagging_ = false;
@@ -278,7 +286,18 @@ void hold_foreign_blocks(bool on) {
   if (!on) device_cache().free_held();
 }
 void release_device_pool(int pool) {
-  for (int i = 0; i < kStreamsOfPool; ++i) device_cache().release_pool(pool + i);
+  for (int i = 0; i < kStreamsOfPool; ++i) device_cache().end_pool(pool + i);
+}
+
+void* keep_device_memory(size_t bytes, const char* what) {
+  cuda::forbid_while_capturing(what);
+  void* data = cuda::malloc_device(bytes);
+  if (!data) {
+    release_cached_memory(Device::cuda(cuda::current_device()));
+    data = cuda::malloc_device(bytes);
+  }
+  if (!data) throw OutOfMemoryError(str("out of memory: no ", human_bytes(bytes), " for ", what));
+  return data;
 }
 
 void* allocate(size_t bytes, Device device) {
@@ -311,8 +330,8 @@ void enable_memory_tags(bool on) {
   host().tagging(on);
   device_cache().tagging(on);
 }
-std::vector<std::pair<std::string, size_t>> memory_by_tag(Device device) {
-  return device.is_cpu() ? host().by_tag() : device_cache().by_tag();
+std::vector<std::pair<std::string, size_t>> peak_by_tag(Device device) {
+  return device.is_cpu() ? host().peak_by_tag() : device_cache().peak_by_tag();
 }
 
 std::string human_bytes(size_t bytes) {

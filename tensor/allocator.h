@@ -24,8 +24,7 @@ struct MemoryStats {
   size_t in_use = 0;                // bytes handed out
   size_t peak = 0;                  // highest in_use since the last reset_peak
   size_t cached = 0;                // bytes kept for reuse
-  uint64_t allocations = 0;         // calls
-  uint64_t system_allocations = 0;  // calls that went to the system
+  uint64_t system_allocations = 0;  // calls that the cache could not serve
 };
 
 // The pool that device blocks come from on this thread: 0 computes, 1.. side streams; StepGraph
@@ -46,8 +45,11 @@ class DevicePoolScope {
 // another stream than theirs wait until hold(false), because their own stream does not know yet
 // when the other is done with them.
 void hold_foreign_blocks(bool on);
-// Gives the free blocks of a pool of new_device_pool() to the driver: nothing else does.
+// The end of a pool of new_device_pool(): its free blocks go to the driver, which nothing else does;
+// those in use will go to the pool of their stream.
 void release_device_pool(int pool);
+// Device memory of a library that is kept until the process ends, beside pools and statistics.
+void* keep_device_memory(size_t bytes, const char* what);  // throws OutOfMemoryError
 
 void* allocate(size_t bytes, Device device);  // throws OutOfMemoryError
 void deallocate(void* data, size_t bytes, Device device) noexcept;
@@ -59,10 +61,10 @@ void release_cached_memory(Device device = {});
 void set_memory_limit(size_t bytes, Device device = {});
 size_t memory_limit(Device device = {});
 
-// Bytes in use by tag, largest first. A tag is the stage and module path at allocation time; it is
-// recorded only while enabled.
+// Bytes by tag when in_use was highest since the last reset_peak, largest first. A tag is the stage
+// and module path at allocation time; it is recorded only while enabled, for what is taken then.
 void enable_memory_tags(bool on);
-std::vector<std::pair<std::string, size_t>> memory_by_tag(Device device = {});
+std::vector<std::pair<std::string, size_t>> peak_by_tag(Device device = {});
 
 std::string human_bytes(size_t bytes);  // "1.5 GiB"
 

@@ -20,7 +20,8 @@ constexpr uint32_t rng_stream(const char* name) {
 }
 
 // One family of draws. counter = (index lo, index hi, step lo, step hi), key = (seed lo ^ stream,
-// seed hi). Index i of a tensor draw is element i in plain C order.
+// seed hi). In a tensor, in plain C order, elements 2i and 2i+1 of rand and randn come from index i,
+// element i of randint from index i.
 struct Rng {
   uint64_t seed = 0;
   uint32_t stream = 0;
@@ -28,7 +29,7 @@ struct Rng {
 
   Rng at(uint64_t new_step) const { return {seed, stream, new_step}; }
   std::array<uint32_t, 4> bits(uint64_t index) const;
-  double uniform(uint64_t index) const;        // [0, 1), 53 bits
+  double uniform(uint64_t index) const;              // [0, 1), 53 bits
   uint64_t below(uint64_t n, uint64_t index) const;  // 0..n-1
 };
 
@@ -36,11 +37,11 @@ struct Rng {
 // sine and cosine of the device, which differ in the last bits of f64: rounded to f32 or bf16 all
 // but about one value in 10^8 are equal, in f64 values agree to about 1e-15.
 Tensor rand(const Shape& shape, const Rng& rng, DType dtype = DType::f32,
-            Device device = {});  // U[0, 1)
+            Device device = {});  // U[0, 1); rounding makes one of 512 values in bf16 a 1
 Tensor randn(const Shape& shape, const Rng& rng, DType dtype = DType::f32,
              Device device = {});  // N(0, 1), Box-Muller
 Tensor randint(int64_t low, int64_t high, const Shape& shape, const Rng& rng,
-               Device device = {});                           // i64, [low, high)
+               Device device = {});                              // i64, [low, high)
 Tensor randperm(int64_t n, const Rng& rng, Device device = {});  // i64; drawn on the host
 // k distinct values of 0..n-1 in random order (k <= n), in O(k) memory.
 Tensor sample_without_replacement(int64_t n, int64_t k, const Rng& rng);

@@ -55,7 +55,8 @@ Tensor Tensor::empty(const Shape& shape, DType dtype, Device device, Layout layo
   if (layout != Layout::plain && shape.rank() != 4)
     throw ShapeError(str("Tensor::empty: layout ", name_of(layout), " needs rank 4, got ", shape));
   if (layout == Layout::blocked && device.is_cuda())
-    throw ShapeError("Tensor::empty: layout blocked is one of the CPU; CUDA tensors are channels_last or plain");
+    throw ShapeError(
+        "Tensor::empty: layout blocked is one of the CPU; CUDA tensors are channels_last or plain");
   if (layout == Layout::blocked && shape[1] % kChannelBlock != 0)
     throw ShapeError(str("Tensor::empty: layout blocked needs channels divisible by ",
                          kChannelBlock, ", got ", shape));
@@ -88,7 +89,8 @@ Tensor Tensor::zeros_like(const Tensor& x) {
 void Tensor::check_dtype(DType wanted) const {
   if (!defined()) throw DTypeError("Tensor::data: the tensor is undefined");
   if (dtype_ != wanted)
-    throw DTypeError(str("Tensor::data: asked for ", name_of(wanted), ", the tensor is ", describe()));
+    throw DTypeError(
+        str("Tensor::data: asked for ", name_of(wanted), ", the tensor is ", describe()));
 }
 
 double Tensor::item() const {
@@ -107,11 +109,17 @@ Tensor Tensor::reshape(const Shape& shape) const {
   for (int i = 0; i < shape.rank(); ++i) {
     if (shape[i] == -1 && unknown < 0) {
       unknown = i;
+    } else if (shape[i] < 0) {
+      OpError("reshape")
+          .operand("input", *this)
+          .shape(shape, ": sizes must not be negative, one dimension may be -1");
     } else {
       known *= shape[i];
     }
   }
-  if (unknown >= 0 && known != 0) target.set(unknown, numel() / known);
+  if (unknown >= 0 && known == 0)
+    OpError("reshape").operand("input", *this).shape(shape, ": any size would do for -1");
+  if (unknown >= 0) target.set(unknown, numel() / known);
   if (target.numel() != numel())
     OpError("reshape").operand("input", *this).shape("the elements do not fit ", shape);
   Tensor t = plain();
@@ -163,6 +171,7 @@ Tensor Tensor::to(Device device) const {
 }
 
 Tensor Tensor::clone() const {
+  if (!defined()) return {};
   Tensor t = empty_like(*this);
   copy_bytes(t.raw(), device(), raw(), device(), nbytes());
   return t;
@@ -178,10 +187,9 @@ void Tensor::fill_(double value) {
   }
   if (value == 0.0) {
     char* p = static_cast<char*>(raw());
-    parallel_for(static_cast<int64_t>(nbytes()), 1 << 20,
-                 [&](int64_t begin, int64_t end) {
-                   std::memset(p + begin, 0, static_cast<size_t>(end - begin));
-                 });
+    parallel_for(static_cast<int64_t>(nbytes()), 1 << 20, [&](int64_t begin, int64_t end) {
+      std::memset(p + begin, 0, static_cast<size_t>(end - begin));
+    });
     return;
   }
   MTCKI_DISPATCH_ALL(dtype_, T, {
@@ -195,12 +203,14 @@ void Tensor::fill_(double value) {
 
 void Tensor::copy_(const Tensor& src) {
   if (shape() != src.shape())
-    OpError("copy_").operand("destination", *this).operand("source", src).shape(
-        "shapes need to be equal");
+    OpError("copy_")
+        .operand("destination", *this)
+        .operand("source", src)
+        .shape("shapes need to be equal");
   // Conversions run where the source is, except to a layout that only this side has.
   const bool here = layout_ == Layout::blocked;
-  const Tensor s = here ? src.to(dtype_).to(device()).to(layout_)
-                        : src.to(dtype_).to(layout_).to(device());
+  const Tensor s =
+      here ? src.to(dtype_).to(device()).to(layout_) : src.to(dtype_).to(layout_).to(device());
   bump_version();
   if (raw() != s.raw()) copy_bytes(raw(), device(), s.raw(), s.device(), nbytes());
 }

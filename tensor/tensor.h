@@ -106,9 +106,11 @@ class Tensor {
   void fill_(double value);
   void zero_() { fill_(0.0); }
   void copy_(const Tensor& src);  // same shape; converts dtype and layout
-  void bump_version() const { storage_->bump_version(); }
-  uint32_t version() const { return storage_->version(); }
-  uint32_t captured_writes() const { return storage_->captured_writes(); }
+  void bump_version() const {
+    if (storage_) storage_->bump_version();
+  }
+  uint32_t version() const { return storage_ ? storage_->version() : 0; }
+  uint32_t captured_writes() const { return storage_ ? storage_->captured_writes() : 0; }
 
   // True when no other handle shares the bytes: an op may then reuse them for its result.
   bool unique() const { return storage_ && storage_.use_count() == 1; }

@@ -159,6 +159,36 @@ TEST(Conv2d, Bf16ComputesInF32) {
   EXPECT_LT(error(y, want), 4e-3);
 }
 
+// Planes shorter than the stride, kernels with taps that meet no pixel. Whatever a kernel leaves
+// unwritten holds NaN here.
+TEST(Conv2d, Bf16WeightGradientsOfTinyPlanes) {
+  struct Case {
+    int64_t c, k, h, w, kernel, stride, padding;
+  };
+  for (const Case& t : {Case{16, 48, 12, 1, 3, 2, 1},
+                        {16, 48, 7, 2, 3, 3, 1},
+                        {16, 16, 2, 2, 7, 1, 3},
+                        {128, 128, 1, 8, 5, 1, 2},
+                        {8, 16, 4, 1, 1, 2, 0},
+                        {32, 32, 1, 1, 3, 1, 1},
+                        {32, 32, 2, 2, 3, 1, 1}}) {
+    const Conv2dOptions o(t.stride, t.padding);
+    const Tensor x = noise({4, t.c, t.h, t.w}, 41).to(DType::bf16);
+    const Shape shape{t.k, t.c, t.kernel, t.kernel};
+    const Shape out = conv2d(x, Tensor::zeros(shape, DType::bf16), Tensor(), o).shape();
+    const Tensor gy = noise(out, 42).to(DType::bf16);
+    const Tensor want = conv2d_grad_weight(gy.to(DType::f64), x.to(DType::f64), shape, o);
+    for (int round = 0; round < 3; ++round) {
+      std::vector<Tensor> used;  // memory that others had
+      for (int64_t n = 16; n < int64_t{1} << 20; n = n * 9 / 8 + 1)
+        used.push_back(Tensor::full({n}, std::nan("")));
+      used.clear();
+      EXPECT_LT(error(conv2d_grad_weight(gy, x, shape, o), want), 1e-2)
+          << shape.to_string() << " on " << x.shape().to_string() << " stride " << t.stride;
+    }
+  }
+}
+
 TEST(Conv2d, InputGradientsAddToWhatIsThere) {
   for (const int64_t channels : {3, 8, 32})  // images, one block, several
     for (const int64_t stride : {1, 2})
@@ -304,6 +334,17 @@ TEST(Conv2d, ErrorTexts) {
               HasSubstr("weight is f64, input is f32"));
   EXPECT_THAT(message<DTypeError>([&] { conv2d(x.to(DType::i64), ok, Tensor()); }),
               HasSubstr("input needs a floating dtype"));
+  EXPECT_THAT(message<ShapeError>([&] {
+                conv2d(Tensor::zeros({2, 0, 8, 8}), Tensor::zeros({16, 0, 3, 3}), Tensor());
+              }),
+              HasSubstr("needs at least one channel, got 0 input"));
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    ConvNeighbours f;
+    f.residual = Tensor::zeros({4, 16, 6, 6}, dtype);
+    EXPECT_THAT(message<ShapeError>(
+                    [&] { conv2d(x.to(dtype), ok.to(dtype), Tensor(), Conv2dOptions(), f); }),
+                HasSubstr("residual needs shape [2, 16, 6, 6], got [4, 16, 6, 6]"));
+  }
   EXPECT_THAT(message<ShapeError>([&] { conv2d(Tensor(), ok, Tensor()); }),
               HasSubstr("input is undefined"));
   EXPECT_THAT(message<ShapeError>([&] {

@@ -66,6 +66,17 @@ TEST(Png, SixteenBitsKeepTheUpperByte) {
   for (int64_t i = 0; i < 30; ++i) EXPECT_EQ(t.data<uint8_t>()[i], i * 2000 >> 8) << i;
 }
 
+// What PIL's convert("RGB") gives: 10 20 30, 40 50 60.
+TEST(Png, PaletteWithTransparentEntries) {
+  const std::string png = from_hex(
+      "89504e470d0a1a0a0000000d4948445200000002000000010803000000c3fc8fb800000006504c54450a141e2832"
+      "3c"
+      "d51bb4e90000000174524e530040e6d8660000000b49444154789c636060040000040002bf7a3f4a00000000"
+      "49454e44ae426082");
+  EXPECT_EQ(decode_png(as_bytes(png), "f").to_vector<uint8_t>(),
+            (std::vector<uint8_t>{10, 40, 20, 50, 30, 60}));
+}
+
 TEST(Images, Refusals) {
   const auto text = [](const std::string& content) {
     return message_of<DataError>([&] { decode_image(as_bytes(content), "f"); });

@@ -66,6 +66,12 @@ TEST_F(ImagePoolTest, ContinuesAndMakesLaterShardsAgain) {
   EXPECT_THROW(again.add(5, images(5), labels()), Error);  // a gap
 }
 
+TEST_F(ImagePoolTest, ClassNamesThatAreNotUtf8) {
+  info_.class_names[0] = "caf\xe9";
+  ImagePool(dir_, info_).add(0, images(0), labels());
+  EXPECT_EQ(ImagePool::open(dir_).info().class_names[0], "caf\xef\xbf\xbd");
+}
+
 TEST_F(ImagePoolTest, AnotherConfigurationStartsAnew) {
   ImagePool(dir_, info_).add(0, images(0), labels());
   info_.config_sha256 = "other";

@@ -238,6 +238,10 @@ TEST(Pool, Errors) {
   const Tensor x = Tensor::zeros({1, 3, 2, 2});
   EXPECT_THAT(error_of<ShapeError>([&] { max_pool2d(x, Pool2dOptions(3)); }),
               HasSubstr("max_pool2d: kernel 3 is larger than the padded input 2"));
+  EXPECT_THAT(error_of<ShapeError>([&] {
+                max_pool2d(Tensor::zeros({2, 16, 3, 0}), Pool2dOptions(2, 2, 1));
+              }),
+              HasSubstr("max_pool2d: the planes are empty"));
   EXPECT_THAT(error_of<Error>([&] { avg_pool2d(x, Pool2dOptions(2, 2, 2)); }),
               HasSubstr("padding 2 exceeds half of kernel 2"));
   EXPECT_THAT(error_of<ShapeError>([&] {

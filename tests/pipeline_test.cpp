@@ -11,10 +11,12 @@
 #include <set>
 #include <sstream>
 
+#include "data/state_file.h"
 #include "mtcki/confusion.h"
 #include "mtcki/image_pool.h"
 #include "mtcki/neighbours.h"
 #include "mtcki/stage_control.h"
+#include "tensor/ops/elementwise.h"
 
 namespace mtcki {
 namespace {
@@ -287,6 +289,49 @@ TEST(Pipeline, HeldOutClassifierGivesFidAndIs) {
   config.metrics.neighbours = 4;
   run_pipeline(config, folder, log);
   EXPECT_EQ(read_neighbours(neighbours)->size(), 4);
+  fs::remove_all(folder);
+}
+
+// An update may overflow just before a checkpoint: that one is not kept.
+TEST(Pipeline, CheckpointsHoldFiniteWeights) {
+  RunConfig config = tiny();
+  config.train.lr = 1e3;
+  config.train.epochs = 6;
+  config.train.checkpoint_every = 1;
+  config.on_nan = "rollback";
+  const std::string folder = fresh_folder("finite");
+  RunLog log;
+  try {
+    run_teachers(config, folder, log);
+  } catch (const NumericError&) {
+  }
+  int files = 0;
+  for (const auto& e : fs::recursive_directory_iterator(folder)) {
+    if (e.path().filename() != "state.safetensors") continue;
+    ++files;
+    for (const auto& [name, tensor] : data::read_safetensors(e.path().string()).tensors)
+      if (is_floating(tensor.dtype())) EXPECT_TRUE(all_finite(tensor)) << e.path() << name;
+  }
+  EXPECT_GT(files, 0);
+  fs::remove_all(folder);
+}
+
+TEST(Pipeline, ARollbackInsideARoundLosesNoBatch) {
+  RunConfig config = tiny();
+  config.on_nan = "rollback";
+  config.train.epochs = 1;
+  config.synthesis.lr_g = 1e17;
+  config.synthesis.cr = 0;
+  config.adversarial.rounds = 2;
+  config.adversarial.kd_steps = 2;
+  const std::string folder = fresh_folder("round_rollback");
+  RunLog log;
+  try {
+    run_pipeline(config, folder, log);
+    EXPECT_EQ(ImagePool::open(folder + "/students/s/synth").size(), 24);
+  } catch (const NumericError& e) {
+    EXPECT_NE(std::string(e.what()).find("batch"), std::string::npos) << e.what();
+  }
   fs::remove_all(folder);
 }
 

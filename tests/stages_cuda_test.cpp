@@ -336,6 +336,22 @@ TEST_F(StagesCuda, SynthesisWithPartOfTheTeachersAndMomentum) {
   expect_same(eager, graph);
 }
 
+// Teachers that are asked for the first time in a later batch: their statistics are not blended yet
+// when those of others are.
+TEST_F(StagesCuda, SynthesisWithTeachersThatJoinLater) {
+  SynthesisConfig c = tiny();
+  c.batches = 4;
+  c.batch_size = 4;
+  c.g_steps = 12;
+  c.teachers_per_step = 1;
+  c.cr = 0;
+  c.bn_mmt = 0.5;
+  c.bn_reduce = "sum";
+  const Synthesised eager = synthesise(c, kGpu, false, 12), graph = synthesise(c, kGpu, true, 12);
+  EXPECT_GT(graph.captured, 0);
+  expect_same(eager, graph);
+}
+
 TEST_F(StagesCuda, DistillationEqualsTheCpuAndItsGraph) {
   std::vector<double> losses[3];
   std::string models[3];

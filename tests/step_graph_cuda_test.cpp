@@ -157,6 +157,25 @@ TEST_F(StepGraphCuda, WhatALaterStructureKeepsIsNotOverwritten) {
   EXPECT_TRUE(identical(y, Tensor::full({1000}, kRuns * (2 * 3.0 + 7.0), DType::f32, kGpu)));
 }
 
+// What outlives a graph, gradients say, is given back to everybody when it goes.
+TEST_F(StepGraphCuda, LeavesNoMemoryBehind) {
+  release_cached_memory(kGpu);
+  const MemoryStats before = memory_stats(kGpu);
+  for (int i = 0; i < 3; ++i) {
+    Tensor outlives;
+    {
+      StepGraph graph(true);
+      for (int j = 0; j <= StepGraph::kWarmup + 1; ++j)
+        graph.run("k", [&] { outlives = Tensor::full({5000}, 3.0, DType::f32, kGpu); });
+    }
+    EXPECT_EQ(outlives.slice(4999, 5000).item(), 3.0);
+    outlives = {};
+    release_cached_memory(kGpu);
+    EXPECT_EQ(memory_stats(kGpu).in_use, before.in_use);
+    EXPECT_EQ(memory_stats(kGpu).cached, before.cached) << i;
+  }
+}
+
 std::string refusal(const std::function<void()>& step) {
   StepGraph graph(true);
   const ContextScope module(ContextScope::Kind::module, "layer1");

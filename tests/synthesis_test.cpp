@@ -268,7 +268,7 @@ TEST(Synthesis, LayerReductionAndMomentum) {
     return loss.layers(0, t.teachers[0].view(x, Teacher::kBn)).item();
   };
   EXPECT_EQ(value(plain, 1), value(ema, 1));
-  ema.finish_batch();
+  ema.finish_batch({0});
   const double blended = value(ema, 2);
   EXPECT_NE(blended, value(plain, 2));
   BnStatisticsLoss restored(t.teachers, "sum", 0.9);
@@ -380,6 +380,62 @@ TEST(Synthesis, ResumesInsideABatch) {
     EXPECT_TRUE(identical(again.labels, second.labels));
     EXPECT_TRUE(identical(again.phi_local[0], second.phi_local[0]));
     EXPECT_TRUE(identical(last.images, third.images)) << reduce;
+  }
+}
+
+// The images kept are those of the step that `best` names, also where the disagreement, which
+// selects nothing, is the only term.
+TEST(Synthesis, WhichImagesAreKept) {
+  Team t = team({"vgg8_w0.125"}, {1});
+  const auto images = [&](const char* best, int64_t steps, bool only_disagreement) {
+    SynthesisConfig c = tiny();
+    c.best = best;
+    c.g_steps = steps;
+    c.lr_g = 0.05;
+    c.cr = 0;
+    c.adv_mode = "js";
+    Student student("s", {"vgg8_w0.125", 1, kSize, 10}, {{0.3}, {0.4}}, 9);
+    if (only_disagreement) c.bn = c.cls = 0;
+    Synthesizer s(t.teachers, c, options());
+    if (only_disagreement) s.set_weights(0, 1);
+    while (!s.batch_done()) s.step(only_disagreement ? &student : nullptr);
+    return s.finish().images;
+  };
+  EXPECT_FALSE(identical(images("select", 8, true), images("select", 1, true)));
+  EXPECT_FALSE(identical(images("last", 8, false), images("last", 7, false)));
+}
+
+// The EMA of a teacher that a batch did not ask stays, and one that it asked before an interruption
+// moves.
+TEST(Synthesis, ResumesThePartOfTheTeachersThatWasAsked) {
+  SynthesisConfig c = tiny();
+  c.batches = 5;
+  c.bn_mmt = 0.5;
+  c.cr = 0;
+  c.teachers_per_step = 1;
+  const std::vector<std::string> names(4, "vgg8_w0.125");
+  for (const uint64_t seed : {1, 2, 3}) {
+    Team t = team(names, {1, 2, 3, 4});
+    Synthesizer whole(t.teachers, c, options(seed));
+    std::vector<Tensor> images;
+    StageState between, inside;
+    for (int64_t b = 0; b < c.batches; ++b) {
+      while (!whole.batch_done()) {
+        if (b == 2 && whole.step_in_batch() == 2) whole.save(inside);
+        whole.step();
+      }
+      images.push_back(whole.finish().images);
+      if (b == 1) whole.save(between);
+    }
+    for (const StageState* state : {&between, &inside}) {
+      Synthesizer resumed(t.teachers, c, options(seed));
+      resumed.load(*state);
+      for (size_t b = 2; b < images.size(); ++b) {
+        while (!resumed.batch_done()) resumed.step();
+        EXPECT_TRUE(identical(resumed.finish().images, images[b]))
+            << "seed " << seed << " batch " << b << (state == &inside ? ", inside one" : "");
+      }
+    }
   }
 }
 

@@ -10,6 +10,7 @@
 namespace mtcki {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 using testing::kGpu;
 using testing::sample;
@@ -17,8 +18,8 @@ using testing::sample;
 class TensorCuda : public testing::CudaTest {};
 
 TEST_F(TensorCuda, CopiesBothWays) {
-  for (const DType dtype : {DType::f32, DType::f64, DType::bf16, DType::i64, DType::i32, DType::u8,
-                            DType::boolean}) {
+  for (const DType dtype :
+       {DType::f32, DType::f64, DType::bf16, DType::i64, DType::i32, DType::u8, DType::boolean}) {
     const Tensor x = mul(sample({3, 5, 7}, 1), 100.0).to(dtype);
     const Tensor there = x.to(kGpu);
     EXPECT_EQ(there.device(), kGpu);
@@ -127,8 +128,13 @@ TEST_F(TensorCuda, LimitNamesTheGpu) {
     ADD_FAILURE() << "no error";
   } catch (const OutOfMemoryError& e) {
     EXPECT_THAT(e.what(), HasSubstr("refused 4.0 MiB"));
-    EXPECT_THAT(e.what(), HasSubstr("capacity"));
+    EXPECT_THAT(e.what(), AllOf(HasSubstr("capacity"), HasSubstr(" free)")));
   }
+  set_memory_limit(0, kGpu);
+  // Blocks that are kept count when they are handed out again.
+  Tensor::empty({1 << 20}, DType::f32, kGpu);
+  set_memory_limit(memory_stats(kGpu).in_use + 1024, kGpu);
+  EXPECT_THROW(Tensor::empty({1 << 20}, DType::f32, kGpu), OutOfMemoryError);
   set_memory_limit(0, kGpu);
 }
 

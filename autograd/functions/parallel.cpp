@@ -59,13 +59,6 @@ Variable mean_over_ranks(const Variable& x, const Communicator& comm) {
   return r.finish(y);
 }
 
-double mean_over_ranks(double value, const Communicator& comm) {
-  if (comm.size() == 1) return value;
-  const Tensor t = Tensor::scalar(value, DType::f64);
-  comm.all_reduce_sum_(t);
-  return t.item() / comm.size();
-}
-
 Variable gather_over_ranks(const Variable& rows, const Communicator& comm) {
   if (comm.size() == 1) return rows;
   Recorder r("gather_over_ranks", {rows});

@@ -22,8 +22,9 @@ Variable to_layout(const Variable& x, Layout layout) {
 Variable flatten(const Variable& x) {
   if (!x.defined() || x.shape().rank() == 0)
     OpError("flatten").operand("input", x.data()).shape("the input needs rank 1 or more");
-  const int64_t rows = x.size(0);
-  return reshape(x, {rows, rows ? x.numel() / rows : 0});
+  int64_t rest = 1;
+  for (int i = 1; i < x.shape().rank(); ++i) rest *= x.size(i);
+  return reshape(x, {x.size(0), rest});
 }
 
 Variable cat(const std::vector<Variable>& parts, int dim) {

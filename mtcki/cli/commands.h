@@ -37,6 +37,9 @@ struct RunOptions {
 };
 int run_command(const RunOptions& options);
 
+// --mean and --std as they were given: as many, finite, std above 0; UsageError.
+void check_normalization(const std::vector<double>& mean, const std::vector<double>& std);
+
 struct EvalOptions {
   std::string model, weights, data, data_dir, data_fit = "crop", split = "test", name_map;
   int64_t data_size = 0;
@@ -57,7 +60,7 @@ int summary_command(const SummaryOptions& options);
 
 struct ProfileOptions {
   std::string step = "train", model = "wrn16_1", by = "layer", level = "ops";
-  bool graph = false;
+  bool graph = false, memory = false;
   std::string roof, json, trace, csv;  // files
   std::vector<std::string> teachers;
   int64_t batch = 128, steps = 5, rows = 20;
@@ -81,7 +84,8 @@ struct RoofCommandOptions {
 int roof_command(const RoofCommandOptions& options);
 
 struct DataOptions {
-  std::string name, dir;
+  std::string name, dir, fit = "crop";
+  int64_t size = 0;  // verify
 };
 int data_list_command();
 int data_verify_command(const DataOptions& options);
@@ -89,6 +93,7 @@ int data_get_command(const DataOptions& options);
 
 struct ExportWeightsOptions {
   std::string model, weights, name_map, out;
+  std::vector<double> mean, std;  // empty: those of the file
   int64_t classes = 10, channels = 3, size = 32;
   int64_t opset = 13;  // .onnx only, as fold_bn
   bool opset_given = false, fold_bn = false;

@@ -15,9 +15,9 @@ namespace {
 bool is_procedural(const std::string& name) { return name.rfind("synth10", 0) == 0; }
 
 // Reading the test part finds what sizes and checksums cannot: labels, image files, classes.
-void read_both_parts(const std::string& name, const std::string& dir) {
+void read_both_parts(const DataOptions& o) {
   for (const char* split : {"train", "test"}) {
-    const data::ImageSet set = data::load_dataset({name, dir, split, 0, 0});
+    const data::ImageSet set = data::load_dataset({o.name, o.dir, split, 0, 0, o.size, o.fit});
     std::printf("%-6s %lld images %lldx%lldx%lld, %lld classes\n", split,
                 static_cast<long long>(set.size()), static_cast<long long>(set.images.size(1)),
                 static_cast<long long>(set.images.size(2)),
@@ -58,7 +58,7 @@ int data_verify_command(const DataOptions& o) {
   if (!report.usable)
     throw DataError(str(report.dataset, " in \"", report.dir, "\" is not usable",
                         report.repair.empty() ? "" : "; repair: " + report.repair));
-  read_both_parts(o.name, o.dir);
+  read_both_parts(o);
   std::printf("%s is fine\n", o.name.c_str());
   return 0;
 }

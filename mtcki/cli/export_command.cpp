@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <filesystem>
 
+#include "data/atomic_file.h"
 #include "data/image_file.h"
 #include "data/state_file.h"
 #include "mtcki/cli/commands.h"
@@ -25,6 +26,8 @@ int export_weights_command(const ExportWeightsOptions& o) {
   if (ending != ".onnx" && (o.opset_given || o.fold_bn))
     throw UsageError(
         str(o.fold_bn ? "--fold-bn" : "--opset", ": only for .onnx, but --out is \"", o.out, "\""));
+  if (ending == ".npz" && !o.mean.empty()) throw UsageError("--mean: .npz has no place for it");
+  check_normalization(o.mean, o.std);
   std::error_code ec;
   if (!fs::is_regular_file(o.weights, ec))
     throw DataError("--weights \"" + o.weights + "\": no such file");
@@ -42,6 +45,12 @@ int export_weights_command(const ExportWeightsOptions& o) {
                      "\" does not say which architecture it holds (mtcki summary --list)");
   const auto net = load_model(o.weights, spec, o.name_map, &card);
   card.spec = spec;
+  if (!o.mean.empty()) {
+    if (static_cast<int64_t>(o.mean.size()) != spec.in_channels)
+      throw UsageError(str("--mean, --std: ", o.mean.size(), " values for ", spec.in_channels,
+                           " input channels"));
+    card.normalization = {o.mean, o.std};
+  }
   net->eval();
   if (ending == ".safetensors") {
     write_model_file(o.out, *net, card);
@@ -73,10 +82,9 @@ int export_images_command(const ExportImagesOptions& o) {
     // Padded, so that sorting the names sorts the classes.
     return fmt::format("{}/{:03}", o.out, label);
   };
-  fs::create_directories(o.out, ec);
+  data::make_directories(o.out);
   if (o.layout == "imagefolder")
-    for (int64_t k = 0; k < classes; ++k) fs::create_directories(folder_of(k), ec);
-  if (ec) throw DiskError("cannot create \"" + o.out + "\": " + ec.message());
+    for (int64_t k = 0; k < classes; ++k) data::make_directories(folder_of(k));
   const int64_t n = set.size();
   for (int64_t i = 0; i < n; ++i) {
     const std::string folder = o.layout == "flat" ? o.out : folder_of(y[static_cast<size_t>(i)]);

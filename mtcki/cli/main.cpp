@@ -1,9 +1,15 @@
 // The command line of `mtcki`. The only file that includes CLI11, which is slow to compile.
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <cstring>
 #include <exception>
+#include <filesystem>
 #include <new>
 #include <thread>
 
@@ -19,6 +25,8 @@
 namespace mtcki::cli {
 
 namespace {
+
+const CLI::Range kCount(int64_t{0}, int64_t{1} << 40);
 
 void add_compute(CLI::App* app, ComputeOptions* o) {
   app->add_option("--device", o->device, "auto, cpu or cuda[:INDEX]")->capture_default_str();
@@ -62,7 +70,7 @@ void add_table(CLI::App* app, std::string* by, int64_t* rows) {
       ->check(CLI::IsMember({"layer", "op", "module", "stage"}))
       ->capture_default_str();
   app->add_option("--rows", *rows, "lines of the table; 0: all")
-      ->check(CLI::NonNegativeNumber)
+      ->check(kCount)
       ->capture_default_str();
 }
 
@@ -90,7 +98,7 @@ CLI::App* add_run(CLI::App* app, const char* name, const char* what, RunOptions*
   s->add_flag("--help-config", o->help_config, "print every key of the configuration and stop");
   s->add_option("--profile", o->profile,
                 "profile the first N steps of each stage into profile/ of the run folder")
-      ->check(CLI::NonNegativeNumber);
+      ->check(kCount);
   s->add_flag("--no-tensorboard", o->no_tensorboard, "write no TensorBoard event files");
   add_compute(s, &o->compute);
   add_recompute(s, &o->compute);
@@ -192,8 +200,7 @@ int parse_and_run(int argc, char** argv) {
   eval->add_option("--split", eval_o.split, "test or train")
       ->check(CLI::IsMember({"test", "train"}))
       ->capture_default_str();
-  eval->add_option("--limit", eval_o.limit, "first n images only; 0: all")
-      ->check(CLI::NonNegativeNumber);
+  eval->add_option("--limit", eval_o.limit, "first n images only; 0: all")->check(kCount);
   eval->add_option("--name-map", eval_o.name_map,
                    "renaming of foreign keys: torchvision, datafree, kuangliu or a file of lines "
                    "\"old new\"");
@@ -240,6 +247,8 @@ int parse_and_run(int argc, char** argv) {
                    "ops: a time for each op; kernels: for each GPU kernel, through CUPTI")
       ->check(CLI::IsMember({"ops", "kernels"}))
       ->capture_default_str();
+  profile->add_flag("--memory", profile_o.memory,
+                    "where the memory was taken that a step holds at its peak");
   profile->add_option("--roof", profile_o.roof, "roof file; default: where mtcki roof writes");
   profile->add_option("--json", profile_o.json, "write the profile, for mtcki profile diff");
   profile->add_option("--trace", profile_o.trace,
@@ -280,6 +289,9 @@ int parse_and_run(int argc, char** argv) {
                                             : "download a set with curl and verify it");
     s->add_option("name", data_o.name, "data set (mtcki data list)")->required();
     s->add_option("--data-dir", data_o.dir, "its folder");
+    if (name == std::string("get")) continue;
+    s->add_option("--data-size", data_o.size, "as for eval")->check(CLI::Range(0, 4096));
+    s->add_option("--data-fit", data_o.fit, "likewise")->check(CLI::IsMember({"crop", "pad"}));
   }
 
   ExportWeightsOptions weights_o;
@@ -291,6 +303,11 @@ int parse_and_run(int argc, char** argv) {
   exp_weights->add_option("--weights", weights_o.weights, "file to read")->required();
   exp_weights->add_option("--model", weights_o.model, "architecture; default: the file's metadata");
   exp_weights->add_option("--name-map", weights_o.name_map, "as for eval");
+  exp_weights
+      ->add_option("--mean", weights_o.mean,
+                   "input normalisation a,b,c, for the metadata; default: the file's")
+      ->delimiter(',');
+  exp_weights->add_option("--std", weights_o.std, "likewise")->delimiter(',');
   exp_weights->add_option("--out", weights_o.out, "file to write")->required();
   exp_weights->add_option("--opset", weights_o.opset, ".onnx: version of the operators, 13 to 17")
       ->check(CLI::Range(13, 17))
@@ -312,7 +329,7 @@ int parse_and_run(int argc, char** argv) {
   report->add_option("runs", report_o.runs, "run folders")->required();
   report->add_option("--out", report_o.out, "file; default: report.html in the first folder");
   report->add_option("--live", report_o.refresh, "the page reloads itself every so many seconds")
-      ->check(CLI::NonNegativeNumber);
+      ->check(kCount);
 
   bool info_json = false;
   CLI::App* info = app.add_subcommand("info", "version, build, machine, kernels, data sets found");
@@ -404,9 +421,31 @@ static int fail(const std::string& text, int exit_code) {
   return exit_code;
 }
 
+// A file that takes the number of a closed stdout or stderr would receive what is printed.
+static void fill_standard_files() {
+  for (int fd = open("/dev/null", O_RDWR); fd >= 0; fd = open("/dev/null", O_RDWR))
+    if (fd > STDERR_FILENO) {
+      close(fd);
+      return;
+    }
+}
+
+// What was printed must have arrived, or `mtcki eval --json > file` on a full disk seems well. A
+// reader who has seen enough (`| head`) is no error.
+static void flush_output() {
+  errno = 0;
+  if ((std::fflush(stdout) != 0 || std::ferror(stdout)) && errno != EPIPE)
+    throw mtcki::DiskError(std::string("cannot write the output: ") +
+                           (errno ? std::strerror(errno) : "a write failed"));
+}
+
 int main(int argc, char** argv) {
+  fill_standard_files();
+  std::signal(SIGXFSZ, SIG_IGN);  // a limit on file sizes is an error of a write, with a message
   try {
-    return mtcki::cli::parse_and_run(argc, argv);
+    const int exit_code = mtcki::cli::parse_and_run(argc, argv);
+    flush_output();
+    return exit_code;
   } catch (const mtcki::Stopped& s) {
     mtcki::console::line(mtcki::console::Level::info, "stopped; the same command continues");
     return 128 + s.signal;
@@ -414,6 +453,8 @@ int main(int argc, char** argv) {
     return fail(e.what(), e.exit_code());
   } catch (const std::bad_alloc&) {
     return fail("out of memory", 5);
+  } catch (const std::filesystem::filesystem_error& e) {
+    return fail(e.what(), 6);
   } catch (const std::exception& e) {
     return fail(std::string("internal: ") + e.what(), 1);
   }

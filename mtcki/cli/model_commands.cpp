@@ -67,15 +67,20 @@ double two_decimals(double percent) { return std::round(percent * 100) / 100; }
 
 }  // namespace
 
+void check_normalization(const std::vector<double>& mean, const std::vector<double>& std) {
+  if (mean.size() != std.size())
+    throw UsageError(str("--mean has ", mean.size(), " values, --std ", std.size(),
+                         ": give both, one value per channel"));
+  for (const double s : std)
+    if (!(s > 0) || !std::isfinite(s))
+      throw UsageError(str("--std ", s, ": must be above 0 and finite"));
+  for (const double m : mean)
+    if (!std::isfinite(m)) throw UsageError("--mean: must be finite");
+}
+
 int eval_command(const EvalOptions& o) {
   // Everything that needs no data is checked before the data is read.
-  if (o.mean.size() != o.std.size())
-    throw UsageError(str("--mean has ", o.mean.size(), " values, --std ", o.std.size(),
-                         ": give both, one value per channel"));
-  for (const double s : o.std)
-    if (!(s > 0)) throw UsageError(str("--std ", s, ": must be above 0"));
-  for (const double m : o.mean)
-    if (!std::isfinite(m)) throw UsageError("--mean: must be finite");
+  check_normalization(o.mean, o.std);
   const data::DatasetInfo info = data::dataset_info(o.data);
   const Device device = apply(o.compute);
   check_file(o.weights, "--weights");

@@ -1,4 +1,6 @@
 // profile, profile diff, roof: where the time of a step goes, and what the machine could do.
+#include <fmt/format.h>
+
 #include <chrono>
 #include <cstdio>
 
@@ -34,6 +36,33 @@ std::vector<double> step_times_us(const Workload& step, int64_t steps, Device de
   return times;
 }
 
+// Where the memory was taken that one step, and what it is made of, holds at the peak. Of steps of
+// their own: noting where costs time.
+std::string memory_text(WorkloadOptions options, int64_t rows) {
+  options.graph = false;  // a repeated step takes nothing
+  const Device device = options.device;
+  enable_memory_tags(true);
+  {
+    const Workload step = make_workload(options);
+    step_times_us(step, 2, device);
+    reset_peak_memory(device);
+    step_times_us(step, 1, device);
+  }
+  const auto tags = peak_by_tag(device);
+  enable_memory_tags(false);
+  size_t total = 0;
+  for (const auto& [tag, bytes] : tags) total += bytes;
+  std::string text = "memory at the peak, by where it was taken: " + human_bytes(total) + "\n";
+  int64_t left = rows > 0 ? rows : static_cast<int64_t>(tags.size());
+  for (const auto& [tag, bytes] : tags) {
+    if (left-- == 0) break;
+    text += fmt::format("{:>12} {:5.1f} %  {}\n", human_bytes(bytes),
+                        100.0 * static_cast<double>(bytes) / static_cast<double>(total),
+                        tag.empty() ? "(outside modules)" : tag);
+  }
+  return text;
+}
+
 }  // namespace
 
 int profile_command(const ProfileOptions& o) {
@@ -64,6 +93,7 @@ int profile_command(const ProfileOptions& o) {
   w.recompute = o.compute.recompute;
   w.graph = o.graph;
   w.precision = nn::parse_precision(o.compute.precision);
+  const std::string memory = o.memory ? memory_text(w, o.rows) : "";
   const Workload step = make_workload(w);
   // Scopes are named while the graph is captured, in the last of these steps.
   if (o.graph) profiler::start();
@@ -107,6 +137,7 @@ int profile_command(const ProfileOptions& o) {
   std::printf(": %.3f ms, %.0f img/s, peak memory %s\n\n", p.step_us * 1e-3,
               1e6 * static_cast<double>(o.batch) / p.step_us, human_bytes(p.peak_memory).c_str());
   std::fputs(profile_text(p, profile_by(o.by), o.rows).c_str(), stdout);
+  if (!memory.empty()) std::printf("\n%s", memory.c_str());
   if (!no_roof.empty()) console::info(no_roof);
   if (!o.json.empty()) data::write_file_atomic(o.json, to_json(p).dump(1) + "\n");
   if (!o.csv.empty()) data::write_file_atomic(o.csv, profile_csv(p));

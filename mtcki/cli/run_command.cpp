@@ -78,7 +78,7 @@ int run_command(const RunOptions& o) {
   const int threads = threads_of_rank(config.threads);
   const Device device = apply({config.device, threads, config.precision, config.conv, config.graph,
                                config.deterministic, config.autotune, o.compute.device_given});
-  preflight(config);
+  preflight(config, o.stage.empty() || o.stage == "invert");
   if (o.check) {
     if (job.is_root()) std::puts("configuration, files and models are fine");
     return 0;
@@ -100,7 +100,7 @@ int run_command(const RunOptions& o) {
   RunFolder folder(config, o.argv, o.fresh);
   job.barrier();
   RunLog log(folder.path(), config.tensorboard);
-  log.profile_stages(o.profile, device);
+  log.profile_stages(o.profile, device, config.precision);
   if (job.size() > 1) log.info(str("data-parallel over ", job.size(), " ranks"));
   const auto close_with = [&](const std::string& status, int code) {
     log.end_progress();

@@ -1,8 +1,9 @@
-// (3) Disagreement of student and teachers (method.md 2.2), used only while a student trains:
+// (3) Disagreement of student and teachers (docs/method.md), used only while a student trains:
 //
-//   kl-agree  L_adv = −(1/B) Σ_i k_i KL(p̄_i ‖ p_{S,i}),  k_i = 1[argmax p̄_i = argmax p_{S,i}], T =
-//   1 js        L_adv = 1 − mean_i JS(p̄^(3), p_S^(3)) / ln 2 each      the weighted average of
-//   either over teachers instead of the fused logits
+//   kl-agree  L_adv = −(1/B) Σ_i k_i KL(p̄_i ‖ p_{S,i}), T = 1,
+//             k_i = 1[argmax p̄_i = argmax p_{S,i}]
+//   js        L_adv = 1 − mean_i JS(p̄^(3), p_S^(3)) / ln 2
+//   each      the weighted average of either over teachers instead of the fused logits
 //
 // Nothing is detached except k: the images get a gradient through teachers and student.
 #pragma once

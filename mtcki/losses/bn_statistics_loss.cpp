@@ -75,11 +75,9 @@ void BnStatisticsLoss::keep(Tensor& kept, const Tensor& value) {
   kept.copy_(value);
 }
 
-bool BnStatisticsLoss::blends() const {
-  for (const auto& layers : layers_)
-    for (const Layer& layer : layers)
-      if (layer.ema_mean.defined()) return true;
-  return false;
+bool BnStatisticsLoss::blends(size_t m) const {
+  const std::vector<Layer>& layers = layers_.at(m);
+  return !layers.empty() && layers.front().ema_mean.defined();
 }
 
 void BnStatisticsLoss::set_first_losses(const std::vector<double>& losses) {
@@ -89,11 +87,13 @@ void BnStatisticsLoss::set_first_losses(const std::vector<double>& losses) {
   for (const double loss : losses) rho_.push_back(loss > 0 ? mean / loss : 1.0);
 }
 
-void BnStatisticsLoss::finish_batch() {
+void BnStatisticsLoss::finish_batch(const std::set<size_t>& asked) {
   if (momentum_ <= 0) return;
-  for (auto& layers : layers_)
-    for (Layer& layer : layers) {
-      if (!layer.last_mean.defined()) continue;
+  for (const size_t m : asked)
+    for (Layer& layer : layers_.at(m)) {
+      // A step that was skipped for its NaN may have been the last.
+      if (!layer.last_mean.defined() || !all_finite(layer.last_mean) || !all_finite(layer.last_var))
+        continue;
       if (!layer.ema_mean.defined()) {
         layer.ema_mean = layer.last_mean.clone();
         layer.ema_var = layer.last_var.clone();
@@ -110,9 +110,11 @@ nn::StateDict BnStatisticsLoss::state_dict() const {
   for (size_t m = 0; m < layers_.size(); ++m)
     for (size_t l = 0; l < layers_[m].size(); ++l) {
       const Layer& layer = layers_[m][l];
-      if (!layer.ema_mean.defined()) continue;
-      out.emplace_back(str("ema_mean.", m, ".", l), layer.ema_mean);
-      out.emplace_back(str("ema_var.", m, ".", l), layer.ema_var);
+      for (const auto& [name, tensor] : {std::pair{"ema_mean", layer.ema_mean},
+                                         {"ema_var", layer.ema_var},
+                                         {"last_mean", layer.last_mean},
+                                         {"last_var", layer.last_var}})
+        if (tensor.defined()) out.emplace_back(str(name, ".", m, ".", l), tensor);
     }
   return out;
 }
@@ -128,8 +130,12 @@ void BnStatisticsLoss::load_state_dict(const nn::StateDict& state) {
       throw DataError(str("bn_statistics state: unexpected entry ", key));
     Layer& layer =
         layers_.at(std::stoul(key.substr(dot + 1))).at(std::stoul(key.substr(second + 1)));
-    (key.compare(0, dot, "ema_mean") == 0 ? layer.ema_mean : layer.ema_var) =
-        tensor.clone().to(layer.running_mean.device());
+    const std::string name = key.substr(0, dot);
+    Tensor& target = name == "ema_mean"    ? layer.ema_mean
+                     : name == "ema_var"   ? layer.ema_var
+                     : name == "last_mean" ? layer.last_mean
+                                           : layer.last_var;
+    target = tensor.clone().to(layer.running_mean.device());
   }
 }
 

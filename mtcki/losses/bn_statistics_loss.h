@@ -1,4 +1,4 @@
-// (1) Batch-norm statistics over all teachers (method.md 2.2):
+// (1) Batch-norm statistics over all teachers (docs/method.md):
 //
 //   L_BN = Σ_m w_m ρ_m Σ_l ( ‖μ_{m,l} − μ̂_{m,l}‖₂ + ‖s_{m,l} − ŝ_{m,l}‖₂ )
 //
@@ -7,10 +7,11 @@
 //   layer  L̄/|B_m|, the mean number of layers over this teacher's: every teacher counts alike
 //   init   the mean of the teachers' first losses over this teacher's own
 // Only losses are averaged over teachers, never statistics. With momentum κ > 0 (Fast) the
-// statistics inside the norms are (1−κ)·batch + κ·EMA; the EMA is set by the first finished batch
-// and moves once per batch.
+// statistics inside the norms are (1−κ)·batch + κ·EMA; the EMA of a teacher is set by the first
+// finished batch that asked it, and moves once with each such batch.
 #pragma once
 
+#include <set>
 #include <string>
 #include <vector>
 
@@ -30,11 +31,13 @@ class BnStatisticsLoss {
   void set_first_losses(const std::vector<double>& losses);
   double rho(size_t m) const { return rho_.at(m); }
 
-  // Whether an EMA takes part: from the first finished batch on when there is a momentum.
-  bool blends() const;
+  // Whether an EMA takes part for teacher m: once a batch that asked it is finished, when there is
+  // a momentum.
+  bool blends(size_t m) const;
 
-  // After the last step of a batch: moves the EMA by the statistics of the last layers() calls.
-  void finish_batch();
+  // After the last step of a batch: moves the EMA of the teachers that were asked in it, by the
+  // statistics of their last layers() call.
+  void finish_batch(const std::set<size_t>& asked);
 
   nn::StateDict state_dict() const;
   void load_state_dict(const nn::StateDict& state);

@@ -1,4 +1,4 @@
-// (2) Class prior (method.md 2.2): the teachers must see the intended labels y.
+// (2) Class prior (docs/method.md): the teachers must see the intended labels y.
 //
 //   each   L_cls = Σ_m w_m CE(z_m, y)        every teacher is confident
 //   ens    L_cls = CE(Σ_m w_m z_m, y)

@@ -1,4 +1,4 @@
-// (6) Distillation from the fused teachers (method.md 2.3):
+// (6) Distillation from the fused teachers (docs/method.md):
 //
 //   L_KD = T² KL( P_T ‖ softmax(z_S/T) ),  batch mean;  no hard labels
 //

@@ -1,4 +1,4 @@
-// (4) Contrast of the current batch with the history (CMI; method.md 2.2):
+// (4) Contrast of the current batch with the history (CMI; docs/method.md):
 //
 //   φ_m(x) = concat over the chosen layers of GAP(layer input)
 //   h      = Linear(C,C) − ReLU − Linear(C,D), L2-normalised

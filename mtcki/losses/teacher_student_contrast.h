@@ -1,11 +1,11 @@
-// (7) Multi-teacher/student contrast (method.md 2.3): the student's embedding of an image should be
+// (7) Multi-teacher/student contrast (docs/method.md): the student's embedding of an image should be
 // near every teacher's embedding of the same image, and far from those of others.
 //
 //   q_i = norm(g_S f_S(x_i)),  k_i^m = norm(g_m f_m(x_i))
-//   L_ts = Σ_m w_m (1/B) Σ_i −log( exp(q_i·k_i^m/τ) / (Σ_{j≤B} exp(q_i·k_j^m/τ) + Σ_{n∈Q_m}
-//   exp(q_i·k_n/τ)) )
+//   L_ts = Σ_m w_m (1/B) Σ_i −log( exp(q_i·k_i^m/τ) / Z_i^m )
+//   Z_i^m = Σ_{j≤B} exp(q_i·k_j^m/τ) + Σ_{n∈Q_m} exp(q_i·k_n/τ)
 //
-// Q_m: FIFO of past keys of teacher m. Options: sym adds the term with the teacher as anchor (in
+// Q_m: FIFO of past keys of teacher m. Options: sym averages with the term that has the teacher as anchor (in
 // the batch); supcon takes all images of the same label as positives. The heads g train with the
 // student's optimiser and are discarded afterwards.
 #pragma once

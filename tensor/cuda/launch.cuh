@@ -91,6 +91,8 @@ inline void wait_for_previous() {}
 
 namespace mtcki::cuda {
 
+const void* any_kernel();  // to ask what this build has for a device (tensor/ops/cast_cuda.cu)
+
 inline constexpr int kThreads = 256;  // of a block, unless a kernel knows better
 
 // launch_early for a kernel that takes `bytes` of input, when these are few: beside a long kernel

@@ -53,8 +53,8 @@ Capacity capacity();
 void* malloc_pinned(size_t bytes);  // host memory that copies to the device without a detour
 void free_pinned(void* data) noexcept;
 
-// All of these are ordered on the current stream. to_device returns when the source may be reused
-// (sources in pinned memory: at once, it must stay as it is until the copy ran). to_host waits.
+// All of these are ordered on the current stream. copy_to_device returns when the source may be reused
+// (sources in pinned memory: at once, it must stay as it is until the copy ran). copy_to_host waits.
 void copy_to_device(void* dst, const void* src, size_t bytes);
 void copy_from_pinned(void* dst, const void* pinned, size_t bytes);
 void copy_to_host(void* dst, const void* src, size_t bytes);
@@ -90,7 +90,6 @@ class Event {
   Event& operator=(Event&&) noexcept;
   void record();
   void wait() const;  // the host waits until it was reached
-  bool reached() const;
   double microseconds_since(const Event& start) const;  // both reached
 
  private:

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "tensor/allocator.h"
+#include "tensor/error.h"
 
 namespace mtcki {
 
@@ -23,13 +24,20 @@ bool records_host_work() { return recorded != nullptr; }
 StepGraph::StepGraph(bool capture, size_t most)
     : capture_(capture), most_(std::max<size_t>(1, most)), pool_(new_device_pool()) {}
 
-StepGraph::~StepGraph() { clear(); }
+StepGraph::~StepGraph() {
+  try {
+    clear();
+  } catch (const Error&) {
+    // A device in error ends every call with it; the first one is under way and says it.
+  }
+}
 
 void StepGraph::clear() {
   if (entries_.empty()) return;
   cuda::synchronize();  // a launched graph may still be running
   entries_.clear();
   release_device_pool(pool_);
+  pool_ = new_device_pool();
 }
 
 StepGraph::Entry& StepGraph::entry(const std::string& key) {

@@ -40,7 +40,6 @@ class StepGraph {
   // Forgets all graphs, e.g. because tensors they use were replaced.
   void clear();
 
-  bool captures() const { return capture_; }
   int64_t captured() const { return captured_; }  // so far
   int64_t replayed() const { return replayed_; }  // launches of earlier captures
 

@@ -8,7 +8,11 @@
 namespace mtcki {
 
 StepInputs::Slot::~Slot() {
-  if (used) copied.wait();
+  try {
+    if (used) copied.wait();
+  } catch (const Error&) {
+    // As in ~StepGraph.
+  }
   cuda::free_pinned(pinned);
 }
 

@@ -3,8 +3,8 @@
 #include <map>
 #include <mutex>
 
+#include "tensor/allocator.h"
 #include "tensor/cuda/runtime.h"
-#include "tensor/error.h"
 
 namespace mtcki {
 
@@ -15,9 +15,7 @@ unsigned* block_counters() {
   const std::lock_guard<std::mutex> lock(mutex);
   unsigned*& counters = (*by_stream)[cuda::stream_index()];
   if (!counters) {
-    cuda::forbid_while_capturing("the first reduction of a stream");
-    void* fresh = cuda::malloc_device(kBytes);
-    if (!fresh) throw OutOfMemoryError("out of memory: no 256 KiB for the counters of reductions");
+    void* fresh = keep_device_memory(kBytes, "the counters of the first reduction of a stream");
     cuda::set_bytes(fresh, 0, kBytes);
     counters = static_cast<unsigned*>(fresh);
   }

@@ -5,7 +5,7 @@
 //   momentum form (Fast): mu <- (1-k) mu + k ema_mean, s likewise, inside the norms
 //
 //   dL/dx = (1-k) [ (mu-rm)/(a n) + (s-rv)/c * 2 (x-mu)/n ],   n = N*H*W,
-//   a = max(||mu-rm||, 1e-12), c = max(||s-rv||, 1e-12)       (method.md section 2.2)
+//   a = max(||mu-rm||, 1e-12), c = max(||s-rv||, 1e-12)       (docs/method.md)
 #pragma once
 
 #include <vector>

@@ -115,4 +115,6 @@ void unit_to_u8_cuda(const Tensor& x, const Tensor& y, bool round) {
          x.numel(), round ? 0.5f : 0.0f);
 }
 
+const void* cuda::any_kernel() { return reinterpret_cast<const void*>(&fill_kernel<float>); }
+
 }  // namespace mtcki

@@ -96,8 +96,13 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2d
     const ConvNeighbours::BatchNorm norm = *std::exchange(f.norm_before, std::nullopt);
     return conv2d(normalised(x, norm, Activation::relu()), w, bias, o, std::move(f));
   }
+  const auto check_residual = [&](const Shape& shape) {
+    if (f.residual.defined() && f.residual.shape() != shape)
+      ops.error().shape("residual needs shape ", shape, ", got ", f.residual.shape());
+  };
   if (!sum_on_gpu && !fused) {
     const Tensor y = conv2d(x, w, bias, o);
+    check_residual(y.shape());
     if (f.norm) return normalised(y, *f.norm, f.act, f.residual);
     return activated(f.residual.defined() ? add(y, f.residual) : y, f.act);
   }
@@ -106,8 +111,7 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2d
   const ConvProblem d = problem(ops, x.shape(), w.shape(), o);
   check_bias(ops, bias, d.k);
   const Shape shape{d.n, d.k, d.p, d.q};
-  if (f.residual.defined() && f.residual.shape() != shape)
-    ops.error().shape("residual needs shape ", shape, ", got ", f.residual.shape());
+  check_residual(shape);
   ProfileScope scope("conv2d", d.flops(), cost_bytes(d, x) + bytes_of(f.residual));
   if (sum_on_gpu) return forward(scope, d, x, w, bias, o, {}, f.residual);
   NormMap before, behind;

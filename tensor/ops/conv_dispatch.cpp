@@ -27,6 +27,8 @@ ConvProblem problem(const Operands& ops, const Shape& x, const Shape& w, const C
   d.groups = o.groups;
   if (o.groups < 1 || d.c % o.groups != 0 || d.k % o.groups != 0)
     fail("groups = ", o.groups, " needs to divide ", d.c, " input and ", d.k, " output channels");
+  if (d.c < 1 || d.k < 1)
+    fail("needs at least one channel, got ", d.c, " input and ", d.k, " output channels");
   if (w[1] * o.groups != d.c)
     fail("weight expects ", w[1] * o.groups, " input channels, input has ", d.c);
   const int64_t span_h = d.dil_h * (d.r - 1) + 1, span_w = d.dil_w * (d.s - 1) + 1;

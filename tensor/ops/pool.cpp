@@ -23,6 +23,7 @@ int64_t output_size(const char* op, const Tensor& x, int axis, const Pool2dOptio
         .argument("needs kernel >= 1, stride >= 1, padding >= 0, got ", k, ", ", s, ", ", p);
   if (2 * p > k)
     OpError(op).operand("input", x).argument("padding ", p, " exceeds half of kernel ", k);
+  if (size < 1) OpError(op).operand("input", x).shape("the planes are empty");
   if (size + 2 * p < k)
     OpError(op)
         .operand("input", x)

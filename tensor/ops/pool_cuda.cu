@@ -245,6 +245,7 @@ void window_mean_grad_cuda(const Tensor& gy, const Tensor& gx, const PoolAxis& r
 }
 
 void global_avg_pool_cuda(const Tensor& x, const Tensor& y) {
+  if (y.numel() == 0) return;
   const ImageView in = image_view(x);
   MTCKI_DISPATCH_CUDA(x.dtype(), "global_avg_pool", T, {
     with_pack<T>(image_pack<T>(x, x), [&](auto v) {

@@ -18,7 +18,8 @@ Tensor argmax(const Tensor& x, int dim);
 Tensor norm(const Tensor& x);
 
 // Adjoint pair of broadcasting: copy x to a larger shape, in that layout; sum a gradient back to a
-// smaller one.
+// smaller one. Where there is nothing to do the result is x itself, as of sum over dimensions of
+// size 1.
 Tensor broadcast_to(const Tensor& x, const Shape& shape, Layout layout = Layout::plain);
 Tensor sum_to(const Tensor& x, const Shape& shape);
 

@@ -82,7 +82,7 @@ Evaluated evaluate(const SynthesisConfig& c, const Communicator& comm) {
     for (size_t h = 0; h < loss.contrast()->heads(); ++h)
       for (const Variable& p : loss.contrast()->head(h).parameters()) out.heads.push_back(p.grad());
     loss.contrast()->add(result.phi_local, result.phi_global);
-    loss.bn().finish_batch();
+    loss.bn().finish_batch({0, 1});
   }
   return out;
 }

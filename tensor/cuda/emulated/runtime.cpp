@@ -248,7 +248,6 @@ Event::Event(Event&&) noexcept = default;
 Event& Event::operator=(Event&&) noexcept = default;
 void Event::record() { impl_->at = std::chrono::steady_clock::now(); }
 void Event::wait() const { forbid_while_capturing("waiting for an event"); }
-bool Event::reached() const { return true; }
 double Event::microseconds_since(const Event& start) const {
   return std::chrono::duration<double, std::micro>(impl_->at - start.impl_->at).count();
 }

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <tuple>
 
+#include "tensor/allocator.h"
 #include "tensor/context.h"
 #include "tensor/cuda/native/check.h"
 #include "tensor/cuda/runtime.h"
@@ -145,12 +146,8 @@ class Products {
   void execute(const Plan& p, const Gemm& g, const void* a, const void* b, void* c,
                const void* bias) {
     void*& workspace = workspaces_[stream_index()];
-    if (!workspace) {
-      forbid_while_capturing("the first matrix product of a stream");
-      workspace = malloc_device(kWorkspace);
-      if (!workspace)
-        throw OutOfMemoryError("out of memory: no 32 MiB for the workspace of cuBLAS");
-    }
+    if (!workspace)
+      workspace = keep_device_memory(kWorkspace, "cuBLAS at the first product of a stream");
     if (bias)
       check_blas(cublasLtMatmulDescSetAttribute(p.operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER,
                                                 &bias, sizeof bias),

@@ -67,6 +67,7 @@ class Convolutions {
         return true;
       } catch (const CudnnError&) {
         if (capturing()) throw;
+        synchronize();  // a device in error refuses every plan: throws what happened to it
         e.plan = next(e.untried);
       }
     }

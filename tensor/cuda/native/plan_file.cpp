@@ -1,5 +1,7 @@
 #include "tensor/cuda/native/plan_file.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -42,8 +44,6 @@ void write(const std::string& path, const std::map<std::string, StoredPlan>& pla
                           {"knobs", p.choice.knobs},
                           {"workspace", p.workspace},
                           {"us", p.microseconds}};
-  if (const fs::path folder = fs::path(path).parent_path(); !folder.empty())
-    fs::create_directories(folder);
   const std::string fresh = str(path, ".", getpid());
   std::ofstream out(fresh);
   out << file.dump(1) << "\n";
@@ -51,6 +51,23 @@ void write(const std::string& path, const std::map<std::string, StoredPlan>& pla
   if (!out) throw Error("the disk refuses it");
   fs::rename(fresh, path);
 }
+
+// Held while the file is read and written again: other processes add to it too.
+class Lock {
+ public:
+  explicit Lock(const std::string& path)
+      : fd_(open((path + ".lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666)) {
+    if (fd_ >= 0) flock(fd_, LOCK_EX);
+  }
+  ~Lock() {
+    if (fd_ >= 0) close(fd_);
+  }
+  Lock(const Lock&) = delete;
+  Lock& operator=(const Lock&) = delete;
+
+ private:
+  int fd_;  // -1: a file system without locks, or a folder that write() will complain about
+};
 
 void warn(const std::string& path, const char* what, const std::exception& e) {
   std::fprintf(stderr, "warning: cuDNN plans in %s are not %s: %s\n", path.c_str(), what, e.what());
@@ -105,6 +122,9 @@ void PlanFile::put(const std::string& key, const StoredPlan& plan) {
   plans_[key] = plan;
   if (path_.empty() || foreign_) return;
   try {
+    if (const fs::path folder = fs::path(path_).parent_path(); !folder.empty())
+      fs::create_directories(folder);
+    const Lock lock(path_);
     std::map<std::string, StoredPlan> all = read(path_);
     all[key] = plan;
     write(path_, all);

@@ -15,6 +15,8 @@
 
 namespace mtcki::cuda {
 
+const void* any_kernel();  // launch.cuh
+
 namespace {
 
 std::string version_text(int v) { return str(v / 1000, ".", v % 1000 / 10); }
@@ -133,7 +135,13 @@ void allow_shared(const void* kernel, size_t bytes) {
 }
 
 bool can_overlap_launches() {
-  static const bool can = device_info(current_device()).major >= 9;
+  // Not the device's version: the driver compiles PTX of an older one for it, in which
+  // wait_for_previous() is nothing. All kernels are compiled for the same versions.
+  static const bool can = [] {
+    cudaFuncAttributes kernel{};
+    check(cudaFuncGetAttributes(&kernel, any_kernel()), "cudaFuncGetAttributes");
+    return kernel.ptxVersion >= 90;
+  }();
   return can;
 }
 
@@ -177,7 +185,19 @@ void use_device(int index) {
   if (!chosen.compare_exchange_strong(none, index) && none != index)
     throw DeviceError(str("one process uses one GPU: cuda:", none, " is in use, cuda:", index,
                           " was asked for; start a process for each"));
-  check(cudaSetDevice(index), "cudaSetDevice");
+  const auto refuse = [&](const std::string& why) {
+    cudaGetLastError();
+    chosen = -1;
+    throw DeviceError(str("cuda:", index, " ", why));
+  };
+  if (const cudaError_t error = cudaSetDevice(index); error != cudaSuccess)
+    refuse(str("cannot be used: ", cudaGetErrorString(error)));
+  cudaFuncAttributes kernel{};
+  if (cudaFuncGetAttributes(&kernel, any_kernel()) != cudaSuccess) {
+    const DeviceInfo d = device_info(index);
+    refuse(str("(", d.name, ") has compute capability ", d.major, ".", d.minor,
+               ", for which this build has no code (CMAKE_CUDA_ARCHITECTURES)"));
+  }
 }
 int current_device() { return chosen.load(std::memory_order_relaxed); }
 
@@ -250,15 +270,6 @@ void Event::record() { check(cudaEventRecord(impl_->event, now()), "cudaEventRec
 void Event::wait() const {
   forbid_while_capturing("waiting for an event");
   check(cudaEventSynchronize(impl_->event), "cudaEventSynchronize");
-}
-bool Event::reached() const {
-  const cudaError_t e = cudaEventQuery(impl_->event);
-  if (e == cudaErrorNotReady) {
-    cudaGetLastError();
-    return false;
-  }
-  check(e, "cudaEventQuery");
-  return true;
 }
 double Event::microseconds_since(const Event& start) const {
   float ms = 0;

@@ -1,0 +1,140 @@
+// The folder of a run as a user meets it: what a refused command leaves, what repairs damage, what
+// is found before anything is computed.
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <tuple>
+
+#include "cli_testing.h"
+#include "data/image_file.h"
+#include "tensor/tensor.h"
+
+namespace mtcki {
+namespace {
+
+class CliFolder : public CliTest {
+ protected:
+  fs::path folder() const { return dir_ / "runs" / "tiny"; }
+  // Folders of one grey image of each class, for both parts.
+  std::string images(const std::string& name, const std::vector<std::string>& classes, int64_t size,
+                     uint8_t shade) const {
+    for (const char* split : {"train", "test"})
+      for (const std::string& c : classes)
+        for (int i = 0; i < 4; ++i) {
+          const fs::path where = dir_ / name / split / c;
+          fs::create_directories(where);
+          const double value = shade + 20 * i;
+          data::write_png((where / (std::to_string(i) + ".png")).string(),
+                          Tensor::full({3, size, size}, value, DType::u8));
+        }
+    return (dir_ / name).string();
+  }
+};
+
+TEST_F(CliFolder, ARefusedCommandLeavesTheRecord) {
+  ASSERT_EQ(run({"run", config()}).code, 0);
+  const std::string before = read_file(folder() / "config.toml");
+  const std::string manifest = read_file(folder() / "manifest.json");
+  const std::string report = read_file(folder() / "report.html");
+  refused({"run", config(), "seed=1"}, 2, "under another configuration");
+  // A stage alone does not rewrite what describes the others.
+  refused({"distill", config(), "synthesis.g_steps=3"}, 2, "under another configuration");
+  EXPECT_EQ(read_file(folder() / "config.toml"), before);
+  EXPECT_EQ(read_file(folder() / "manifest.json"), manifest);
+  EXPECT_EQ(read_file(folder() / "report.html"), report);
+  std::ofstream(folder() / "synth/manifest.json.tmp-4711-0") << "of a process that died";
+  EXPECT_EQ(run({"run", (folder() / "config.toml").string()}).code, 0);
+  EXPECT_FALSE(fs::exists(folder() / "synth/manifest.json.tmp-4711-0"));
+  // A stage that was begun counts too.
+  fs::remove(folder() / "teachers/resnet8/done.json");
+  refused({"train", config(), "train.lr=0.01"}, 2, "holds a checkpoint of another configuration");
+  EXPECT_EQ(read_file(folder() / "config.toml"), before);
+}
+
+TEST_F(CliFolder, ADamagedSetIsMadeAnewAsTheMessageSays) {
+  ASSERT_EQ(run({"run", config()}).code, 0);
+  const fs::path shard = folder() / "synth/shard-00001.safetensors";
+  const std::string whole = read_file(shard);
+  std::ofstream(shard) << "";
+  refused({"run", config()}, 3, "delete the folder \"" + (folder() / "synth").string() + "\"");
+  fs::remove_all(folder() / "synth");
+  EXPECT_EQ(run({"run", config()}).code, 0);
+  EXPECT_EQ(read_file(shard), whole);
+}
+
+// A stage that starts over leaves no lines of the attempt before.
+TEST_F(CliFolder, MetricsOfAStageThatStartsOver) {
+  ASSERT_EQ(run({"run", config()}).code, 0);
+  fs::remove_all(folder() / "teachers");
+  fs::remove_all(folder() / "synth");
+  fs::remove_all(folder() / "students");
+  ASSERT_EQ(run({"run", config(), "train.lr=0.01"}).code, 0);
+  std::set<std::tuple<std::string, std::string, int64_t>> seen;
+  std::istringstream lines(read_file(folder() / "metrics.jsonl"));
+  for (std::string line; std::getline(lines, line);) {
+    const auto j = nlohmann::json::parse(line);
+    EXPECT_TRUE(seen.emplace(j.at("stage"), j.at("kind"), j.at("step")).second) << line;
+  }
+  EXPECT_GT(seen.size(), 6u);
+}
+
+TEST_F(CliFolder, CheckFindsMissingFilesAndWhatTheGeneratorCannotMake) {
+  fs::create_directories(dir_ / "empty");
+  const std::string empty = "data.dir=" + (dir_ / "empty").string();
+  for (const char* name : {"cifar10", "fashion-mnist"})
+    refused({"run", config(), "--check", std::string("data.name=") + name, empty}, 3, "no file");
+  const std::string set = images("set", {"a", "b"}, 30, 0);
+  const std::vector<std::string> more{config(), "data.name=imagefolder", "data.dir=" + set};
+  refused({"run", more[0], "--check", more[1], more[2]}, 2, "synthesis.generator");
+  EXPECT_EQ(run({"train", more[0], "--check", more[1], more[2]}).code, 0);
+}
+
+TEST_F(CliFolder, AnotherImageFolderIsAnotherConfiguration) {
+  const std::string first = images("first", {"a", "caf\xe9"}, 32, 0);  // not UTF-8
+  const std::string second = images("second", {"a", "caf\xe9"}, 32, 100);
+  const std::vector<std::string> command{"run",
+                                         config("[metrics]\nneighbours = 0\n"),
+                                         "data.name=imagefolder",
+                                         "data.dir=" + first,
+                                         "train.batch_size=4",
+                                         "students.0.model=resnet8"};
+  const Outcome o = run(command);
+  ASSERT_EQ(o.code, 0) << o.err;
+  std::vector<std::string> other = command;
+  other[3] = "data.dir=" + second;
+  refused(other, 2, "under another configuration");
+}
+
+TEST_F(CliFolder, StagesAloneReportWhatTheyMade) {
+  const Outcome o = run({"train", config()});
+  ASSERT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.out, Not(HasSubstr("synthetic images")));
+}
+
+TEST_F(CliFolder, FoldersInThePlaceOfFiles) {
+  const std::string here = dir_.string();
+  refused({"profile", "diff", here, here}, 3, "cannot be read");
+  refused({"profile", "diff", file("p.json", R"({"schema":5})"), here}, 3, "not a profile");
+  fs::create_directories(folder() / "teachers/resnet8/done.json");
+  refused({"run", config()}, 3, "damaged; delete it");
+  refused({"run", config(), "data=3"}, 2, "data is a table");
+  fs::remove_all(folder());
+  std::ofstream(dir_ / "runs" / "tiny");
+  refused({"run", config()}, 6, "cannot create folder");
+}
+
+TEST_F(CliFolder, OutputThatCannotBeWritten) {
+  if (!fs::exists("/dev/full")) GTEST_SKIP() << "no /dev/full here";
+  const std::string command =
+      std::string(MTCKI_BINARY_DIR "/mtcki") + " summary --model resnet8 --json";
+  const auto code_of = [](const std::string& shell) {
+    const int status = std::system(shell.c_str());
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  };
+  EXPECT_EQ(code_of(command + " > /dev/full 2> " + (dir_ / "err").string()), 6);
+  EXPECT_THAT(read_file(dir_ / "err"), HasSubstr("cannot write the output: No space left"));
+  EXPECT_EQ(code_of("ulimit -f 1; " + command + " > " + (dir_ / "out").string()), 0);
+}
+
+}  // namespace
+}  // namespace mtcki
