@@ -128,7 +128,9 @@ void Synthesizer::begin() {
     latents_ = Variable(z.to(inputs_.device()), true);
     make_optimizer();
   }
-  optimizer_->set_lr(config_.lr_g * std::pow(0.5, static_cast<double>(attempt_)));
+  const double lr = config_.lr_g * std::pow(0.5, static_cast<double>(attempt_));
+  optimizer_->set_lr(lr);
+  if (contrast()) contrast()->set_lr(lr);
   labels_ = draw_labels();
   if (ring_.is_deferred()) {
     ring_.drop();

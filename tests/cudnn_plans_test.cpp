@@ -9,6 +9,7 @@
 #include <regex>
 #include <set>
 #include <sstream>
+#include <thread>
 
 #include "nn/models/model.h"
 #include "ops_testing.h"
@@ -205,7 +206,21 @@ TEST_F(PlanFileTest, KeepsPlans) {
   EXPECT_EQ(again.find("a")->workspace, 4096);
   EXPECT_EQ(again.find("a")->microseconds, 12.5);
   ASSERT_TRUE(again.find("b"));
-  EXPECT_EQ(std::distance(fs::directory_iterator(folder_ / "deep"), {}), 1);  // nothing temporary
+  // Nothing temporary: the file and its lock.
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_ / "deep"), {}), 2);
+}
+
+TEST_F(PlanFileTest, SeveralWritersLoseNothing) {
+  const auto write = [&](const std::string& prefix) {
+    cuda::PlanFile file(path_);
+    for (int i = 0; i < 40; ++i) file.put(prefix + std::to_string(i), {{i, {}}, 0, 1});
+  };
+  std::thread other(write, "a");
+  write("b");
+  other.join();
+  const cuda::PlanFile all(path_);
+  for (int i = 0; i < 40; ++i)
+    for (const char* prefix : {"a", "b"}) EXPECT_TRUE(all.find(prefix + std::to_string(i)));
 }
 
 TEST_F(PlanFileTest, LeavesForeignFilesAlone) {

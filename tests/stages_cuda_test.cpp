@@ -222,7 +222,7 @@ TEST_F(StagesCuda, OutOfMemoryNamesABatchThatFits) {
     const data::ImageSet images = set(batch), few = set(12);
     const auto held = [&] { return memory_stats(device).in_use; };
     release_cached_memory(device);
-    set_memory_limit(held() + (size_t{3} << 20) * static_cast<size_t>(factor), device);
+    set_memory_limit(held() + (size_t{4} << 20) * static_cast<size_t>(factor), device);
     std::string message;
     try {
       train_classifier(j, images, few, log);
@@ -281,13 +281,14 @@ struct Synthesised {
   int64_t captured = 0;
 };
 
-Synthesised synthesise(const SynthesisConfig& c, Device device, bool graph, int teachers = 2) {
+Synthesised synthesise(const SynthesisConfig& c, Device device, bool graph, int teachers = 2,
+                       uint64_t seed = 3) {
   const auto all = team(device, teachers);
   Synthesizer::Options o;
   o.channels = 1;
   o.image_size = kSize;
   o.most_batches = c.batches;
-  o.seed = 3;
+  o.seed = seed;
   o.compute = compute(device, graph);
   Synthesizer s(*all, c, o);
   Synthesised out;
@@ -336,18 +337,20 @@ TEST_F(StagesCuda, SynthesisWithPartOfTheTeachersAndMomentum) {
   expect_same(eager, graph);
 }
 
-// Teachers that are asked for the first time in a later batch: their statistics are not blended yet
-// when those of others are.
+// A teacher that is asked for the first time in a later batch: its statistics are not blended yet
+// when those of others are. With this seed it is the first of four: never in the first batch, four
+// times in each of the others.
 TEST_F(StagesCuda, SynthesisWithTeachersThatJoinLater) {
   SynthesisConfig c = tiny();
-  c.batches = 4;
+  c.batches = 3;
   c.batch_size = 4;
-  c.g_steps = 12;
+  c.g_steps = 8;
   c.teachers_per_step = 1;
   c.cr = 0;
   c.bn_mmt = 0.5;
   c.bn_reduce = "sum";
-  const Synthesised eager = synthesise(c, kGpu, false, 12), graph = synthesise(c, kGpu, true, 12);
+  const Synthesised eager = synthesise(c, kGpu, false, 4, 51),
+                    graph = synthesise(c, kGpu, true, 4, 51);
   EXPECT_GT(graph.captured, 0);
   expect_same(eager, graph);
 }
