@@ -1,6 +1,5 @@
 #include "mtcki/preflight.h"
 
-#include <algorithm>
 #include <filesystem>
 
 #include "data/dataset.h"
@@ -36,7 +35,7 @@ void check_normalization(const std::string& who, const std::vector<double>& mean
 
 }  // namespace
 
-void preflight(const RunConfig& config, bool synthesises) {
+void preflight(const RunConfig& config, const Needs& needs) {
   compute_of(config);
   rows_of_rank(config.train.batch_size, communicator(), "train.batch_size");
   rows_of_rank(config.synthesis.batch_size, communicator(), "synthesis.batch_size");
@@ -51,10 +50,8 @@ void preflight(const RunConfig& config, bool synthesises) {
   if (config.data.name.rfind("synth10", 0) != 0 && !std::filesystem::is_directory(dir, ec))
     throw DataError(str("dataset ", config.data.name, ": no folder \"", dir, "\"; ", info.source,
                         ". Set data.dir=..., or try: mtcki data get ", config.data.name));
-  const bool trains = std::any_of(config.teachers.begin(), config.teachers.end(),
-                                  [](const TeacherConfig& t) { return t.weights.empty(); });
   for (const char* split : {"train", "test"}) {
-    if (split == std::string("train") && !trains) continue;
+    if (split == std::string("train") && !needs.training_set) continue;
     const std::vector<std::string> missing = data::missing_files(config.data.name, dir, split);
     if (!missing.empty())
       throw DataError(str("dataset ", config.data.name, ": no file \"", dir, "/", missing.front(),
@@ -77,7 +74,7 @@ void preflight(const RunConfig& config, bool synthesises) {
     spec.image_size = set.images.size(2);
     spec.num_classes = set.num_classes();
   }
-  if (synthesises) {
+  if (needs.generator) {
     const SynthesisConfig& s = config.synthesis;
     try {
       nn::Init init;

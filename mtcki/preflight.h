@@ -6,8 +6,12 @@
 namespace mtcki {
 
 // Device, dataset name and files, model names, weight files (they exist, are read, fit their model,
-// class count and input of the data), normalisation sizes, metrics; the generator when the command
-// synthesises. Throws the typed exception of the problem.
-void preflight(const RunConfig& config, bool synthesises);
+// class count and input of the data), normalisation sizes, metrics, and what this command needs of
+// the rest. Throws the typed exception of the problem.
+struct Needs {
+  bool training_set = true;  // real images for a teacher that is not trained yet
+  bool generator = true;
+};
+void preflight(const RunConfig& config, const Needs& needs);
 
 }  // namespace mtcki

@@ -39,6 +39,23 @@ RunConfig resolve(const RunOptions& o) {
   return load_config(files, overrides);
 }
 
+// Training images may be gone once the teachers are there.
+Needs needs_of(const RunOptions& o, const RunConfig& config) {
+  const std::string folder = RunFolder::path_of(config);
+  const auto open = [&](const std::string& stage) {
+    std::error_code ec;
+    return o.fresh || !std::filesystem::exists(folder + "/" + stage + "/done.json", ec);
+  };
+  Needs needs;
+  needs.generator = o.stage.empty() || o.stage == "invert";
+  needs.training_set = o.stage.empty() && !config.metrics.classifier_model.empty() &&
+                       config.metrics.classifier_weights.empty() && open("metrics/classifier");
+  if (o.stage.empty() || o.stage == "train")
+    for (const TeacherConfig& t : config.teachers)
+      needs.training_set = needs.training_set || (t.weights.empty() && open("teachers/" + t.name));
+  return needs;
+}
+
 PipelineResult execute(const RunOptions& o, const RunConfig& config, const std::string& folder,
                        RunLog& log) {
   PipelineResult result;
@@ -78,7 +95,7 @@ int run_command(const RunOptions& o) {
   const int threads = threads_of_rank(config.threads);
   const Device device = apply({config.device, threads, config.precision, config.conv, config.graph,
                                config.deterministic, config.autotune, o.compute.device_given});
-  preflight(config, o.stage.empty() || o.stage == "invert");
+  preflight(config, needs_of(o, config));
   if (o.check) {
     if (job.is_root()) std::puts("configuration, files and models are fine");
     return 0;
