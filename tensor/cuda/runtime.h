@@ -16,8 +16,8 @@
 
 namespace mtcki::cuda {
 
-// Whether this process can use a GPU, and if not, why: not built, no driver, no device, a device
-// without machine code in this build. Asked once.
+// Whether this process can use a GPU, and if not, why: not built, no driver, no device, another
+// cuDNN. Asked once.
 struct Availability {
   bool usable = false;
   std::string why;  // empty when usable
@@ -38,8 +38,8 @@ DeviceInfo device_info(int index);
 // What was compiled in and found: "CUDA 13.0, cuBLAS 13.1.0, cuDNN 9.19.0" or "none".
 std::string library_versions();
 
-// Makes this the process's GPU. DeviceError when there is no such device, it cannot be used, or
-// another one is in use already.
+// Makes this the process's GPU. DeviceError when there is no such device, it cannot be used (busy,
+// or too old for the code of this build), or another one is in use already.
 void use_device(int index);
 int current_device();
 

@@ -182,18 +182,20 @@ void use_device(int index) {
     throw DeviceError(str("there is no GPU cuda:", index, ", only ", a.devices, " (cuda:0",
                           a.devices > 1 ? str(" to cuda:", a.devices - 1) : "", ")"));
   int none = -1;
-  if (!chosen.compare_exchange_strong(none, index) && none != index)
+  const bool first = chosen.compare_exchange_strong(none, index);
+  if (!first && none != index)
     throw DeviceError(str("one process uses one GPU: cuda:", none, " is in use, cuda:", index,
                           " was asked for; start a process for each"));
   const auto refuse = [&](const std::string& why) {
     cudaGetLastError();
-    chosen = -1;
+    if (first) chosen = -1;
     throw DeviceError(str("cuda:", index, " ", why));
   };
-  if (const cudaError_t error = cudaSetDevice(index); error != cudaSuccess)
-    refuse(str("cannot be used: ", cudaGetErrorString(error)));
+  const cudaError_t error = cudaSetDevice(index);  // of each thread, hence every time
+  if (first && error != cudaSuccess) refuse(str("cannot be used: ", cudaGetErrorString(error)));
+  check(error, "cudaSetDevice");
   cudaFuncAttributes kernel{};
-  if (cudaFuncGetAttributes(&kernel, any_kernel()) != cudaSuccess) {
+  if (first && cudaFuncGetAttributes(&kernel, any_kernel()) != cudaSuccess) {
     const DeviceInfo d = device_info(index);
     refuse(str("(", d.name, ") has compute capability ", d.major, ".", d.minor,
                ", for which this build has no code (CMAKE_CUDA_ARCHITECTURES)"));
