@@ -192,6 +192,7 @@ FitJob student_fit_job(const DistillJob& job, Student& student, Distiller& disti
     fit.read = [&] { return distiller.read(); };
     fit.read_every = job.compute.read_every;
   }
+  fit.trained = &student.net();
   fit.scale_lr = [&](double factor) { distiller.trainer().scale_lr(factor); };
   return fit;
 }

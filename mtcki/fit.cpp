@@ -47,6 +47,22 @@ struct Position {
   }
 };
 
+// Buffers of a network before a step, for one that is left out.
+class BufferCopies {
+ public:
+  void take(nn::Module* net) {
+    copies_.clear();
+    for (const auto& [name, buffer] : net->named_buffers())
+      copies_.emplace_back(*buffer, buffer->clone());
+  }
+  void put_back() {
+    for (auto& [buffer, copy] : copies_) buffer.copy_(copy);
+  }
+
+ private:
+  std::vector<std::pair<Tensor, Tensor>> copies_;
+};
+
 }  // namespace
 
 FitResult fit(const FitJob& job, RunLog& log) {
@@ -97,6 +113,7 @@ FitResult fit(const FitJob& job, RunLog& log) {
   const int64_t first = at.step;
   const int64_t log_every = std::max<int64_t>(1, std::min<int64_t>(50, job.steps_per_epoch / 4));
   int rollbacks = 0, skips = 0;
+  BufferCopies before;
   const auto ends_epoch = [&](int64_t step) {
     return step % job.steps_per_epoch == 0 || step == job.total_steps;
   };
@@ -111,6 +128,7 @@ FitResult fit(const FitJob& job, RunLog& log) {
     bool updated = false;
     try {
       const StageProfiles::Step profiled(log.profiles(), job.stage);
+      if (job.on_nan == "skip" && job.trained) before.take(job.trained);
       Values now = job.step(at.step);
       if (!job.read) {
         values = std::move(now);
@@ -125,6 +143,8 @@ FitResult fit(const FitJob& job, RunLog& log) {
       if (job.on_nan == "skip" && !updated && ++skips <= kMostSkips) {
         log.warn(where + "; skipped");
         values.clear();
+        before.put_back();
+        if (due) check_state(at.step);
       } else if (job.on_nan == "rollback" && ++rollbacks <= kMostRollbacks) {
         at.lr_factor *= 0.5;
         log.warn(str(where, "; back to the last checkpoint with ", at.lr_factor,

@@ -38,6 +38,9 @@ struct FitJob {
   std::function<void(const StageState&)> load;
   // Writes the weights that evaluate() tested.
   std::function<void(const std::string& path, const Accuracy&)> write_model;
+  // Skip only: the network, whose buffers are put back when a step is left out, because a forward in
+  // train mode has moved them.
+  nn::Module* trained = nullptr;
   // Rollback only: multiplies the learning rate from now on.
   std::function<void(double factor)> scale_lr;
 };

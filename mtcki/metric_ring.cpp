@@ -34,8 +34,10 @@ void MetricRing::put(const std::string& name, const Tensor& value, const char* h
     return;
   }
   const double v = value.item();
-  if (hint && !std::isfinite(v))
+  if (hint && !std::isfinite(v)) {
+    now_.clear();
     throw NumericError(str("loss term ", term ? term : name, " is ", v, "; ", hint));
+  }
   now_.emplace_back(name, v);
 }
 

@@ -5,12 +5,14 @@
 #include <atomic>
 
 #include "mtcki/run_log.h"
+#include "tensor/comm.h"
 
 namespace mtcki {
 
 namespace {
 
 std::atomic<int> received{0};
+std::atomic<bool> silent{false};  // of the ranks of a job the first one speaks
 static_assert(std::atomic<int>::is_always_lock_free);
 
 void say(const char* text, size_t bytes) {
@@ -20,9 +22,10 @@ void say(const char* text, size_t bytes) {
 extern "C" void on_signal(int signal) {
   if (signal == SIGINT && received.load() == SIGINT) _exit(130);
   received.store(signal == SIGINT ? SIGINT : SIGTERM);
+  if (silent.load()) return;
   static const char interrupt[] =
-      "\nstopping: the running step is finished and saved; Ctrl-C again leaves at once\n";
-  static const char terminate[] = "\nstopping: the running step is finished and saved\n";
+      "\nstopping after the running step, which is saved then; Ctrl-C again leaves at once\n";
+  static const char terminate[] = "\nstopping after the running step, which is saved then\n";
   if (signal == SIGINT)
     say(interrupt, sizeof interrupt - 1);
   else
@@ -32,6 +35,7 @@ extern "C" void on_signal(int signal) {
 }  // namespace
 
 void install_signal_handlers() {
+  silent.store(!communicator().is_root());
   struct sigaction action {};
   action.sa_handler = on_signal;
   sigemptyset(&action.sa_mask);

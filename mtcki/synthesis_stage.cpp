@@ -7,6 +7,7 @@
 #include "mtcki/stage_profiles.h"
 #include "tensor/comm.h"
 #include "tensor/ops/cast.h"
+#include "tensor/ops/elementwise.h"
 #include "tensor/ops/index.h"
 
 namespace mtcki {
@@ -68,6 +69,10 @@ SynthesisResult synthesize(const SynthesisJob& job, Teachers& teachers, RunLog& 
   const auto save = [&](CheckpointStore& where) {
     StageState state;
     synthesizer.save(state);
+    for (const auto& [name, tensor] : state.tensors)  // statistics of a skipped step are no matter
+      if (!name.starts_with("bn.") && is_floating(tensor.dtype()) && !all_finite(tensor))
+        throw NumericError(str("synthesis, batch ", synthesizer.batch(), ": ", name,
+                               " is not finite after step ", synthesizer.step_in_batch()));
     state.meta["seconds"] = seconds();
     where.save(state);
     saved_at = now();

@@ -126,6 +126,7 @@ FitResult train_classifier(const TrainJob& job, const data::ImageSet& train,
       return 0;
     });
   };
+  fit_job.trained = net.get();
   fit_job.scale_lr = [&](double factor) { trainer.scale_lr(factor); };
   return fit(fit_job, log);
 }

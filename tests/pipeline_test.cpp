@@ -316,6 +316,25 @@ TEST(Pipeline, CheckpointsHoldFiniteWeights) {
   fs::remove_all(folder);
 }
 
+// A step that is left out leaves nothing: not in batch norms either, whose forward it was.
+TEST(Pipeline, SkippedStepsLeaveFiniteWeights) {
+  RunConfig config = tiny();
+  config.train.lr = 1e30;
+  config.train.epochs = 1;
+  config.on_nan = "skip";
+  const std::string folder = fresh_folder("skipped");
+  RunLog log;
+  try {
+    run_teachers(config, folder, log);
+    for (const auto& [name, tensor] :
+         data::read_safetensors(folder + "/teachers/second/model.safetensors").tensors)
+      EXPECT_TRUE(!is_floating(tensor.dtype()) || all_finite(tensor)) << name;
+  } catch (const NumericError& e) {  // found before it was saved
+    EXPECT_NE(std::string(e.what()).find("not finite after step"), std::string::npos) << e.what();
+  }
+  fs::remove_all(folder);
+}
+
 // Rates at which every first attempt is NaN: batches begin again with smaller ones, the contrast's
 // heads as they were, also inside a round.
 TEST(Pipeline, RollbacksLoseNoBatch) {

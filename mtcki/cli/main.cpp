@@ -411,6 +411,7 @@ static int fail(const std::string& text, int exit_code) {
   if (mtcki::job_started()) {
     if (const int rank = mtcki::communicator().rank(); rank > 0) {
       // What all ranks met is said once, by the first, which ends the job meanwhile.
+      std::signal(SIGTERM, SIG_DFL);
       std::this_thread::sleep_for(std::chrono::seconds(1));
       who = mtcki::str("rank ", rank, ": ");
     }
