@@ -117,6 +117,10 @@ def main():
     parser.add_argument("--roof", default="", help="roof.json of `mtcki roof`")
     parser.add_argument("--out", default=os.path.join(ROOT, "bench", "results", "gpu_vs_torch.json"))
     a = parser.parse_args()
+    a.roof = os.path.abspath(a.roof) if a.roof else ""
+    if a.roof and not os.path.isfile(a.roof):
+        print(f"no floors: {a.roof} is not there (mtcki roof writes it)", file=sys.stderr)
+        a.roof = ""
     end = time.monotonic() + a.seconds
 
     def left():
@@ -149,7 +153,7 @@ def main():
             for case in group:
                 step, *flags = arguments(case, a.device)
                 gpu = ["--graph", "--autotune"] if a.device != "cpu" else []
-                roof = ["--roof", a.roof] if os.path.isfile(a.roof) else []
+                roof = ["--roof", a.roof] if a.roof else []
                 ours[case] = started(ours_command(a.build, step, *flags, *gpu, *roof), min(120, left()))
             start_torch([mode for mode in of_group if mode not in COMPILED and mode != "cudagraph"])
         for case in group:

@@ -226,7 +226,7 @@ void CheckpointStore::save(const StageState& state) {
 }
 
 void CheckpointStore::require_same(const json& content) const {
-  if (content.at("config_sha256") != sha_)
+  if (content.value("config_sha256", json()) != sha_)
     throw UsageError("\"" + dir_ +
                      "\" holds a checkpoint of another configuration; give the run another "
                      "name, restore the configuration, or start over with --fresh");

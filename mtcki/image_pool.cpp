@@ -28,7 +28,10 @@ std::string shard_name(int64_t batch) { return fmt::format("shard-{:05}.safetens
 std::string manifest_path(const std::string& dir) { return dir + "/manifest.json"; }
 
 [[noreturn]] void damaged(const std::string& path, const std::string& what) {
-  throw DataError(str(path, ": ", what, "; delete the folder \"", data::parent_directory(path),
+  fs::path folder = data::parent_directory(path);
+  // The images of a student's rounds are made while it trains.
+  if (folder.parent_path().parent_path().filename() == "students") folder = folder.parent_path();
+  throw DataError(str(path, ": ", what, "; delete the folder \"", folder.string(),
                       "\" and run again: the same images are made anew"));
 }
 

@@ -62,6 +62,7 @@ void preflight(const RunConfig& config, const Needs& needs) {
   spec.in_channels = info.channels;
   spec.image_size = info.image_size;
   spec.num_classes = info.num_classes;
+  if (config.data.size > 0) spec.image_size = config.data.size;  // which holds for every file
   if (spec.image_size == 0 || spec.num_classes == 0) {
     // The files say it: one image of the test part is enough.
     const data::ImageSet set =

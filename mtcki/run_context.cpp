@@ -163,6 +163,9 @@ void RunContext::require_same_configuration() const {
   for (const TeacherConfig& t : config_.teachers) require(teacher_dir(t), teacher_sha(t));
   require(folder_ + "/synth", synthesis_sha());
   for (const StudentConfig& s : config_.students) require(student_dir(s), student_sha(s));
+  const MetricsConfig& m = config_.metrics;
+  if (!m.classifier_model.empty() && m.classifier_weights.empty())
+    require(folder_ + "/metrics/classifier", classifier_sha());
 }
 
 void RunContext::require_teachers() const {

@@ -59,8 +59,10 @@ void remove_temporaries(const std::string& path) {
   std::error_code ec;
   std::vector<fs::path> stale;
   for (fs::recursive_directory_iterator at(path, ec), end; !ec && at != end; at.increment(ec))
-    if (at->path().filename().string().find(".tmp-") != std::string::npos &&
-        at->is_regular_file(ec))
+    if (fs::exists(at->path() / "lock"))
+      at.disable_recursion_pending();  // another run, inside this one
+    else if (at->path().filename().string().find(".tmp-") != std::string::npos &&
+             at->is_regular_file(ec))
       stale.push_back(at->path());
   for (const fs::path& file : stale) fs::remove(file, ec);
 }

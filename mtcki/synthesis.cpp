@@ -327,7 +327,7 @@ void Synthesizer::recover(const NumericError& e) {
     ++step_;
   } else if (options_.on_nan == "rollback" && attempt_ < kMostAttempts) {
     ++attempt_;  // this batch again, other draws, half the learning rate
-    if (contrast()) {
+    if (contrast() && !head_before_.empty()) {  // one of an older version's checkpoint is unknown
       contrast()->load_state_dict(head_before_);
       graph_.clear();
     }

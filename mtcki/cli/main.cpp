@@ -1,5 +1,6 @@
 // The command line of `mtcki`. The only file that includes CLI11, which is slow to compile.
 #include <fcntl.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -435,9 +436,13 @@ static void fill_standard_files() {
 // reader who has seen enough (`| head`) is no error.
 static void flush_output() {
   errno = 0;
-  if ((std::fflush(stdout) != 0 || std::ferror(stdout)) && errno != EPIPE)
+  if (std::fflush(stdout) == 0 && !std::ferror(stdout)) return;
+  const int error = errno;  // 0: of an earlier write
+  pollfd reader{STDOUT_FILENO, POLLOUT, 0};
+  if (poll(&reader, 1, 0) == 1 && (reader.revents & POLLERR)) return;  // none is left
+  if (error != EPIPE)
     throw mtcki::DiskError(std::string("cannot write the output: ") +
-                           (errno ? std::strerror(errno) : "a write failed"));
+                           (error ? std::strerror(error) : "a write failed"));
 }
 
 int main(int argc, char** argv) {

@@ -195,11 +195,13 @@ void use_device(int index) {
   if (first && error != cudaSuccess) refuse(str("cannot be used: ", cudaGetErrorString(error)));
   check(error, "cudaSetDevice");
   cudaFuncAttributes kernel{};
-  if (first && cudaFuncGetAttributes(&kernel, any_kernel()) != cudaSuccess) {
+  const cudaError_t code = first ? cudaFuncGetAttributes(&kernel, any_kernel()) : cudaSuccess;
+  if (code == cudaErrorNoKernelImageForDevice || code == cudaErrorInvalidDeviceFunction) {
     const DeviceInfo d = device_info(index);
     refuse(str("(", d.name, ") has compute capability ", d.major, ".", d.minor,
                ", for which this build has no code (CMAKE_CUDA_ARCHITECTURES)"));
   }
+  if (code != cudaSuccess) refuse(str("cannot be used: ", cudaGetErrorString(code)));
 }
 int current_device() { return chosen.load(std::memory_order_relaxed); }
 
