@@ -195,8 +195,9 @@ Tensor decode(Bytes content, const std::string& name, const char* kind, bool (*r
   if (!run(&d))
     throw_data_error(name, static_cast<int64_t>(d.at) > 0 ? static_cast<int64_t>(d.at) : -1,
                      str(d.unsupported ? "an ordinary " : "a whole ", kind, " image"), d.problem,
-                     d.unsupported ? "convert it to RGB, or remove it"
-                                   : "the file is damaged or truncated: remove or replace it");
+                     d.unsupported
+                         ? "save it as an RGB image without arithmetic coding, or remove it"
+                         : "the file is damaged or truncated: remove or replace it");
   return to_tensor(d, want_channels);
 }
 

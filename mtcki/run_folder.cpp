@@ -59,7 +59,7 @@ void remove_temporaries(const std::string& path) {
   std::error_code ec;
   std::vector<fs::path> stale;
   for (fs::recursive_directory_iterator at(path, ec), end; !ec && at != end; at.increment(ec))
-    if (fs::exists(at->path() / "lock"))
+    if (std::error_code none; fs::exists(at->path() / "lock", none))
       at.disable_recursion_pending();  // another run, inside this one
     else if (at->path().filename().string().find(".tmp-") != std::string::npos &&
              at->is_regular_file(ec))

@@ -7,6 +7,8 @@
 
 #include "cli_testing.h"
 #include "data/image_file.h"
+#include "data/state_file.h"
+#include "mtcki/model_file.h"
 #include "tensor/tensor.h"
 
 namespace mtcki {
@@ -49,6 +51,16 @@ TEST_F(CliFolder, ARefusedCommandLeavesTheRecord) {
   fs::remove(folder() / "teachers/resnet8/done.json");
   refused({"train", config(), "train.lr=0.01"}, 2, "holds a checkpoint of another configuration");
   EXPECT_EQ(read_file(folder() / "config.toml"), before);
+}
+
+TEST_F(CliFolder, TheMetricsClassifierIsAStageToo) {
+  const std::string model = "metrics.classifier_model=";
+  ASSERT_EQ(run({"run", config(), model + "vgg8_w0.125"}).code, 0);
+  const std::string before = read_file(folder() / "config.toml");
+  refused({"run", config(), model + "resnet8"}, 2, "under another configuration");
+  EXPECT_EQ(read_file(folder() / "config.toml"), before);
+  // What only reads its judgement may change.
+  EXPECT_EQ(run({"run", config(), model + "vgg8_w0.125", "metrics.samples=30"}).code, 0);
 }
 
 TEST_F(CliFolder, ADamagedSetIsMadeAnewAsTheMessageSays) {
@@ -100,6 +112,45 @@ TEST_F(CliFolder, CheckFindsMissingFilesAndWhatTheGeneratorCannotMake) {
   EXPECT_EQ(run({"train", more[0], "--check", more[1], more[2]}).code, 0);
 }
 
+// data.size also where the set has a size of its own.
+TEST_F(CliFolder, CheckKnowsTheSizeThatImagesAreBroughtTo) {
+  fs::create_directories(dir_ / "tiny/val");
+  std::ofstream(dir_ / "tiny/wnids.txt") << "n01443537";
+  std::ofstream(dir_ / "tiny/val/val_annotations.txt") << "";
+  const std::vector<std::string> command{"run", config(), "--check", "data.name=tiny-imagenet",
+                                         "data.dir=" + (dir_ / "tiny").string()};
+  EXPECT_EQ(run(command).code, 0);
+  std::vector<std::string> sized = command;
+  sized.push_back("data.size=30");
+  refused(sized, 2, "synthesis.generator");
+}
+
+TEST_F(CliFolder, ImagesOfSeveralSizesAreVerifiedWithOne) {
+  images("set", {"a", "b"}, 30, 0);
+  const std::string set = images("set", {"c"}, 40, 0);
+  refused({"data", "verify", "imagefolder", "--data-dir", set}, 3, "--data-size N");
+  const Outcome o = run({"data", "verify", "imagefolder", "--data-dir", set, "--data-size", "32"});
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.out, HasSubstr("12 images 3x32x32, 3 classes"));
+}
+
+TEST_F(CliFolder, ExportedWeightsCarryTheNormalisationThatIsGiven) {
+  ASSERT_EQ(run({"train", config()}).code, 0);
+  const std::string from = (folder() / "teachers/resnet8/model.safetensors").string();
+  const std::string to = (dir_ / "out.safetensors").string();
+  const std::vector<std::string> command{"export", "weights", "--weights", from, "--out", to};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), command.begin(), command.end());
+    return more;
+  };
+  EXPECT_EQ(run(with({"--mean", "0.1,0.2,0.3", "--std", "1,2,3"})).code, 0);
+  const ModelCard card = read_model_card(data::read_safetensors(to).metadata);
+  EXPECT_EQ(card.normalization.mean, (std::vector<double>{0.1, 0.2, 0.3}));
+  EXPECT_EQ(card.normalization.std, (std::vector<double>{1, 2, 3}));
+  refused(with({"--mean", "0.1,0.2,0.3"}), 2, "give both");
+  refused(with({"--mean", "0.1", "--std", "1"}), 2, "1 values for 3 input channels");
+}
+
 TEST_F(CliFolder, AnotherImageFolderIsAnotherConfiguration) {
   const std::string first = images("first", {"a", "caf\xe9"}, 32, 0);  // not UTF-8
   const std::string second = images("second", {"a", "caf\xe9"}, 32, 100);
@@ -144,6 +195,12 @@ TEST_F(CliFolder, OutputThatCannotBeWritten) {
   };
   EXPECT_EQ(code_of(command + " > /dev/full 2> " + (dir_ / "err").string()), 6);
   EXPECT_THAT(read_file(dir_ / "err"), HasSubstr("cannot write the output: No space left"));
+  // A reader who has seen enough is no error, also where SIGPIPE is ignored.
+  const std::string code = (dir_ / "code").string();
+  code_of("trap '' PIPE; { sleep 0.3; " MTCKI_BINARY_DIR "/mtcki run --help-config; echo $? > " +
+          code + "; } 2> " + (dir_ / "err").string() + " | true");
+  EXPECT_EQ(read_file(code), "0\n");
+  EXPECT_EQ(read_file(dir_ / "err"), "");
   EXPECT_EQ(code_of("ulimit -f 1; " + command + " > " + (dir_ / "out").string()), 0);
 }
 

@@ -5,8 +5,8 @@
 //   L_ts = Σ_m w_m (1/B) Σ_i −log( exp(q_i·k_i^m/τ) / Z_i^m )
 //   Z_i^m = Σ_{j≤B} exp(q_i·k_j^m/τ) + Σ_{n∈Q_m} exp(q_i·k_n/τ)
 //
-// Q_m: FIFO of past keys of teacher m. Options: sym averages with the term that has the teacher as anchor (in
-// the batch); supcon takes all images of the same label as positives. The heads g train with the
+// Q_m: FIFO of past keys of teacher m. Options: sym averages with the term that has the teacher as
+// anchor (in the batch); supcon takes all images of the same label as positives. The heads g train with the
 // student's optimiser and are discarded afterwards.
 #pragma once
 
