@@ -247,7 +247,10 @@ TEST_F(CliTest, StopsOnSignalAndResumesToTheSameWeights) {
     for (int i = 0; i < 2000; ++i) {
       if (fs::exists(folder / "metrics.jsonl") && fs::file_size(folder / "metrics.jsonl") != before)
         break;
-      if (waitid(P_PID, static_cast<id_t>(child), nullptr, WEXITED | WNOHANG | WNOWAIT) != 0) break;
+      siginfo_t ended{};
+      if (waitid(P_PID, static_cast<id_t>(child), &ended, WEXITED | WNOHANG | WNOWAIT) != 0 ||
+          ended.si_pid == child)
+        break;
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
     kill(child, attempt % 3 == 2 ? SIGKILL : attempt % 3 == 1 ? SIGINT : SIGTERM);
