@@ -272,13 +272,17 @@ void gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, const flo
 
 namespace conv_bf16 {
 
+// What oneDNN may use: the processor's, or less where ONEDNN_MAX_CPU_ISA says so.
+static bool may_use(dnnl::cpu_isa isa) {
+  const auto bits = static_cast<unsigned>(isa);
+  return (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & bits) == bits;
+}
 bool available() {
-  static const bool has = __builtin_cpu_supports("avx512bf16");
+  static const bool has = may_use(dnnl::cpu_isa::avx512_core_bf16);
   return has;
 }
 bool has_amx() {
-  constexpr auto kAmx = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_amx);
-  static const bool has = (static_cast<unsigned>(dnnl::get_effective_cpu_isa()) & kAmx) == kAmx;
+  static const bool has = may_use(dnnl::cpu_isa::avx512_core_amx);
   return has;
 }
 // oneDNN's weight gradient leaves parts of gw unwritten, or reads scratch memory nobody set, where an
