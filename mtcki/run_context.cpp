@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "data/atomic_file.h"
+#include "data/checksum.h"
 #include "data/digest.h"
 #include "data/json_file.h"
 #include "mtcki/checkpoint.h"
@@ -17,9 +18,20 @@ namespace mtcki {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
+// Of a marker's other fields.
+static uint32_t crc32c(const json& fields) {
+  const std::string text = fields.dump();
+  return data::crc32c(text.data(), text.size());
+}
+
 void write_marker(const std::string& dir, const std::string& sha, json content) {
   content["config_sha256"] = sha;
-  if (communicator().is_root()) data::write_file_atomic(dir + "/done.json", content.dump(1) + "\n");
+  if (communicator().is_root()) {
+    const std::string model = dir + "/model.safetensors";
+    if (fs::exists(model)) content["model_crc32c"] = data::crc32c_file(model);
+    content["crc32c"] = crc32c(content);
+    data::write_file_atomic(dir + "/done.json", content.dump(1) + "\n");
+  }
   communicator().barrier();  // what the first rank wrote in this stage is there for all
 }
 
@@ -27,13 +39,24 @@ std::optional<json> read_marker(const std::string& dir, const std::string& sha) 
   const std::string path = dir + "/done.json";
   std::error_code ec;
   if (!fs::exists(path, ec)) return std::nullopt;
-  const json marker = data::read_json(path);
-  if (!marker.is_object() || !marker.contains("config_sha256"))
-    throw DataError(str(path, ": damaged; delete it to do this stage again"));
+  json marker = data::read_json(path);
+  const auto intact = [&] {
+    if (!marker.is_object() || !marker.contains("config_sha256")) return false;
+    if (!marker.contains("crc32c")) return true;  // of an older build
+    const json sum = marker["crc32c"];
+    marker.erase("crc32c");
+    return sum == crc32c(marker);
+  };
+  if (!intact()) throw DataError(str(path, ": damaged; delete it to do this stage again"));
   if (marker["config_sha256"] != sha)
     throw UsageError(str(dir,
                          ": was finished under another configuration; give this run another name, "
                          "or delete the folder to do the stage again"));
+  const std::string model = dir + "/model.safetensors";
+  if (marker.contains("model_crc32c") &&
+      (!fs::exists(model, ec) || marker["model_crc32c"] != data::crc32c_file(model)))
+    throw DataError(str(model, ": missing, or not what the stage wrote; delete ", path,
+                        " to do this stage again"));
   return marker;
 }
 

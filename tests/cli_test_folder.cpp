@@ -173,6 +173,29 @@ TEST_F(CliFolder, StagesAloneReportWhatTheyMade) {
   EXPECT_THAT(o.out, Not(HasSubstr("synthetic images")));
 }
 
+TEST_F(CliFolder, AFinishedModelThatIsNotWhatTheStageWroteIsRefused) {
+  ASSERT_EQ(run({"run", config()}).code, 0);
+  for (const char* stage : {"teachers/resnet8", "students/pupil"}) {
+    const fs::path marker = folder() / stage / "done.json",
+                   model = folder() / stage / "model.safetensors";
+    const std::string good = read_file(model);
+    std::string other = good;
+    other.back() = static_cast<char>(other.back() ^ 1);  // a bit of a weight
+    std::ofstream(model, std::ios::binary) << other;
+    refused({"run", config()}, 3, "not what the stage wrote; delete " + marker.string());
+    fs::remove(model);
+    refused({"distill", config()}, 3, "missing, or not what");
+    fs::remove(marker);
+    EXPECT_EQ(run({"run", config()}).code, 0);
+    EXPECT_EQ(read_file(model), good);
+  }
+  const fs::path marker = folder() / "teachers/resnet8/done.json";
+  auto fields = nlohmann::json::parse(read_file(marker));
+  fields["top1"] = 99.5;
+  std::ofstream(marker) << fields.dump();
+  refused({"run", config()}, 3, "done.json: damaged; delete it");
+}
+
 TEST_F(CliFolder, FoldersInThePlaceOfFiles) {
   const std::string here = dir_.string();
   refused({"profile", "diff", here, here}, 3, "cannot be read");
