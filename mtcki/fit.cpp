@@ -6,9 +6,9 @@
 #include "data/atomic_file.h"
 #include "mtcki/stage_control.h"
 #include "mtcki/stage_profiles.h"
+#include "mtcki/state_util.h"
 #include "tensor/comm.h"
 #include "tensor/context.h"
-#include "tensor/ops/elementwise.h"
 
 namespace mtcki {
 
@@ -106,9 +106,8 @@ FitResult fit(const FitJob& job, RunLog& log) {
   const auto check_state = [&](int64_t step) {
     StageState state;
     job.save(state);
-    for (const auto& [name, tensor] : state.tensors)
-      if (!name.starts_with("synthesis.") && is_floating(tensor.dtype()) && !all_finite(tensor))
-        throw NumericError(str(name, " is not finite after step ", step));
+    if (const std::string name = not_finite(state.tensors, "synthesis."); !name.empty())
+      throw NumericError(str(name, " is not finite after step ", step));
   };
   if (!resumed && job.on_nan == "rollback") save();  // something to go back to
   const int64_t first = at.step;

@@ -18,8 +18,8 @@ namespace mtcki {
 
 // DIR/done.json, written when a stage is complete, with its own checksum and that of the stage's
 // model.safetensors; collective.
-// Reading: nothing when the stage is not done; UsageError when it was done under another configuration,
-// DataError when a checksum does not fit.
+// Reading: nothing when the stage is not done; UsageError when it was done under another
+// configuration, DataError when a checksum does not fit.
 void write_marker(const std::string& dir, const std::string& sha, nlohmann::json content);
 std::optional<nlohmann::json> read_marker(const std::string& dir, const std::string& sha);
 

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "nn/module.h"
+#include "tensor/ops/elementwise.h"
 
 namespace mtcki {
 
@@ -26,6 +27,16 @@ inline Tensor entry(const nn::StateDict& all, const std::string& name) {
   for (const auto& [key, tensor] : all)
     if (key == name) return tensor;
   return {};
+}
+
+// A floating-point entry with a value that is not finite: its name, or "" when there is none. Names
+// that begin with `except` are not looked at.
+inline std::string not_finite(const nn::StateDict& all, const std::string& except = "") {
+  for (const auto& [name, tensor] : all) {
+    if (!except.empty() && name.starts_with(except)) continue;
+    if (is_floating(tensor.dtype()) && !all_finite(tensor)) return name;
+  }
+  return "";
 }
 
 }  // namespace mtcki

@@ -5,9 +5,9 @@
 
 #include "mtcki/stage_control.h"
 #include "mtcki/stage_profiles.h"
+#include "mtcki/state_util.h"
 #include "tensor/comm.h"
 #include "tensor/ops/cast.h"
-#include "tensor/ops/elementwise.h"
 #include "tensor/ops/index.h"
 
 namespace mtcki {
@@ -69,10 +69,10 @@ SynthesisResult synthesize(const SynthesisJob& job, Teachers& teachers, RunLog& 
   const auto save = [&](CheckpointStore& where) {
     StageState state;
     synthesizer.save(state);
-    for (const auto& [name, tensor] : state.tensors)  // statistics of a skipped step are no matter
-      if (!name.starts_with("bn.") && is_floating(tensor.dtype()) && !all_finite(tensor))
-        throw NumericError(str("synthesis, batch ", synthesizer.batch(), ": ", name,
-                               " is not finite after step ", synthesizer.step_in_batch()));
+    // Statistics of a skipped step are no matter.
+    if (const std::string name = not_finite(state.tensors, "bn."); !name.empty())
+      throw NumericError(str("synthesis, batch ", synthesizer.batch(), ": ", name,
+                             " is not finite after step ", synthesizer.step_in_batch()));
     state.meta["seconds"] = seconds();
     where.save(state);
     saved_at = now();

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -16,6 +17,7 @@
 
 #include "data/atomic_file.h"
 #include "mtcki/console.h"
+#include "mtcki/state_util.h"
 #include "tensor/error.h"
 
 namespace mtcki {
@@ -307,6 +309,15 @@ TEST_F(CheckpointTest, AllDamagedIsAnErrorNotAFreshStart) {
     EXPECT_THAT(e.what(), HasSubstr("step-00000010"));
     EXPECT_THAT(e.what(), HasSubstr("--fresh"));
   }
+}
+
+TEST(StateUtil, NamesWhatIsNotFinite) {
+  const Tensor nan = Tensor::full({3}, std::nan("")), one = Tensor::full({3}, 1);
+  EXPECT_EQ(not_finite({}), "");
+  EXPECT_EQ(not_finite({{"a", one}, {"n", Tensor::full({2}, 7, DType::i64)}}), "");
+  EXPECT_EQ(not_finite({{"a", one}, {"b.x", nan}}), "b.x");
+  EXPECT_EQ(not_finite({{"b.x", nan}, {"a", one}}, "b."), "");
+  EXPECT_EQ(not_finite({{"b.x", nan}, {"a", nan}}, "b."), "a");
 }
 
 }  // namespace

@@ -6,8 +6,8 @@
 //   Z_i^m = Σ_{j≤B} exp(q_i·k_j^m/τ) + Σ_{n∈Q_m} exp(q_i·k_n/τ)
 //
 // Q_m: FIFO of past keys of teacher m. Options: sym averages with the term that has the teacher as
-// anchor (in the batch); supcon takes all images of the same label as positives. The heads g train with the
-// student's optimiser and are discarded afterwards.
+// anchor (in the batch); supcon takes all images of the same label as positives. The heads g train
+// with the student's optimiser and are discarded afterwards.
 #pragma once
 
 #include <memory>
