@@ -75,6 +75,9 @@ def autocast():
 def compiled(function):
     if args.mode in ("eager", "frozen", "cudagraph"):
         return function
+    # What is compiled may come from the cache; which of it is quickest is timed by each process, when little else runs.
+    from torch._inductor import config
+    config.autotune_local_cache = False
     return torch.compile(function, mode=None if args.mode.startswith("compile") else args.mode)
 
 

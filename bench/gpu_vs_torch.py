@@ -8,6 +8,8 @@ inversion step is the teachers, joined by '+'. Cases come in groups (--together;
 PyTorch's compiled modes start at once, since that takes a minute or more of the CPU, our programs beside them one after
 the other, since they time candidates for their convolutions, then eager PyTorch. When all are warm only one works at a time: each mode is probed, the
 fastest is the peer of that case, and both sides take turns, A B A B; the ratio is the median over the pairs. What the time did not allow is listed as skipped.
+With --fill-cache it only starts PyTorch's compiled modes, case after case, and times nothing: what they compiled stays in
+PyTorch's cache (TORCHINDUCTOR_CACHE_DIR), and a comparison afterwards starts in a fraction of the time.
 Columns: ms of both sides (median), ratio, the floor from the measured roofs (sum over the ops of the larger of
 FLOP/peak and bytes/bandwidth, printed by our program), and the share of it that we reach.
 """
@@ -37,6 +39,11 @@ SLOW_TO_START, SLOW_SECONDS = "max-autotune", 300  # minutes of compiling: left 
 def arguments(case, device):
     step, model, batch, precision = case.split(":")
     return step, "--model", model.replace("+", ","), "--batch", batch, "--precision", precision, "--device", device
+
+
+def torch_step(case, mode, device):
+    step, *flags = arguments(case, device)
+    return torch_command(step, *flags, "--mode", mode, "--warmup", "12")
 
 
 def started(command, seconds):
@@ -77,6 +84,21 @@ def result_of(records, skipped, device):
             "records": records, "skipped": skipped}
 
 
+def fill_cache(cases, modes, a, left):
+    """As many cases as run together in one mode, then in the next. What fails here fails again, and counts, in the comparison."""
+    def compile_once(case, mode):
+        if left() < 5:
+            return
+        server = started(torch_step(case, mode, a.device), left())
+        close_all([server])
+        print(f"{case} {mode}: {server if isinstance(server, str) else server.hello['warmup_s']}", flush=True)
+    with ThreadPoolExecutor(a.together) as pool:
+        for first in range(0, len(cases), a.together):
+            for mode in modes:
+                for case in cases[first:first + a.together]:
+                    pool.submit(compile_once, case, mode)
+
+
 def group_size(together, seconds):
     """Few at once where there is little time: a group's first result comes when all of it is warm."""
     return together if seconds > 200 else min(together, 2) if seconds > 120 else 1
@@ -112,6 +134,7 @@ def main():
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--steps", type=int, default=60, help="per turn")
     parser.add_argument("--together", type=int, default=4, help="cases whose programs are warm at once")
+    parser.add_argument("--fill-cache", action="store_true", help="compile for PyTorch's cache and time nothing")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--build", default=os.path.join(ROOT, "build"))
     parser.add_argument("--roof", default="", help="roof.json of `mtcki roof`")
@@ -128,6 +151,9 @@ def main():
 
     modes, records, skipped = a.modes.split(","), [], []
     cases = a.only.split(",")
+    if a.fill_cache:
+        fill_cache(cases, [mode for mode in modes if mode in COMPILED and mode != SLOW_TO_START], a, left)
+        return
     failed = False
     while cases:
         size = group_size(a.together, left())
@@ -143,10 +169,8 @@ def main():
 
             def start_torch(chosen):
                 for case in group:
-                    step, *flags = arguments(case, a.device)
                     for mode in chosen:
-                        command = torch_command(step, *flags, "--mode", mode, "--warmup", "12")
-                        torch[case][mode] = pool.submit(started, command, left() - 12 * len(group))
+                        torch[case][mode] = pool.submit(started, torch_step(case, mode, a.device), left() - 12 * len(group))
             start_torch([mode for mode in of_group if mode in COMPILED])
             # It is the peer that is left where compiling does not end in time.
             start_torch([mode for mode in of_group if mode == "cudagraph"])

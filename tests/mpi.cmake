@@ -37,12 +37,14 @@ foreach(suite Communicator ParallelFunctions ParallelTraining ParallelInversion)
   mtcki_mpi_test(${suite} $<TARGET_FILE:mpi_check> --gtest_filter=${suite}.*)
 endforeach()
 # On the emulated GPU: device memory goes through the host, or travels as work of streams, as NCCL does it.
-add_executable(emulated_mpi_check mpi/main.cpp mpi/device_cuda.cpp)
-target_link_libraries(emulated_mpi_check PRIVATE mtcki::mtcki GTest::gtest)
-set_target_properties(emulated_mpi_check PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests
-                      MTCKI_EMULATED_CUDA ON)
-mtcki_mpi_test(emulated_gpu $<TARGET_FILE:emulated_mpi_check> --gtest_filter=-ParallelNccl.*)
-mtcki_mpi_test(emulated_nccl $<TARGET_FILE:emulated_mpi_check> --gtest_filter=-ParallelHost.*)
+if(MTCKI_BUILD_EMULATED_TESTS)
+  add_executable(emulated_mpi_check mpi/main.cpp mpi/device_cuda.cpp)
+  target_link_libraries(emulated_mpi_check PRIVATE mtcki::mtcki GTest::gtest)
+  set_target_properties(emulated_mpi_check PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests
+                        MTCKI_EMULATED_CUDA ON)
+  mtcki_mpi_test(emulated_gpu $<TARGET_FILE:emulated_mpi_check> --gtest_filter=-ParallelNccl.*)
+  mtcki_mpi_test(emulated_nccl $<TARGET_FILE:emulated_mpi_check> --gtest_filter=-ParallelHost.*)
+endif()
 
 # The program: every stage on two ranks against one process.
 add_executable(compare_runs mpi/compare_runs.cpp)
