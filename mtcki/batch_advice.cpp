@@ -12,8 +12,8 @@ namespace mtcki {
 
 namespace {
 
-// The probes are small and may meet size classes exactly; another batch rounds up by as much as an
-// eighth in each block (8/9 would fit), and kernels choose scratch memory by size.
+// Another batch rounds up by as much as an eighth in each block (8/9 would fit), and kernels choose
+// scratch memory by size.
 constexpr double kUsable = 0.85;
 
 double capacity_of(Device device) {
@@ -46,8 +46,20 @@ std::string advice(Device device, const std::string& key, int64_t batch,
   const double each = (second - first) / static_cast<double>(few);
   if (each <= 0) return "";
   const double fixed = std::max(0.0, first - each * static_cast<double>(few));
-  const double room = kUsable * (capacity_of(device) - held) - fixed;
-  const auto fits = std::min<int64_t>(batch - 1, static_cast<int64_t>(room / each));
+  const double room = kUsable * (capacity_of(device) - held);
+  auto fits = std::min<int64_t>(batch - 1, static_cast<int64_t>((room - fixed) / each));
+  // Threads that have their scratch memory at one time or one after the other make a small peak
+  // differ by much, and the line through two of them by more. So the batch itself is tried.
+  while (fits >= 2) {
+    double needs = 2 * room;
+    try {
+      needs = need(device, fits, probe);
+    } catch (const OutOfMemoryError&) {
+    }
+    if (needs <= room) break;
+    fits =
+        std::min<int64_t>(fits - 1, static_cast<int64_t>(static_cast<double>(fits) * room / needs));
+  }
   return fits < 2 ? str(" Not even ", key, " 2 would fit.")
                   : str(" ", key, " ", fits, " would fit.");
 }
