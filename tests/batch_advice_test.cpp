@@ -3,6 +3,11 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
 
 #include "tensor/allocator.h"
 #include "tensor/tensor.h"
@@ -29,6 +34,9 @@ class BatchAdvice : public ::testing::Test {
   static std::string message(size_t mebibytes, const std::function<void(int64_t)>& probe) {
     release_cached_memory();
     set_memory_limit(memory_stats().in_use + (mebibytes << 20));
+    return message(probe);
+  }
+  static std::string message(const std::function<void(int64_t)>& probe) {
     try {
       throw_with_batch_advice(OutOfMemoryError("full."), {}, "train.batch_size", 1024, probe);
     } catch (const OutOfMemoryError& e) {
@@ -62,16 +70,37 @@ TEST_F(BatchAdvice, NamesABatchThatFitsWhenPeaksVary) {
   }
 }
 
+// An eighth of the batch needs 2 MiB, twice that 4.
+TEST_F(BatchAdvice, BeginsWithLessWhereTheProbesDoNotFit) {
+  const int64_t n = named(message(1, [](int64_t samples) { step(samples, 0); }));
+  EXPECT_GE(n, 32);
+  EXPECT_LE(n, 64);
+}
+
+// What `ulimit -v` leaves: 256 MiB, of 256 KiB each.
+TEST_F(BatchAdvice, KnowsTheLimitOfTheAddressSpace) {
+  release_cached_memory();
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_AS, &before), 0);
+  size_t pages = 0;
+  ASSERT_TRUE(std::ifstream("/proc/self/statm") >> pages);
+  rlimit limited = before;
+  limited.rlim_cur = pages * static_cast<size_t>(sysconf(_SC_PAGESIZE)) + (size_t{256} << 20);
+  ASSERT_EQ(setrlimit(RLIMIT_AS, &limited), 0);
+  int64_t most = 0;
+  const std::string text = message([&](int64_t samples) {
+    most = std::max(most, samples);
+    step(16 * samples, 0);
+  });
+  EXPECT_EQ(setrlimit(RLIMIT_AS, &before), 0);
+  EXPECT_GE(named(text), 1024 / 2);
+  EXPECT_LE(most, 1000);          // it did not try its way down from 1023
+  EXPECT_EQ(memory_limit(), 0u);  // as it was
+}
+
 TEST_F(BatchAdvice, SaysWhenNothingFits) {
-  EXPECT_THAT(message(1, [](int64_t samples) { step(samples, 0); }),
-              EndsWith("Not even an eighth of train.batch_size 1024 fits."));
-  EXPECT_THAT(message(4,
-                      [held = Tensor()](int64_t samples) mutable {
-                        if (!held.defined())
-                          held = Tensor::empty({3500 * kKiB});  // what an optimiser keeps
-                        step(std::min<int64_t>(samples, 8), 450 * kKiB + samples);
-                      }),
-              EndsWith("Not even train.batch_size 2 would fit."));
+  EXPECT_THAT(message(1, [](int64_t samples) { step(samples, 1024 * kKiB); }),
+              EndsWith("Not even train.batch_size 4 would fit."));
 }
 
 }  // namespace
