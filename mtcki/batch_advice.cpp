@@ -35,6 +35,7 @@ double capacity_of(Device device) {
   return capacity;
 }
 
+// The memory limit of a device as long as the object lives.
 class LimitScope {
  public:
   LimitScope(size_t bytes, Device device) : device_(device), before_(memory_limit(device)) {
@@ -58,9 +59,8 @@ double need(Device device, int64_t n, const std::function<void(int64_t)>& probe)
   return static_cast<double>(memory_stats(device).peak - before);
 }
 
-// A batch below `batch` that fits into `usable` bytes, estimated from steps on `few` samples and on
-// twice as many, then tried; below 2 when there is none. OutOfMemoryError when those steps do not
-// fit themselves.
+// A batch below `batch` that fits into `usable` bytes: estimated from steps on `few` samples and on
+// twice as many, then tried. OutOfMemoryError when those steps do not fit themselves.
 int64_t fitting(Device device, double usable, int64_t batch, int64_t few,
                 const std::function<void(int64_t)>& probe) {
   probe(few);  // what stays from the first step on: state of optimisers, copies of weights
@@ -70,32 +70,36 @@ int64_t fitting(Device device, double usable, int64_t batch, int64_t few,
   const double second = need(device, 2 * few, probe), first = need(device, few, probe);
   const double each = std::max(1.0, second - first) / static_cast<double>(few);
   const double fixed = std::max(0.0, first - each * static_cast<double>(few));
-  auto fits = static_cast<int64_t>(std::min((room - fixed) / each, static_cast<double>(batch - 1)));
   // Threads that have their scratch memory at one time or one after the other make a small peak
   // differ by much, and the line through two of them by more. So the batch itself is tried.
-  for (; fits >= 2; fits = fits * 7 / 8) try {
+  auto fits = static_cast<int64_t>(std::clamp((room - fixed) / each, static_cast<double>(2 * few),
+                                              static_cast<double>(batch - 1)));
+  while (true) {
+    try {
       need(device, fits, probe);
-      break;
+      return fits;
     } catch (const OutOfMemoryError&) {
+      if (fits == 2) throw;
+      fits = std::max<int64_t>(2, fits * 7 / 8);
     }
-  return fits;
+  }
 }
 
 std::string advice(Device device, const std::string& key, int64_t batch,
                    const std::function<void(int64_t)>& probe) {
-  if (batch <= 4) return "";
+  if (batch <= 4) return "";  // two samples and twice as many are no smaller
   release_cached_memory(device);
   const double usable = std::max(1.0, kUsable * capacity_of(device));
   const LimitScope limit(static_cast<size_t>(usable), device);
-  int64_t fits = 0, refused = batch;
-  for (int64_t few = std::max<int64_t>(2, batch / 8); few >= 2; few /= 4) try {
-      fits = fitting(device, usable, batch, few, probe);
-      break;
+  int64_t refused = batch;
+  for (int64_t few = std::max<int64_t>(2, batch / 8); few >= 2; few /= 4) {
+    try {
+      return str(" ", key, " ", fitting(device, usable, batch, few, probe), " would fit.");
     } catch (const OutOfMemoryError&) {
       refused = 2 * few;
     }
-  return fits >= 2 ? str(" ", key, " ", fits, " would fit.")
-                   : str(" Not even ", key, " ", refused, " would fit.");
+  }
+  return str(" Not even ", key, " ", refused, " would fit.");
 }
 
 }  // namespace

@@ -36,9 +36,9 @@ class BatchAdvice : public ::testing::Test {
     set_memory_limit(memory_stats().in_use + (mebibytes << 20));
     return message(probe);
   }
-  static std::string message(const std::function<void(int64_t)>& probe) {
+  static std::string message(const std::function<void(int64_t)>& probe, int64_t batch = 1024) {
     try {
-      throw_with_batch_advice(OutOfMemoryError("full."), {}, "train.batch_size", 1024, probe);
+      throw_with_batch_advice(OutOfMemoryError("full."), {}, "train.batch_size", batch, probe);
     } catch (const OutOfMemoryError& e) {
       return e.what();
     }
@@ -58,9 +58,10 @@ TEST_F(BatchAdvice, UsesMostOfTheMemory) {  // 15 MiB of 16 KiB each, 1 MiB besi
   EXPECT_LE(n, 960 * 9 / 10);
 }
 
-// Scratch memory of two threads at one time in some steps, one after the other in others.
+// Scratch memory of two threads at one time in some steps, one after the other in others. The
+// steps: what stays, twice as many, as many, the trial.
 TEST_F(BatchAdvice, NamesABatchThatFitsWhenPeaksVary) {
-  for (int without = 0; without < 3; ++without) {
+  for (int without = 0; without < 4; ++without) {
     int call = 0;
     const int64_t n = named(
         message(8, [&](int64_t samples) { step(samples, call++ == without ? 0 : 1024 * kKiB); }));
@@ -101,6 +102,7 @@ TEST_F(BatchAdvice, KnowsTheLimitOfTheAddressSpace) {
 TEST_F(BatchAdvice, SaysWhenNothingFits) {
   EXPECT_THAT(message(1, [](int64_t samples) { step(samples, 1024 * kKiB); }),
               EndsWith("Not even train.batch_size 4 would fit."));
+  EXPECT_EQ(message([](int64_t samples) { step(samples, 0); }, 4), "full.");
 }
 
 }  // namespace
