@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "autograd/variable.h"
-#include "tensor/ops/conv.h"
+#include "tensor/ops/conv/conv.h"
 #include "tensor/ops/norm.h"
 #include "tensor/ops/pool.h"
 

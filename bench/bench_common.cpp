@@ -5,9 +5,9 @@
 #include <cstdlib>
 #include <set>
 
-#include "mtcki/build_info.h"
-#include "mtcki/profile.h"
-#include "mtcki/roof.h"
+#include "mtcki/host/build_info.h"
+#include "mtcki/profile/profile.h"
+#include "mtcki/profile/roof.h"
 #include "tensor/allocator.h"
 #include "tensor/cuda/runtime.h"
 #include "tensor/error.h"

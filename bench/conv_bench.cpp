@@ -10,7 +10,7 @@
 #include "bench_common.h"
 #include "nn/models/model.h"
 #include "tensor/error.h"
-#include "tensor/ops/conv.h"
+#include "tensor/ops/conv/conv.h"
 
 namespace {
 

@@ -11,9 +11,9 @@
 #include "bench_common.h"
 #include "tensor/cuda/step_graph.h"
 #include "tensor/error.h"
-#include "tensor/ops/conv.h"
-#include "tensor/ops/conv_narrow_cuda.h"
-#include "tensor/ops/conv_wgmma_cuda.h"
+#include "tensor/ops/conv/conv.h"
+#include "tensor/ops/conv/narrow_cuda.h"
+#include "tensor/ops/conv/wgmma_cuda.h"
 
 namespace {
 

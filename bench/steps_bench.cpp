@@ -7,7 +7,7 @@
 #include <memory>
 
 #include "bench_common.h"
-#include "mtcki/workload.h"
+#include "mtcki/run/workload.h"
 #include "tensor/error.h"
 #include "tensor/parallel.h"
 

@@ -1,4 +1,4 @@
-// A step of mtcki/workload.h as bench/baseline_torch.py does it, on random 3x32x32 images, timed.
+// A step of mtcki/run/workload.h as bench/baseline_torch.py does it, on random 3x32x32 images, timed.
 //
 //   workload_step --step train --model resnet18
 //   workload_step --step inversion --model resnet34,vgg11,wrn40_2 --precision bf16
@@ -20,13 +20,13 @@
 #include <nlohmann/json.hpp>
 
 #include "autograd/functions.h"
-#include "mtcki/profile.h"
-#include "mtcki/workload.h"
+#include "mtcki/profile/profile.h"
+#include "mtcki/run/workload.h"
 #include "tensor/allocator.h"
 #include "tensor/cuda/runtime.h"
 #include "tensor/cuda/step_graph.h"
 #include "tensor/error.h"
-#include "tensor/ops/conv.h"
+#include "tensor/ops/conv/conv.h"
 #include "tensor/parallel.h"
 
 namespace {

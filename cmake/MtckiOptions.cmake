@@ -9,7 +9,7 @@ target_compile_options(mtcki_options INTERFACE $<BUILD_INTERFACE:$<${_cxx}:-Wall
                        $<BUILD_INTERFACE:$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra>>)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   # GCC 12 warns falsely on std::string concatenation (GCC bug 105651). Vectors wider than the registers of MTCKI_ARCH
-  # (tensor/ops/simd.h) are passed between inlined functions only, so their calling convention does not matter.
+  # (tensor/kernels/simd.h) are passed between inlined functions only, so their calling convention does not matter.
   target_compile_options(mtcki_options INTERFACE $<BUILD_INTERFACE:$<${_cxx}:-Wno-restrict;-Wno-psabi>>)
 endif()
 if(MTCKI_ARCH)

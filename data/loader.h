@@ -6,7 +6,7 @@
 #include <memory>
 #include <vector>
 
-#include "data/dataset.h"
+#include "data/sets/dataset.h"
 #include "tensor/rng.h"
 
 namespace mtcki::data {

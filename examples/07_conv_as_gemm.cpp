@@ -4,7 +4,7 @@
 #include <chrono>
 #include <cstdio>
 
-#include "tensor/ops/conv.h"
+#include "tensor/ops/conv/conv.h"
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/matmul.h"
 #include "tensor/rng.h"

@@ -5,8 +5,8 @@
 #include <cstdio>
 #include <filesystem>
 
-#include "mtcki/evaluate.h"
-#include "mtcki/model_file.h"
+#include "mtcki/networks/model_file.h"
+#include "mtcki/training/evaluate.h"
 
 using namespace mtcki;
 

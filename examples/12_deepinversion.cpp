@@ -6,14 +6,14 @@
 #include <filesystem>
 
 #include "autograd/functions.h"
-#include "data/image_file.h"
+#include "data/formats/image_file.h"
 #include "data/loader.h"
-#include "mtcki/evaluate.h"
 #include "mtcki/losses/bn_statistics_loss.h"
 #include "mtcki/losses/class_prior.h"
 #include "mtcki/losses/image_prior.h"
-#include "mtcki/teacher.h"
-#include "mtcki/views.h"
+#include "mtcki/networks/teacher.h"
+#include "mtcki/synthesis/views.h"
+#include "mtcki/training/evaluate.h"
 #include "optim/optimizer.h"
 #include "tensor/ops/cast.h"
 #include "tensor/ops/elementwise.h"

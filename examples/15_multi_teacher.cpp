@@ -5,8 +5,8 @@
 #include <cstdio>
 #include <filesystem>
 
-#include "mtcki/image_pool.h"
-#include "mtcki/pipeline.h"
+#include "mtcki/run/pipeline.h"
+#include "mtcki/synthesis/image_pool.h"
 
 using namespace mtcki;
 

@@ -4,9 +4,9 @@
 #include <cstdio>
 #include <filesystem>
 
-#include "mtcki/distill.h"
-#include "mtcki/image_pool.h"
-#include "mtcki/synthesis_stage.h"
+#include "mtcki/distillation/distiller.h"
+#include "mtcki/synthesis/image_pool.h"
+#include "mtcki/synthesis/stage.h"
 
 using namespace mtcki;
 

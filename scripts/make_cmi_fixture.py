@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes tests/data/cmi_step.safetensors: one inversion step of CMI (one teacher) computed by PyTorch.
 
-The test tests/cmi_reduction_test.cpp feeds the same images, views, labels, networks, contrast head and
+The test tests/mtcki/cmi_reduction_test.cpp feeds the same images, views, labels, networks, contrast head and
 bank rows to our loss with the switches that reduce it to CMI, and compares the loss terms, their sum,
 and the gradients that reach the images and the head.
 

@@ -7,7 +7,7 @@
 #include "tensor/op_error.h"
 #include "tensor/ops/cast.h"
 #include "tensor/ops/cast_kernels.h"
-#include "tensor/ops/conv.h"
+#include "tensor/ops/conv/conv.h"
 #include "tensor/ops/weight_copies.h"
 #include "tensor/parallel.h"
 

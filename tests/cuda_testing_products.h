@@ -8,8 +8,8 @@
 #include <cmath>
 #include <vector>
 
-#include "ops_testing.h"
 #include "tensor/math_mode.h"
+#include "tests/tensor/ops/ops_testing.h"
 
 namespace mtcki::testing {
 

@@ -1,8 +1,8 @@
 # Programs beside the tests, and the CTest entries that run them.
 
 # golden_check: cases computed by another framework (docs/golden-files.md).
-add_executable(golden_check golden_check.cpp golden_check_ops.cpp golden_check_functions.cpp
-               golden_check_model.cpp)
+add_executable(golden_check golden/golden_check.cpp golden/golden_check_ops.cpp golden/golden_check_functions.cpp
+               golden/golden_check_model.cpp)
 target_link_libraries(golden_check PRIVATE mtcki::nn mtcki::data nlohmann_json::nlohmann_json)
 set_target_properties(golden_check PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
 set(golden_dir ${CMAKE_CURRENT_SOURCE_DIR}/data/golden)
@@ -28,7 +28,7 @@ mtcki_golden_fault(no_file 2 "usage")
 
 # device_properties: the description of a GPU that cuDNN can be asked about without it.
 if(MTCKI_WITH_CUDA)
-  add_executable(device_properties device_properties.cpp)
+  add_executable(device_properties tensor/device_properties.cpp)
   target_link_libraries(device_properties PRIVATE mtcki::tensor mtcki_cuda::cudnn)
   set_target_properties(device_properties PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   add_test(NAME device_properties_of_a_description

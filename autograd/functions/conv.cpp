@@ -1,4 +1,4 @@
-#include "tensor/ops/conv.h"
+#include "tensor/ops/conv/conv.h"
 
 #include <utility>
 

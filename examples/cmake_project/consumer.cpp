@@ -4,8 +4,8 @@
 
 #include "autograd/functions.h"
 #include "data/loader.h"
-#include "mtcki/evaluate.h"
-#include "mtcki/teacher.h"
+#include "mtcki/networks/teacher.h"
+#include "mtcki/training/evaluate.h"
 #include "optim/optimizer.h"
 
 using namespace mtcki;

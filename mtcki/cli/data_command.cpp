@@ -2,10 +2,10 @@
 #include <cstdio>
 #include <filesystem>
 
-#include "data/dataset.h"
-#include "data/verify.h"
+#include "data/sets/dataset.h"
+#include "data/sets/verify.h"
 #include "mtcki/cli/commands.h"
-#include "mtcki/console.h"
+#include "mtcki/host/console.h"
 #include "tensor/error.h"
 
 namespace mtcki::cli {

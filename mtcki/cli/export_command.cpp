@@ -5,14 +5,14 @@
 #include <cstdio>
 #include <filesystem>
 
-#include "data/atomic_file.h"
-#include "data/image_file.h"
-#include "data/state_file.h"
+#include "data/formats/atomic_file.h"
+#include "data/formats/image_file.h"
+#include "data/formats/state_file.h"
 #include "mtcki/cli/commands.h"
-#include "mtcki/image_pool.h"
-#include "mtcki/model_file.h"
-#include "mtcki/npz_file.h"
-#include "mtcki/onnx_export.h"
+#include "mtcki/export/npz.h"
+#include "mtcki/export/onnx.h"
+#include "mtcki/networks/model_file.h"
+#include "mtcki/synthesis/image_pool.h"
 #include "tensor/error.h"
 
 namespace mtcki::cli {

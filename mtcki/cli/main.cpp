@@ -14,11 +14,11 @@
 #include <new>
 #include <thread>
 
-#include "mtcki/build_info.h"
 #include "mtcki/cli/commands.h"
-#include "mtcki/console.h"
-#include "mtcki/run_log.h"
-#include "mtcki/workload.h"
+#include "mtcki/host/build_info.h"
+#include "mtcki/host/console.h"
+#include "mtcki/log/run_log.h"
+#include "mtcki/run/workload.h"
 #include "tensor/comm.h"
 #include "tensor/error.h"
 #include "tensor/nearest_name.h"

@@ -4,19 +4,19 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "data/dataset.h"
-#include "data/state_file.h"
-#include "mtcki/build_info.h"
+#include "data/formats/state_file.h"
+#include "data/sets/dataset.h"
 #include "mtcki/cli/commands.h"
-#include "mtcki/console.h"
-#include "mtcki/evaluate.h"
-#include "mtcki/model_file.h"
-#include "mtcki/teacher.h"
+#include "mtcki/host/build_info.h"
+#include "mtcki/host/console.h"
+#include "mtcki/networks/model_file.h"
+#include "mtcki/networks/teacher.h"
+#include "mtcki/training/evaluate.h"
 #include "nn/summary.h"
 #include "tensor/cuda/runtime.h"
 #include "tensor/device.h"
 #include "tensor/error.h"
-#include "tensor/ops/conv.h"
+#include "tensor/ops/conv/conv.h"
 #include "tensor/parallel.h"
 
 namespace mtcki::cli {

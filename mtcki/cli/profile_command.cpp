@@ -4,13 +4,13 @@
 #include <chrono>
 #include <cstdio>
 
-#include "data/atomic_file.h"
-#include "mtcki/build_info.h"
+#include "data/formats/atomic_file.h"
 #include "mtcki/cli/commands.h"
-#include "mtcki/console.h"
-#include "mtcki/profile_report.h"
-#include "mtcki/roof.h"
-#include "mtcki/workload.h"
+#include "mtcki/host/build_info.h"
+#include "mtcki/host/console.h"
+#include "mtcki/profile/roof.h"
+#include "mtcki/profile/table.h"
+#include "mtcki/run/workload.h"
 #include "tensor/allocator.h"
 #include "tensor/cuda/runtime.h"
 #include "tensor/cuda/step_graph.h"

@@ -2,7 +2,7 @@
 #include <filesystem>
 
 #include "mtcki/cli/commands.h"
-#include "mtcki/report.h"
+#include "mtcki/report/report.h"
 #include "tensor/error.h"
 
 namespace mtcki::cli {

@@ -15,7 +15,7 @@
 #include <string>
 #include <vector>
 
-#include "mtcki/teacher.h"
+#include "mtcki/networks/teacher.h"
 
 namespace mtcki {
 

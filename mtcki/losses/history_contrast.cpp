@@ -5,7 +5,7 @@
 #include <numeric>
 
 #include "autograd/functions.h"
-#include "mtcki/state_util.h"
+#include "nn/state_dict.h"
 #include "tensor/ops/index.h"
 
 namespace mtcki {

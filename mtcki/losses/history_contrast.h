@@ -16,10 +16,10 @@
 #include <string>
 #include <vector>
 
-#include "mtcki/config.h"
+#include "mtcki/config/config.h"
+#include "mtcki/losses/memory_bank.h"
 #include "mtcki/losses/projection_head.h"
-#include "mtcki/memory_bank.h"
-#include "mtcki/teacher.h"
+#include "mtcki/networks/teacher.h"
 #include "optim/optimizer.h"
 
 namespace mtcki {

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "autograd/functions.h"
-#include "mtcki/state_util.h"
+#include "nn/state_dict.h"
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/index.h"
 #include "tensor/ops/reduce.h"

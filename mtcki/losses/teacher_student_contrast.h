@@ -14,9 +14,9 @@
 #include <string>
 #include <vector>
 
-#include "mtcki/config.h"
+#include "mtcki/config/config.h"
 #include "mtcki/losses/projection_head.h"
-#include "mtcki/teacher.h"
+#include "mtcki/networks/teacher.h"
 
 namespace mtcki {
 

@@ -16,7 +16,7 @@
 
 #include "tensor/dtype.h"
 #include "tensor/math_mode.h"
-#include "tensor/ops/conv_kernels.h"
+#include "tensor/ops/conv/kernels.h"
 
 namespace mtcki::cuda {
 

@@ -2,8 +2,8 @@
 #include <cmath>
 #include <vector>
 
+#include "tensor/kernels/channel_walk.h"
 #include "tensor/ops/augment_kernels.h"
-#include "tensor/ops/channel_walk.h"
 
 namespace mtcki {
 

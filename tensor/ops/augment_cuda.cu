@@ -1,5 +1,5 @@
 #include "tensor/ops/augment_kernels.h"
-#include "tensor/ops/image_walk.cuh"
+#include "tensor/kernels/image_walk.cuh"
 
 namespace mtcki {
 

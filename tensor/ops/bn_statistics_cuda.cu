@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "tensor/ops/channel_walk.cuh"
+#include "tensor/kernels/channel_walk.cuh"
 #include "tensor/ops/norm_kernels.h"
 
 namespace mtcki {

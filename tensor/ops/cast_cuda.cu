@@ -1,6 +1,6 @@
 #include "tensor/cuda/launch.cuh"
 #include "tensor/ops/cast_kernels.h"
-#include "tensor/ops/functors.h"
+#include "tensor/kernels/functors.h"
 
 namespace mtcki {
 

@@ -2,8 +2,8 @@
 #include <cmath>
 #include <type_traits>
 
+#include "tensor/kernels/functors.h"
 #include "tensor/ops/contrast_kernels.h"
-#include "tensor/ops/functors.h"
 #include "tensor/parallel.h"
 
 namespace mtcki {

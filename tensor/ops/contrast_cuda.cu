@@ -1,7 +1,7 @@
 #include <cmath>
 
 #include "tensor/ops/contrast_kernels.h"
-#include "tensor/ops/rows.cuh"
+#include "tensor/kernels/rows.cuh"
 
 namespace mtcki {
 

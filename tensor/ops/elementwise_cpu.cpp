@@ -3,8 +3,8 @@
 #include <cstring>
 #include <type_traits>
 
+#include "tensor/kernels/functors.h"
 #include "tensor/ops/elementwise_kernels.h"
-#include "tensor/ops/functors.h"
 #include "tensor/parallel.h"
 
 namespace mtcki {

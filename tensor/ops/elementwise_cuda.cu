@@ -2,7 +2,7 @@
 
 #include "tensor/cuda/launch.cuh"
 #include "tensor/ops/elementwise_kernels.h"
-#include "tensor/ops/functors.h"
+#include "tensor/kernels/functors.h"
 
 namespace mtcki {
 

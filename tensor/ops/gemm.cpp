@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "tensor/ops/conv_kernels.h"
-#include "tensor/ops/simd.h"
+#include "tensor/kernels/simd.h"
+#include "tensor/ops/conv/kernels.h"
 #include "tensor/parallel.h"
 
 namespace mtcki {

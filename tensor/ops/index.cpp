@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <numeric>
 
+#include "tensor/kernels/walk.h"
 #include "tensor/ops/index_kernels.h"
 #include "tensor/ops/op_util.h"
-#include "tensor/ops/walk.h"
 
 namespace mtcki {
 

@@ -4,9 +4,9 @@
 
 #include "tensor/cuda/launch.cuh"
 #include "tensor/ops/cast_kernels.h"
-#include "tensor/ops/functors.h"
+#include "tensor/kernels/functors.h"
 #include "tensor/ops/index_kernels.h"
-#include "tensor/ops/walk.h"
+#include "tensor/kernels/walk.h"
 
 namespace mtcki {
 

@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "tensor/cuda/blas.h"
-#include "tensor/ops/conv_cuda.h"
-#include "tensor/ops/conv_select.h"
+#include "tensor/ops/conv/cuda.h"
+#include "tensor/ops/conv/select.h"
 #include "tensor/ops/op_util.h"
 #include "tensor/ops/weight_copies.h"
 #include "tensor/parallel.h"

@@ -5,8 +5,8 @@
 #include <type_traits>
 #include <vector>
 
-#include "tensor/ops/channel_walk.h"
-#include "tensor/ops/functors.h"
+#include "tensor/kernels/channel_walk.h"
+#include "tensor/kernels/functors.h"
 #include "tensor/ops/norm_kernels.h"
 
 namespace mtcki::norm_cpu {

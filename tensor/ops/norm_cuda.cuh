@@ -4,8 +4,8 @@
 
 #include <cmath>
 
-#include "tensor/ops/channel_walk.cuh"
-#include "tensor/ops/functors.h"
+#include "tensor/kernels/channel_walk.cuh"
+#include "tensor/kernels/functors.h"
 #include "tensor/ops/norm_kernels.h"
 
 namespace mtcki {

@@ -3,7 +3,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "tensor/ops/channel_walk.h"
+#include "tensor/kernels/channel_walk.h"
 #include "tensor/ops/pool_kernels.h"
 
 namespace mtcki {

@@ -1,4 +1,4 @@
-#include "tensor/ops/image_walk.cuh"
+#include "tensor/kernels/image_walk.cuh"
 #include "tensor/ops/pool_kernels.h"
 
 namespace mtcki {

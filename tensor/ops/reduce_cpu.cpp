@@ -4,9 +4,9 @@
 #include <type_traits>
 #include <vector>
 
-#include "tensor/ops/channel_walk.h"
+#include "tensor/kernels/channel_walk.h"
+#include "tensor/kernels/walk.h"
 #include "tensor/ops/reduce_kernels.h"
-#include "tensor/ops/walk.h"
 #include "tensor/parallel.h"
 
 namespace mtcki {

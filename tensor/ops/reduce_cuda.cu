@@ -4,9 +4,9 @@
 #include <cmath>
 #include <type_traits>
 
-#include "tensor/ops/functors.h"
+#include "tensor/kernels/functors.h"
 #include "tensor/ops/reduce_kernels.h"
-#include "tensor/ops/rows.cuh"
+#include "tensor/kernels/rows.cuh"
 
 namespace mtcki {
 

@@ -1,7 +1,7 @@
 // Kernels of reduce.h: checked inputs, allocated outputs.
 #pragma once
 
-#include "tensor/ops/walk.h"
+#include "tensor/kernels/walk.h"
 #include "tensor/tensor.h"
 
 namespace mtcki {

@@ -1,7 +1,7 @@
 // The kernels of softmax.h. bf16 rows are computed in f32. A label outside 0..K-1 gives NaN.
 #include <cmath>
 
-#include "tensor/ops/rows.cuh"
+#include "tensor/kernels/rows.cuh"
 #include "tensor/ops/softmax_kernels.h"
 
 namespace mtcki {

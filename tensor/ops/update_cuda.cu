@@ -1,6 +1,6 @@
 #include <cmath>
 
-#include "tensor/ops/channel_walk.cuh"
+#include "tensor/kernels/channel_walk.cuh"
 #include "tensor/ops/update_kernels.h"
 
 namespace mtcki {

@@ -8,7 +8,7 @@
 #include "tensor/cuda/runtime.h"
 #include "tensor/cuda/step_graph.h"
 #include "tensor/ops/cast_kernels.h"
-#include "tensor/ops/conv_cuda.h"
+#include "tensor/ops/conv/cuda.h"
 
 namespace mtcki {
 

@@ -4,8 +4,8 @@
 
 #include <gtest/gtest.h>
 
-#include "../cuda_testing.h"
-#include "../ops_testing.h"
+#include "tests/cuda_testing.h"
+#include "tests/tensor/ops/ops_testing.h"
 
 namespace mtcki {
 namespace {

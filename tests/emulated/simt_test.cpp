@@ -5,11 +5,11 @@
 
 #include <numeric>
 
-#include "../cuda_testing.h"
 #include "tensor/cuda/launch.cuh"
 #include "tensor/cuda/runtime.h"
 #include "tensor/error.h"
 #include "tensor/ops/elementwise.h"
+#include "tests/cuda_testing.h"
 
 namespace mtcki {
 namespace {

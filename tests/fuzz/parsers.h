@@ -6,12 +6,12 @@
 #include <cstring>
 #include <string>
 
-#include "data/cifar.h"
-#include "data/idx.h"
-#include "data/image_file.h"
-#include "data/npy.h"
-#include "data/safetensors.h"
-#include "data/torch_tensors.h"
+#include "data/formats/image_file.h"
+#include "data/formats/npy.h"
+#include "data/formats/safetensors.h"
+#include "data/formats/torch_tensors.h"
+#include "data/sets/cifar.h"
+#include "data/sets/idx.h"
 
 namespace mtcki::testing {
 

@@ -2,10 +2,10 @@
 
 #include <cstdlib>
 
-#include "mpi_testing.h"
-#include "mtcki/compute.h"
+#include "mtcki/training/compute.h"
 #include "tensor/comm.h"
 #include "tensor/error.h"
+#include "tests/mpi/mpi_testing.h"
 
 namespace mtcki {
 namespace {

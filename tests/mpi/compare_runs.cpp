@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <string>
 
-#include "data/state_file.h"
+#include "data/formats/state_file.h"
 #include "tensor/error.h"
 
 int main(int argc, char** argv) {

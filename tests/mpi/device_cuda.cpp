@@ -3,7 +3,6 @@
 // ParallelNccl), and as work of streams, as NCCL's does (without ParallelHost).
 #include "autograd/parallel.h"
 #include "autograd/side_stream.h"
-#include "mpi_testing.h"
 #include "nn/models/model.h"
 #include "nn/parallel.h"
 #include "optim/gradient_sync.h"
@@ -11,6 +10,7 @@
 #include "tensor/cuda/runtime.h"
 #include "tensor/cuda/step_graph.h"
 #include "tensor/cuda/step_inputs.h"
+#include "tests/mpi/mpi_testing.h"
 
 namespace mtcki {
 namespace {

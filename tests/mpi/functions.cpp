@@ -1,7 +1,7 @@
 // Each function over ranks against its plain counterpart over all rows: values, gradients, moved
 // statistics.
 #include "autograd/parallel.h"
-#include "mpi_testing.h"
+#include "tests/mpi/mpi_testing.h"
 
 namespace mtcki {
 namespace {

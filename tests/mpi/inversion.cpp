@@ -3,8 +3,8 @@
 #include <map>
 #include <memory>
 
-#include "mpi_testing.h"
-#include "mtcki/synthesis.h"
+#include "mtcki/synthesis/synthesizer.h"
+#include "tests/mpi/mpi_testing.h"
 
 namespace mtcki {
 namespace {

@@ -3,12 +3,12 @@
 #include <memory>
 
 #include "autograd/parallel.h"
-#include "mpi_testing.h"
 #include "nn/feature_tap.h"
 #include "nn/models/model.h"
 #include "nn/parallel.h"
 #include "optim/gradient_sync.h"
 #include "optim/optimizer.h"
+#include "tests/mpi/mpi_testing.h"
 
 namespace mtcki {
 namespace {

@@ -1,5 +1,5 @@
 // Internal to the native device: a Convolution as a cuDNN graph, the engines that can run it, and
-// which of them the rules allow. The check without a GPU (tests/cudnn_plans_test.cpp) asks the same
+// which of them the rules allow. The check without a GPU (tests/tensor/ops/conv/cudnn_plans_test.cpp) asks the same
 // functions as convolve().
 #pragma once
 

@@ -1,0 +1,500 @@
+#include "mtcki/config/config.h"
+
+#include <fmt/format.h>
+#include <toml++/toml.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <set>
+#include <sstream>
+
+#include "data/sets/digest.h"
+#include "mtcki/config/keys.h"
+#include "tensor/error.h"
+#include "tensor/nearest_name.h"
+
+namespace mtcki {
+
+namespace {
+
+using config_keys::Field;
+
+// Where a value came from, for messages: "configs/demo.toml:12" or "override".
+struct Source {
+  std::string file;  // empty: the command line
+  std::string at(const toml::node& node) const {
+    return file.empty() ? "command line" : fmt::format("{}:{}", file, node.source().begin.line);
+  }
+};
+
+std::string one_line(std::string s) {
+  std::replace(s.begin(), s.end(), '\n', ' ');
+  return s;
+}
+
+[[noreturn]] void fail(const std::string& where, const std::string& what) {
+  throw UsageError(one_line(where + ": " + what));
+}
+
+std::string index_free(const std::string& path) {  // "teachers.0.model" -> "teachers.model"
+  std::string out;
+  std::istringstream in(path);
+  for (std::string part; std::getline(in, part, '.');) {
+    if (!part.empty() && std::all_of(part.begin(), part.end(), ::isdigit)) continue;
+    out += (out.empty() ? "" : ".") + part;
+  }
+  return out;
+}
+
+// Every key that exists, without element numbers, and the section names.
+std::vector<std::string> known_paths() {
+  RunConfig sample;
+  sample.teachers.resize(1);
+  sample.students.resize(1);
+  std::vector<std::string> out = config_keys::sections();
+  for (const Field& f : config_keys::fields(sample)) out.push_back(index_free(f.path));
+  return out;
+}
+
+std::string last_part(const std::string& path) { return path.substr(path.rfind('.') + 1); }
+
+// Nearest key in the same section first, then anywhere: "g_step" -> g_steps, "lr_g" ->
+// synthesis.lr_g.
+[[noreturn]] void unknown_key(const std::string& where, const std::string& path) {
+  const std::string plain = index_free(path);
+  const std::string section =
+      plain.find('.') == std::string::npos ? "" : plain.substr(0, plain.rfind('.') + 1);
+  std::vector<std::string> siblings;
+  std::string elsewhere;
+  int best = 1 + std::max<int>(1, static_cast<int>(last_part(plain).size()) / 4);
+  for (const std::string& k : known_paths()) {
+    if (k.compare(0, section.size(), section) == 0 &&
+        k.find('.', section.size()) == std::string::npos)
+      siblings.push_back(k.substr(section.size()));
+    const int d = edit_distance(last_part(plain), last_part(k));
+    if (d < best) {
+      best = d;
+      elsewhere = k;
+    }
+  }
+  std::string near = likely_name(last_part(plain), siblings);
+  if (!near.empty() && edit_distance(near, last_part(plain)) <= best) {
+    near = section + near;
+  } else if (!elsewhere.empty()) {
+    near = elsewhere;
+  } else if (!near.empty()) {
+    near = section + near;
+  }
+  fail(where, "unknown key \"" + plain + "\"" +
+                  (near.empty() ? " (mtcki run --help-config lists them all)"
+                                : "; did you mean \"" + near + "\"?"));
+}
+
+std::string describe(const toml::node& node) {
+  if (const auto* v = node.as_string()) return "\"" + v->get() + "\"";
+  if (const auto* v = node.as_integer()) return std::to_string(v->get());
+  if (const auto* v = node.as_floating_point()) return fmt::format("{}", v->get());
+  if (const auto* v = node.as_boolean()) return v->get() ? "true" : "false";
+  if (node.is_array()) return "a list";
+  return node.is_table() ? "a table" : "a date or time";
+}
+
+// Writes one TOML value into its field, after checking type and range.
+class Assign {
+ public:
+  Assign(const Field& field, const toml::node& node, std::string where)
+      : field_(field), node_(node), where_(std::move(where)) {}
+
+  void operator()(int64_t* out) const { *out = integer(node_); }
+  void operator()(uint64_t* out) const { *out = static_cast<uint64_t>(integer(node_)); }
+  void operator()(double* out) const { *out = number(node_); }
+  void operator()(bool* out) const {
+    const auto* v = node_.as_boolean();
+    if (!v) wrong_type(node_);
+    *out = v->get();
+  }
+  void operator()(std::string* out) const {
+    const auto* v = node_.as_string();
+    if (!v) wrong_type(node_);
+    if (v->get().find('\0') != std::string::npos)
+      fail(where_, field_.path + ": text must not hold a zero byte");
+    if (!field_.choices.empty() &&
+        std::find(field_.choices.begin(), field_.choices.end(), v->get()) == field_.choices.end()) {
+      fail(where_, fmt::format("{}: \"{}\" is none of {}{}", field_.path, v->get(),
+                               field_.accepted(), did_you_mean(v->get(), field_.choices)));
+    }
+    *out = v->get();
+  }
+  void operator()(std::vector<int64_t>* out) const {
+    list(out, [this](const toml::node& n) { return integer(n); });
+  }
+  void operator()(std::vector<double>* out) const {
+    list(out, [this](const toml::node& n) { return number(n); });
+  }
+
+ private:
+  [[noreturn]] void wrong_type(const toml::node& node) const {
+    fail(where_,
+         fmt::format("{}: expects {}{}, found {}", field_.path, field_.type(),
+                     field_.choices.empty() ? "" : " (" + field_.accepted() + ")", describe(node)));
+  }
+  void check(double v, const toml::node& node) const {
+    if (!std::isfinite(v) || !field_.range.holds(v))
+      fail(where_, fmt::format("{}: {} is out of range (accepted: {})", field_.path, describe(node),
+                               field_.range.to_string()));
+  }
+  int64_t integer(const toml::node& node) const {
+    const auto* v = node.as_integer();
+    if (!v) wrong_type(node);
+    check(static_cast<double>(v->get()), node);
+    return v->get();
+  }
+  double number(const toml::node& node) const {
+    double v = 0;
+    if (const auto* f = node.as_floating_point()) {
+      v = f->get();
+    } else if (const auto* i = node.as_integer()) {
+      v = static_cast<double>(i->get());
+    } else {
+      wrong_type(node);
+    }
+    check(v, node);
+    return v;
+  }
+  template <class T, class F>
+  void list(std::vector<T>* out, const F& element) const {
+    const auto* a = node_.as_array();
+    if (!a) wrong_type(node_);
+    std::vector<T> values;
+    for (const toml::node& n : *a) values.push_back(element(n));
+    *out = std::move(values);
+  }
+
+  const Field& field_;
+  const toml::node& node_;
+  std::string where_;
+};
+
+void assign(const std::vector<Field>& fields, const std::string& path, const toml::node& node,
+            const std::string& where) {
+  for (const Field& f : fields) {
+    if (f.path != path) continue;
+    std::visit(Assign(f, node, where), f.target);
+    return;
+  }
+  unknown_key(where, path);
+}
+
+template <class T>
+void assign_elements(std::vector<T>* list, const std::string& section, const toml::node& node,
+                     const Source& source) {
+  const toml::array* array = node.as_array();
+  if (!array)
+    fail(source.at(node), fmt::format("{0}: expects tables, written as [[{0}]]", section));
+  list->assign(array->size(), T{});  // a later file replaces the list as a whole
+  for (size_t i = 0; i < array->size(); ++i) {
+    const toml::table* table = (*array)[i].as_table();
+    const std::string prefix = fmt::format("{}.{}.", section, i);
+    if (!table)
+      fail(source.at((*array)[i]), fmt::format("{0}: expects tables, written as [[{0}]]", section));
+    const std::vector<Field> fields = config_keys::fields((*list)[i], prefix);
+    for (const auto& [key, value] : *table)
+      assign(fields, prefix + std::string(key.str()), value, source.at(value));
+  }
+}
+
+void apply(RunConfig* config, const toml::table& root, const Source& source) {
+  for (const auto& [key, value] : root) {
+    const std::string name(key.str());
+    if (name == "teachers") {
+      assign_elements(&config->teachers, name, value, source);
+    } else if (name == "students") {
+      assign_elements(&config->students, name, value, source);
+    } else if (const auto& s = config_keys::sections();
+               std::find(s.begin(), s.end(), name) != s.end()) {
+      const toml::table* table = value.as_table();
+      if (!table)
+        fail(source.at(value), fmt::format("{0}: expects a table, written as [{0}]", name));
+      const std::vector<Field> fields = config_keys::fields(*config);
+      for (const auto& [inner, v] : *table)
+        assign(fields, name + "." + std::string(inner.str()), v, source.at(v));
+    } else {
+      if (value.is_table()) unknown_key(source.at(value), name);
+      assign(config_keys::fields(*config), name, value, source.at(value));
+    }
+  }
+}
+
+void apply_file(RunConfig* config, const std::string& path) {
+  std::error_code ec;
+  if (!std::filesystem::is_regular_file(path, ec))
+    throw UsageError("config file \"" + path +
+                     "\": " + (std::filesystem::exists(path, ec) ? "not a file" : "no such file"));
+  std::ifstream in(path, std::ios::binary);
+  std::ostringstream text;
+  text << in.rdbuf();
+  if (!in) throw UsageError("config file \"" + path + "\": cannot be read");
+  toml::table root;
+  try {
+    root = toml::parse(text.str(), path);
+  } catch (const toml::parse_error& e) {
+    fail(fmt::format("{}:{}:{}", path, e.source().begin.line, e.source().begin.column),
+         std::string(e.description()));
+  }
+  apply(config, root, {path});
+}
+
+// Makes room when an override names the next element: "teachers.2.model=..." after two teachers.
+void grow_for(RunConfig* config, const std::string& path) {
+  const size_t dot = path.find('.');
+  const std::string section = path.substr(0, dot);
+  if (dot == std::string::npos || !config_keys::is_array(section)) return;
+  const std::string index = path.substr(dot + 1, path.find('.', dot + 1) - dot - 1);
+  const size_t count = section == "teachers" ? config->teachers.size() : config->students.size();
+  if (index.empty() || index.size() > 6 || !std::all_of(index.begin(), index.end(), ::isdigit))
+    fail("command line",
+         fmt::format("{}: {} is a list: write {}.0.model=...", path, section, section));
+  const size_t i = std::stoul(index);
+  if (i > count)
+    fail("command line", fmt::format("{}: there are {} {}, so the next one is {}.{}", path, count,
+                                     section, section, count));
+  if (i < count) return;
+  if (section == "teachers") config->teachers.emplace_back();
+  if (section == "students") config->students.emplace_back();
+}
+
+void apply_override(RunConfig* config, const std::string& text) {
+  const size_t eq = text.find('=');
+  if (eq == std::string::npos || eq == 0) fail("command line", "\"" + text + "\" is not key=value");
+  const std::string path = text.substr(0, eq), value = text.substr(eq + 1);
+  if (config_keys::is_array(path)) {
+    try {
+      apply(config, toml::parse(text), {});
+    } catch (const toml::parse_error& e) {
+      fail("command line", text + ": " + std::string(e.description()));
+    }
+    return;
+  }
+  grow_for(config, path);
+  const std::vector<Field> fields = config_keys::fields(*config);
+  const auto field =
+      std::find_if(fields.begin(), fields.end(), [&](const Field& f) { return f.path == path; });
+  const auto& sections = config_keys::sections();
+  if (std::find(sections.begin(), sections.end(), path) != sections.end())
+    fail("command line", fmt::format("{0} is a table: write {0}.KEY=VALUE", path));
+  if (field == fields.end()) unknown_key("command line", path);
+  // Text may be written bare, whatever it looks like: name=007, weights=a b.pth.
+  const bool is_text = std::holds_alternative<std::string*>(field->target);
+  const bool quoted = !value.empty() && (value[0] == '"' || value[0] == '\'');
+  if (is_text && !quoted) {
+    assign(fields, path, toml::value<std::string>(value), "command line");
+    return;
+  }
+  toml::table parsed;
+  try {
+    parsed = toml::parse("value = " + value);
+  } catch (const toml::parse_error&) {
+    fail("command line", fmt::format("{}: expects {}, found \"{}\"", path, field->type(), value));
+  }
+  if (parsed.size() != 1)
+    fail("command line", fmt::format("{}: expects one value, found \"{}\"", path, value));
+  assign(fields, path, *parsed.get("value"), "command line");
+}
+
+bool file_name_safe(const std::string& s) {
+  return !s.empty() && s.size() <= 100 && s[0] != '.' && s[0] != '-' &&
+         std::all_of(s.begin(), s.end(), [](unsigned char c) {
+           return std::isalnum(c) || c == '.' || c == '_' || c == '-';
+         });
+}
+
+template <class T>
+void name_elements(std::vector<T>* list, const char* section) {
+  std::set<std::string> used;
+  for (const T& e : *list) used.insert(e.name);
+  for (size_t i = 0; i < list->size(); ++i) {
+    T& e = (*list)[i];
+    if (e.model.empty())
+      throw UsageError(fmt::format("{}.{}: model is missing (mtcki summary --list)", section, i));
+    if (e.name.empty()) {
+      e.name = e.model;
+      for (int n = 2; used.count(e.name); ++n) e.name = fmt::format("{}-{}", e.model, n);
+    }
+    used.insert(e.name);
+  }
+}
+
+template <class T>
+void check_names(const std::vector<T>& list, const char* section) {
+  std::set<std::string> used;
+  for (const T& e : list) {
+    if (e.model.empty()) throw UsageError(fmt::format("{}: model is missing", section));
+    if (!file_name_safe(e.name))
+      throw UsageError(
+          fmt::format("{}: name \"{}\" must be letters, digits, '.', '_' or '-': it "
+                      "becomes a folder",
+                      section, e.name));
+    if (!used.insert(e.name).second)
+      throw UsageError(
+          fmt::format("{}: two are named \"{}\"; give one another name", section, e.name));
+  }
+}
+
+}  // namespace
+
+RunConfig load_config(const std::vector<std::string>& files,
+                      const std::vector<std::string>& overrides) {
+  RunConfig config;
+  for (const std::string& f : files) apply_file(&config, f);
+  for (const std::string& o : overrides) apply_override(&config, o);
+  name_elements(&config.teachers, "teachers");
+  name_elements(&config.students, "students");
+  validate(config);
+  return config;
+}
+
+void validate(const RunConfig& c) {
+  if (!file_name_safe(c.name))
+    throw UsageError("name: \"" + c.name +
+                     "\" must be letters, digits, '.', '_' or '-': it becomes a folder");
+  if (c.out.empty()) throw UsageError("out: must not be empty");
+  if (c.teachers.empty())
+    throw UsageError(
+        "teachers: none given; write [[teachers]] with a model, or "
+        "teachers.0.model=... on the command line");
+  check_names(c.teachers, "teachers");
+  check_names(c.students, "students");
+  double weights = 0;
+  for (const TeacherConfig& t : c.teachers) {
+    weights += t.weight;
+    if (t.mean.size() != t.std.size())
+      throw UsageError(
+          fmt::format("teachers \"{}\": mean has {} values and std {}: give both, one "
+                      "per channel",
+                      t.name, t.mean.size(), t.std.size()));
+    if (!t.name_map.empty() && t.weights.empty())
+      throw UsageError(fmt::format("teachers \"{}\": name_map without weights", t.name));
+  }
+  if (!(weights > 0)) throw UsageError("teachers: the weights sum to 0");
+  const TrainConfig& t = c.train;
+  if (t.schedule == "multistep" && t.milestones.empty())
+    throw UsageError("train.schedule: multistep needs train.milestones");
+  if (t.schedule != "multistep" && !t.milestones.empty())
+    throw UsageError("train.milestones: only train.schedule=multistep reads them");
+  for (size_t i = 1; i < t.milestones.size(); ++i)
+    if (t.milestones[i] <= t.milestones[i - 1]) throw UsageError("train.milestones: must increase");
+  if (t.warmup_epochs >= static_cast<double>(t.epochs))
+    throw UsageError("train.warmup_epochs: must be less than train.epochs");
+  if (t.schedule == "onecycle" && t.warmup_epochs > 0)
+    throw UsageError("train.warmup_epochs: train.schedule=onecycle has its own rise; set it to 0");
+  if (t.nesterov && t.momentum == 0.0) throw UsageError("train.nesterov: needs train.momentum > 0");
+  if (t.min_lr > t.lr) throw UsageError("train.min_lr: is above train.lr");
+  const DistillConfig& d = c.distill;
+  if (d.nesterov && d.momentum == 0.0)
+    throw UsageError("distill.nesterov: needs distill.momentum > 0");
+  if (d.min_lr > d.lr) throw UsageError("distill.min_lr: is above distill.lr");
+  if (d.ts_supcon && d.ts == 0.0) throw UsageError("distill.ts_supcon: distill.ts is 0");
+  if (d.ts_sym && d.ts == 0.0) throw UsageError("distill.ts_sym: distill.ts is 0");
+  const SynthesisConfig& s = c.synthesis;
+  if (s.bn + s.cls + s.activation + s.balance + s.consensus + s.cr <= 0)
+    throw UsageError("synthesis: every loss weight is 0; nothing would be learned");
+  if (s.bank_draw > s.bank_size)
+    throw UsageError(
+        fmt::format("synthesis.bank_draw: {} rows from a bank of {}", s.bank_draw, s.bank_size));
+  if (s.teachers_per_step > static_cast<int64_t>(c.teachers.size()))
+    throw UsageError(fmt::format("synthesis.teachers_per_step: {} of {} teachers",
+                                 s.teachers_per_step, c.teachers.size()));
+  if (s.teachers_per_step > 0 && s.cr > 0 && s.cr_mode == "cat" &&
+      s.teachers_per_step < static_cast<int64_t>(c.teachers.size()))
+    throw UsageError(
+        "synthesis.teachers_per_step: with a part of the teachers, synthesis.cr needs "
+        "cr_mode each or first");
+  if (s.adv > 0)
+    throw UsageError(
+        "synthesis.adv: there is no student while the set is made; set adversarial.rounds and "
+        "adversarial.adv");
+  if (c.adversarial.rounds > 0 && c.students.empty())
+    throw UsageError("adversarial.rounds: needs a student");
+  if (!c.metrics.classifier_weights.empty() && c.metrics.classifier_model.empty())
+    throw UsageError("metrics.classifier_weights: metrics.classifier_model is missing");
+}
+
+namespace {
+
+// Of `section` ("" for the root keys), as "key = value" lines; all sections when names is empty.
+std::string canonical(const RunConfig& config, bool only_results,
+                      const std::vector<std::string>& names) {
+  RunConfig copy = config;
+  std::string out;
+  for (const Field& f : config_keys::fields(copy)) {
+    if (only_results && !f.affects_results) continue;
+    const std::string section = f.path.substr(0, f.path.find('.')), plain = index_free(f.path);
+    if (!names.empty() && std::find(names.begin(), names.end(), section) == names.end() &&
+        std::find(names.begin(), names.end(), plain) == names.end())
+      continue;
+    out += f.path + " = " + f.value() + "\n";
+  }
+  return out;
+}
+
+}  // namespace
+
+std::string to_toml(const RunConfig& config) {
+  RunConfig copy = config;
+  std::string out, head;
+  for (const Field& f : config_keys::fields(copy)) {
+    const size_t dot = f.path.rfind('.');
+    const std::string owner = dot == std::string::npos ? "" : f.path.substr(0, dot);
+    if (owner != head) {
+      head = owner;
+      const std::string section = owner.substr(0, owner.find('.'));
+      out += config_keys::is_array(section) ? "\n[[" + section + "]]\n" : "\n[" + section + "]\n";
+    }
+    out += last_part(f.path) + " = " + f.value() + "\n";
+  }
+  return out;
+}
+
+std::string config_sha256(const RunConfig& config) {
+  return data::sha256_hex(canonical(config, true, {}));
+}
+
+std::string config_sha256(const RunConfig& config, const std::vector<std::string>& sections) {
+  for (const std::string& s : sections) {
+    const auto known = known_paths();
+    if (std::find(known.begin(), known.end(), s) == known.end())
+      throw Error("config_sha256: no section or key \"" + s + "\"" + did_you_mean(s, known));
+  }
+  return data::sha256_hex(canonical(config, true, sections));
+}
+
+std::string config_reference() {
+  RunConfig sample;
+  sample.teachers.resize(1);
+  sample.students.resize(1);
+  std::string out, head = "\n";
+  for (const Field& f : config_keys::fields(sample)) {
+    const std::string plain = index_free(f.path);
+    const size_t dot = plain.rfind('.');
+    const std::string owner = dot == std::string::npos ? "" : plain.substr(0, dot);
+    if (owner != head) {
+      head = owner;
+      const std::string title = owner.empty()                  ? "Run"
+                                : config_keys::is_array(owner) ? "[[" + owner + "]]"
+                                                               : "[" + owner + "]";
+      out += fmt::format("{}## {}\n\n| key | default | accepted | meaning |\n|---|---|---|---|\n",
+                         out.empty() ? "" : "\n", title);
+    }
+    std::string accepted = f.accepted();
+    for (size_t p = 0; (p = accepted.find('|', p)) != std::string::npos; p += 2)
+      accepted.insert(p, "\\");
+    out += fmt::format("| `{}` | `{}` | {} | {} |\n", plain, f.value(),
+                       accepted.empty() ? f.type() : accepted, f.help);
+  }
+  return out;
+}
+
+}  // namespace mtcki

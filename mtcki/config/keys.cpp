@@ -1,0 +1,355 @@
+#include "mtcki/config/keys.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace mtcki::config_keys {
+
+namespace {
+
+constexpr double kMost = 1e15;  // no count of ours is larger; keeps products inside int64
+
+Range at_least(double low) { return {low, kMost, false}; }
+Range above(double low) { return {low, std::numeric_limits<double>::max(), true}; }
+Range number_from(double low) { return {low, std::numeric_limits<double>::max(), false}; }
+Range between(double low, double high) { return {low, high, false}; }
+const Range kAny{-std::numeric_limits<double>::max(), std::numeric_limits<double>::max(), false};
+
+class Walk {
+ public:
+  explicit Walk(std::string prefix) : prefix_(std::move(prefix)) {}
+
+  // Numbers and lists of numbers, with the range of a value.
+  template <class T>
+  Walk& key(const char* name, T& target, const Range& range, const char* help) {
+    return add(name, &target, range, {}, help);
+  }
+  Walk& key(const char* name, bool& target, const char* help) {
+    return add(name, &target, {}, {}, help);
+  }
+  Walk& key(const char* name, std::string& target, const char* help) {
+    return add(name, &target, {}, {}, help);
+  }
+  Walk& key(const char* name, std::string& target, std::vector<std::string> choices,
+            const char* help) {
+    return add(name, &target, {}, std::move(choices), help);
+  }
+  // The key before this call changes how a run goes, not what comes out of it.
+  Walk& inert() { return inert_if(true); }
+  // The same where it holds: for the values, say, that earlier versions had without the key.
+  Walk& inert_if(bool holds) {
+    if (holds) out_.back().affects_results = false;
+    return *this;
+  }
+  std::vector<Field> take() { return std::move(out_); }
+
+ private:
+  Walk& add(const char* name, Field::Target target, const Range& range,
+            std::vector<std::string> choices, const char* help) {
+    out_.push_back({prefix_ + name, target, range, std::move(choices), help, true});
+    return *this;
+  }
+  std::string prefix_;
+  std::vector<Field> out_;
+};
+
+void visit(Walk& w, DataConfig& c) {
+  w.key("name", c.name,
+        "real set: teachers train on it, everybody is tested on it (mtcki data list)")
+      .key("dir", c.dir, "folder of its files; empty: $MTCKI_DATA_DIR/<name> or data/<name>")
+      .inert_if(c.name != "imagefolder")  // whose name does not say which images they are
+      .key("size", c.size, between(0, 4096),
+           "imagefolder, tiny-imagenet: bring every image to size x size; 0: they have one size")
+      .key("fit", c.fit, {"crop", "pad"}, "with size: the centre square, or all of it on black")
+      .key("train_limit", c.train_limit, at_least(0), "use the first n training images; 0: all")
+      .key("test_limit", c.test_limit, at_least(0), "use the first n test images; 0: all")
+      .key("loader_threads", c.loader_threads, between(0, 64), "prefetch threads; 0: none")
+      .inert();
+}
+
+void visit(Walk& w, TrainConfig& c) {
+  w.key("epochs", c.epochs, at_least(1), "passes over the training set")
+      .key("batch_size", c.batch_size, at_least(2), "images per step")
+      .key("lr", c.lr, above(0), "peak learning rate")
+      .key("momentum", c.momentum, between(0, 0.9999), "SGD momentum")
+      .key("weight_decay", c.weight_decay, between(0, 1), "L2 penalty, in the gradient")
+      .key("label_smoothing", c.label_smoothing, between(0, 0.9),
+           "share of the target spread evenly")
+      .key("clip_norm", c.clip_norm, number_from(0), "largest gradient norm; 0: no clipping")
+      .key("nesterov", c.nesterov, "Nesterov momentum")
+      .key("schedule", c.schedule, {"constant", "cosine", "multistep", "onecycle"},
+           "learning rate over time")
+      .key("milestones", c.milestones, at_least(1), "epochs after which lr is multiplied by gamma")
+      .key("gamma", c.gamma, between(0, 1), "factor at each milestone")
+      .key("min_lr", c.min_lr, number_from(0), "where cosine ends")
+      .key("warmup_epochs", c.warmup_epochs, number_from(0), "linear warm-up from 0")
+      .key("ema", c.ema, between(0, 0.999999), "decay of averaged weights; 0: off")
+      .key("pad", c.pad, between(0, 32), "random crop after padding by this many zeros")
+      .key("flip", c.flip, "random horizontal mirror")
+      .key("eval_every", c.eval_every, at_least(1), "epochs between tests")
+      .key("checkpoint_every", c.checkpoint_every, at_least(0), "steps; 0: once per epoch")
+      .inert();
+}
+
+void visit(Walk& w, TeacherConfig& c) {
+  w.key("name", c.name, "unique; default: the model's name")
+      .key("model", c.model, "architecture (mtcki summary --list)")
+      .key("weights", c.weights, "file to import (.safetensors, .pth, .th); empty: trained here")
+      .key("name_map", c.name_map, "renaming on import: torchvision, datafree, kuangliu or a file")
+      .key("mean", c.mean, kAny,
+           "its input normalisation; empty: the file's metadata, else the set's")
+      .key("std", c.std, above(0), "likewise")
+      .key("weight", c.weight, number_from(0), "weight w_m, normalised over the teachers");
+}
+
+void visit(Walk& w, StudentConfig& c) {
+  w.key("name", c.name, "unique; default: the model's name")
+      .key("model", c.model, "architecture (mtcki summary --list)");
+}
+
+void visit(Walk& w, SynthesisConfig& c) {
+  w.key("batches", c.batches, at_least(1), "batches of images to synthesise")
+      .key("batch_size", c.batch_size, at_least(2), "images per batch")
+      .key("g_steps", c.g_steps, at_least(1), "optimiser steps per batch")
+      .key("generator", c.generator, {"cmi", "large", "dcgan"}, "generator architecture")
+      .key("nz", c.nz, between(1, 65536), "latent dimensions")
+      .key("ngf", c.ngf, between(1, 4096), "generator width")
+      .key("lr_g", c.lr_g, above(0), "learning rate of the generator and the contrast head")
+      .key("lr_z", c.lr_z, number_from(0), "learning rate of the latents; 0: lr_g")
+      .key("g_life", c.g_life, at_least(0), "batches before the generator is redrawn; 0: never")
+      .key("bn", c.bn, number_from(0), "weight alpha of the batch-norm statistics loss")
+      .key("cls", c.cls, number_from(0), "weight beta of the class prior")
+      .key("adv", c.adv, number_from(0), "weight gamma of the disagreement with the student")
+      .key("cr", c.cr, number_from(0), "weight lambda of the contrast with the history")
+      .key("consensus", c.consensus, number_from(0), "weight of the teachers' consensus")
+      .key("tv", c.tv, number_from(0), "weight of the total variation of the images")
+      .key("l2", c.l2, number_from(0), "weight of the norm of the images")
+      .key("activation", c.activation, number_from(0), "weight of the feature activation (DAFL)")
+      .key("balance", c.balance, number_from(0), "weight of the class balance (DAFL, DFQ)")
+      .key("bn_mmt", c.bn_mmt, between(0, 0.9999), "momentum kappa of the statistics; 0: plain")
+      .key("bn_reduce", c.bn_reduce, {"sum", "layer", "init"},
+           "weight of a teacher's layers: plain sum, by their number, by the first loss")
+      .key("cls_mode", c.cls_mode, {"each", "ens"}, "every teacher confident, or the fused logits")
+      .key("adv_mode", c.adv_mode, {"kl-agree", "js"}, "form of the disagreement")
+      .key("adv_each", c.adv_each,
+           "average the disagreement over teachers, not of the fused logits")
+      .key("targets", c.targets, {"balanced", "uniform"}, "labels of a batch")
+      .key("cr_mode", c.cr_mode, {"cat", "each", "first"},
+           "contrast on all teachers' features together, on each alone, on the first only")
+      .key("cr_features", c.cr_features, {"stage", "bn"}, "inputs of the stages, or of every BN")
+      .key("cr_tau", c.cr_tau, above(0), "contrast temperature")
+      .key("bank_size", c.bank_size, at_least(1), "rows of the history bank")
+      .key("bank_draw", c.bank_draw, at_least(0), "rows drawn from it per step")
+      .key("head_dim", c.head_dim, between(1, 65536), "output width of the contrast head")
+      .key("bank_dtype", c.bank_dtype, {"f32", "bf16"}, "storage of the bank")
+      .key("best", c.best, {"select", "total", "last"},
+           "images kept: lowest loss without, or with, the disagreement; of the last step")
+      .key("quant", c.quant, {"round", "trunc"}, "how images become bytes")
+      .key("min_crop", c.min_crop, between(0.01, 1), "smallest area of the local view")
+      .key("pad", c.pad, between(0, 32), "padding of the global view's crop")
+      .key("flip", c.flip, "mirror the views at random")
+      .key("teachers_per_step", c.teachers_per_step, at_least(0),
+           "random teachers per step; 0: all")
+      .key("save_logits", c.save_logits, "keep the teachers' logits with the images")
+      .key("checkpoint_every", c.checkpoint_every, at_least(1), "batches between checkpoints")
+      .inert();
+}
+
+void visit(Walk& w, AdversarialConfig& c) {
+  w.key("rounds", c.rounds, at_least(0), "rounds of one batch and kd_steps of distillation; 0: off")
+      .key("kd_steps", c.kd_steps, at_least(1), "distillation steps per round")
+      .key("adv", c.adv, number_from(0), "weight gamma in these rounds")
+      .key("cls", c.cls, number_from(0), "weight beta in these rounds");
+}
+
+void visit(Walk& w, DistillConfig& c) {
+  w.key("epochs", c.epochs, at_least(1), "epochs of distillation")
+      .key("steps_per_epoch", c.steps_per_epoch, at_least(0), "0: set / batch")
+      .key("batch_size", c.batch_size, at_least(2), "images per step")
+      .key("lr", c.lr, above(0), "peak learning rate")
+      .key("momentum", c.momentum, between(0, 0.9999), "SGD momentum")
+      .key("weight_decay", c.weight_decay, between(0, 1), "L2 penalty, in the gradient")
+      .key("min_lr", c.min_lr, number_from(0), "where cosine ends")
+      .key("clip_norm", c.clip_norm, number_from(0), "largest gradient norm; 0: no clipping")
+      .key("nesterov", c.nesterov, "Nesterov momentum")
+      .key("schedule", c.schedule, {"constant", "cosine", "onecycle"}, "learning rate over time")
+      .key("temperature", c.temperature, above(0), "T of the fused distillation loss")
+      .key("fuse", c.fuse, {"mean", "prob", "conf", "entropy"}, "how teachers become one target")
+      .key("ts", c.ts, number_from(0), "weight eta of the teacher/student contrast")
+      .key("ts_tau", c.ts_tau, above(0), "its temperature")
+      .key("ts_dim", c.ts_dim, between(1, 65536), "its embedding width")
+      .key("ts_queue", c.ts_queue, at_least(0), "past keys kept per teacher")
+      .key("ts_head", c.ts_head, {"linear", "mlp"}, "its heads")
+      .key("ts_sym", c.ts_sym, "average with the term that has the teacher as anchor")
+      .key("ts_supcon", c.ts_supcon, "positives are all images of the label")
+      .key("ts_ramp", c.ts_ramp, between(0, 1), "share of the steps over which eta rises")
+      .key("ema", c.ema, between(0, 0.999999), "decay of averaged student weights; 0: off")
+      .key("pad", c.pad, between(0, 32), "random crop after padding by this many zeros")
+      .key("flip", c.flip, "random horizontal mirror")
+      .key("eval_every", c.eval_every, at_least(1), "epochs between tests")
+      .key("checkpoint_every", c.checkpoint_every, at_least(0), "steps; 0: once per epoch")
+      .inert();
+}
+
+void visit(Walk& w, MetricsConfig& c) {
+  w.key("classifier_model", c.classifier_model,
+        "held-out classifier of FID-C and IS-C; empty: these are not computed")
+      .key("classifier_weights", c.classifier_weights, "its file; empty: trained as [train] says")
+      .key("samples", c.samples, at_least(2), "images compared")
+      .key("neighbours", c.neighbours, between(0, 500),
+           "synthetic images that the report shows beside their nearest real ones; 0: none")
+      .inert();
+}
+
+void visit(Walk& w, RunConfig& c) {
+  w.key("name", c.name, "name of the run, and of its folder")
+      .inert()
+      .key("out", c.out, "where run folders go")
+      .inert()
+      .key("seed", c.seed, between(0, 9.2e18), "seed of every random draw")
+      .key("device", c.device, "auto, cpu, cuda or cuda:<index>")
+      .inert()
+      .key("precision", c.precision, {"f32", "tf32", "bf16"},
+           "of convolutions and products; tf32 is f32 on the CPU")
+      .inert_if(c.precision == "f32")
+      .key("conv", c.conv, {"auto", "direct"},
+           "on the CPU: auto uses Winograd where it is faster, direct never")
+      .inert_if(c.conv == "auto")
+      .key("deterministic", c.deterministic,
+           "on the GPU: only kernels that repeat bit for bit; it costs next to nothing")
+      .inert()
+      .key("autotune", c.autotune, "on the GPU: time the candidates of each convolution once")
+      .inert()
+      .key("recompute", c.recompute,
+           "outputs of batch norm are computed again in the backward, not kept: the same bits in "
+           "less memory")
+      .inert()
+      .key("graph", c.graph, {"auto", "on", "off"},
+           "on the GPU: capture steps and repeat them; auto: on")
+      .inert()
+      .key("read_every", c.read_every, at_least(0),
+           "steps whose losses are read from the GPU together; 0: 25, on the CPU always 1")
+      .inert()
+      .key("threads", c.threads, between(0, 4096),
+           "CPU threads; 0: OMP_NUM_THREADS, or all cores (ranks of a job share them)")
+      .inert()
+      .key("keep_checkpoints", c.keep_checkpoints, between(2, 1000), "checkpoints kept per stage")
+      .inert()
+      .key("on_nan", c.on_nan, {"abort", "skip", "rollback"}, "when a loss is not finite")
+      .key("tensorboard", c.tensorboard, "write TensorBoard event files")
+      .inert();
+}
+
+template <class T>
+std::vector<Field> walk(T& c, const std::string& prefix) {
+  Walk w(prefix);
+  visit(w, c);
+  return w.take();
+}
+
+std::string toml_number(double v) {
+  std::string s = fmt::format("{}", v);  // shortest text that reads back to the same value
+  if (s.find_first_of(".en") == std::string::npos) s += ".0";
+  return s;
+}
+
+std::string toml_text(const std::string& s) {
+  std::string out = "\"";
+  for (const char ch : s) {
+    const auto u = static_cast<unsigned char>(ch);
+    if (ch == '"' || ch == '\\') {
+      out += '\\';
+      out += ch;
+    } else if (ch == '\n') {
+      out += "\\n";
+    } else if (ch == '\t') {
+      out += "\\t";
+    } else if (u < 0x20 || u == 0x7f) {
+      out += fmt::format("\\u{:04X}", u);
+    } else {
+      out += ch;
+    }
+  }
+  return out + "\"";
+}
+
+struct ToToml {
+  std::string operator()(const int64_t* v) const { return std::to_string(*v); }
+  std::string operator()(const uint64_t* v) const { return std::to_string(*v); }
+  std::string operator()(const double* v) const { return toml_number(*v); }
+  std::string operator()(const bool* v) const { return *v ? "true" : "false"; }
+  std::string operator()(const std::string* v) const { return toml_text(*v); }
+  std::string operator()(const std::vector<int64_t>* v) const {
+    return list(*v, [](int64_t x) { return std::to_string(x); });
+  }
+  std::string operator()(const std::vector<double>* v) const { return list(*v, toml_number); }
+
+ private:
+  template <class T, class F>
+  static std::string list(const std::vector<T>& values, const F& text) {
+    std::string out = "[";
+    for (size_t i = 0; i < values.size(); ++i) out += (i ? ", " : "") + text(values[i]);
+    return out + "]";
+  }
+};
+
+}  // namespace
+
+std::string Range::to_string() const {
+  const bool has_low = low > -1e300, has_high = high < kMost;
+  if (has_low && has_high) return fmt::format("{}{} .. {}", open_low ? "above " : "", low, high);
+  if (has_low) return fmt::format("{} {}", open_low ? ">" : ">=", low);
+  return has_high ? fmt::format("<= {}", high) : "";
+}
+
+std::string Field::type() const {
+  static const char* const names[] = {"an integer",       "an integer", "a number",
+                                      "true or false",    "text",       "a list of integers",
+                                      "a list of numbers"};
+  return names[target.index()];
+}
+
+std::string Field::value() const { return std::visit(ToToml{}, target); }
+
+std::string Field::accepted() const {
+  if (choices.empty()) return range.to_string();
+  std::string out;
+  for (const std::string& c : choices) out += (out.empty() ? "" : " | ") + c;
+  return out;
+}
+
+std::vector<Field> fields(TeacherConfig& teacher, const std::string& prefix) {
+  return walk(teacher, prefix);
+}
+std::vector<Field> fields(StudentConfig& student, const std::string& prefix) {
+  return walk(student, prefix);
+}
+
+std::vector<Field> fields(RunConfig& c) {
+  std::vector<Field> out = walk(c, "");
+  const auto append = [&out](std::vector<Field> more) {
+    std::move(more.begin(), more.end(), std::back_inserter(out));
+  };
+  append(walk(c.data, "data."));
+  append(walk(c.train, "train."));
+  for (size_t i = 0; i < c.teachers.size(); ++i)
+    append(walk(c.teachers[i], fmt::format("teachers.{}.", i)));
+  append(walk(c.synthesis, "synthesis."));
+  append(walk(c.adversarial, "adversarial."));
+  append(walk(c.distill, "distill."));
+  for (size_t i = 0; i < c.students.size(); ++i)
+    append(walk(c.students[i], fmt::format("students.{}.", i)));
+  append(walk(c.metrics, "metrics."));
+  return out;
+}
+
+const std::vector<std::string>& sections() {
+  static const std::vector<std::string> names = {"data",        "train",   "teachers", "synthesis",
+                                                 "adversarial", "distill", "students", "metrics"};
+  return names;
+}
+
+bool is_array(const std::string& section) { return section == "teachers" || section == "students"; }
+
+}  // namespace mtcki::config_keys

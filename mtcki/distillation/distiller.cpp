@@ -1,0 +1,216 @@
+#include "mtcki/distillation/distiller.h"
+
+#include <algorithm>
+
+#include "autograd/parallel.h"
+#include "autograd/side_stream.h"
+#include "mtcki/losses/fused_kd.h"
+#include "mtcki/networks/model_file.h"
+#include "mtcki/training/batch_advice.h"
+#include "mtcki/training/step_metrics.h"
+#include "tensor/context.h"
+
+namespace mtcki {
+
+namespace {
+
+std::unique_ptr<TeacherStudentContrast> make_contrast(const Teachers& teachers, Student& student,
+                                                      const DistillConfig& config, uint64_t seed) {
+  if (config.ts <= 0) return nullptr;
+  return std::make_unique<TeacherStudentContrast>(teachers, student.net().feature_dim(), config,
+                                                  seed);
+}
+
+std::vector<optim::ParameterGroup> groups_of(Student& student, TeacherStudentContrast* contrast) {
+  std::vector<optim::ParameterGroup> groups{optim::group_of(student.net())};
+  if (contrast) groups.push_back({contrast->parameters()});
+  return groups;
+}
+
+optim::SgdOptions sgd_of(const DistillConfig& c) {
+  optim::SgdOptions sgd;
+  sgd.lr = c.lr;
+  sgd.momentum = c.momentum;
+  sgd.weight_decay = c.weight_decay;
+  sgd.nesterov = c.nesterov && c.momentum > 0;
+  return sgd;
+}
+
+optim::Schedule schedule_of(const DistillConfig& c, int64_t total_steps) {
+  optim::Schedule s;
+  s.kind = c.schedule;
+  s.base_lr = c.lr;
+  s.min_lr = c.min_lr;
+  s.total_steps = total_steps;
+  return s;
+}
+
+constexpr char kHint[] = "lower distill.lr";
+
+}  // namespace
+
+Distiller::Distiller(Teachers& teachers, Student& student, const DistillConfig& config,
+                     int64_t total_steps, uint64_t seed, const Compute& compute,
+                     const std::string& on_nan)
+    : teachers_(teachers),
+      student_(student),
+      config_(config),
+      total_steps_(total_steps),
+      contrast_(make_contrast(teachers, student, config, seed)),
+      trainer_(student.net(), groups_of(student, contrast_.get()), sgd_of(config),
+               schedule_of(config, total_steps), config.clip_norm, config.ema),
+      inputs_(student.device()),
+      ring_(step_metrics(compute.at(student.device()), on_nan)),
+      graph_(compute.graph && ring_.is_deferred()) {}
+
+// eta: weight of the contrast, 0 for none; eta_there: the same on the device when values wait.
+void Distiller::issue(const data::Batch& batch, double eta, const Tensor& eta_there) {
+  std::vector<Tensor> logits, features;
+  {
+    const StageScope scope("distill/teachers");
+    Branches branches(teachers_.size(), batch.images.device());
+    for (size_t m = 0; m < teachers_.size(); ++m)
+      branches.run([&] {
+        const nn::Classifier::Output y = teachers_[m].ask(batch.images);
+        logits.push_back(y.logits.data());
+        if (eta > 0) features.push_back(y.feature.data());
+      });
+  }
+  const StageScope scope("distill/student");
+  const Tensor targets =
+      fused_targets(config_.fuse, logits, teachers_.weights(), config_.temperature, batch.labels);
+  trainer_.zero_grad();
+  const nn::Classifier::Output y = student_.features(Variable(batch.images));
+  const Communicator& comm = communicator();
+  const Variable kd = mean_over_ranks(fused_kd(targets, y.logits, config_.temperature), comm);
+  ring_.put("fused_kd", kd.data(), kHint);
+  Variable loss = kd;
+  if (eta > 0) {
+    // Every row meets every other: the loss of all rows, on every rank.
+    for (Tensor& f : features) f = comm.all_gather(f);
+    const Variable ts = contrast_->loss(gather_over_ranks(y.feature, comm), features,
+                                        comm.all_gather(batch.labels));
+    ring_.put("teacher_student_contrast", ts.data(), kHint);
+    loss = add(loss, eta_there.defined() ? mul(ts, Variable(eta_there)) : mul(ts, eta));
+  }
+  ring_.put("loss", loss.data());
+  ring_.put("agree", mean_over_ranks(percent_agreement(y.logits.data(), targets), comm).data());
+  loss.backward();
+  trainer_.update();
+}
+
+Values Distiller::step(BatchSource& source, int64_t source_step, int64_t step) {
+  const double ramp_steps = config_.ts_ramp * static_cast<double>(total_steps_);
+  const double eta = ramp_steps > 0
+                         ? config_.ts * std::min(1.0, static_cast<double>(step) / ramp_steps)
+                         : config_.ts;
+  const bool contrasts = contrast_ && eta > 0;
+  source.prepare(source_step);
+  trainer_.prepare(step);
+  student_.net().train();
+  const Tensor eta_there = contrasts && ring_.is_deferred() ? inputs_.set("eta", eta) : Tensor();
+  // While the queues fill, every step has its own shapes.
+  const bool repeats = !contrasts || contrast_->settled();
+  const double weight = contrasts ? eta : 0.0;
+  try {
+    graph_.run(repeats ? str("distill ", source.rows(), contrasts ? " contrast" : "") : "",
+               [&] { issue(source.batch(), weight, eta_there); });
+  } catch (const OutOfMemoryError& e) {
+    graph_.clear();
+    throw_with_batch_advice(e, student_.device(), "distill.batch_size", config_.batch_size,
+                            [&](int64_t n) {
+                              const nn::ModelSpec& s = student_.spec();
+                              issue({Tensor::zeros({n, s.in_channels, s.image_size, s.image_size},
+                                                   DType::f32, student_.device()),
+                                     Tensor::zeros({n}, DType::i64, student_.device()),
+                                     {}},
+                                    weight, eta_there);
+                            });
+  }
+  ring_.commit(step);
+  if (contrasts) contrast_->enqueue();
+  ++budget_.kd_steps;
+  budget_.kd_forward_macs +=
+      teachers_.macs() * static_cast<double>(source.rows() * communicator().size());
+  return is_deferred() ? Values() : read();
+}
+
+Values Distiller::read() { return with_rate(ring_.read(), trainer_.lr()); }
+
+void Distiller::save(StageState& state) const {
+  state.put(student_.net().state_dict(), "model.");
+  trainer_.save(state);
+  if (contrast_) state.put(contrast_->state_dict(), "ts.");
+  state.meta["budget"] = budget_.to_json();
+}
+
+void Distiller::load(const StageState& state) {
+  ring_.drop();
+  graph_.clear();
+  student_.net().load_state_dict(state.take("model."));
+  trainer_.load(state);
+  if (contrast_) contrast_->load_state_dict(state.take("ts."));
+  budget_ = Budget::from_json(state.meta.at("budget"));
+}
+
+data::LoaderOptions pool_loader(const DistillConfig& config, int64_t threads, uint64_t seed) {
+  data::LoaderOptions o;
+  o.batch_size = config.batch_size;
+  o.pad = config.pad;
+  o.flip = config.flip;
+  o.threads = static_cast<int>(threads);
+  o.seed = seed;
+  return o;
+}
+
+FitJob student_fit_job(const DistillJob& job, Student& student, Distiller& distiller,
+                       const data::ImageSet& test) {
+  FitJob fit;
+  fit.stage = job.stage;
+  fit.dir = job.dir;
+  fit.config_sha256 = job.config_sha256;
+  fit.eval_every = job.config.eval_every;
+  fit.checkpoint_every = job.config.checkpoint_every;
+  fit.keep_checkpoints = job.keep_checkpoints;
+  fit.images_per_step = job.config.batch_size;
+  fit.on_nan = job.on_nan;
+  const data::ImageSet held_out = on_device(test, student.device());
+  fit.evaluate = [&student, &distiller, held_out] {
+    return distiller.trainer().with_final_weights([&] { return evaluate(student, held_out); });
+  };
+  fit.write_model = [&student, &distiller, sha = job.config_sha256](const std::string& path,
+                                                                    const Accuracy& a) {
+    distiller.trainer().with_final_weights([&] {
+      write_model_file(path, student.net(),
+                       {student.spec(), student.normalization(), a.top1, a.top5, sha});
+      return 0;
+    });
+  };
+  fit.save = [&](StageState& state) { distiller.save(state); };
+  fit.load = [&](const StageState& state) { distiller.load(state); };
+  if (distiller.is_deferred()) {
+    fit.read = [&] { return distiller.read(); };
+    fit.read_every = job.compute.read_every;
+  }
+  fit.trained = &student.net();
+  fit.scale_lr = [&](double factor) { distiller.trainer().scale_lr(factor); };
+  return fit;
+}
+
+DistillResult distill(const DistillJob& job, Teachers& teachers, Student& student,
+                      const data::ImageSet& pool, const data::ImageSet& test, RunLog& log) {
+  const uint64_t seed = job.seed ^ rng_stream(job.stage.c_str());
+  BatchSource source(pool, pool_loader(job.config, job.loader_threads, seed), student.device());
+  const int64_t per_epoch =
+      job.config.steps_per_epoch > 0 ? job.config.steps_per_epoch : source.batches_per_pass();
+  Distiller distiller(teachers, student, job.config, job.config.epochs * per_epoch, job.seed,
+                      job.compute, job.on_nan);
+  FitJob fit_job = student_fit_job(job, student, distiller, test);
+  fit_job.total_steps = job.config.epochs * per_epoch;
+  fit_job.steps_per_epoch = per_epoch;
+  fit_job.step = [&](int64_t step) { return distiller.step(source, step, step); };
+  const FitResult result = fit(fit_job, log);
+  return {result, distiller.budget()};
+}
+
+}  // namespace mtcki

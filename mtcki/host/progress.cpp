@@ -1,0 +1,101 @@
+#include "mtcki/host/progress.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+
+#include "mtcki/host/console.h"
+
+namespace mtcki {
+
+std::string duration_text(double seconds) {
+  char buffer[48];
+  if (!(seconds >= 0) || seconds > 1e9) return "?";
+  const auto s = static_cast<long long>(seconds + 0.5);
+  if (s < 60)
+    std::snprintf(buffer, sizeof buffer, "%llds", s);
+  else if (s < 3600)
+    std::snprintf(buffer, sizeof buffer, "%lld:%02lld", s / 60, s % 60);
+  else if (s < 86400)
+    std::snprintf(buffer, sizeof buffer, "%lld:%02lld:%02lld", s / 3600, s / 60 % 60, s % 60);
+  else
+    std::snprintf(buffer, sizeof buffer, "%lldd %lldh", s / 86400, s / 3600 % 24);
+  return buffer;
+}
+
+void Pace::add(double units, double seconds) {
+  constexpr double kMemory = 60;  // seconds
+  const double kept = std::exp(-seconds / kMemory);
+  units_ = kept * units_ + units;
+  seconds_ = kept * seconds_ + seconds;
+}
+
+std::string Progress::text(const std::string& stage, int64_t done, int64_t total,
+                           double images_per_second, double eta_seconds, const Values& values,
+                           int width) {
+  char buffer[96];
+  std::string tail;
+  const auto add = [&tail](const std::string& s) { tail += (tail.empty() ? "" : "  ") + s; };
+  // What must be seen comes first: a narrow terminal cuts the end.
+  if (done < total) add("ETA " + duration_text(eta_seconds));
+  if (images_per_second > 0) {
+    std::snprintf(buffer, sizeof buffer, "%.*f img/s", images_per_second < 10 ? 1 : 0,
+                  images_per_second);
+    add(buffer);
+  }
+  for (const auto& [name, value] : values) {
+    const bool percent = name.find("top1") != std::string::npos || name == "acc";
+    std::snprintf(buffer, sizeof buffer, percent ? "%s %.2f%%" : "%s %.4g", name.c_str(), value);
+    add(buffer);
+  }
+  const double share = total > 0 ? static_cast<double>(done) / static_cast<double>(total) : 0.0;
+  std::snprintf(buffer, sizeof buffer, "%3.0f%% %lld/%lld", 100 * share,
+                static_cast<long long>(done), static_cast<long long>(total));
+  if (width <= 0) return stage + " " + buffer + "  " + tail;
+  std::string out;
+  for (const int bar : {20, 10, 0}) {
+    const int filled = static_cast<int>(std::lround(bar * std::min(1.0, share)));
+    out = stage + " ";
+    if (bar > 0) out += "[" + std::string(filled, '#') + std::string(bar - filled, '-') + "] ";
+    out += std::string(buffer) + "  " + tail;
+    if (static_cast<int>(out.size()) < width) break;
+  }
+  if (static_cast<int>(out.size()) >= width) out.resize(static_cast<size_t>(width) - 1);
+  return out;
+}
+
+void Progress::update(const std::string& stage, int64_t done, int64_t total,
+                      double images_per_second, const Values& values) {
+  const Clock::time_point now = Clock::now();
+  if (stage != stage_ || done < last_done_) {
+    stage_ = stage;
+    pace_ = {};
+    last_done_ = done;
+    last_time_ = now;
+    last_shown_ = {};
+  } else if (done > last_done_) {
+    pace_.add(static_cast<double>(done - last_done_),
+              std::chrono::duration<double>(now - last_time_).count());
+    last_done_ = done;
+    last_time_ = now;
+  }
+  if (console::quiet()) return;
+  const bool terminal = console::is_terminal();
+  const double since = std::chrono::duration<double>(now - last_shown_).count();
+  if (done < total && since < (terminal ? 0.1 : 10.0)) return;
+  last_shown_ = now;
+  const double eta = pace_.seconds_per_unit() * static_cast<double>(total - done);
+  const std::string line =
+      text(stage, done, total, images_per_second, eta, values, terminal ? console::width() : 0);
+  if (terminal)
+    console::status(line);
+  else
+    console::info(line);
+}
+
+void Progress::end() {
+  console::status("");
+  stage_.clear();
+}
+
+}  // namespace mtcki

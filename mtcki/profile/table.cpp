@@ -1,0 +1,216 @@
+#include "mtcki/profile/table.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <map>
+
+namespace mtcki {
+
+namespace {
+
+std::string number(double v, int digits) {
+  return v > 0 ? fmt::format("{:.{}f}", v, digits) : std::string("-");
+}
+
+// "[128, 64, 32, 32]", "f32", "blocked" -> "128x64x32x32 f32 blocked"
+std::string operand(const OpCost& r) {
+  if (r.shape.empty() || r.shape == kMixed) return r.shape;
+  std::string out;
+  for (const char c : r.shape) {
+    if (c == ',')
+      out += 'x';
+    else if (c != '[' && c != ']' && c != ' ')
+      out += c;
+  }
+  if (!r.dtype.empty()) out += " " + r.dtype;
+  if (!r.layout.empty() && r.layout != "plain" && r.layout != kMixed) out += " " + r.layout;
+  return out;
+}
+
+std::string csv_text(const std::string& s) {
+  if (s.find_first_of(",\"\n") == std::string::npos) return s;
+  std::string out = "\"";
+  for (const char c : s) out += c == '"' ? "\"\"" : std::string(1, c);
+  return out + "\"";
+}
+
+struct Column {
+  std::string title;
+  bool left;
+  size_t most;  // characters; the beginning of longer texts is cut
+  std::function<std::string(const OpCost&)> text;
+};
+
+// Texts to the left, numbers to the right; columns in which no row says anything are dropped.
+std::string table(const std::vector<Column>& columns, const std::vector<OpCost>& rows) {
+  std::vector<std::string> lines(rows.size() + 1);
+  for (const Column& c : columns) {
+    std::vector<std::string> cells{c.title};
+    bool says = false;
+    for (const OpCost& r : rows) {
+      std::string cell = c.text(r);
+      says |= !cell.empty() && cell != "-" && cell != kMixed;
+      if (cell.size() > c.most) cell = ".." + cell.substr(cell.size() - c.most + 2);
+      cells.push_back(std::move(cell));
+    }
+    if (!says) continue;
+    size_t width = 0;
+    for (const std::string& cell : cells) width = std::max(width, cell.size());
+    for (size_t i = 0; i < cells.size(); ++i) {
+      if (!lines[i].empty()) lines[i] += "  ";
+      lines[i] +=
+          c.left ? fmt::format("{:<{}}", cells[i], width) : fmt::format("{:>{}}", cells[i], width);
+    }
+  }
+  std::string out;
+  for (std::string& line : lines) out += line.erase(line.find_last_not_of(' ') + 1) + "\n";
+  return out;
+}
+
+std::string name_of_group(const OpCost& r, ProfileBy by) {
+  const std::string name = by == ProfileBy::op       ? r.op
+                           : by == ProfileBy::module ? r.module
+                           : by == ProfileBy::stage  ? r.stage
+                                                     : r.op;
+  return name.empty() ? "(none)" : name;
+}
+
+}  // namespace
+
+std::string profile_text(const Profile& p, ProfileBy by, int64_t most) {
+  std::vector<OpCost> rows = grouped(p.rows, by);
+  const size_t shown = most > 0 ? std::min(rows.size(), static_cast<size_t>(most)) : rows.size();
+  if (shown < rows.size()) {
+    OpCost rest;
+    const std::string label = fmt::format("({} more)", rows.size() - shown);
+    (by == ProfileBy::module ? rest.module : by == ProfileBy::stage ? rest.stage : rest.op) = label;
+    for (size_t i = shown; i < rows.size(); ++i) {
+      rest.calls += rows[i].calls;
+      rest.us += rows[i].us;
+      rest.host_us += rows[i].host_us;
+      rest.flops += rows[i].flops;
+      rest.bytes += rows[i].bytes;
+      rest.floor_us += rows[i].floor_us;
+    }
+    rows.resize(shown);
+    rows.push_back(std::move(rest));
+  }
+  const double step = p.profiled_us;
+  const bool device = p.device != "cpu", roof = !p.roof_date.empty();
+  const auto with_roof = [roof](const OpCost& r, double v, int digits) {
+    return roof && r.floor_us > 0 ? fmt::format("{:.{}f}", v, digits) : std::string("-");
+  };
+  std::vector<Column> columns{{by == ProfileBy::module  ? "module"
+                               : by == ProfileBy::stage ? "stage"
+                                                        : "op",
+                               true, 40, [by](const OpCost& r) { return name_of_group(r, by); }}};
+  if (by != ProfileBy::stage)
+    columns.push_back({"pass", true, 4, [](const OpCost& r) { return r.pass; }});
+  if (by != ProfileBy::module)
+    columns.push_back({"module", true, 28, [](const OpCost& r) { return r.module; }});
+  columns.push_back({"operand", true, 34, operand});
+  columns.push_back(
+      {"calls", false, 9, [](const OpCost& r) { return fmt::format("{:.4g}", r.calls); }});
+  // Below a few µs a pair of events measures itself.
+  columns.push_back({"us", false, 12, [device](const OpCost& r) {
+                       const bool limited = device && r.calls > 0 && r.us / r.calls < 5;
+                       return fmt::format("{}{:.1f}", limited ? "~" : "", r.us);
+                     }});
+  columns.push_back({"%", false, 6, [step](const OpCost& r) {
+                       return step > 0 ? fmt::format("{:.1f}", 100 * r.us / step) : std::string();
+                     }});
+  if (device)
+    columns.push_back({"host us", false, 12, [](const OpCost& r) { return number(r.host_us, 1); }});
+  columns.push_back({"GFLOP/s", false, 10, [](const OpCost& r) { return number(r.gflops(), 1); }});
+  columns.push_back({"GB/s", false, 8, [](const OpCost& r) { return number(r.gbytes(), 1); }});
+  columns.push_back({"floor us", false, 12,
+                     [with_roof](const OpCost& r) { return with_roof(r, r.floor_us, 1); }});
+  columns.push_back({"% roof", false, 7,
+                     [with_roof](const OpCost& r) { return with_roof(r, r.roof_percent(), 0); }});
+  columns.push_back({"bound", true, 8, [](const OpCost& r) { return r.bound; }});
+  columns.push_back({"headroom us", false, 12,
+                     [with_roof](const OpCost& r) { return with_roof(r, r.headroom_us(), 1); }});
+  columns.push_back({"kernel", true, 60, [](const OpCost& r) { return r.note; }});
+  std::string out = table(columns, rows);
+  const double ops = p.ops_us(), floors = p.floor_us();
+  out += fmt::format("sum of ops {:.1f} us, outside any op {:.1f} us\n", ops,
+                     std::max(0.0, step - ops));
+  if (roof)
+    out += fmt::format("sum of floors {:.1f} us = {:.1f} % of the measured step\n", floors,
+                       p.step_us > 0 ? 100 * floors / p.step_us : 0.0);
+  out += fmt::format("step {:.1f} us, while profiling {:.1f} us: profile_overhead {:+.1f} %\n",
+                     p.step_us, p.profiled_us, 100 * p.overhead());
+  return out;
+}
+
+std::string profile_csv(const Profile& p) {
+  std::string out =
+      "op,pass,module,stage,shape,dtype,layout,device,calls,us,host_us,share,flops,bytes,"
+      "gflops_per_s,gbytes_per_s,floor_us,roof_percent,bound,headroom_us,kernel\n";
+  for (const OpCost& r : p.rows)
+    out += fmt::format(
+        "{},{},{},{},{},{},{},{},{:.6g},{:.3f},{:.3f},{:.6f},{:.0f},{:.0f},{:.3f},{:.3f},{:.3f},"
+        "{:.2f},{},{:.3f},{}\n",
+        csv_text(r.op), r.pass, csv_text(r.module), csv_text(r.stage), csv_text(r.shape), r.dtype,
+        r.layout, r.device, r.calls, r.us, r.host_us,
+        p.profiled_us > 0 ? r.us / p.profiled_us : 0.0, r.flops, r.bytes, r.gflops(), r.gbytes(),
+        r.floor_us, r.roof_percent(), r.bound, r.headroom_us(), csv_text(r.note));
+  return out;
+}
+
+std::string profile_diff(const Profile& a, const Profile& b, ProfileBy by, int64_t most) {
+  struct Pair {
+    std::string name, pass, module, operand;
+    double before = 0, after = 0;
+    bool in_a = false, in_b = false;
+  };
+  std::map<std::string, Pair> pairs;
+  const auto add = [&](const Profile& p, bool first) {
+    for (const OpCost& r : grouped(p.rows, by)) {
+      // Kernels are left out of the key: another choice is what a comparison is to show.
+      std::string key = name_of_group(r, by) + "\n" + (by == ProfileBy::stage ? "" : r.pass);
+      if (by == ProfileBy::layer)
+        for (const std::string* s : {&r.module, &r.stage, &r.shape, &r.dtype}) key += "\n" + *s;
+      Pair& pair = pairs[key];
+      pair.name = name_of_group(r, by);
+      pair.pass = by == ProfileBy::stage ? "" : r.pass;
+      if (by == ProfileBy::layer) pair.module = r.module, pair.operand = operand(r);
+      (first ? pair.before : pair.after) += r.us;
+      (first ? pair.in_a : pair.in_b) = true;
+    }
+  };
+  add(a, true);
+  add(b, false);
+  std::vector<Pair> rows;
+  for (auto& [key, pair] : pairs) rows.push_back(std::move(pair));
+  std::stable_sort(rows.begin(), rows.end(), [](const Pair& x, const Pair& y) {
+    return std::abs(x.after - x.before) > std::abs(y.after - y.before);
+  });
+  const size_t shown = most > 0 ? std::min(rows.size(), static_cast<size_t>(most)) : rows.size();
+  std::string out = fmt::format("{:<30} {:<4} {:>12} {:>12} {:>12} {:>8}  {}\n", "op", "pass",
+                                "before us", "after us", "change us", "ratio", "where");
+  const auto line = [&](const Pair& r) {
+    out += fmt::format("{:<30} {:<4} {:>12.1f} {:>12.1f} {:>+12.1f} {:>8}  {}{}{}\n", r.name,
+                       r.pass, r.before, r.after, r.after - r.before,
+                       !r.in_a        ? "new"
+                       : !r.in_b      ? "gone"
+                       : r.before > 0 ? fmt::format("{:.2f}", r.after / r.before)
+                                      : "-",
+                       r.module, r.module.empty() || r.operand.empty() ? "" : " ", r.operand);
+  };
+  for (size_t i = 0; i < shown; ++i) line(rows[i]);
+  if (shown < rows.size()) {
+    Pair rest{fmt::format("({} more)", rows.size() - shown), "", "", "", 0, 0, true, true};
+    for (size_t i = shown; i < rows.size(); ++i)
+      rest.before += rows[i].before, rest.after += rows[i].after;
+    line(rest);
+  }
+  line({"sum of ops", "", "", "", a.ops_us(), b.ops_us(), true, true});
+  line({"step, not profiled", "", "", "", a.step_us, b.step_us, true, true});
+  return out;
+}
+
+}  // namespace mtcki

@@ -1,0 +1,206 @@
+#include "mtcki/run/context.h"
+
+#include <filesystem>
+
+#include "data/formats/atomic_file.h"
+#include "data/formats/checksum.h"
+#include "data/formats/json_file.h"
+#include "data/sets/digest.h"
+#include "mtcki/host/console.h"
+#include "mtcki/training/checkpoint.h"
+#include "mtcki/training/evaluate.h"
+#include "tensor/comm.h"
+#include "tensor/ops/conv/conv.h"
+#include "tensor/ops/elementwise.h"
+
+namespace mtcki {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+// Of a marker's other fields.
+static uint32_t crc32c(const json& fields) {
+  const std::string text = fields.dump();
+  return data::crc32c(text.data(), text.size());
+}
+
+void write_marker(const std::string& dir, const std::string& sha, json content) {
+  content["config_sha256"] = sha;
+  if (communicator().is_root()) {
+    const std::string model = dir + "/model.safetensors";
+    if (fs::exists(model)) content["model_crc32c"] = data::crc32c_file(model);
+    content["crc32c"] = crc32c(content);
+    data::write_file_atomic(dir + "/done.json", content.dump(1) + "\n");
+  }
+  communicator().barrier();  // what the first rank wrote in this stage is there for all
+}
+
+std::optional<json> read_marker(const std::string& dir, const std::string& sha) {
+  const std::string path = dir + "/done.json";
+  std::error_code ec;
+  if (!fs::exists(path, ec)) return std::nullopt;
+  json marker = data::read_json(path);
+  const auto intact = [&] {
+    if (!marker.is_object() || !marker.contains("config_sha256")) return false;
+    if (!marker.contains("crc32c")) return true;  // of an older build
+    const json sum = marker["crc32c"];
+    marker.erase("crc32c");
+    return sum == crc32c(marker);
+  };
+  if (!intact()) throw DataError(str(path, ": damaged; delete it to do this stage again"));
+  if (marker["config_sha256"] != sha)
+    throw UsageError(str(dir,
+                         ": was finished under another configuration; give this run another name, "
+                         "or delete the folder to do the stage again"));
+  const std::string model = dir + "/model.safetensors";
+  if (marker.contains("model_crc32c") &&
+      (!fs::exists(model, ec) || marker["model_crc32c"] != data::crc32c_file(model)))
+    throw DataError(str(model, ": missing, or not what the stage wrote; delete ", path,
+                        " to do this stage again"));
+  return marker;
+}
+
+RunContext::RunContext(const RunConfig& config, std::string folder)
+    : config_(config), compute_(compute_of(config)), folder_(std::move(folder)) {
+  if (config_.teachers.empty())
+    throw UsageError("no teachers: add a [[teachers]] table with model = \"...\"");
+  set_winograd(config_.conv == "auto");
+}
+
+std::string RunContext::teacher_sha(const TeacherConfig& t) const {
+  RunConfig one = config_;
+  one.teachers = {t};
+  one.teachers[0].weight = 1;  // its weight among the others does not change it
+  return t.weights.empty()
+             ? config_sha256(one, {"precision", "conv", "seed", "data", "train", "teachers"})
+             : config_sha256(one, {"precision", "conv", "data", "teachers"});
+}
+
+std::string RunContext::synthesis_sha() const {
+  return config_sha256(config_,
+                       {"precision", "conv", "seed", "data", "train", "teachers", "synthesis"});
+}
+
+std::string RunContext::student_sha(const StudentConfig& s) const {
+  RunConfig one = config_;
+  one.students = {s};
+  return config_sha256(one, {"precision", "conv", "seed", "data", "train", "teachers", "synthesis",
+                             "adversarial", "distill", "students"});
+}
+
+std::string RunContext::classifier_sha() const {
+  return config_sha256(config_, {"precision", "conv", "seed", "data", "train",
+                                 "metrics.classifier_model", "metrics.classifier_weights"});
+}
+
+data::ImageSet RunContext::load(const char* split, int64_t limit) const {
+  data::DatasetSpec spec;
+  spec.name = config_.data.name;
+  spec.dir = config_.data.dir;
+  spec.split = split;
+  spec.limit = limit;
+  spec.seed = config_.seed;
+  spec.size = config_.data.size;
+  spec.fit = config_.data.fit;
+  data::ImageSet set = data::load_dataset(spec);
+  if (!set.note.empty()) console::info(str(set.name, " ", split, ": ", set.note));
+  return set;
+}
+
+const data::ImageSet& RunContext::train() {
+  if (!train_) train_ = load("train", config_.data.train_limit);
+  return *train_;
+}
+
+const data::ImageSet& RunContext::test() {
+  if (!test_) test_ = load("test", config_.data.test_limit);
+  return *test_;
+}
+
+data::Normalization RunContext::normalization(const TeacherConfig& t, const ModelCard& card) {
+  data::Normalization n = default_normalization();
+  if (!card.normalization.mean.empty()) n = card.normalization;
+  if (!t.mean.empty()) n.mean = t.mean;
+  if (!t.std.empty()) n.std = t.std;
+  return n;
+}
+
+Teachers& RunContext::teachers() {
+  if (teachers_) return *teachers_;
+  auto all = std::make_unique<Teachers>();
+  for (const TeacherConfig& t : config_.teachers) {
+    const nn::ModelSpec model = spec(t.model);
+    ModelCard card;
+    auto net = load_model(teacher_dir(t) + "/model.safetensors", model, "", &card);
+    Teacher::Options options{name(t), model, card.normalization, t.weight, card.top1};
+    all->add(std::make_unique<Teacher>(options, std::move(net)));
+  }
+  all->to(compute_.device);
+  all->set_precision(compute_.precision);
+  teachers_ = std::move(all);
+  return *teachers_;
+}
+
+json RunContext::teacher_cards() {
+  json cards = json::array();
+  for (const TeacherConfig& t : config_.teachers) {
+    const std::string file = teacher_dir(t) + "/model.safetensors";
+    const ModelCard card = read_model_card(data::read_safetensors(file).metadata);
+    cards.push_back({{"name", name(t)},
+                     {"arch", t.model},
+                     {"sha256", data::sha256_file(file)},
+                     {"mean", card.normalization.mean},
+                     {"std", card.normalization.std},
+                     {"top1", card.top1}});
+  }
+  return cards;
+}
+
+const std::vector<Tensor>& RunContext::teacher_test_logits() {
+  if (teacher_logits_.empty())
+    for (size_t m = 0; m < teachers().size(); ++m)
+      teacher_logits_.push_back(logits_of(on_device(test(), compute_.device), [&](const Tensor& x) {
+        return teachers()[m].ask(x).logits.data();
+      }));
+  return teacher_logits_;
+}
+
+Tensor RunContext::fused_test_logits() {
+  if (!fused_.defined()) {
+    const std::vector<double> w = teachers().weights();
+    for (size_t m = 0; m < w.size(); ++m) {
+      const Tensor z = mul(teacher_test_logits()[m], w[m]);
+      if (fused_.defined())
+        add_(fused_, z);
+      else
+        fused_ = z;
+    }
+  }
+  return fused_;
+}
+
+void RunContext::require_same_configuration() const {
+  const auto require = [](const std::string& dir, const std::string& sha) {
+    if (!read_marker(dir, sha)) CheckpointStore(dir + "/ckpt", sha).require_same_config();
+  };
+  for (const TeacherConfig& t : config_.teachers) require(teacher_dir(t), teacher_sha(t));
+  require(folder_ + "/synth", synthesis_sha());
+  for (const StudentConfig& s : config_.students) require(student_dir(s), student_sha(s));
+  const MetricsConfig& m = config_.metrics;
+  if (!m.classifier_model.empty() && m.classifier_weights.empty())
+    require(folder_ + "/metrics/classifier", classifier_sha());
+}
+
+void RunContext::require_teachers() const {
+  for (const TeacherConfig& t : config_.teachers)
+    if (!fs::exists(teacher_dir(t) + "/done.json"))
+      throw UsageError(
+          str("teacher ", name(t), " is not ready in ", folder_, "; run `mtcki train` first"));
+}
+
+void RunContext::require_synthesis() const {
+  if (!fs::exists(folder_ + "/synth/done.json"))
+    throw UsageError(str("no finished synthetic set in ", folder_, "; run `mtcki invert` first"));
+}
+
+}  // namespace mtcki

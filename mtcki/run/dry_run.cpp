@@ -1,0 +1,270 @@
+#include "mtcki/run/dry_run.h"
+
+#include <fmt/format.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <vector>
+
+#include "data/formats/atomic_file.h"
+#include "mtcki/host/console.h"
+#include "mtcki/host/progress.h"
+#include "mtcki/run/context.h"
+#include "mtcki/run/pipeline.h"
+#include "tensor/allocator.h"
+#include "tensor/error.h"
+
+namespace mtcki {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr int64_t kFewSteps = 2, kMoreSteps = 6;
+constexpr int64_t kFewTests = 100, kMoreTests = 1100;  // images
+constexpr uint64_t kPictures = 5'000'000;  // bytes: grids over time, the report, the log
+
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    std::error_code ec;
+    std::string pattern = (fs::temp_directory_path(ec) / "mtcki-dry-run-XXXXXX").string();
+    if (ec || !mkdtemp(pattern.data()))
+      throw DiskError("--dry-run: cannot make a temporary folder \"" + pattern + "\"");
+    path_ = pattern;
+  }
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    fs::remove_all(path_, ignored);
+  }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+struct Silence {
+  Silence() { console::set_silent(true); }
+  ~Silence() { console::set_silent(false); }
+};
+
+// Two batches of images, so that the second one has a history to differ from.
+int64_t short_batches(const RunConfig& c) {
+  const int64_t pool = std::max(2 * c.synthesis.batch_size, c.distill.batch_size);
+  return (pool + c.synthesis.batch_size - 1) / c.synthesis.batch_size;
+}
+
+RunConfig shortened(const RunConfig& config, int64_t steps, int64_t train_images,
+                    int64_t test_images) {
+  RunConfig c = config;
+  c.tensorboard = false;
+  c.data.train_limit = std::min(train_images, steps * c.train.batch_size);
+  c.data.test_limit = test_images;
+  c.train.epochs = c.train.eval_every = 1;
+  c.train.checkpoint_every = 0;
+  c.train.schedule = "constant";
+  c.train.milestones.clear();
+  c.train.warmup_epochs = 0;
+  c.synthesis.batches = std::min(config.synthesis.batches, short_batches(config));
+  c.synthesis.g_steps = steps;
+  c.synthesis.checkpoint_every = 1;
+  c.distill.epochs = c.distill.eval_every = 1;
+  c.distill.steps_per_epoch = steps;
+  c.distill.checkpoint_every = 0;
+  c.distill.schedule = "constant";
+  c.distill.ts_ramp = 0;  // the contrast counts from the first step
+  c.adversarial.rounds = std::min<int64_t>(c.adversarial.rounds, 1);
+  c.adversarial.kd_steps = steps;
+  c.metrics.samples = std::min(c.metrics.samples, c.data.test_limit);
+  c.metrics.neighbours = 0;
+  return c;
+}
+
+uint64_t bytes_below(const fs::path& dir) {
+  uint64_t total = 0;
+  std::error_code ec;
+  for (const auto& e : fs::recursive_directory_iterator(dir, ec))
+    if (e.is_regular_file(ec)) total += e.file_size(ec);
+  return total;
+}
+
+uint64_t shard_bytes(const fs::path& dir) {
+  std::error_code ec;
+  const auto size = fs::file_size(dir / "shard-00000.safetensors", ec);
+  return ec ? 0 : size;
+}
+
+// What the checkpoints of the whole run take more than those of the short one.
+uint64_t further_checkpoints(const fs::path& run, int64_t keep) {
+  uint64_t total = 0;
+  std::error_code ec;
+  for (const auto& e : fs::recursive_directory_iterator(run, ec)) {
+    if (e.path().filename() != "ckpt") continue;
+    uint64_t largest = 0;
+    int64_t there = 0;
+    for (const auto& step : fs::directory_iterator(e.path(), ec)) {
+      if (step.is_symlink(ec)) continue;
+      largest = std::max(largest, bytes_below(step.path()));
+      ++there;
+    }
+    total += largest * static_cast<uint64_t>(std::max<int64_t>(0, keep - there));
+  }
+  return total;
+}
+
+int64_t tests_of(int64_t epochs, int64_t every) { return (epochs + every - 1) / every; }
+
+double number(int64_t n) { return static_cast<double>(n); }
+
+}  // namespace
+
+StageTimes stage_times(const StageSample& base, const StageSample& more_steps,
+                       const StageSample& more_tests) {
+  const auto slope = [&base](const StageSample& more, int64_t StageSample::*count) {
+    const double n = number(more.*count - base.*count);
+    if (n <= 0) return 0.0;  // there are no more test images
+    const double difference = more.seconds - base.seconds;
+    return difference > 0 ? difference / n : more.seconds / number(more.*count);
+  };
+  StageTimes t;
+  t.step = slope(more_steps, &StageSample::steps);
+  t.test = slope(more_tests, &StageSample::tested);
+  t.fixed =
+      std::max(0.0, base.seconds - number(base.steps) * t.step - number(base.tested) * t.test);
+  return t;
+}
+
+DryRun dry_run(const RunConfig& config) {
+  const TemporaryFolder folder;
+  const Silence silence;
+  const auto trained =
+      static_cast<int64_t>(std::count_if(config.teachers.begin(), config.teachers.end(),
+                                         [](const TeacherConfig& t) { return t.weights.empty(); }));
+  const bool trains_classifier =
+      !config.metrics.classifier_model.empty() && config.metrics.classifier_weights.empty();
+  // Held until the end, as the run holds them.
+  RunContext full(config, folder.path() + "/none");
+  const int64_t test_images = full.test().size();
+  const bool needs_train = trained > 0 || trains_classifier;
+  const int64_t train_images = needs_train ? full.train().size() : 1;
+
+  struct Sample {
+    int64_t steps, tested;
+    PipelineResult result;
+  };
+  // The first one only warms up: kernels are chosen, memory is allocated.
+  std::vector<Sample> samples = {{1, kFewTests, {}},
+                                 {kFewSteps, kFewTests, {}},
+                                 {kMoreSteps, kFewTests, {}},
+                                 {kFewSteps, kMoreTests, {}}};
+  std::string last;
+  for (size_t i = 0; i < samples.size(); ++i) {
+    Sample& s = samples[i];
+    s.tested = std::min(s.tested, test_images);
+    last = folder.path() + "/" + std::to_string(i);
+    fs::create_directories(last);
+    RunLog log(last, false);
+    s.result = run_pipeline(shortened(config, s.steps, train_images, s.tested), last, log);
+  }
+  // A stage without steps must not be given any: noise would pass for their time, and leave it
+  // none.
+  const auto times = [&samples](const char* stage, bool takes_steps = true) {
+    const auto sample = [&](size_t i) {
+      return StageSample{samples[i].steps, samples[i].tested, samples[i].result.seconds[stage]};
+    };
+    return stage_times(sample(1), sample(takes_steps ? 2 : 1), sample(3));
+  };
+  DryRun out;
+  const auto add = [&out](const char* name, const std::string& work, double seconds) {
+    out.stages.push_back({name, work, seconds});
+    out.seconds += seconds;
+  };
+
+  const TrainConfig& t = config.train;
+  const int64_t epoch_steps = std::max<int64_t>(1, train_images / t.batch_size);
+  const double train_steps = number(t.epochs * epoch_steps);
+  const double train_tests = number(tests_of(t.epochs, t.eval_every) * test_images);
+  const std::string training = fmt::format("{} epochs of {} steps", t.epochs, epoch_steps);
+  if (trained > 0)
+    add("teachers", fmt::format("{} x {}", trained, training),
+        times("teachers").at(train_steps, train_tests));
+  else
+    add("teachers", fmt::format("{} imported, tested", config.teachers.size()),
+        times("teachers", false).at(0, number(test_images)));
+
+  const SynthesisConfig& s = config.synthesis;
+  const StageTimes synthesis = times("synthesis");
+  const int64_t few_batches = std::min(s.batches, short_batches(config));
+  const double few = number(few_batches);
+  add("synthesis", fmt::format("{} batches of {} steps", s.batches, s.g_steps),
+      number(s.batches) / few * synthesis.at(number(s.g_steps), 0));
+
+  const DistillConfig& d = config.distill;
+  const int64_t pool = s.batches * s.batch_size;
+  const int64_t rounds = config.adversarial.rounds;
+  const int64_t pool_steps =
+      d.steps_per_epoch > 0 ? d.steps_per_epoch : std::max<int64_t>(1, pool / d.batch_size);
+  const StageTimes students = times("students");
+  const auto pupils = static_cast<int64_t>(config.students.size());
+  if (pupils > 0 && rounds > 0) {
+    // A short run has as many steps of one kind as of the other.
+    const double generator = number(pupils) * synthesis.step / few;
+    const double kd = std::max(students.step - generator, 0.0);
+    const int64_t kd_steps = config.adversarial.kd_steps;
+    add("students",
+        fmt::format("{} x {} rounds of {} + {} steps", pupils, rounds, s.g_steps, kd_steps),
+        number(rounds) * (number(s.g_steps) * generator + number(kd_steps) * kd +
+                          students.at(0, number(test_images))));
+  } else if (pupils > 0) {
+    add("students", fmt::format("{} x {} epochs of {} steps", pupils, d.epochs, pool_steps),
+        students.at(number(d.epochs * pool_steps),
+                    number(tests_of(d.epochs, d.eval_every) * test_images)));
+  }
+
+  const StageTimes metrics = times("metrics", trains_classifier);
+  if (trains_classifier)
+    add("metrics", "held-out classifier, " + training, metrics.at(train_steps, train_tests));
+  else
+    add("metrics", fmt::format("{} images", std::min(config.metrics.samples, test_images)),
+        metrics.at(0, number(std::min(config.metrics.samples, test_images))));
+
+  const fs::path run = last;
+  const int64_t bank_rows = std::min(s.bank_size, pool);
+  const uint64_t bank_row =
+      shard_bytes(run / "bank") / static_cast<uint64_t>(std::max<int64_t>(1, s.batch_size));
+  const int64_t pixels = full.channels() * full.image_size() * full.image_size();
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  out.memory_bytes = static_cast<uint64_t>(usage.ru_maxrss) * 1024 +
+                     static_cast<uint64_t>(bank_rows) * bank_row +
+                     static_cast<uint64_t>(pool * pixels);
+  // The short run, with all the shards instead of its own few.
+  const uint64_t synth_shard = shard_bytes(run / "synth");
+  const auto batches = static_cast<uint64_t>(s.batches + pupils * rounds);
+  out.disk_bytes = bytes_below(run) + further_checkpoints(run, config.keep_checkpoints) +
+                   (batches - static_cast<uint64_t>(few_batches)) * synth_shard +
+                   static_cast<uint64_t>(bank_rows) * bank_row + kPictures;
+  out.free_bytes = data::free_bytes(config.out);
+  return out;
+}
+
+std::string dry_run_table(const DryRun& e) {
+  std::string out;
+  for (const DryRunStage& s : e.stages)
+    out += fmt::format("{:<10} {:<44} {:>9}\n", s.name, s.work, duration_text(s.seconds));
+  out += fmt::format("{:<10} {:<44} {:>9}\n", "total", "estimated from a few steps of each",
+                     duration_text(e.seconds));
+  out += fmt::format("memory: about {}; disk: about {} of {} free\n",
+                     human_bytes(static_cast<size_t>(e.memory_bytes)),
+                     human_bytes(static_cast<size_t>(e.disk_bytes)),
+                     human_bytes(static_cast<size_t>(e.free_bytes)));
+  if (e.disk_bytes > e.free_bytes) out += "warning: the disk has too little room for this run\n";
+  return out;
+}
+
+}  // namespace mtcki

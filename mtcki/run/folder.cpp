@@ -1,0 +1,255 @@
+#include "mtcki/run/folder.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+
+#include "data/formats/atomic_file.h"
+#include "data/formats/json_file.h"
+#include "mtcki/host/build_info.h"
+#include "mtcki/host/console.h"
+#include "mtcki/host/progress.h"
+#include "mtcki/run/context.h"
+#include "tensor/allocator.h"
+#include "tensor/error.h"
+#include "tensor/parallel.h"
+
+namespace mtcki {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+namespace {
+
+// For --fresh: what is to be emptied must be a run's, or hold nothing.
+void require_run_folder(const std::string& path) {
+  std::error_code ec;
+  bool other = false;
+  for (const auto& entry : fs::directory_iterator(path, ec))
+    if (entry.path().filename() != "lock") other = true;
+  if (!other) return;
+  if (!fs::exists(path + "/config.toml") || !fs::exists(path + "/manifest.json"))
+    throw UsageError("--fresh: \"" + path +
+                     "\" is not the folder of a run (no config.toml and manifest.json); it is left "
+                     "alone");
+}
+
+// All but the lock.
+void empty_folder(const std::string& path) {
+  std::error_code ec;
+  std::vector<fs::path> entries;
+  for (const auto& entry : fs::directory_iterator(path, ec))
+    if (entry.path().filename() != "lock") entries.push_back(entry.path());
+  for (const fs::path& e : entries) {
+    fs::remove_all(e, ec);
+    if (ec) throw DiskError("cannot remove \"" + e.string() + "\": " + ec.message());
+  }
+}
+
+// Temporary files of processes that died while writing; whoever holds the lock is the only writer.
+void remove_temporaries(const std::string& path) {
+  std::error_code ec;
+  std::vector<fs::path> stale;
+  for (fs::recursive_directory_iterator at(path, ec), end; !ec && at != end; at.increment(ec))
+    if (std::error_code none; fs::exists(at->path() / "lock", none))
+      at.disable_recursion_pending();  // another run, inside this one
+    else if (at->path().filename().string().find(".tmp-") != std::string::npos &&
+             at->is_regular_file(ec))
+      stale.push_back(at->path());
+  for (const fs::path& file : stale) fs::remove(file, ec);
+}
+
+}  // namespace
+
+RunFolder::RunFolder(const RunConfig& config, const std::vector<std::string>& argv, bool fresh)
+    : path_(path_of(config)) {
+  if (fresh) require_run_folder(path_);
+  data::make_directories(path_);
+  const std::string lock = path_ + "/lock";
+  lock_ = open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (lock_ < 0) throw DiskError("cannot open \"" + lock + "\": " + std::strerror(errno));
+  if (flock(lock_, LOCK_EX | LOCK_NB) != 0) {
+    char holder[32] = {};
+    const ssize_t n = pread(lock_, holder, sizeof holder - 1, 0);
+    close(lock_);
+    lock_ = -1;
+    throw UsageError(str("\"", path_, "\" is being written by another mtcki",
+                         n > 0 ? str(" (process ", std::strtol(holder, nullptr, 10), ")") : "",
+                         "; wait for it, stop it, or give this run another name=..."));
+  }
+  const std::string pid = str(getpid(), "\n");
+  if (ftruncate(lock_, 0) != 0 || pwrite(lock_, pid.data(), pid.size(), 0) < 0) {
+    // Only the hint about the holder is lost.
+  }
+  try {
+    if (fresh) empty_folder(path_);
+    remove_temporaries(path_);
+    // What is recorded below describes all that lies here.
+    RunContext(config, path_).require_same_configuration();
+    console::set_log_file(path_ + "/log.txt");
+    data::write_file_atomic(path_ + "/config.toml", to_toml(config));
+    manifest_ = data::read_json(path_ + "/manifest.json");
+    if (!manifest_.is_object() || !manifest_.value("attempts", json()).is_array()) {
+      manifest_ = json::object();
+      manifest_["attempts"] = json::array();
+    }
+    const BuildInfo b = build_info();
+    const MachineInfo m = machine_info();
+    manifest_["format_version"] = 1;
+    manifest_["project"] = {{"version", b.version}, {"git", b.git}};
+    manifest_["build"] = {{"type", b.build_type},
+                          {"compiler", b.compiler},
+                          {"flags", b.flags},
+                          {"onednn", b.onednn},
+                          {"cuda", b.cuda}};
+    manifest_["machine"] = {{"cpu", m.cpu},
+                            {"cores", m.cores},
+                            {"instructions", m.instructions},
+                            {"memory_bytes", m.memory_bytes},
+                            {"system", m.system}};
+    manifest_["config_sha256"] = config_sha256(config);
+    manifest_["seed"] = config.seed;
+    manifest_["threads"] = num_threads();
+    // An attempt that never ended was killed.
+    for (json& a : manifest_["attempts"])
+      if (a.is_object() && a.value("status", json()) == "running") a["status"] = "killed";
+    manifest_["attempts"].push_back({{"argv", argv}, {"start", utc_now()}, {"status", "running"}});
+    write_manifest();
+  } catch (...) {
+    close(lock_);
+    throw;
+  }
+}
+
+std::string RunFolder::path_of(const RunConfig& config) {
+  return (fs::path(config.out) / config.name).string();
+}
+
+RunFolder::~RunFolder() {
+  if (lock_ >= 0) close(lock_);
+  console::set_log_file("");
+}
+
+void RunFolder::write_manifest() {
+  data::write_file_atomic(path_ + "/manifest.json",
+                          manifest_.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
+}
+
+json RunFolder::write_result(const PipelineResult& result) {
+  json out = to_json(result);
+  const json before = data::read_json(path_ + "/result.json");
+  if (before.is_object() && before.value("teachers", json()) == out["teachers"] &&
+      before.value("students", json()) == out["students"] &&
+      before.value("synthetic", json()) == out["synthetic"] && before.contains("seconds"))
+    out["seconds"] = before["seconds"];
+  json& attempt = manifest_["attempts"].back();
+  for (const char* key : {"peak_memory_bytes", "peak_tensor_bytes"}) {
+    if (!out["metrics"].contains(key)) continue;
+    attempt[key] = out["metrics"][key];
+    for (const json& a : manifest_["attempts"])
+      if (a.is_object() && a.contains(key) && a[key].is_number())
+        out["metrics"][key] = std::max(out["metrics"][key].get<double>(), a[key].get<double>());
+  }
+  data::write_file_atomic(path_ + "/result.json",
+                          out.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
+  return out;
+}
+
+void RunFolder::finish(const std::string& status, int exit_code,
+                       const std::vector<std::string>& warnings) {
+  json& attempt = manifest_["attempts"].back();
+  attempt["status"] = status;
+  attempt["exit_code"] = exit_code;
+  attempt["end"] = utc_now();
+  if (!attempt.contains("peak_memory_bytes")) {  // else write_result() has it
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    attempt["peak_memory_bytes"] = static_cast<double>(usage.ru_maxrss) * 1024.0;
+    attempt["peak_tensor_bytes"] = memory_stats().peak;
+  }
+  if (!warnings.empty()) attempt["warnings"] = warnings;
+  write_manifest();
+}
+
+json to_json(const PipelineResult& r) {
+  const auto put = [](json& to, const char* key, double v) {
+    if (v >= 0 && std::isfinite(v)) to[key] = std::round(v * 1e4) / 1e4;
+  };
+  json out;
+  out["teachers"] = json::array();
+  for (const TeacherResult& t : r.teachers) {
+    json j = {{"name", t.name}, {"model", t.model}};
+    put(j, "top1", t.top1);
+    put(j, "top5", t.top5);
+    j["parameters"] = t.parameters;
+    j["imported"] = t.imported;
+    out["teachers"].push_back(j);
+  }
+  out["students"] = json::array();
+  for (const StudentResult& s : r.students) {
+    json j = {{"name", s.name}, {"model", s.model}};
+    put(j, "top1", s.top1);
+    put(j, "top5", s.top5);
+    put(j, "top1_best", s.top1_best);
+    put(j, "agreement", s.agreement);
+    j["parameters"] = s.parameters;
+    out["students"].push_back(j);
+  }
+  if (r.synthetic_images >= 0) out["synthetic"] = {{"images", r.synthetic_images}};
+  out["metrics"] = json::object();
+  for (const auto& [name, value] : r.metrics)
+    if (std::isfinite(value)) out["metrics"][name] = value;
+  out["seconds"] = json::object();
+  for (const auto& [name, value] : r.seconds) out["seconds"][name] = std::round(value * 100) / 100;
+  return out;
+}
+
+std::string result_table(const json& r) {
+  std::string out;
+  const auto percent = [](const json& row, const char* key) {
+    const auto it = row.find(key);
+    return it != row.end() && it->is_number() ? fmt::format("{:.2f}", it->get<double>())
+                                              : std::string("-");
+  };
+  const auto text = [](const json& row, const char* key) {
+    const auto it = row.find(key);
+    return it != row.end() && it->is_string() ? it->get<std::string>() : std::string();
+  };
+  out += fmt::format("{:<9} {:<16} {:<12} {:>11} {:>7} {:>7} {:>7} {:>7}\n", "", "name", "model",
+                     "parameters", "top-1", "best", "top-5", "agree");
+  for (const char* kind : {"teachers", "students"}) {
+    if (!r.contains(kind)) continue;
+    for (const json& row : r[kind])
+      out +=
+          fmt::format("{:<9} {:<16} {:<12} {:>11} {:>7} {:>7} {:>7} {:>7}\n",
+                      kind == std::string("teachers") ? "teacher" : "student", text(row, "name"),
+                      text(row, "model"), row.value("parameters", int64_t{0}), percent(row, "top1"),
+                      percent(row, "top1_best"), percent(row, "top5"), percent(row, "agreement"));
+  }
+  if (r.contains("synthetic"))
+    out += fmt::format("synthetic images: {}\n", r["synthetic"].value("images", int64_t{0}));
+  if (r.contains("metrics") && !r["metrics"].empty()) {
+    out += "metrics:";
+    for (const auto& [name, value] : r["metrics"].items())
+      if (value.is_number()) out += fmt::format("  {} {:.5g}", name, value.get<double>());
+    out += "\n";
+  }
+  if (r.contains("seconds") && !r["seconds"].empty()) {
+    out += "time:";
+    for (const auto& [name, value] : r["seconds"].items())
+      if (value.is_number())
+        out += fmt::format("  {} {}", name, duration_text(value.get<double>()));
+    out += "\n";
+  }
+  return out;
+}
+
+}  // namespace mtcki

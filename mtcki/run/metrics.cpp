@@ -1,0 +1,130 @@
+#include "mtcki/run/metrics.h"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "data/formats/atomic_file.h"
+#include "data/sets/digest.h"
+#include "mtcki/evaluation/metrics.h"
+#include "mtcki/evaluation/neighbours.h"
+#include "mtcki/synthesis/image_pool.h"
+#include "mtcki/training/train_classifier.h"
+#include "tensor/allocator.h"
+#include "tensor/ops/index.h"
+
+namespace mtcki {
+
+namespace {
+
+std::unique_ptr<Teacher> held_out_classifier(RunContext& run, RunLog& log) {
+  const MetricsConfig& c = run.config().metrics;
+  if (c.classifier_model.empty()) return nullptr;
+  const nn::ModelSpec spec = run.spec(c.classifier_model);
+  std::string path = c.classifier_weights;
+  if (path.empty()) {
+    TrainJob job;
+    job.stage = "metrics/classifier";
+    job.dir = run.folder() + "/metrics/classifier";
+    job.config_sha256 = run.classifier_sha();
+    job.spec = spec;
+    job.normalization = run.default_normalization();
+    job.config = run.config().train;
+    job.seed = run.config().seed + 1;  // not a copy of a teacher of the same architecture
+    job.loader_threads = run.config().data.loader_threads;
+    job.keep_checkpoints = run.config().keep_checkpoints;
+    job.on_nan = run.config().on_nan;
+    job.compute = run.compute();
+    path = job.dir + "/model.safetensors";
+    if (!read_marker(job.dir, job.config_sha256)) {
+      const FitResult fit = train_classifier(job, run.train(), run.test(), log);
+      write_marker(job.dir, job.config_sha256, {{"top1", fit.last.top1}, {"seconds", fit.seconds}});
+    }
+  }
+  ModelCard card;
+  auto net = load_model(path, spec, "", &card);
+  data::Normalization normalization =
+      card.normalization.mean.empty() ? run.default_normalization() : card.normalization;
+  auto judge = std::make_unique<Teacher>(
+      Teacher::Options{"held-out", spec, normalization, 1.0, card.top1}, std::move(net));
+  judge->to(run.compute().device);
+  return judge;
+}
+
+// `limit` images spread evenly over a set, so that classes and batches keep their shares.
+data::ImageSet spread(const data::ImageSet& set, int64_t limit) {
+  if (limit <= 0 || set.size() <= limit) return set;
+  std::vector<int64_t> rows;
+  for (int64_t i = 0; i < limit; ++i) rows.push_back(i * set.size() / limit);
+  data::ImageSet out = set;
+  const Tensor index = Tensor::from(rows, {limit});
+  out.images = index_select(set.images, index);
+  out.labels = index_select(set.labels, index);
+  return out;
+}
+
+// metrics/neighbours.safetensors, for the report; made again only when something it depends on
+// changed. The training set may be absent: then there is nothing to show.
+void show_neighbours(RunContext& run, const data::ImageSet& synthetic, Teacher* classifier,
+                     RunLog& log) {
+  const MetricsConfig& c = run.config().metrics;
+  if (c.neighbours == 0 || !communicator().is_root()) return;
+  const std::string dir = run.folder() + "/metrics", path = dir + "/neighbours.safetensors";
+  const std::string inputs =
+      data::sha256_hex(str(run.synthesis_sha(), " ", run.classifier_sha(), " ", c.neighbours));
+  if (const auto known = read_neighbours(path); known && known->inputs == inputs) return;
+  const data::ImageSet* train = nullptr;
+  try {
+    train = &run.train();
+  } catch (const DataError& e) {
+    log.info(str("no nearest real images in the report: ", e.what()));
+    return;
+  }
+  NeighbourDisplay display =
+      find_neighbours(synthetic, *train, run.test(), classifier, c.neighbours);
+  display.inputs = inputs;
+  data::make_directories(dir);
+  write_neighbours(path, display);
+}
+
+}  // namespace
+
+void add_metrics(RunContext& run, PipelineResult& result, const Budget& budget, RunLog& log) {
+  const auto start = std::chrono::steady_clock::now();
+  auto& out = result.metrics;
+  const int64_t limit = run.config().metrics.samples;
+  const data::ImageSet pool = ImagePool::open(run.folder() + "/synth").load();
+  const data::ImageSet synthetic = spread(pool, limit);
+  const data::ImageSet real = spread(run.test(), limit);
+  const std::unique_ptr<Teacher> judge = held_out_classifier(run, log);
+  Teacher& describer = judge ? *judge : run.teachers()[0];
+  const Described ours = describe(describer, synthetic, 0), theirs = describe(describer, real, 0);
+  if (judge) {
+    out.emplace_back("fid_c", frechet_distance(feature_statistics(ours.features),
+                                               feature_statistics(theirs.features)));
+    out.emplace_back("is_c", inception_score(ours.logits));
+    out.emplace_back("is_c_real", inception_score(theirs.logits));
+    out.emplace_back("label_accuracy", accuracy(ours.logits, synthetic.labels).top1);
+  }
+  out.emplace_back("diversity", pairwise_diversity(ours.features));
+  out.emplace_back("diversity_real", pairwise_diversity(theirs.features));
+  out.emplace_back("class_coverage", class_coverage(ours.logits));
+  out.emplace_back("distinct_neighbours", distinct_neighbours(ours.features, theirs.features));
+  out.emplace_back("generator_steps", static_cast<double>(budget.generator_steps));
+  out.emplace_back("teacher_forward_macs", budget.forward_macs);
+  out.emplace_back("kd_steps", static_cast<double>(budget.kd_steps));
+  out.emplace_back("kd_forward_macs", budget.kd_forward_macs);
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  out.emplace_back("peak_memory_bytes", static_cast<double>(usage.ru_maxrss) * 1024.0);
+  out.emplace_back("peak_tensor_bytes",
+                   static_cast<double>(memory_stats(run.compute().device).peak));
+  log.rewind("metrics", -1);
+  log.metrics("metrics", 0, 0, "eval", out);
+  show_neighbours(run, pool, judge.get(), log);
+  result.seconds["metrics"] +=
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace mtcki

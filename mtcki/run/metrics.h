@@ -1,0 +1,15 @@
+// The numbers of a finished run beside the accuracies: image quality and diversity, budget, memory.
+#pragma once
+
+#include "mtcki/run/context.h"
+#include "mtcki/run/pipeline.h"
+#include "mtcki/training/budget.h"
+
+namespace mtcki {
+
+// Appends to result.metrics (and result.seconds["metrics"]). The held-out classifier, if
+// configured, is trained or imported into RUN/metrics/classifier; without one, teacher 0 describes
+// the images for the diversity only (a teacher would flatter FID-C and IS-C).
+void add_metrics(RunContext& run, PipelineResult& result, const Budget& budget, RunLog& log);
+
+}  // namespace mtcki

@@ -1,0 +1,289 @@
+#include "mtcki/run/pipeline.h"
+
+#include <chrono>
+#include <filesystem>
+
+#include "data/formats/atomic_file.h"
+#include "mtcki/distillation/distiller.h"
+#include "mtcki/distillation/rounds.h"
+#include "mtcki/evaluation/confusion.h"
+#include "mtcki/run/context.h"
+#include "mtcki/run/metrics.h"
+#include "mtcki/synthesis/image_pool.h"
+#include "mtcki/synthesis/stage.h"
+#include "mtcki/training/stage_control.h"
+#include "mtcki/training/train_classifier.h"
+#include "tensor/allocator.h"
+
+namespace mtcki {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+namespace {
+
+TeacherResult run_teacher(RunContext& run, const TeacherConfig& t, RunLog& log, double* seconds) {
+  const std::string dir = run.teacher_dir(t), sha = run.teacher_sha(t);
+  if (const auto done = read_marker(dir, sha)) {
+    *seconds = done->at("seconds");
+    return {
+        run.name(t),         t.model, done->at("top1"), done->at("top5"), done->at("parameters"),
+        done->at("imported")};
+  }
+  const nn::ModelSpec spec = run.spec(t.model);
+  const bool imported = !t.weights.empty();
+  Accuracy accuracy;
+  double spent = 0;
+  if (imported) {
+    const auto start = std::chrono::steady_clock::now();
+    ModelCard card;
+    std::vector<std::string> notes;
+    auto net = load_model(t.weights, spec, t.name_map, &card, &notes);
+    for (const std::string& note : notes) log.info(str("teacher ", run.name(t), ": ", note));
+    Teacher::Options options{run.name(t), spec, run.normalization(t, card), 1.0, -1};
+    Teacher teacher(options, std::move(net));
+    teacher.to(run.compute().device);
+    teacher.set_precision(run.compute().precision);
+    accuracy = evaluate(teacher, run.test());
+    data::make_directories(dir);
+    teacher.save(dir + "/model.safetensors", accuracy.top1, accuracy.top5, sha);
+    spent = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    log.info(str("teacher ", run.name(t), ": ", t.model, " from ", t.weights, ", top-1 ",
+                 accuracy.top1, " % on ", run.config().data.name));
+  } else {
+    TrainJob job;
+    job.stage = "teacher/" + run.name(t);
+    job.dir = dir;
+    job.config_sha256 = sha;
+    job.spec = spec;
+    job.normalization = run.normalization(t, {});
+    job.config = run.config().train;
+    job.seed = run.config().seed;
+    job.loader_threads = run.config().data.loader_threads;
+    job.keep_checkpoints = run.config().keep_checkpoints;
+    job.on_nan = run.config().on_nan;
+    job.compute = run.compute();
+    const FitResult fit = train_classifier(job, run.train(), run.test(), log);
+    accuracy = fit.last;
+    spent = fit.seconds;
+  }
+  nn::Init init(0);
+  const int64_t parameters = nn::make_classifier(spec, init)->parameter_count();
+  write_marker(dir, sha,
+               {{"top1", accuracy.top1},
+                {"top5", accuracy.top5},
+                {"parameters", parameters},
+                {"imported", imported},
+                {"seconds", spent}});
+  *seconds = spent;
+  return {run.name(t), t.model, accuracy.top1, accuracy.top5, parameters, imported};
+}
+
+std::vector<TeacherResult> teachers_stage(RunContext& run, RunLog& log, PipelineResult* out) {
+  std::vector<TeacherResult> results;
+  for (const TeacherConfig& t : run.config().teachers) {
+    double seconds = 0;
+    stop_here_if_asked();
+    results.push_back(run_teacher(run, t, log, &seconds));
+    if (out) out->seconds["teachers"] += seconds;
+  }
+  return results;
+}
+
+PoolInfo pool_info(RunContext& run, const std::string& sha) {
+  PoolInfo info;
+  info.channels = run.channels();
+  info.image_size = run.image_size();
+  info.num_classes = run.num_classes();
+  info.class_names = run.class_names();
+  info.quant = run.config().synthesis.quant;
+  info.seed = run.config().seed;
+  info.config_sha256 = sha;
+  info.command = "mtcki invert " + (fs::path(run.folder()) / "config.toml").string();
+  info.teachers = run.teacher_cards();
+  return info;
+}
+
+Synthesizer::Options synthesis_options(RunContext& run) {
+  Synthesizer::Options o;
+  o.channels = run.channels();
+  o.image_size = run.image_size();
+  o.num_classes = run.num_classes();
+  o.most_batches = run.config().synthesis.batches + run.config().adversarial.rounds;
+  o.seed = run.config().seed;
+  o.on_nan = run.config().on_nan;
+  o.compute = run.compute();
+  return o;
+}
+
+int64_t synthesis_stage(RunContext& run, RunLog& log, PipelineResult* out, Budget* budget) {
+  const std::string dir = run.folder() + "/synth", sha = run.synthesis_sha();
+  SynthesisResult result;
+  stop_here_if_asked();
+  if (const auto done = read_marker(dir, sha)) {
+    result = {done->at("images"), Budget::from_json(done->at("budget")), done->at("seconds")};
+  } else {
+    SynthesisJob job;
+    job.dir = dir;
+    job.bank_dir = run.folder() + "/bank";
+    job.config_sha256 = sha;
+    job.config = run.config().synthesis;
+    job.options = synthesis_options(run);
+    job.info = pool_info(run, sha);
+    job.keep_checkpoints = run.config().keep_checkpoints;
+    result = synthesize(job, run.teachers(), log);
+    write_marker(dir, sha,
+                 {{"images", result.images},
+                  {"budget", result.budget.to_json()},
+                  {"seconds", result.seconds}});
+  }
+  if (out) out->seconds["synthesis"] += result.seconds;
+  if (budget) *budget += result.budget;
+  return result.images;
+}
+
+// For the report.
+void keep_confusion(RunContext& run, const std::string& dir, const std::string& sha,
+                    const std::string& model, const Tensor& test_logits) {
+  ConfusionMatrix m = confusion_matrix(test_logits, run.test().labels);
+  m.model = model;
+  m.class_names = run.class_names();
+  m.config_sha256 = sha;
+  if (communicator().is_root()) write_confusion(dir, m);
+}
+
+StudentResult run_student(RunContext& run, const StudentConfig& s, RunLog& log, double* seconds,
+                          Budget* budget) {
+  const std::string dir = run.student_dir(s), sha = run.student_sha(s);
+  if (const auto done = read_marker(dir, sha)) {
+    *seconds = done->at("seconds");
+    *budget += Budget::from_json(done->at("budget"));
+    return {run.name(s),           s.model,
+            done->at("top1"),      done->at("top5"),
+            done->at("top1_best"), done->at("agreement"),
+            done->at("parameters")};
+  }
+  const RunConfig& c = run.config();
+  Student student(run.name(s), run.spec(s.model), run.default_normalization(), c.seed);
+  student.to(run.compute().device);
+  student.set_precision(run.compute().precision);
+  student.net().set_recompute(run.compute().recompute);
+  DistillJob job;
+  job.stage = "student/" + run.name(s);
+  job.dir = dir;
+  job.config_sha256 = sha;
+  job.config = c.distill;
+  job.seed = c.seed;
+  job.loader_threads = c.data.loader_threads;
+  job.keep_checkpoints = c.keep_checkpoints;
+  job.on_nan = c.on_nan;
+  job.compute = run.compute();
+  FitResult fit;
+  Budget spent;
+  if (c.adversarial.rounds > 0) {
+    AdversarialJob adversarial;
+    adversarial.distill = job;
+    adversarial.config = c.adversarial;
+    adversarial.synthesis = c.synthesis;
+    adversarial.options = synthesis_options(run);
+    adversarial.stage_a_dir = run.folder() + "/synth";
+    adversarial.stage_a_bank_dir = run.folder() + "/bank";
+    adversarial.stage_a_sha256 = run.synthesis_sha();
+    adversarial.info = pool_info(run, sha);
+    const AdversarialResult r =
+        adversarial_rounds(adversarial, run.teachers(), student, run.test(), log);
+    fit = r.fit;
+    spent = r.budget;
+  } else {
+    const data::ImageSet pool = ImagePool::open(run.folder() + "/synth").load();
+    const DistillResult r = distill(job, run.teachers(), student, pool, run.test(), log);
+    fit = r.fit;
+    spent = r.budget;
+  }
+  // Agreement is that of the weights on disk (the averaged ones when there is an average).
+  Teacher::Options options{run.name(s), student.spec(), student.normalization(), 1.0,
+                           fit.last.top1};
+  Teacher finished(options, load_model(dir + "/model.safetensors", student.spec(), ""));
+  finished.to(run.compute().device);
+  finished.set_precision(run.compute().precision);
+  const Tensor mine = logits_of(on_device(run.test(), run.compute().device),
+                                [&](const Tensor& x) { return finished.ask(x).logits.data(); });
+  StudentResult result{run.name(s),
+                       s.model,
+                       fit.last.top1,
+                       fit.last.top5,
+                       fit.top1_best,
+                       agreement(mine, run.fused_test_logits()),
+                       student.net().parameter_count()};
+  keep_confusion(run, dir, sha, s.model, mine);
+  write_marker(dir, sha,
+               {{"top1", result.top1},
+                {"top5", result.top5},
+                {"top1_best", result.top1_best},
+                {"agreement", result.agreement},
+                {"parameters", result.parameters},
+                {"js_loyalty", js_loyalty(mine, run.fused_test_logits())},
+                {"budget", spent.to_json()},
+                {"seconds", fit.seconds}});
+  *seconds = fit.seconds;
+  *budget += spent;
+  return result;
+}
+
+std::vector<StudentResult> students_stage(RunContext& run, RunLog& log, PipelineResult* out,
+                                          Budget* budget) {
+  std::vector<StudentResult> results;
+  Budget ignored;
+  for (const StudentConfig& s : run.config().students) {
+    double seconds = 0;
+    stop_here_if_asked();
+    results.push_back(run_student(run, s, log, &seconds, budget ? budget : &ignored));
+    if (!out) continue;
+    out->seconds["students"] += seconds;
+    out->seconds["student/" + results.back().name] = seconds;
+  }
+  return results;
+}
+
+}  // namespace
+
+std::vector<TeacherResult> run_teachers(const RunConfig& config, const std::string& folder,
+                                        RunLog& log) {
+  RunContext run(config, folder);
+  return teachers_stage(run, log, nullptr);
+}
+
+int64_t run_synthesis(const RunConfig& config, const std::string& folder, RunLog& log) {
+  RunContext run(config, folder);
+  run.require_teachers();
+  return synthesis_stage(run, log, nullptr, nullptr);
+}
+
+std::vector<StudentResult> run_students(const RunConfig& config, const std::string& folder,
+                                        RunLog& log) {
+  RunContext run(config, folder);
+  run.require_teachers();
+  run.require_synthesis();
+  return students_stage(run, log, nullptr, nullptr);
+}
+
+PipelineResult run_pipeline(const RunConfig& config, const std::string& folder, RunLog& log) {
+  RunContext run(config, folder);
+  PipelineResult out;
+  Budget budget;
+  out.teachers = teachers_stage(run, log, &out);
+  out.synthetic_images = synthesis_stage(run, log, &out, &budget);
+  out.students = students_stage(run, log, &out, &budget);
+  for (size_t m = 0; m < config.teachers.size(); ++m) {
+    const TeacherConfig& t = config.teachers[m];
+    const std::string dir = run.teacher_dir(t), sha = run.teacher_sha(t);
+    const auto known = read_confusion(dir);
+    if (!known || known->config_sha256 != sha)
+      keep_confusion(run, dir, sha, t.model, run.teacher_test_logits()[m]);
+  }
+  stop_here_if_asked();
+  add_metrics(run, out, budget, log);
+  return out;
+}
+
+}  // namespace mtcki

@@ -1,0 +1,117 @@
+#include "mtcki/run/preflight.h"
+
+#include <filesystem>
+
+#include "data/sets/dataset.h"
+#include "data/sets/verify.h"
+#include "mtcki/host/console.h"
+#include "mtcki/networks/model_file.h"
+#include "mtcki/training/compute.h"
+#include "nn/models/model.h"
+#include "tensor/comm.h"
+#include "tensor/error.h"
+
+namespace mtcki {
+
+namespace {
+
+// Building a network is the check of its name and of whether it takes this input.
+void check_model(const std::string& who, const nn::ModelSpec& spec) {
+  try {
+    nn::Init init;
+    nn::make_classifier(spec, init);
+  } catch (const Error& e) {
+    throw UsageError(who + ": " + e.what());
+  }
+}
+
+void check_normalization(const std::string& who, const std::vector<double>& mean,
+                         int64_t channels) {
+  if (!mean.empty() && static_cast<int64_t>(mean.size()) != channels)
+    throw UsageError(str(who, ": mean and std have ", mean.size(),
+                         " values, the images of this set ", channels,
+                         channels == 1 ? " channel" : " channels"));
+}
+
+}  // namespace
+
+void preflight(const RunConfig& config, const Needs& needs) {
+  compute_of(config);
+  rows_of_rank(config.train.batch_size, communicator(), "train.batch_size");
+  rows_of_rank(config.synthesis.batch_size, communicator(), "synthesis.batch_size");
+  rows_of_rank(config.distill.batch_size, communicator(), "distill.batch_size");
+  const data::DatasetInfo info = data::dataset_info(config.data.name);
+  if (config.data.size > 0 && !data::has_image_files(config.data.name))
+    throw UsageError(str("data.size: the images of ", config.data.name,
+                         " have one size; it is for imagefolder and tiny-imagenet"));
+  const std::string dir =
+      config.data.dir.empty() ? data::dataset_default_dir(config.data.name) : config.data.dir;
+  std::error_code ec;
+  if (config.data.name.rfind("synth10", 0) != 0 && !std::filesystem::is_directory(dir, ec))
+    throw DataError(str("dataset ", config.data.name, ": no folder \"", dir, "\"; ", info.source,
+                        ". Set data.dir=..., or try: mtcki data get ", config.data.name));
+  for (const char* split : {"train", "test"}) {
+    if (split == std::string("train") && !needs.training_set) continue;
+    const std::vector<std::string> missing = data::missing_files(config.data.name, dir, split);
+    if (!missing.empty())
+      throw DataError(str("dataset ", config.data.name, ": no file \"", dir, "/", missing.front(),
+                          "\"; ", info.source, ". Set data.dir=..., or try: mtcki data get ",
+                          config.data.name));
+  }
+  nn::ModelSpec spec;
+  spec.in_channels = info.channels;
+  spec.image_size = info.image_size;
+  spec.num_classes = info.num_classes;
+  if (config.data.size > 0) spec.image_size = config.data.size;  // which holds for every file
+  if (spec.image_size == 0 || spec.num_classes == 0) {
+    // The files say it: one image of the test part is enough.
+    const data::ImageSet set =
+        data::load_dataset({config.data.name, config.data.dir, "test", 1, 0, config.data.size});
+    if (set.images.size(2) != set.images.size(3))
+      throw DataError(str("dataset ", config.data.name, ": an image of ", set.images.size(3), " x ",
+                          set.images.size(2), " in \"", dir,
+                          "\"; networks need square ones: data.size=N brings all to N x N"));
+    spec.in_channels = set.images.size(1);
+    spec.image_size = set.images.size(2);
+    spec.num_classes = set.num_classes();
+  }
+  if (needs.generator) {
+    const SynthesisConfig& s = config.synthesis;
+    try {
+      nn::Init init;
+      nn::make_generator({s.generator, s.nz, s.ngf, spec.in_channels, spec.image_size}, init);
+    } catch (const Error& e) {
+      throw UsageError(std::string("synthesis.generator: ") + e.what());
+    }
+  }
+  for (const TeacherConfig& t : config.teachers) {
+    const std::string who = "teachers \"" + t.name + "\"";
+    spec.name = t.model;
+    check_model(who, spec);
+    check_normalization(who, t.mean, spec.in_channels);
+    if (t.weights.empty()) continue;
+    if (!std::filesystem::is_regular_file(t.weights, ec))
+      throw DataError(who + ": weights \"" + t.weights + "\": no such file");
+    load_model(t.weights, spec, t.name_map);
+  }
+  for (const StudentConfig& s : config.students) {
+    spec.name = s.model;
+    check_model("students \"" + s.name + "\"", spec);
+  }
+  if (!config.metrics.classifier_model.empty()) {
+    spec.name = config.metrics.classifier_model;
+    check_model("metrics.classifier_model", spec);
+    if (!config.metrics.classifier_weights.empty()) {
+      if (!std::filesystem::is_regular_file(config.metrics.classifier_weights, ec))
+        throw DataError("metrics.classifier_weights: \"" + config.metrics.classifier_weights +
+                        "\": no such file");
+      load_model(config.metrics.classifier_weights, spec, "");
+    }
+    for (const TeacherConfig& t : config.teachers)
+      if (t.model == config.metrics.classifier_model)
+        console::warn("metrics.classifier_model is also a teacher's architecture (" + t.model +
+                      "): FID-C then favours what that teacher sees");
+  }
+}
+
+}  // namespace mtcki

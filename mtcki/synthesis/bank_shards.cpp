@@ -1,0 +1,73 @@
+#include "mtcki/synthesis/bank_shards.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+
+#include "data/formats/atomic_file.h"
+#include "data/formats/state_file.h"
+#include "nn/state_dict.h"
+#include "tensor/comm.h"
+
+namespace mtcki {
+
+namespace {
+
+std::string suffix(size_t head) { return head == 0 ? "" : str(".", head); }
+
+}  // namespace
+
+std::string BankShards::path(int64_t batch) const {
+  char name[48];
+  std::snprintf(name, sizeof name, "/shard-%05lld.safetensors", static_cast<long long>(batch));
+  return dir_ + name;
+}
+
+void BankShards::write(int64_t batch, const std::vector<Tensor>& local,
+                       const std::vector<Tensor>& global, DType dtype) const {
+  if (!communicator().is_root()) return;
+  data::make_directories(dir_);
+  data::NamedTensors tensors;
+  for (size_t h = 0; h < local.size(); ++h) {
+    tensors.emplace_back("phi_local" + suffix(h), local[h].to(dtype));
+    tensors.emplace_back("phi_global" + suffix(h), global[h].to(dtype));
+  }
+  data::write_safetensors(path(batch), tensors, {{"mtcki.format_version", "1"}});
+}
+
+void BankShards::add(HistoryContrast& contrast, size_t head, int64_t batch) const {
+  MemoryBank& bank = contrast.bank(head);
+  const data::StateFile file = data::read_safetensors(path(batch));
+  const Tensor local = entry(file.tensors, "phi_local" + suffix(head));
+  const Tensor global = entry(file.tensors, "phi_global" + suffix(head));
+  const Shape expected{batch_size_, bank.channels()};
+  if (!local.defined() || !global.defined() || local.shape() != expected ||
+      global.shape() != expected)
+    throw DataError(str(path(batch), ": needs phi_local and phi_global ", expected.to_string(),
+                        "; delete this stage's folder to start it again"));
+  bank.add(local, global);
+}
+
+void BankShards::restore(HistoryContrast& contrast, int64_t batches) const {
+  for (size_t h = 0; h < contrast.heads(); ++h) {
+    const int64_t first = std::max<int64_t>(0, batches - needed(contrast.bank(h).capacity()));
+    contrast.bank(h).restart(first * batch_size_);
+    for (int64_t b = first; b < batches; ++b) add(contrast, h, b);
+  }
+}
+
+void BankShards::replay(HistoryContrast& contrast, int64_t batches) const {
+  for (size_t h = 0; h < contrast.heads(); ++h)
+    for (int64_t b = 0; b < batches; ++b) add(contrast, h, b);
+}
+
+void BankShards::prune(HistoryContrast& contrast, int64_t batches) const {
+  if (!communicator().is_root()) return;
+  int64_t most = 0;
+  for (size_t h = 0; h < contrast.heads(); ++h)
+    most = std::max(most, needed(contrast.bank(h).capacity()));
+  for (int64_t b = batches - most - keep_ - 1; b >= 0 && std::filesystem::remove(path(b)); --b) {
+  }
+}
+
+}  // namespace mtcki

@@ -1,0 +1,206 @@
+#include "mtcki/synthesis/image_pool.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "data/formats/atomic_file.h"
+#include "data/formats/checksum.h"
+#include "data/formats/file_bytes.h"
+#include "data/formats/json_file.h"
+#include "data/formats/state_file.h"
+#include "data/sets/digest.h"
+#include "tensor/comm.h"
+#include "tensor/ops/index.h"
+
+namespace mtcki {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+namespace {
+
+constexpr int kFormatVersion = 1;
+constexpr char kKind[] = "mtcki-synthetic-set";
+
+std::string shard_name(int64_t batch) { return fmt::format("shard-{:05}.safetensors", batch); }
+
+std::string manifest_path(const std::string& dir) { return dir + "/manifest.json"; }
+
+[[noreturn]] void damaged(const std::string& path, const std::string& what) {
+  fs::path folder = data::parent_directory(path);
+  // The images of a student's rounds are made while it trains.
+  if (folder.parent_path().parent_path().filename() == "students") folder = folder.parent_path();
+  throw DataError(str(path, ": ", what, "; delete the folder \"", folder.string(),
+                      "\" and run again: the same images are made anew"));
+}
+
+}  // namespace
+
+ImagePool::ImagePool(std::string dir, PoolInfo info)
+    : dir_(std::move(dir)), info_(std::move(info)) {
+  data::make_directories(dir_);
+  if (!fs::exists(manifest_path(dir_))) return;
+  ImagePool old = open(dir_);
+  if (old.info_.config_sha256 == info_.config_sha256) shards_ = std::move(old.shards_);
+}
+
+ImagePool ImagePool::open(const std::string& dir) {
+  const std::string path = manifest_path(dir);
+  if (!data::file_exists(path))
+    throw DataError(str("\"", dir, "\": no synthetic set there (no manifest.json); `mtcki invert` ",
+                        "makes the one of a run"));
+  const json m = data::read_json(path);
+  if (!m.is_object() || m.value("kind", json()) != kKind)
+    damaged(path, "not the manifest of a synthetic set");
+  ImagePool pool;
+  pool.dir_ = dir;
+  try {
+    const int version = m.at("format_version");
+    if (version > kFormatVersion)
+      throw DataError(str(path, ": format_version ", version, " is newer than this program's ",
+                          kFormatVersion, "; use a newer mtcki"));
+    const auto shape = m.at("shape").get<std::vector<int64_t>>();
+    if (shape.size() != 3) damaged(path, "shape must have three numbers");
+    PoolInfo& info = pool.info_;
+    info.channels = shape[0];
+    info.image_size = shape[1];
+    info.num_classes = m.at("num_classes");
+    info.class_names = m.at("class_names").get<std::vector<std::string>>();
+    info.quant = m.at("quant");
+    info.seed = m.at("seed");
+    info.config_sha256 = m.at("config_sha256");
+    info.command = m.at("command");
+    info.teachers = m.at("teachers");
+    for (const json& s : m.at("shards")) {
+      Shard shard;
+      shard.file = s.at("file");
+      if (shard.file.find('/') != std::string::npos) damaged(path, "a shard is named by a path");
+      shard.sha256 = s.at("sha256");
+      shard.crc32c = s.at("crc32c");
+      shard.first = s.at("first");
+      shard.count = s.at("count");
+      shard.bytes = s.at("bytes");
+      shard.per_class = s.at("per_class").get<std::vector<int64_t>>();
+      pool.shards_.push_back(std::move(shard));
+    }
+  } catch (const json::exception& e) {
+    damaged(path, str("not a manifest (", e.what(), ")"));
+  }
+  return pool;
+}
+
+void ImagePool::add(int64_t batch, const Tensor& images, const Tensor& labels,
+                    const std::vector<std::pair<std::string, Tensor>>& logits) {
+  truncate(batch);
+  if (batch != batches())
+    throw Error(str("image pool: shard ", batch, " after ", batches(), " shards"));
+  const Communicator& job = communicator();
+  if (!job.is_root()) {
+    job.barrier();
+    shards_ = open(dir_).shards_;
+    return;
+  }
+  const int64_t n = images.size(0);
+  data::NamedTensors tensors{{"images", images.plain()},
+                             {"labels", labels},
+                             {"batch", Tensor::full({n}, static_cast<double>(batch), DType::i32)}};
+  for (const auto& [teacher, z] : logits) tensors.emplace_back("logits." + teacher, z);
+  Shard shard;
+  shard.file = shard_name(batch);
+  data::write_safetensors(path(shard.file), tensors,
+                          {{"format", "pt"}, {"mtcki.format_version", "1"}});
+  shard.sha256 = data::sha256_file(path(shard.file));
+  shard.crc32c = data::crc32c_file(path(shard.file));
+  shard.bytes = static_cast<int64_t>(fs::file_size(path(shard.file)));
+  shard.first = size();
+  shard.count = n;
+  shard.per_class.assign(static_cast<size_t>(info_.num_classes), 0);
+  for (const int64_t y : labels.to_vector<int64_t>()) ++shard.per_class.at(static_cast<size_t>(y));
+  shards_.push_back(std::move(shard));
+  write_manifest();
+  job.barrier();
+}
+
+void ImagePool::truncate(int64_t batches) {
+  if (batches >= this->batches()) return;
+  const std::vector<Shard> dropped(shards_.begin() + batches, shards_.end());
+  shards_.resize(static_cast<size_t>(batches));
+  if (!communicator().is_root()) return;
+  write_manifest();
+  for (const Shard& shard : dropped) fs::remove(path(shard.file));
+}
+
+int64_t ImagePool::size() const {
+  return shards_.empty() ? 0 : shards_.back().first + shards_.back().count;
+}
+
+std::vector<int64_t> ImagePool::count_per_class() const {
+  std::vector<int64_t> total(static_cast<size_t>(info_.num_classes), 0);
+  for (const Shard& shard : shards_)
+    for (size_t k = 0; k < total.size() && k < shard.per_class.size(); ++k)
+      total[k] += shard.per_class[k];
+  return total;
+}
+
+data::ImageSet ImagePool::load() const {
+  data::ImageSet set;
+  set.name = "synthetic";
+  set.split = "train";
+  set.class_names = info_.class_names;
+  const int64_t s = info_.image_size;
+  set.images = Tensor::empty({size(), info_.channels, s, s}, DType::u8);
+  set.labels = Tensor::empty({size()}, DType::i64);
+  for (const Shard& shard : shards_) {
+    const std::string file = path(shard.file);
+    if (!data::file_exists(file)) damaged(file, "missing");
+    if (data::crc32c_file(file) != shard.crc32c)
+      damaged(file, "checksum differs from the manifest");
+    const data::StateFile content = data::read_safetensors(file);
+    Tensor images, labels;
+    for (const auto& [name, tensor] : content.tensors) {
+      if (name == "images") images = tensor;
+      if (name == "labels") labels = tensor;
+    }
+    const Shape expected{shard.count, info_.channels, s, s};
+    if (!images.defined() || images.shape() != expected || images.dtype() != DType::u8)
+      damaged(file, str("needs images u8 ", expected.to_string()));
+    if (!labels.defined() || labels.shape() != Shape{shard.count} || labels.dtype() != DType::i64)
+      damaged(file, str("needs labels i64 [", shard.count, "]"));
+    set.images.slice(shard.first, shard.first + shard.count).copy_(images);
+    set.labels.slice(shard.first, shard.first + shard.count).copy_(labels);
+  }
+  return set;
+}
+
+void ImagePool::verify() const { load(); }
+
+void ImagePool::write_manifest() const {
+  json shards = json::array();
+  for (const Shard& s : shards_)
+    shards.push_back({{"file", s.file},
+                      {"first", s.first},
+                      {"count", s.count},
+                      {"bytes", s.bytes},
+                      {"crc32c", s.crc32c},
+                      {"sha256", s.sha256},
+                      {"per_class", s.per_class}});
+  const json m = {{"format_version", kFormatVersion},
+                  {"kind", kKind},
+                  {"version", "0.1.0"},
+                  {"config_sha256", info_.config_sha256},
+                  {"shape", {info_.channels, info_.image_size, info_.image_size}},
+                  {"num_classes", info_.num_classes},
+                  {"class_names", info_.class_names},
+                  {"quant", info_.quant},
+                  {"seed", info_.seed},
+                  {"teachers", info_.teachers},
+                  {"command", info_.command},
+                  {"total", size()},
+                  {"per_class", count_per_class()},
+                  {"shards", shards}};
+  data::write_file_atomic(manifest_path(dir_),
+                          m.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
+}
+
+}  // namespace mtcki

@@ -1,0 +1,136 @@
+#include "mtcki/synthesis/stage.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "mtcki/log/stage_profiles.h"
+#include "mtcki/training/stage_control.h"
+#include "nn/state_dict.h"
+#include "tensor/comm.h"
+#include "tensor/ops/cast.h"
+#include "tensor/ops/index.h"
+
+namespace mtcki {
+
+namespace {
+
+constexpr char kStage[] = "synthesis";
+constexpr double kLongestUnsavedSeconds = 60;  // a long batch is also saved in its middle
+constexpr int64_t kGrid = 64;                  // images of a sample picture
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+void store_batch(const Synthesizer::Batch& batch, int64_t number, Teachers& teachers,
+                 const Synthesizer& synthesizer, ImagePool& pool, const BankShards& bank) {
+  const SynthesisConfig& config = synthesizer.config();
+  std::vector<std::pair<std::string, Tensor>> logits;
+  if (config.save_logits)
+    for (size_t m = 0; m < teachers.size(); ++m)
+      logits.emplace_back(teachers[m].name(),
+                          teachers[m].ask(u8_to_unit(batch.images)).logits.data());
+  for (auto& named : logits) named.second = named.second.to(Device::cpu());
+  if (!batch.phi_local.empty())
+    bank.write(number, batch.phi_local, batch.phi_global,
+               config.bank_dtype == "bf16" ? DType::bf16 : DType::f32);
+  pool.add(number, batch.images, batch.labels, logits);
+}
+
+SynthesisResult synthesize(const SynthesisJob& job, Teachers& teachers, RunLog& log) {
+  const SynthesisConfig& c = job.config;
+  ImagePool pool(job.dir, job.info);
+  CheckpointStore store(job.dir + "/ckpt", job.config_sha256,
+                        static_cast<int>(job.keep_checkpoints));
+  const BankShards bank(job.bank_dir, c.batch_size, job.keep_checkpoints * c.checkpoint_every + 1);
+  Synthesizer synthesizer(teachers, c, job.options);
+  double seconds_before = 0;
+  if (const auto state = store.load()) {
+    synthesizer.load(*state);
+    seconds_before = state->meta.at("seconds");
+    if (synthesizer.contrast()) bank.restore(*synthesizer.contrast(), synthesizer.batch());
+    log.rewind(kStage, state->step);
+    log.info(str("synthesis: resumed at batch ", synthesizer.batch(), " of ", c.batches, ", step ",
+                 synthesizer.step_in_batch()));
+  } else {
+    log.rewind(kStage, -1);  // lines of an attempt whose checkpoints are gone
+  }
+  if (pool.batches() < synthesizer.batch())
+    throw DataError(str(job.dir, ": the checkpoint is at batch ", synthesizer.batch(),
+                        " but the manifest lists ", pool.batches(),
+                        "; delete the synth folder to start the synthesis again"));
+  pool.truncate(synthesizer.batch());
+
+  const double start = now();
+  double saved_at = start;
+  const auto seconds = [&] { return seconds_before + now() - start; };
+  const auto save = [&](CheckpointStore& where) {
+    StageState state;
+    synthesizer.save(state);
+    // Statistics of a skipped step are no matter.
+    if (const std::string name = not_finite(state.tensors, "bn."); !name.empty())
+      throw NumericError(str("synthesis, batch ", synthesizer.batch(), ": ", name,
+                             " is not finite after step ", synthesizer.step_in_batch()));
+    state.meta["seconds"] = seconds();
+    where.save(state);
+    saved_at = now();
+  };
+  const int64_t total = c.batches * c.g_steps, first = synthesizer.global_step();
+  const int64_t log_every = std::max<int64_t>(1, c.g_steps / 4);
+  const int64_t picture_every = std::max<int64_t>(1, c.batches / 10);
+  while (synthesizer.batch() < c.batches) {
+    Values values;
+    {
+      const StageProfiles::Step profiled(log.profiles(), kStage);
+      values = synthesizer.step();
+    }
+    // Saving is collective: the first rank's clock decides.
+    const bool long_unsaved = communicator().broadcast(now() - saved_at > kLongestUnsavedSeconds);
+    if (synthesizer.step_in_batch() % log_every == 0 || long_unsaved) values = synthesizer.read();
+    const int64_t step = synthesizer.global_step();
+    const double speed = static_cast<double>((step - first) * c.batch_size) / (now() - start);
+    if (!values.empty() &&
+        (synthesizer.step_in_batch() % log_every == 0 || synthesizer.batch_done()))
+      log.metrics(kStage, step, static_cast<double>(step) / static_cast<double>(c.g_steps), "train",
+                  values);
+    log.progress(kStage, step, total, speed, values);
+    bool saved = false;
+    if (synthesizer.batch_done()) {
+      const int64_t number = synthesizer.batch();
+      const Synthesizer::Batch batch = synthesizer.finish();
+      store_batch(batch, number, teachers, synthesizer, pool, bank);
+      if (number % picture_every == 0 || number + 1 == c.batches) {
+        // Every k-th image, so that a sorted batch shows all of its classes.
+        const int64_t shown = std::min(kGrid, batch.images.size(0));
+        std::vector<int64_t> rows;
+        for (int64_t i = 0; i < shown; ++i) rows.push_back(i * batch.images.size(0) / shown);
+        log.images(kStage, number + 1, index_select(batch.images, Tensor::from(rows, {shown})));
+      }
+      if ((number + 1) % c.checkpoint_every == 0) {
+        save(store);
+        saved = true;
+        if (synthesizer.contrast()) bank.prune(*synthesizer.contrast(), synthesizer.batch());
+      }
+    } else if (long_unsaved) {
+      save(store);
+      saved = true;
+    }
+    if (synthesizer.batch() == c.batches) break;
+    if (const int signal = poll_stop()) {
+      if (!saved) {
+        synthesizer.read();
+        save(store);
+      }
+      log.end_progress();
+      throw Stopped{signal};
+    }
+  }
+  log.end_progress();
+  CheckpointStore final_state(job.dir + "/final", job.config_sha256);
+  save(final_state);
+  return {pool.size(), synthesizer.budget(), seconds()};
+}
+
+}  // namespace mtcki

@@ -1,0 +1,30 @@
+// Random views of a batch of images (docs/method.md), one set of parameters per sample.
+//   global  zero-pad, crop, mirror             local  resized crop of area [min_crop, 1], mirror
+#pragma once
+
+#include "autograd/variable.h"
+#include "mtcki/config/config.h"
+#include "tensor/rng.h"
+
+namespace mtcki {
+
+struct ViewParameters {
+  Tensor offset;      // i32 [B,2] in [0, 2 pad]
+  Tensor flip;        // bool [B], undefined: no mirror
+  Tensor box;         // f32 [B,4] (y0, x0, height, width) in pixels
+  Tensor local_flip;  // bool [B]
+
+  ViewParameters to(Device device) const {
+    return {offset.to(device), flip.to(device), box.to(device), local_flip.to(device)};
+  }
+};
+
+// The box has an area uniform in [min_crop, 1] of the image, a ratio log-uniform in [3/4, 4/3],
+// sides cut to the image, and a uniform position. rng.step numbers the draw.
+ViewParameters draw_views(int64_t batch, int64_t height, int64_t width, int64_t pad, bool flip,
+                          double min_crop, const Rng& rng);
+
+Variable global_view(const Variable& images, const ViewParameters& p, int64_t pad);
+Variable local_view(const Variable& images, const ViewParameters& p);
+
+}  // namespace mtcki

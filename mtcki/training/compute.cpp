@@ -1,0 +1,42 @@
+#include "mtcki/training/compute.h"
+
+#include <cstdlib>
+
+#include "mtcki/config/config.h"
+#include "tensor/comm.h"
+#include "tensor/cuda/runtime.h"
+#include "tensor/error.h"
+
+namespace mtcki {
+
+std::string device_of_rank(const std::string& text) {
+  const Communicator& comm = communicator();
+  const bool open = text == "cuda" || (text == "auto" && cuda::availability().usable);
+  if (!open || comm.size() == 1 || cuda::is_emulated()) return text;
+  return str("cuda:", comm.local_rank());
+}
+
+int threads_of_rank(int64_t asked) {
+  if (asked > 0 || std::getenv("OMP_NUM_THREADS")) return static_cast<int>(asked);
+  return communicator().cores();
+}
+
+Compute compute_of(const RunConfig& config) {
+  Compute c;
+  c.device = parse_device(config.device);
+  c.precision = nn::parse_precision(config.precision);
+  c.recompute = config.recompute;
+  c.graph = config.graph == "on" || (config.graph == "auto" && c.device.is_cuda());
+  // What travels through the host cannot be captured.
+  if (c.device.is_cuda() && communicator().size() > 1 && nccl_version() == "none") {
+    if (config.graph == "on")
+      throw UsageError(
+          "graph is \"on\", but steps of several ranks are captured with NCCL only, "
+          "which this build lacks; leave it at \"auto\", or build with MTCKI_NCCL=ON");
+    c.graph = false;
+  }
+  if (c.device.is_cuda()) c.read_every = config.read_every > 0 ? config.read_every : 25;
+  return c;
+}
+
+}  // namespace mtcki

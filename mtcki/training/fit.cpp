@@ -1,0 +1,198 @@
+#include "mtcki/training/fit.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "data/formats/atomic_file.h"
+#include "mtcki/log/stage_profiles.h"
+#include "mtcki/training/stage_control.h"
+#include "nn/state_dict.h"
+#include "tensor/comm.h"
+#include "tensor/context.h"
+
+namespace mtcki {
+
+namespace {
+
+constexpr int kMostRollbacks = 3, kMostSkips = 20;
+constexpr double kLongestUnsavedSeconds = 60;  // long epochs are saved in between
+
+class Clock {
+ public:
+  double seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+// Where the loop stands; what a checkpoint holds beside the job's own state.
+struct Position {
+  int64_t step = 0;
+  Accuracy last;
+  double top1_best = -1, seconds = 0, lr_factor = 1;
+
+  nlohmann::json to_json() const {
+    return {{"top1", last.top1},      {"top5", last.top5},  {"n", last.n},
+            {"top1_best", top1_best}, {"seconds", seconds}, {"lr_factor", lr_factor}};
+  }
+  void read(const StageState& state) {
+    const nlohmann::json& j = state.meta.at("fit");
+    step = state.step;
+    last = {j.at("top1"), j.at("top5"), j.at("n")};
+    top1_best = j.at("top1_best");
+    seconds = j.at("seconds");
+    lr_factor = j.at("lr_factor");
+  }
+};
+
+// Buffers of a network before a step, for one that is left out.
+class BufferCopies {
+ public:
+  void take(nn::Module* net) {
+    copies_.clear();
+    for (const auto& [name, buffer] : net->named_buffers())
+      copies_.emplace_back(*buffer, buffer->clone());
+  }
+  void put_back() {
+    for (auto& [buffer, copy] : copies_) buffer.copy_(copy);
+  }
+
+ private:
+  std::vector<std::pair<Tensor, Tensor>> copies_;
+};
+
+}  // namespace
+
+FitResult fit(const FitJob& job, RunLog& log) {
+  data::make_directories(job.dir);
+  CheckpointStore store(job.dir + "/ckpt", job.config_sha256,
+                        static_cast<int>(job.keep_checkpoints));
+  const StageScope scope(job.stage.c_str());
+  Position at;
+  const auto restore = [&] {
+    const auto state = store.load();
+    if (!state) return false;
+    job.load(*state);
+    const double factor = at.lr_factor;
+    at.read(*state);
+    at.lr_factor = std::min(at.lr_factor, factor);
+    if (at.lr_factor != 1 && job.scale_lr) job.scale_lr(at.lr_factor);
+    log.rewind(job.stage, at.step);
+    return true;
+  };
+  const bool resumed = restore();
+  if (resumed)
+    log.info(str(job.stage, ": resumed at step ", at.step, " of ", job.total_steps));
+  else
+    log.rewind(job.stage, -1);  // lines of an attempt whose checkpoints are gone
+
+  Clock clock;
+  double saved_at = 0;
+  const double seconds_before = at.seconds;
+  const auto save = [&] {
+    at.seconds = seconds_before + clock.seconds();
+    StageState state;
+    state.step = at.step;
+    state.meta["fit"] = at.to_json();
+    job.save(state);
+    store.save(state);
+    saved_at = clock.seconds();
+  };
+  // An update may be what is not finite, and a loss shows it only one step later: what is saved must
+  // be good to go back to.
+  // A generator that trains between the student's steps has a policy of its own.
+  const auto check_state = [&](int64_t step) {
+    StageState state;
+    job.save(state);
+    if (const std::string name = not_finite(state.tensors, "synthesis."); !name.empty())
+      throw NumericError(str(name, " is not finite after step ", step));
+  };
+  if (!resumed && job.on_nan == "rollback") save();  // something to go back to
+  const int64_t first = at.step;
+  const int64_t log_every = std::max<int64_t>(1, std::min<int64_t>(50, job.steps_per_epoch / 4));
+  int rollbacks = 0, skips = 0;
+  BufferCopies before;
+  const auto ends_epoch = [&](int64_t step) {
+    return step % job.steps_per_epoch == 0 || step == job.total_steps;
+  };
+  Values values;  // where they wait: those of the last read
+  while (at.step < job.total_steps) {
+    const int64_t next = at.step + 1;
+    const bool epoch_end = ends_epoch(next);
+    const bool due = (job.checkpoint_every > 0 ? next % job.checkpoint_every == 0 : epoch_end) ||
+                     // Saving is collective: the first rank's clock decides.
+                     communicator().broadcast(clock.seconds() - saved_at > kLongestUnsavedSeconds);
+    const bool logged = next % log_every == 0 || epoch_end;
+    bool updated = false;
+    try {
+      const StageProfiles::Step profiled(log.profiles(), job.stage);
+      if (job.on_nan == "skip" && job.trained) before.take(job.trained);
+      Values now = job.step(at.step);
+      if (!job.read) {
+        values = std::move(now);
+      } else if (due || logged || next % job.read_every == 0) {
+        values = job.read();
+      }
+      updated = true;
+      if (due) check_state(at.step);
+      skips = 0;
+    } catch (const NumericError& e) {
+      const std::string where = str(job.stage, ", step ", at.step, ": ", e.what());
+      if (job.on_nan == "skip" && !updated && ++skips <= kMostSkips) {
+        log.warn(where + "; skipped");
+        values.clear();
+        before.put_back();
+        if (due) check_state(at.step);
+      } else if (job.on_nan == "rollback" && ++rollbacks <= kMostRollbacks) {
+        at.lr_factor *= 0.5;
+        log.warn(str(where, "; back to the last checkpoint with ", at.lr_factor,
+                     " of the learning rate"));
+        if (!restore()) throw NumericError(where);
+        continue;
+      } else {
+        throw NumericError(where);
+      }
+    }
+    at.step = next;
+    const int64_t epoch = (at.step + job.steps_per_epoch - 1) / job.steps_per_epoch;
+    const double fraction = static_cast<double>(at.step) / static_cast<double>(job.steps_per_epoch);
+    if (!values.empty() && logged) log.metrics(job.stage, at.step, fraction, "train", values);
+    if (epoch_end && (epoch % job.eval_every == 0 || at.step == job.total_steps)) {
+      at.last = job.evaluate();
+      log.metrics(job.stage, at.step, fraction, "eval",
+                  {{"top1", at.last.top1}, {"top5", at.last.top5}});
+      if (at.last.top1 > at.top1_best) {
+        at.top1_best = at.last.top1;
+        job.write_model(job.dir + "/best.safetensors", at.last);
+      }
+    }
+    const double speed =
+        static_cast<double>((at.step - first) * job.images_per_step) / clock.seconds();
+    Values shown = values;
+    if (at.last.top1 >= 0) shown.emplace_back("top1", at.last.top1);
+    log.progress(job.stage, at.step, job.total_steps, speed, shown);
+    if (due) save();
+    if (at.step == job.total_steps) break;
+    if (const int signal = poll_stop()) {
+      if (!due) {
+        if (job.read) job.read();
+        try {
+          check_state(at.step - 1);
+          save();
+        } catch (const NumericError& e) {
+          log.warn(str(job.stage, ": ", e.what(), "; the checkpoint before stays the last"));
+        }
+      }
+      log.end_progress();
+      throw Stopped{signal};
+    }
+  }
+  log.end_progress();
+  job.write_model(job.dir + "/model.safetensors", at.last);
+  at.seconds = seconds_before + clock.seconds();
+  return {at.last, at.top1_best, at.seconds};
+}
+
+}  // namespace mtcki

@@ -1,0 +1,57 @@
+// The loop that every training stage shares: steps, tests, best and last weights, checkpoints,
+// resume, stop signals, NaN policy. What a step does is the job's.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "mtcki/log/run_log.h"
+#include "mtcki/training/checkpoint.h"
+#include "mtcki/training/evaluate.h"
+
+namespace mtcki {
+
+struct FitJob {
+  std::string stage;          // "student/wrn16_1", for the log
+  std::string dir;            // receives model.safetensors, best.safetensors, ckpt/
+  std::string config_sha256;  // of what the job depends on
+  int64_t total_steps = 1, steps_per_epoch = 1, eval_every = 1;
+  int64_t checkpoint_every = 0;  // steps; 0: at the end of each epoch
+  int64_t keep_checkpoints = 2;
+  int64_t images_per_step = 0;   // for the progress line
+  std::string on_nan = "abort";  // abort | skip | rollback
+
+  // One optimiser step, 0-based; named values for the log. Throws NumericError before it changes
+  // anything when a loss is not finite. On the GPU values may wait to be read: then it returns
+  // none.
+  std::function<Values(int64_t step)> step;
+  // Where values wait: reads and checks those of all steps since, returns the last. Called after
+  // every `read_every`-th step and before anything is logged, tested or saved. on_nan = skip needs
+  // a step that checks before it changes anything.
+  std::function<Values()> read;
+  int64_t read_every = 1;
+  std::function<Accuracy()> evaluate;
+  std::function<void(StageState&)> save;
+  std::function<void(const StageState&)> load;
+  // Writes the weights that evaluate() tested.
+  std::function<void(const std::string& path, const Accuracy&)> write_model;
+  // Skip only: the network, whose buffers are put back when a step is left out, because a forward in
+  // train mode has moved them.
+  nn::Module* trained = nullptr;
+  // Rollback only: multiplies the learning rate from now on.
+  std::function<void(double factor)> scale_lr;
+};
+
+struct FitResult {
+  Accuracy last;
+  double top1_best = -1;
+  double seconds = 0;  // over all attempts
+};
+
+// Resumes from the newest good checkpoint in dir/ckpt.
+FitResult fit(const FitJob& job, RunLog& log);
+
+}  // namespace mtcki

@@ -1,0 +1,74 @@
+// SgdTrainer: SGD with a schedule, clipping and an optional weight EMA around one network: what
+// supervised training and distillation share. In a job of several ranks the network's gradients are
+// summed over them; those of other parameters (contrast heads) are whole on every rank.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "mtcki/training/checkpoint.h"
+#include "nn/module.h"
+#include "nn/parallel.h"
+#include "optim/gradient_sync.h"
+#include "optim/optimizer.h"
+#include "optim/schedule.h"
+
+namespace mtcki {
+
+class SgdTrainer {
+ public:
+  // groups may hold parameters beside the network's (contrast heads). ema 0: none.
+  SgdTrainer(nn::Module& net, std::vector<optim::ParameterGroup> groups,
+             const optim::SgdOptions& options, const optim::Schedule& schedule, double clip_norm,
+             double ema)
+      : net_(net),
+        optimizer_(optim::make_sgd(std::move(groups), options)),
+        schedule_(schedule),
+        clip_norm_(clip_norm) {
+    nn::make_parallel(net, communicator());
+    if (ema > 0) ema_.emplace(net, ema);
+  }
+
+  void zero_grad() { optimizer_->zero_grad(); }
+  // The rate of a 0-based step, then its update, which a captured step may contain.
+  void prepare(int64_t step) { optimizer_->set_lr(schedule_.at(step) * lr_factor_); }
+  void update() {
+    optim::all_reduce_gradients(net_.parameters(), communicator());
+    optimizer_->step(clip_norm_ > 0 ? optimizer_->clip_scale(clip_norm_) : Scalar(1.0));
+    if (ema_) ema_->update();
+  }
+  double lr() const { return optimizer_->lr(); }
+  void scale_lr(double factor) { lr_factor_ = factor; }
+
+  // Runs f with the weights that count in the network: the average when there is one.
+  template <class F>
+  auto with_final_weights(const F& f) {
+    if (!ema_) return f();
+    struct Restore {
+      nn::Module& net;
+      nn::StateDict weights;
+      ~Restore() { net.load_state_dict(weights); }
+    } restore{net_, net_.state_dict()};
+    ema_->copy_to(net_);
+    return f();
+  }
+
+  void save(StageState& state) const {
+    state.put(optimizer_->state_dict(), "optim.");
+    if (ema_) state.put(ema_->state_dict(), "average.");
+  }
+  void load(const StageState& state) {
+    optimizer_->load_state_dict(state.take("optim."));
+    if (ema_) ema_->load_state_dict(state.take("average."));
+  }
+
+ private:
+  nn::Module& net_;
+  std::unique_ptr<optim::Optimizer> optimizer_;
+  optim::Schedule schedule_;
+  std::optional<optim::ModuleEma> ema_;
+  double clip_norm_, lr_factor_ = 1;
+};
+
+}  // namespace mtcki

@@ -1,0 +1,134 @@
+#include "mtcki/training/train_classifier.h"
+
+#include <cmath>
+
+#include "autograd/parallel.h"
+#include "mtcki/networks/model_file.h"
+#include "mtcki/training/batch_advice.h"
+#include "mtcki/training/batch_source.h"
+#include "mtcki/training/sgd_trainer.h"
+#include "mtcki/training/step_metrics.h"
+#include "tensor/cuda/step_graph.h"
+
+namespace mtcki {
+
+FitResult train_classifier(const TrainJob& job, const data::ImageSet& train,
+                           const data::ImageSet& test, RunLog& log) {
+  const TrainConfig& c = job.config;
+  nn::Init init(job.seed);
+  init.rng.stream = rng_stream(job.stage.c_str());
+  const auto net = nn::make_classifier(job.spec, init);
+  const Device device = job.compute.device;
+  net->to(device);
+  net->set_precision(job.compute.precision);
+  net->set_recompute(job.compute.recompute);
+
+  data::LoaderOptions options;
+  options.batch_size = c.batch_size;
+  options.pad = c.pad;
+  options.flip = c.flip;
+  options.threads = static_cast<int>(job.loader_threads);
+  options.seed = job.seed ^ rng_stream(job.stage.c_str());
+  options.normalization = job.normalization;
+  BatchSource source(train, options, device);
+  const int64_t per_epoch = source.batches_per_pass();
+
+  optim::SgdOptions sgd;
+  sgd.lr = c.lr;
+  sgd.momentum = c.momentum;
+  sgd.weight_decay = c.weight_decay;
+  sgd.nesterov = c.nesterov && c.momentum > 0;
+  optim::Schedule schedule;
+  schedule.kind = c.schedule;
+  schedule.base_lr = c.lr;
+  schedule.min_lr = c.min_lr;
+  schedule.total_steps = c.epochs * per_epoch;
+  schedule.warmup_steps = std::llround(c.warmup_epochs * static_cast<double>(per_epoch));
+  for (const int64_t epoch : c.milestones) schedule.milestones.push_back(epoch * per_epoch);
+  schedule.gamma = c.gamma;
+  SgdTrainer trainer(*net, {optim::group_of(*net)}, sgd, schedule, c.clip_norm, c.ema);
+
+  const Tensor mean = job.normalization.mean_tensor().to(device),
+               std = job.normalization.std_tensor().to(device);
+  const data::ImageSet held_out = on_device(test, device);
+  MetricRing ring = step_metrics(job.compute, job.on_nan);
+  StepGraph graph(job.compute.graph && ring.is_deferred());
+  const auto one_step = [&] {
+    const data::Batch batch = source.batch();
+    trainer.zero_grad();
+    const Variable logits = (*net)(Variable(batch.images));
+    const Communicator& comm = communicator();
+    const Variable loss =
+        mean_over_ranks(cross_entropy(logits, batch.labels, c.label_smoothing), comm);
+    ring.put("loss", loss.data(), "lower train.lr", "cross_entropy");
+    loss.backward();
+    trainer.update();
+    ring.put("acc", mean_over_ranks(percent_correct(logits.data(), batch.labels), comm).data());
+  };
+  const auto probe = [&](int64_t n) {
+    const Shape shape{n, job.spec.in_channels, job.spec.image_size, job.spec.image_size};
+    trainer.zero_grad();
+    cross_entropy((*net)(Variable(Tensor::zeros(shape, DType::f32, device))),
+                  Tensor::zeros({n}, DType::i64, device))
+        .backward();
+    trainer.update();
+  };
+  FitJob fit_job;
+  fit_job.stage = job.stage;
+  fit_job.dir = job.dir;
+  fit_job.config_sha256 = job.config_sha256;
+  fit_job.total_steps = c.epochs * per_epoch;
+  fit_job.steps_per_epoch = per_epoch;
+  fit_job.eval_every = c.eval_every;
+  fit_job.checkpoint_every = c.checkpoint_every;
+  fit_job.keep_checkpoints = job.keep_checkpoints;
+  fit_job.images_per_step = c.batch_size;
+  fit_job.on_nan = job.on_nan;
+  fit_job.step = [&](int64_t step) -> Values {
+    source.prepare(step);
+    net->train();
+    trainer.prepare(step);
+    try {
+      graph.run(str("train ", source.rows()), one_step);
+    } catch (const OutOfMemoryError& e) {
+      graph.clear();
+      throw_with_batch_advice(e, device, "train.batch_size", c.batch_size, probe);
+    }
+    ring.commit(step);
+    return ring.is_deferred() && !ring.full() ? Values() : with_rate(ring.read(), trainer.lr());
+  };
+  if (ring.is_deferred()) {
+    fit_job.read = [&] { return with_rate(ring.read(), trainer.lr()); };
+    fit_job.read_every = job.compute.read_every;
+  }
+  fit_job.evaluate = [&] {
+    return trainer.with_final_weights([&] {
+      net->eval();
+      return evaluate(held_out, [&](const Tensor& x) {
+        return (*net)(normalize_channels(Variable(x), mean, std)).data();
+      });
+    });
+  };
+  fit_job.save = [&](StageState& state) {
+    state.put(net->state_dict(), "model.");
+    trainer.save(state);
+  };
+  fit_job.load = [&](const StageState& state) {
+    ring.drop();
+    net->load_state_dict(state.take("model."));
+    trainer.load(state);
+    graph.clear();
+  };
+  fit_job.write_model = [&](const std::string& path, const Accuracy& a) {
+    trainer.with_final_weights([&] {
+      write_model_file(path, *net,
+                       {job.spec, job.normalization, a.top1, a.top5, job.config_sha256});
+      return 0;
+    });
+  };
+  fit_job.trained = net.get();
+  fit_job.scale_lr = [&](double factor) { trainer.scale_lr(factor); };
+  return fit(fit_job, log);
+}
+
+}  // namespace mtcki

@@ -1,0 +1,134 @@
+#include "tensor/ops/conv/select.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <string>
+
+#include "tensor/error.h"
+#include "tensor/kernels/simd.h"
+#include "tensor/ops/conv/amx_cpu.h"
+
+namespace mtcki {
+
+namespace {
+
+constexpr ConvKernel<float> kDirect{"direct", conv_direct::forward, conv_direct::grad_input,
+                                    conv_direct::grad_weight};
+constexpr ConvKernel<float> kWinograd{"winograd",
+                                      conv_winograd::forward,
+                                      conv_winograd::grad_input,
+                                      conv_winograd::grad_weight,
+                                      conv_winograd::grad_input_plus,
+                                      conv_winograd::forward_from,
+                                      conv_winograd::grad_weight_from,
+                                      true};
+constexpr ConvKernel<float> kOnednn{"onednn", conv_onednn::forward, conv_onednn::grad_input,
+                                    conv_onednn::grad_weight};
+constexpr ConvKernel<bfloat16> kWinogradBf16{"winograd bf16", conv_winograd::forward,
+                                             conv_winograd::grad_input, conv_winograd::grad_weight};
+constexpr ConvKernel<bfloat16> kOnednnBf16{"onednn bf16", conv_bf16::forward, conv_bf16::grad_input,
+                                           conv_bf16::grad_weight};
+constexpr ConvKernel<bfloat16> kAmx{"amx bf16", conv_amx::forward<amx::Tiles>,
+                                    conv_amx::grad_input<amx::Tiles>,
+                                    conv_amx::grad_weight<amx::Tiles>};
+
+CpuKernels from_environment() {
+  const char* text = std::getenv("MTCKI_CPU_KERNELS");
+  const std::string value = text ? text : "auto";
+  if (value == "auto" || value.empty()) return CpuKernels::automatic;
+  if (value == "builtin") return CpuKernels::builtin;
+  if (value != "onednn")
+    throw UsageError(str("MTCKI_CPU_KERNELS=", value, ": use auto, onednn or builtin"));
+  if (!onednn_available())
+    throw UsageError("MTCKI_CPU_KERNELS=onednn, but this build has no oneDNN: use auto or builtin");
+  return CpuKernels::onednn;
+}
+
+std::atomic<CpuKernels>& setting() {
+  static std::atomic<CpuKernels> value{from_environment()};
+  return value;
+}
+
+std::atomic<bool> winograd_allowed{true};
+
+constexpr bool kWide = kSimdBytes == 64;  // AVX-512
+
+bool only_builtin() { return cpu_kernels() == CpuKernels::builtin || !onednn_available(); }
+
+// Where it applies it wins (see select_conv), but for the narrowest layers at stride 2.
+bool prefers_winograd(const ConvProblem& d, ConvPass pass) {
+  const bool narrow = d.stride_h > 1 && d.c < 32 && (kWide || pass == ConvPass::grad_weight);
+  return winograd_allowed && cpu_kernels() != CpuKernels::onednn && conv_winograd::applies(d) &&
+         (only_builtin() || !narrow);
+}
+
+// Against oneDNN 2.6 at batch 128 (bench/conv_bench) on a Xeon of the fifth generation: weight
+// gradients are 1.5 to 9 times as fast, input gradients 1.3 to 5 times at stride 2 and on small
+// maps, outputs 2 to 3 times on the smallest; elsewhere its tiles of many pixels are better fed.
+bool prefers_amx(const ConvProblem& d, ConvPass pass) {
+  if (cpu_kernels() != CpuKernels::automatic || !amx::available() || !conv_amx::applies(d))
+    return false;
+  const bool strided = d.stride_h > 1, one = d.r == 1;
+  if (pass == ConvPass::forward) return !one && d.p * d.q <= 16;
+  if (pass == ConvPass::grad_input) return strided ? !one || d.h * d.w <= 256 : d.h * d.w <= 64;
+  return true;
+}
+
+}  // namespace
+
+void set_cpu_kernels(CpuKernels kernels) {
+  if (kernels == CpuKernels::onednn && !onednn_available())
+    throw UsageError("set_cpu_kernels: this build has no oneDNN: use automatic or builtin");
+  setting() = kernels;
+}
+
+CpuKernels cpu_kernels() { return setting(); }
+
+void set_winograd(bool on) { winograd_allowed = on; }
+
+bool winograd() { return winograd_allowed; }
+
+// Measured at batch 128 (bench/conv_bench) on one AVX-512 machine, once more built for AVX2. Where
+// Winograd applies it wins, at stride 1 from 1.1 times at 16 channels to 3 times at 128 and more,
+// at stride 2 from 1.1 to 1.7 times but for the narrowest layers. Of the rest, oneDNN is faster on
+// images and 1x1 kernels, the direct kernels on outputs of few channels and on strided kernels with
+// more than a few channels.
+const ConvKernel<float>& select_conv(const ConvProblem& d, ConvPass pass) {
+  if (cpu_kernels() == CpuKernels::onednn) return kOnednn;
+  if (prefers_winograd(d, pass)) return kWinograd;
+  if (only_builtin()) return kDirect;
+  const bool image_in = !is_blocked(d.c), image_out = !is_blocked(d.k);
+  const bool strided = d.stride_h > 1 && d.r > 1 && d.c >= 32;
+  if (pass == ConvPass::forward && (image_out || strided)) return kDirect;
+  if (pass == ConvPass::grad_input) {
+    const bool strided_1x1 = d.stride_h > 1 && d.r == 1;
+    if (image_in || strided || (!kWide && strided_1x1)) return kDirect;
+  }
+  if (pass == ConvPass::grad_weight) {
+    const bool image_direct = image_in && (d.c != 3 || (kWide && d.k >= 64));
+    if (image_out || image_direct || (!kWide && strided)) return kDirect;
+  }
+  if (conv_onednn::is_slow(d, pass)) return kDirect;
+  return kOnednn;
+}
+
+const ConvKernel<bfloat16>* select_bf16(const ConvProblem& d, ConvPass pass) {
+  if (!bf16_channels_last() && prefers_winograd(d, pass)) return &kWinogradBf16;
+  if (bf16_channels_last() && prefers_amx(d, pass)) return &kAmx;
+  return bf16_kernels() && conv_bf16::applies(d, pass) ? &kOnednnBf16 : nullptr;
+}
+
+bool bf16_channels_last() {
+  // oneDNN has no bf16 kernels for blocks of 8 channels.
+  return bf16_kernels() && (conv_bf16::has_amx() || kChannelBlock != 16);
+}
+
+bool bf16_kernels() { return cpu_kernels() != CpuKernels::builtin && conv_bf16::available(); }
+
+const GemmKernel& select_gemm(int64_t, int64_t, int64_t) {
+  static constexpr GemmKernel onednn{"onednn", conv_onednn::gemm};
+  static constexpr GemmKernel builtin{"builtin", builtin_gemm<float>};
+  return cpu_kernels() == CpuKernels::builtin || !onednn_available() ? builtin : onednn;
+}
+
+}  // namespace mtcki

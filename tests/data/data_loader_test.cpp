@@ -1,0 +1,234 @@
+// The loader: same batches for any number of threads, resume at any batch, augmentation.
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "data/loader.h"
+#include "data/sets/synth10.h"
+#include "tests/data/data_testing.h"
+
+namespace mtcki::data {
+namespace {
+
+ImageSet small_set(int64_t n = 53, int64_t channels = 3) {
+  ImageSet set = make_synth10("train", n, 1, channels);
+  set.normalization = dataset_info(channels == 3 ? "cifar10" : "mnist").normalization;
+  return set;
+}
+
+LoaderOptions options(const ImageSet& set, int threads) {
+  LoaderOptions o;
+  o.batch_size = 8;
+  o.pad = 4;
+  o.flip = true;
+  o.threads = threads;
+  o.seed = 7;
+  o.normalization = set.normalization;
+  return o;
+}
+
+std::vector<float> all_values(Loader* loader, std::vector<int64_t>* rows = nullptr) {
+  std::vector<float> out;
+  for (Batch b = loader->next(); b.defined(); b = loader->next()) {
+    const std::vector<float> v = b.images.to_vector<float>();
+    out.insert(out.end(), v.begin(), v.end());
+    for (const int64_t label : b.labels.to_vector<int64_t>())
+      out.push_back(static_cast<float>(label));
+    if (rows) {
+      const std::vector<int64_t> index = b.index.to_vector<int64_t>();
+      rows->insert(rows->end(), index.begin(), index.end());
+    }
+  }
+  return out;
+}
+
+TEST(Loader, SameBatchesForAnyNumberOfThreads) {
+  const ImageSet set = small_set();
+  std::vector<float> want;
+  for (const int threads : {0, 1, 2, 5}) {
+    Loader loader(set, options(set, threads));
+    std::vector<float> got;
+    for (const int64_t epoch : {0, 3}) {
+      loader.start_epoch(epoch);
+      const std::vector<float> v = all_values(&loader);
+      got.insert(got.end(), v.begin(), v.end());
+    }
+    if (threads == 0) {
+      want = got;
+      EXPECT_EQ(want.size(), 2u * 6 * 8 * (3 * 32 * 32 + 1));
+    }
+    EXPECT_EQ(got, want) << threads << " threads";
+  }
+}
+
+TEST(Loader, ResumesAtAnyBatch) {
+  const ImageSet set = small_set();
+  Loader whole(set, options(set, 2));
+  whole.start_epoch(4);
+  std::vector<std::vector<float>> batches;
+  for (Batch b = whole.next(); b.defined(); b = whole.next())
+    batches.push_back(b.images.to_vector<float>());
+  ASSERT_EQ(batches.size(), 6u);
+  Loader resumed(set, options(set, 2));
+  for (int64_t first = 0; first <= 6; ++first) {
+    resumed.start_epoch(4, first);  // also in the middle of a running epoch
+    if (first == 6) {
+      EXPECT_FALSE(resumed.next().defined());
+      break;
+    }
+    EXPECT_EQ(resumed.next().images.to_vector<float>(), batches[static_cast<size_t>(first)])
+        << first;
+  }
+  EXPECT_THROW(resumed.start_epoch(4, 7), UsageError);
+  EXPECT_THROW(resumed.start_epoch(4, -1), UsageError);
+}
+
+TEST(Loader, EveryRowOnceAndEpochsDiffer) {
+  const ImageSet set = small_set();
+  LoaderOptions o = options(set, 1);
+  o.drop_last = false;
+  Loader loader(set, o);
+  EXPECT_EQ(loader.batches_per_epoch(), 7);
+  std::vector<int64_t> first, second;
+  loader.start_epoch(0);
+  all_values(&loader, &first);
+  loader.start_epoch(1);
+  all_values(&loader, &second);
+  EXPECT_EQ(first.size(), 53u);
+  EXPECT_EQ(std::set<int64_t>(first.begin(), first.end()).size(), 53u);
+  EXPECT_NE(first, second);
+  o.drop_last = true;
+  EXPECT_EQ(Loader(set, o).batches_per_epoch(), 6);
+  o.shuffle = false;
+  o.drop_last = false;
+  Loader ordered(set, o);
+  std::vector<int64_t> rows;
+  ordered.start_epoch(9);
+  all_values(&ordered, &rows);
+  EXPECT_TRUE(std::is_sorted(rows.begin(), rows.end()));
+}
+
+TEST(Loader, NormalisesAsToTensorAndNormalizeDo) {
+  const ImageSet set = small_set(4);
+  LoaderOptions o;
+  o.batch_size = 4;
+  o.shuffle = false;
+  o.normalization = set.normalization;
+  Loader loader(set, o);
+  loader.start_epoch(0);
+  const Batch b = loader.next();
+  const uint8_t* bytes = set.images.data<uint8_t>();
+  for (int64_t i = 0; i < b.images.numel(); ++i) {
+    const auto c = static_cast<size_t>(i / 1024 % 3);
+    const float want =
+        (static_cast<float>(bytes[i]) / 255.0f - static_cast<float>(o.normalization.mean[c])) /
+        static_cast<float>(o.normalization.std[c]);
+    ASSERT_EQ(b.images.data<float>()[i], want) << i;
+  }
+  o.normalization = {};
+  Loader plain(set, o);
+  plain.start_epoch(0);
+  EXPECT_EQ(plain.next().images.data<float>()[5], static_cast<float>(bytes[5]) / 255.0f);
+}
+
+// Each augmented image must be one of the crops, mirrored or not, of the padded image; and all must
+// occur.
+TEST(Loader, AugmentationIsPadCropAndMirror) {
+  ImageSet set = small_set(1);
+  LoaderOptions o;
+  o.batch_size = 1;
+  o.pad = 1;
+  o.flip = true;
+  Loader loader(set, o);
+  const uint8_t* in = set.images.data<uint8_t>();
+  std::set<int> seen;
+  for (int64_t epoch = 0; epoch < 200; ++epoch) {
+    loader.start_epoch(epoch);
+    const std::vector<float> got = loader.next().images.to_vector<float>();
+    int match = -1;
+    for (int kind = 0; kind < 18 && match < 0; ++kind) {
+      const int64_t dy = kind / 3 % 3 - 1, dx = kind % 3 - 1;
+      bool same = true;
+      for (int64_t i = 0; i < 3 * 1024 && same; ++i) {
+        const int64_t c = i / 1024, y = i / 32 % 32 + dy;
+        const int64_t column = kind >= 9 ? 31 - i % 32 : i % 32, x = column + dx;
+        const bool inside = y >= 0 && y < 32 && x >= 0 && x < 32;
+        const int v = inside ? in[c * 1024 + y * 32 + x] : 0;
+        same = got[static_cast<size_t>(i)] == static_cast<float>(v) / 255.0f;
+      }
+      if (same) match = kind;
+    }
+    ASSERT_GE(match, 0) << "epoch " << epoch;
+    seen.insert(match);
+  }
+  EXPECT_EQ(seen.size(), 18u);
+}
+
+TEST(Loader, AugmentationDoesNotDependOnTheBatchSize) {
+  const ImageSet set = small_set(12);
+  std::vector<std::vector<float>> by_row(12);
+  for (const int64_t batch : {1, 4, 12}) {
+    LoaderOptions o = options(set, 1);
+    o.batch_size = batch;
+    Loader loader(set, o);
+    loader.start_epoch(2);
+    for (Batch b = loader.next(); b.defined(); b = loader.next()) {
+      const std::vector<float> v = b.images.to_vector<float>();
+      for (int64_t i = 0; i < batch; ++i) {
+        const std::vector<float> image(v.begin() + i * 3072, v.begin() + (i + 1) * 3072);
+        auto& known = by_row[static_cast<size_t>(b.index.data<int64_t>()[i])];
+        if (known.empty()) known = image;
+        EXPECT_EQ(known, image);
+      }
+    }
+  }
+}
+
+TEST(Loader, NothingBeforeStartAndDestructionWhileBusy) {
+  const ImageSet set = small_set(400);
+  LoaderOptions o = options(set, 3);
+  {
+    Loader loader(set, o);
+    EXPECT_FALSE(loader.next().defined());
+  }
+  for (int i = 0; i < 20; ++i) {
+    Loader loader(set, o);
+    loader.start_epoch(i);
+    if (i % 2) loader.next();
+    loader.start_epoch(i + 1);
+  }
+}
+
+TEST(Loader, GreyAndOneBatchSmallerThanTheSet) {
+  const ImageSet set = small_set(5, 1);
+  LoaderOptions o = options(set, 1);
+  o.batch_size = 8;
+  EXPECT_EQ(Loader(set, o).batches_per_epoch(), 0);
+  o.drop_last = false;
+  Loader loader(set, o);
+  loader.start_epoch(0);
+  EXPECT_EQ(loader.next().images.shape(), (Shape{5, 1, 28, 28}));
+  EXPECT_FALSE(loader.next().defined());
+}
+
+TEST(Loader, Refusals) {
+  const ImageSet set = small_set(5);
+  const auto refuses = [&](auto change) {
+    LoaderOptions o = options(set, 0);
+    ImageSet s = set;
+    change(&o, &s);
+    EXPECT_THROW(Loader(s, o), UsageError);
+  };
+  refuses([](LoaderOptions* o, ImageSet*) { o->batch_size = 0; });
+  refuses([](LoaderOptions* o, ImageSet*) { o->pad = -1; });
+  refuses([](LoaderOptions* o, ImageSet*) { o->threads = -1; });
+  refuses([](LoaderOptions* o, ImageSet*) { o->normalization.mean.pop_back(); });
+  refuses([](LoaderOptions* o, ImageSet*) { o->normalization = {{0.5}, {0.5}}; });
+  refuses([](LoaderOptions* o, ImageSet*) { o->normalization.std[1] = 0; });
+  refuses([](LoaderOptions*, ImageSet* s) { s->images = Tensor(); });
+  refuses([](LoaderOptions*, ImageSet* s) { s->images = s->images.to(DType::f32); });
+  refuses([](LoaderOptions*, ImageSet* s) { s->labels = s->labels.slice(0, 2); });
+}
+
+}  // namespace
+}  // namespace mtcki::data

@@ -1,0 +1,378 @@
+// The whole job on a tiny scale: train, synthesise, distil, adversarial rounds; killed or stopped
+// anywhere and run again, it ends with the same bits.
+#include "mtcki/run/pipeline.h"
+
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <set>
+#include <sstream>
+
+#include "data/formats/state_file.h"
+#include "mtcki/evaluation/confusion.h"
+#include "mtcki/evaluation/neighbours.h"
+#include "mtcki/synthesis/image_pool.h"
+#include "mtcki/training/stage_control.h"
+#include "nn/state_dict.h"
+
+namespace mtcki {
+namespace {
+
+namespace fs = std::filesystem;
+
+RunConfig tiny() {
+  RunConfig c;
+  c.seed = 4;
+  c.data.name = "synth10";
+  c.data.train_limit = 64;
+  c.data.test_limit = 40;
+  c.train.epochs = 2;
+  c.train.batch_size = 16;
+  c.train.lr = 0.05;
+  c.train.pad = 2;
+  c.teachers.resize(2);
+  c.teachers[0].model = "vgg8_w0.125";
+  c.teachers[1].name = "second";
+  c.teachers[1].model = "vgg8_w0.125";
+  c.synthesis.batches = 3;
+  c.synthesis.batch_size = 12;
+  c.synthesis.g_steps = 3;
+  c.synthesis.nz = 8;
+  c.synthesis.ngf = 8;
+  c.synthesis.bank_size = 20;
+  c.synthesis.bank_draw = 10;
+  c.synthesis.head_dim = 8;
+  c.distill.epochs = 2;
+  c.distill.batch_size = 9;
+  c.distill.lr = 0.05;
+  c.distill.ts_dim = 8;
+  c.distill.ts_queue = 20;
+  c.distill.ema = 0.5;
+  c.students.resize(1);
+  c.students[0].name = "s";
+  c.students[0].model = "vgg8_w0.125";
+  return c;
+}
+
+std::string fresh_folder(const std::string& name) {
+  const fs::path dir = fs::temp_directory_path() / ("mtcki_pipeline_" + name);
+  fs::remove_all(dir);
+  fs::create_directories(dir);
+  return dir.string();
+}
+
+std::string bytes(const fs::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::ostringstream out;
+  out << in.rdbuf();
+  return out.str();
+}
+
+// Everything that a run leaves and that must not depend on interruptions.
+std::map<std::string, std::string> results(const std::string& folder) {
+  std::map<std::string, std::string> out;
+  for (const auto& e : fs::recursive_directory_iterator(folder)) {
+    const std::string path = fs::relative(e.path(), folder).string();
+    const std::string name = e.path().filename().string();
+    const bool weights = name == "model.safetensors" || name == "best.safetensors";
+    const bool shard = name.rfind("shard-", 0) == 0 && path.find("bank") == std::string::npos;
+    if (weights || shard || (name == "manifest.json" && path.find("synth") != std::string::npos))
+      out[path] = bytes(e.path());
+  }
+  return out;
+}
+
+void expect_equal_results(const std::string& a, const std::string& b) {
+  auto x = results(a), y = results(b);
+  EXPECT_FALSE(x.empty());
+  for (auto& [path, content] : x) {
+    std::string other = y[path];
+    // The manifest holds the command with the folder's name.
+    for (std::string* text : {&content, &other})
+      for (const std::string& folder : {a, b})
+        for (size_t at; path.find("manifest") != std::string::npos &&
+                        (at = text->find(folder)) != std::string::npos;)
+          text->replace(at, folder.size(), "FOLDER");
+    EXPECT_TRUE(content == other) << path << " differs";
+  }
+  EXPECT_EQ(x.size(), y.size());
+}
+
+// Runs until done, interrupted every `polls` steps.
+int run_with_interruptions(const RunConfig& config, const std::string& folder, int64_t polls,
+                           bool kill) {
+  for (int attempt = 0; attempt < 200; ++attempt) {
+    (kill ? kill_after_polls : stop_after_polls)(polls);
+    try {
+      RunLog log;
+      run_pipeline(config, folder, log);
+      (kill ? kill_after_polls : stop_after_polls)(0);
+      return attempt;
+    } catch (const SimulatedKill&) {
+      EXPECT_TRUE(kill);
+    } catch (const Stopped& s) {
+      EXPECT_FALSE(kill);
+      EXPECT_EQ(s.signal, SIGTERM);
+    }
+  }
+  ADD_FAILURE() << "made no progress";
+  return -1;
+}
+
+TEST(Pipeline, CompleteRun) {
+  const std::string folder = fresh_folder("complete");
+  RunLog log;
+  const RunConfig config = tiny();
+  const PipelineResult r = run_pipeline(config, folder, log);
+  ASSERT_EQ(r.teachers.size(), 2u);
+  EXPECT_EQ(r.teachers[0].name, "vgg8_w0.125");
+  EXPECT_GE(r.teachers[0].top1, 0);
+  EXPECT_EQ(r.synthetic_images, 36);
+  ASSERT_EQ(r.students.size(), 1u);
+  EXPECT_GE(r.students[0].top1_best, r.students[0].top1);
+  EXPECT_GE(r.students[0].agreement, 0);
+  std::map<std::string, double> metrics(r.metrics.begin(), r.metrics.end());
+  EXPECT_EQ(metrics["generator_steps"], 9);
+  EXPECT_EQ(metrics["kd_steps"], 8);
+  EXPECT_GT(metrics["teacher_forward_macs"], 0);
+  for (const char* stage : {"teachers", "synthesis", "students"}) EXPECT_GT(r.seconds.at(stage), 0);
+  const ImagePool pool = ImagePool::open(folder + "/synth");
+  EXPECT_EQ(pool.size(), 36);
+  EXPECT_EQ(pool.info().teachers.size(), 2u);
+
+  // A second call does nothing again: it answers from the markers.
+  const auto before = results(folder);
+  stop_after_polls(1);  // any step would stop it
+  const PipelineResult again = run_pipeline(config, folder, log);
+  stop_after_polls(0);
+  EXPECT_EQ(again.students[0].top1, r.students[0].top1);
+  EXPECT_EQ(again.seconds.at("synthesis"), r.seconds.at("synthesis"));
+  EXPECT_TRUE(before == results(folder));
+
+  // Another configuration in the same folder is refused, not mixed in.
+  RunConfig other = config;
+  other.synthesis.bn = 2;
+  EXPECT_THROW(run_pipeline(other, folder, log), UsageError);
+  fs::remove_all(folder);
+}
+
+TEST(Pipeline, KilledOrStoppedAnywhereEndsTheSame) {
+  const RunConfig config = tiny();
+  const std::string whole = fresh_folder("whole");
+  RunLog log;
+  run_pipeline(config, whole, log);
+  for (const bool kill : {true, false}) {
+    const std::string cut = fresh_folder(kill ? "killed" : "stopped");
+    EXPECT_GE(run_with_interruptions(config, cut, kill ? 5 : 2, kill), 3);
+    expect_equal_results(whole, cut);
+    fs::remove_all(cut);
+  }
+  fs::remove_all(whole);
+}
+
+TEST(Pipeline, AdversarialRoundsResumeToo) {
+  RunConfig config = tiny();
+  config.train.epochs = 1;
+  config.adversarial.rounds = 2;
+  config.adversarial.kd_steps = 3;
+  config.distill.checkpoint_every = 2;
+  const std::string whole = fresh_folder("uncut_rounds");
+  RunLog log;
+  const PipelineResult r = run_pipeline(config, whole, log);
+  std::map<std::string, double> metrics(r.metrics.begin(), r.metrics.end());
+  EXPECT_EQ(metrics["generator_steps"], 9 + 2 * 3);
+  EXPECT_EQ(metrics["kd_steps"], 6);
+  EXPECT_EQ(ImagePool::open(whole + "/synth").size(), 36);  // the shared set is not touched
+  EXPECT_EQ(ImagePool::open(whole + "/students/s/synth").size(), 24);
+  for (const bool kill : {true, false}) {
+    const std::string cut = fresh_folder(kill ? "rounds_killed" : "rounds_stopped");
+    run_with_interruptions(config, cut, 5, kill);
+    expect_equal_results(whole, cut);
+    fs::remove_all(cut);
+  }
+  fs::remove_all(whole);
+}
+
+TEST(Pipeline, ASecondStudentFromTheSavedSet) {
+  RunConfig config = tiny();
+  config.train.epochs = 1;
+  const std::string folder = fresh_folder("second");
+  RunLog log;
+  run_teachers(config, folder, log);
+  EXPECT_EQ(run_synthesis(config, folder, log), 36);
+  run_students(config, folder, log);
+  const std::string first = bytes(folder + "/students/s/model.safetensors");
+  const std::string manifest = bytes(folder + "/synth/manifest.json");
+  config.students.resize(2);
+  config.students[1].name = "other";
+  config.students[1].model = "resnet8";
+  const auto r = run_students(config, folder, log);
+  EXPECT_EQ(r.size(), 2u);
+  EXPECT_EQ(bytes(folder + "/students/s/model.safetensors"), first);
+  EXPECT_EQ(bytes(folder + "/synth/manifest.json"), manifest);
+  fs::remove_all(folder);
+}
+
+TEST(Pipeline, ImportedTeachersKeepTheirNormalisation) {
+  RunConfig config = tiny();
+  config.train.epochs = 1;
+  const std::string made = fresh_folder("made"), used = fresh_folder("used");
+  RunLog log;
+  const auto trained = run_teachers(config, made, log);
+  RunConfig import = config;
+  for (size_t m = 0; m < 2; ++m)
+    import.teachers[m].weights = made + "/teachers/" + trained[m].name + "/model.safetensors";
+  const auto imported = run_teachers(import, used, log);
+  for (size_t m = 0; m < 2; ++m) {
+    EXPECT_TRUE(imported[m].imported);
+    EXPECT_EQ(imported[m].top1, trained[m].top1);
+  }
+  // Weights of another architecture: one clear line.
+  import.teachers[0].name = "wrong";
+  import.teachers[0].model = "resnet8";
+  try {
+    run_teachers(import, used, log);
+    FAIL() << "accepted weights of another architecture";
+  } catch (const DataError& e) {
+    EXPECT_NE(std::string(e.what()).find("vgg8_w0.125"), std::string::npos) << e.what();
+  }
+  fs::remove_all(made);
+  fs::remove_all(used);
+}
+
+TEST(Pipeline, StagesNameTheCommandThatIsMissing) {
+  const std::string folder = fresh_folder("missing");
+  RunLog log;
+  try {
+    run_students(tiny(), folder, log);
+    FAIL();
+  } catch (const UsageError& e) {
+    EXPECT_NE(std::string(e.what()).find("mtcki train"), std::string::npos) << e.what();
+  }
+  fs::remove_all(folder);
+}
+
+TEST(Pipeline, HeldOutClassifierGivesFidAndIs) {
+  RunConfig config = tiny();
+  config.train.epochs = 1;
+  config.metrics.classifier_model = "vgg8_w0.125";
+  config.metrics.samples = 30;
+  const std::string folder = fresh_folder("metrics");
+  RunLog log;
+  const PipelineResult r = run_pipeline(config, folder, log);
+  std::map<std::string, double> metrics(r.metrics.begin(), r.metrics.end());
+  EXPECT_GT(metrics["fid_c"], 0);
+  EXPECT_GE(metrics["is_c"], 1);
+  EXPECT_LE(metrics["is_c"], 10);
+  // What the report shows of the real sets agrees with the numbers.
+  for (const auto& [dir, top1] :
+       {std::pair<std::string, double>{"/teachers/second", r.teachers[1].top1},
+        {"/students/s", r.students[0].top1}}) {
+    const auto matrix = read_confusion(folder + dir);
+    ASSERT_TRUE(matrix) << dir;
+    EXPECT_EQ(matrix->total(), 40);
+    EXPECT_DOUBLE_EQ(100.0 * static_cast<double>(matrix->correct()) / 40, top1) << dir;
+  }
+  const std::string neighbours = folder + "/metrics/neighbours.safetensors";
+  const auto shown = read_neighbours(neighbours);
+  ASSERT_TRUE(shown);
+  EXPECT_EQ(shown->size(), 20);
+  EXPECT_EQ(shown->searched, 64);
+  EXPECT_EQ(shown->space, "features of the held-out classifier (vgg8_w0.125)");
+  // Made again only when asked for differently.
+  const auto written = fs::last_write_time(neighbours);
+  run_pipeline(config, folder, log);
+  EXPECT_EQ(fs::last_write_time(neighbours), written);
+  config.metrics.neighbours = 4;
+  run_pipeline(config, folder, log);
+  EXPECT_EQ(read_neighbours(neighbours)->size(), 4);
+  fs::remove_all(folder);
+}
+
+// An update may overflow just before a checkpoint: that one is not kept.
+TEST(Pipeline, CheckpointsHoldFiniteWeights) {
+  RunConfig config = tiny();
+  config.train.lr = 1e3;
+  config.train.epochs = 6;
+  config.train.checkpoint_every = 1;
+  config.on_nan = "rollback";
+  const std::string folder = fresh_folder("finite");
+  RunLog log;
+  try {
+    run_teachers(config, folder, log);
+  } catch (const NumericError&) {
+  }
+  int files = 0;
+  for (const auto& e : fs::recursive_directory_iterator(folder)) {
+    if (e.path().filename() != "state.safetensors") continue;
+    ++files;
+    EXPECT_EQ(not_finite(data::read_safetensors(e.path().string()).tensors), "") << e.path();
+  }
+  EXPECT_GT(files, 0);
+  fs::remove_all(folder);
+}
+
+// A step that is left out leaves nothing: not in batch norms either, whose forward it was.
+TEST(Pipeline, SkippedStepsLeaveFiniteWeights) {
+  RunConfig config = tiny();
+  config.train.lr = 1e30;
+  config.train.epochs = 1;
+  config.on_nan = "skip";
+  const std::string folder = fresh_folder("skipped");
+  RunLog log;
+  try {
+    run_teachers(config, folder, log);
+    const std::string model = folder + "/teachers/second/model.safetensors";
+    EXPECT_EQ(not_finite(data::read_safetensors(model).tensors), "");
+  } catch (const NumericError& e) {  // found before it was saved
+    EXPECT_NE(std::string(e.what()).find("not finite after step"), std::string::npos) << e.what();
+  }
+  fs::remove_all(folder);
+}
+
+// Rates at which every first attempt is NaN: batches begin again with smaller ones, the contrast's
+// heads as they were, also inside a round.
+TEST(Pipeline, RollbacksLoseNoBatch) {
+  for (const double cr : {0.0, 0.8}) {
+    RunConfig config = tiny();
+    config.on_nan = "rollback";
+    config.train.epochs = 1;
+    config.synthesis.lr_g = 1e17;
+    config.synthesis.cr = cr;
+    config.adversarial.rounds = 2;
+    config.adversarial.kd_steps = 2;
+    const std::string folder = fresh_folder("rollbacks");
+    RunLog log;
+    try {
+      const PipelineResult r = run_pipeline(config, folder, log);
+      EXPECT_EQ(r.synthetic_images, 36);
+      EXPECT_EQ(ImagePool::open(folder + "/students/s/synth").size(), 24);
+    } catch (const NumericError& e) {
+      // A CPU that rounds otherwise may need smaller rates still; it says so.
+      EXPECT_NE(std::string(e.what()).find("synthesis.lr_g"), std::string::npos) << e.what();
+    }
+    fs::remove_all(folder);
+  }
+}
+
+TEST(Pipeline, NanInALossStopsWithTermAndStep) {
+  RunConfig config = tiny();
+  config.train.lr = 1e30;
+  const std::string folder = fresh_folder("nan");
+  RunLog log;
+  try {
+    run_teachers(config, folder, log);
+    FAIL() << "NaN was not noticed";
+  } catch (const NumericError& e) {
+    const std::string text = e.what();
+    EXPECT_NE(text.find("cross_entropy"), std::string::npos) << text;
+    EXPECT_NE(text.find("step"), std::string::npos) << text;
+  }
+  fs::remove_all(folder);
+}
+
+}  // namespace
+}  // namespace mtcki

@@ -1,0 +1,63 @@
+// The steps that profiles and benches measure, on the GPU: captured steps compute what eager ones
+// do, and profiles say where ops ran.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "mtcki/profile/profile.h"
+#include "mtcki/run/workload.h"
+#include "tensor/cuda/step_graph.h"
+#include "tests/cuda_testing.h"
+
+namespace mtcki {
+namespace {
+
+using testing::kGpu;
+
+WorkloadOptions options(const std::string& step, bool graph) {
+  WorkloadOptions w;
+  w.step = step;
+  w.model = "wrn10_1";
+  w.batch = 2;
+  w.device = kGpu;
+  w.graph = graph;
+  return w;
+}
+
+class WorkloadCuda : public testing::CudaTest {};
+
+TEST_F(WorkloadCuda, CapturedStepsComputeWhatEagerOnesDo) {
+  for (const std::string step : {"train", "inversion"}) {
+    const auto after = [&](bool graph) {
+      const Workload run = make_workload(options(step, graph));
+      Variable result;
+      for (int i = 0; i < StepGraph::kWarmup + 2; ++i) result = run();
+      return result.data().to(Device::cpu()).to_vector<float>();
+    };
+    const std::vector<float> eager = after(false), captured = after(true);
+    EXPECT_EQ(eager, captured) << step;
+    EXPECT_TRUE(std::isfinite(eager[0])) << step;
+  }
+}
+
+TEST_F(WorkloadCuda, ProfilesSayWhereOpsRan) {
+  for (const std::string step : {"train", "distill"}) {
+    const Workload run = make_workload(options(step, false));
+    run();
+    profiler::start();
+    run();
+    profiler::stop();
+    int convolutions = 0;
+    for (const OpCost& r : op_costs(profiler::events(), 1, nullptr, 1, "f32")) {
+      if (r.op != "conv2d") continue;
+      ++convolutions;
+      EXPECT_EQ(r.device, "cuda:0") << step;
+      EXPECT_GT(r.us, 0) << step;
+      EXPECT_GT(r.host_us, 0) << step;
+    }
+    EXPECT_GT(convolutions, 5) << step;
+  }
+}
+
+}  // namespace
+}  // namespace mtcki
