@@ -18,6 +18,7 @@
 #include "mtcki/host/console.h"
 #include "mtcki/host/progress.h"
 #include "mtcki/run/context.h"
+#include "mtcki/run/folder_content.h"
 #include "tensor/allocator.h"
 #include "tensor/error.h"
 #include "tensor/parallel.h"
@@ -29,52 +30,21 @@ using nlohmann::json;
 
 namespace {
 
-// For --fresh: what is to be emptied must be a run's, or hold nothing.
-void require_run_folder(const std::string& path) {
-  std::error_code ec;
-  bool other = false;
-  for (const auto& entry : fs::directory_iterator(path, ec))
-    if (entry.path().filename() != "lock") other = true;
-  if (!other) return;
-  if (!fs::exists(path + "/config.toml") || !fs::exists(path + "/manifest.json"))
-    throw UsageError("--fresh: \"" + path +
-                     "\" is not the folder of a run (no config.toml and manifest.json); it is left "
-                     "alone");
-}
-
-// All but the lock.
-void empty_folder(const std::string& path) {
-  std::error_code ec;
-  std::vector<fs::path> entries;
-  for (const auto& entry : fs::directory_iterator(path, ec))
-    if (entry.path().filename() != "lock") entries.push_back(entry.path());
-  for (const fs::path& e : entries) {
-    fs::remove_all(e, ec);
-    if (ec) throw DiskError("cannot remove \"" + e.string() + "\": " + ec.message());
-  }
-}
-
-// Temporary files of processes that died while writing; whoever holds the lock is the only writer.
-void remove_temporaries(const std::string& path) {
-  std::error_code ec;
-  std::vector<fs::path> stale;
-  for (fs::recursive_directory_iterator at(path, ec), end; !ec && at != end; at.increment(ec))
-    if (std::error_code none; fs::exists(at->path() / "lock", none))
-      at.disable_recursion_pending();  // another run, inside this one
-    else if (at->path().filename().string().find(".tmp-") != std::string::npos &&
-             at->is_regular_file(ec))
-      stale.push_back(at->path());
-  for (const fs::path& file : stale) fs::remove(file, ec);
+// At most five names of a list.
+std::string first_names(const std::vector<std::string>& names) {
+  std::string out;
+  for (size_t i = 0; i < names.size() && i < 5; ++i) out += (i ? ", " : "") + names[i];
+  return names.size() > 5 ? str(out, " and ", names.size() - 5, " more") : out;
 }
 
 }  // namespace
 
 RunFolder::RunFolder(const RunConfig& config, const std::vector<std::string>& argv, bool fresh)
     : path_(path_of(config)) {
-  if (fresh) require_run_folder(path_);
+  require_run_folder(path_);
   data::make_directories(path_);
   const std::string lock = path_ + "/lock";
-  lock_ = open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  lock_ = open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
   if (lock_ < 0) throw DiskError("cannot open \"" + lock + "\": " + std::strerror(errno));
   if (flock(lock_, LOCK_EX | LOCK_NB) != 0) {
     char holder[32] = {};
@@ -90,17 +60,13 @@ RunFolder::RunFolder(const RunConfig& config, const std::vector<std::string>& ar
     // Only the hint about the holder is lost.
   }
   try {
-    if (fresh) empty_folder(path_);
+    std::vector<std::string> left;
+    if (fresh) left = empty_run_folder(path_);
     remove_temporaries(path_);
     // What is recorded below describes all that lies here.
     RunContext(config, path_).require_same_configuration();
-    console::set_log_file(path_ + "/log.txt");
-    data::write_file_atomic(path_ + "/config.toml", to_toml(config));
-    manifest_ = data::read_json(path_ + "/manifest.json");
-    if (!manifest_.is_object() || !manifest_.value("attempts", json()).is_array()) {
-      manifest_ = json::object();
-      manifest_["attempts"] = json::array();
-    }
+    if (!fresh) manifest_ = data::read_sealed_json(path_ + "/manifest.json");
+    if (!manifest_.is_object()) manifest_ = {{"attempts", json::array()}};
     const BuildInfo b = build_info();
     const MachineInfo m = machine_info();
     manifest_["format_version"] = 1;
@@ -122,7 +88,11 @@ RunFolder::RunFolder(const RunConfig& config, const std::vector<std::string>& ar
     for (json& a : manifest_["attempts"])
       if (a.is_object() && a.value("status", json()) == "running") a["status"] = "killed";
     manifest_["attempts"].push_back({{"argv", argv}, {"start", utc_now()}, {"status", "running"}});
-    write_manifest();
+    write_manifest();  // first: it is what makes this the folder of a run
+    data::write_file_atomic(path_ + "/config.toml", to_toml(config));
+    console::set_log_file(path_ + "/log.txt");
+    if (!left.empty())
+      console::warn(str("--fresh: what no run wrote stays in ", path_, ": ", first_names(left)));
   } catch (...) {
     close(lock_);
     throw;
@@ -138,14 +108,11 @@ RunFolder::~RunFolder() {
   console::set_log_file("");
 }
 
-void RunFolder::write_manifest() {
-  data::write_file_atomic(path_ + "/manifest.json",
-                          manifest_.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
-}
+void RunFolder::write_manifest() { data::write_sealed_json(path_ + "/manifest.json", manifest_); }
 
 json RunFolder::write_result(const PipelineResult& result) {
   json out = to_json(result);
-  const json before = data::read_json(path_ + "/result.json");
+  const json before = data::read_sealed_json(path_ + "/result.json");
   if (before.is_object() && before.value("teachers", json()) == out["teachers"] &&
       before.value("students", json()) == out["students"] &&
       before.value("synthetic", json()) == out["synthetic"] && before.contains("seconds"))
@@ -158,8 +125,7 @@ json RunFolder::write_result(const PipelineResult& result) {
       if (a.is_object() && a.contains(key) && a[key].is_number())
         out["metrics"][key] = std::max(out["metrics"][key].get<double>(), a[key].get<double>());
   }
-  data::write_file_atomic(path_ + "/result.json",
-                          out.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
+  data::write_sealed_json(path_ + "/result.json", out);
   return out;
 }
 

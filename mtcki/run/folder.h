@@ -13,8 +13,9 @@ namespace mtcki {
 class RunFolder {
  public:
   // OUT/NAME of the configuration: created, locked (UsageError naming the process that holds it),
-  // and with `fresh` emptied first; a folder that is not a run's is never emptied. Writes
-  // config.toml and manifest.json; UsageError before that when the folder holds a stage that was
+  // and with `fresh` emptied of what a run writes (what else lies there is named in a warning).
+  // UsageError before anything is touched: the folder holds something and is not a run's. Writes
+  // manifest.json and config.toml; UsageError before that when the folder holds a stage that was
   // begun or finished under another configuration.
   RunFolder(const RunConfig& config, const std::vector<std::string>& argv, bool fresh);
   ~RunFolder();  // releases the lock
