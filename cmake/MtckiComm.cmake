@@ -44,7 +44,6 @@ else()
     string(REGEX REPLACE ".*MAJOR ([0-9]+).*MINOR ([0-9]+).*PATCH ([0-9]+).*" "\\1.\\2.\\3" MTCKI_NCCL_VERSION "${_v}")
     set(MTCKI_NCCL_TEXT "${MTCKI_NCCL_VERSION} (${MTCKI_NCCL_LIBRARY})")
     get_filename_component(_nccl_libdir ${MTCKI_NCCL_LIBRARY} DIRECTORY)
-    list(APPEND CMAKE_BUILD_RPATH ${_nccl_libdir})
     list(APPEND CMAKE_INSTALL_RPATH ${_nccl_libdir})
     add_library(mtcki_cuda::nccl UNKNOWN IMPORTED)
     set_target_properties(mtcki_cuda::nccl PROPERTIES IMPORTED_LOCATION ${MTCKI_NCCL_LIBRARY}

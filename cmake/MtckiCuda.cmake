@@ -107,7 +107,6 @@ if(MTCKI_WITH_CUDA)
   set(CMAKE_CUDA_STANDARD 20)
   set(CMAKE_CUDA_STANDARD_REQUIRED ON)
   # cudart's lib folder counts as an implicit link folder, so CMake leaves it out of the run path: add it by hand.
-  list(APPEND CMAKE_BUILD_RPATH ${MTCKI_CUDA_LIBDIR} ${MTCKI_CUDNN_LIBDIR})
   list(APPEND CMAKE_INSTALL_RPATH ${MTCKI_CUDA_LIBDIR} ${MTCKI_CUDNN_LIBDIR})
 
   find_package(Threads REQUIRED)

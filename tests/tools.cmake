@@ -48,4 +48,12 @@ add_test(NAME install_and_find_package
                  -DCXX=${CMAKE_CXX_COMPILER} -DGENERATOR=${CMAKE_GENERATOR} -P ${CMAKE_CURRENT_SOURCE_DIR}/install.cmake)
 set_tests_properties(install_and_find_package PROPERTIES TIMEOUT 600)
 
+# No program looks for libraries in the working directory, which may be a folder that somebody else filled.
+find_program(MTCKI_READELF readelf)
+add_test(NAME program_is_hardened
+         COMMAND ${CMAKE_COMMAND} -DREADELF=${MTCKI_READELF} -DSANITIZE=${MTCKI_SANITIZE}
+                 "-DPROGRAMS=$<TARGET_FILE:mtcki_cli>;$<TARGET_FILE:golden_check>"
+                 -P ${CMAKE_CURRENT_SOURCE_DIR}/hardened.cmake)
+set_tests_properties(program_is_hardened PROPERTIES SKIP_REGULAR_EXPRESSION "skipped:")
+
 include(${CMAKE_CURRENT_SOURCE_DIR}/docs.cmake)
