@@ -33,8 +33,8 @@ AdversarialResult adversarial_rounds(const AdversarialJob& job, Teachers& teache
   const data::ImageSet base = ImagePool::open(job.stage_a_dir).load();
   ImagePool pool(job.distill.dir + "/synth", job.info);
   const std::string bank_dir = job.distill.dir + "/bank";
-  const BankShards stage_a_bank(job.stage_a_bank_dir, job.synthesis.batch_size, 0);
-  const BankShards bank(bank_dir, job.synthesis.batch_size, rounds);
+  BankShards stage_a_bank(job.stage_a_bank_dir, job.stage_a_dir, job.synthesis.batch_size, 0);
+  BankShards bank(bank_dir, job.distill.dir, job.synthesis.batch_size, rounds);
 
   Synthesizer synthesizer(teachers, job.synthesis, job.options);
   synthesizer.set_weights(job.config.cls, job.config.adv);
@@ -44,6 +44,7 @@ AdversarialResult adversarial_rounds(const AdversarialJob& job, Teachers& teache
       throw UsageError(
           str(job.stage_a_dir, ": no finished synthesis to continue; run `mtcki invert`"));
     synthesizer.load(*state);
+    stage_a_bank.set_checksums(state->meta.at("bank"));
     if (synthesizer.contrast()) stage_a_bank.restore(*synthesizer.contrast(), batches_before);
   };
   continue_stage_a();
@@ -95,6 +96,8 @@ AdversarialResult adversarial_rounds(const AdversarialJob& job, Teachers& teache
     synthesizer.save(synthesis);
     state.put(synthesis.tensors, "synthesis.");
     state.meta["synthesis"] = synthesis.meta;
+    state.meta["pool"] = pool.digest(synthesizer.batch() - batches_before);
+    state.meta["bank"] = bank.checksums();
     state.step = step;
   };
   fit_job.load = [&](const StageState& state) {
@@ -104,10 +107,9 @@ AdversarialResult adversarial_rounds(const AdversarialJob& job, Teachers& teache
     synthesis.meta = state.meta.at("synthesis");
     synthesizer.load(synthesis);
     const int64_t own = synthesizer.batch() - batches_before;
-    if (pool.batches() < own)
-      throw DataError(str(pool.dir(), ": lists ", pool.batches(), " batches, the checkpoint is at ",
-                          own, "; delete the student's folder to start it again"));
+    pool.require(own, state.meta.at("pool"));
     pool.truncate(own);
+    bank.set_checksums(state.meta.at("bank"));
     set_round = -1;
     if (!synthesizer.contrast()) return;
     // The ring: rows of stage A, then this stage's.

@@ -60,12 +60,11 @@ void write_confusion(const std::string& dir, const ConfusionMatrix& m) {
                   {"class_names", m.class_names},
                   {"counts", m.counts},
                   {"config_sha256", m.config_sha256}};
-  data::write_file_atomic(dir + "/confusion.json",
-                          j.dump(-1, ' ', false, json::error_handler_t::replace) + "\n");
+  data::write_sealed_json(dir + "/confusion.json", j);
 }
 
 std::optional<ConfusionMatrix> read_confusion(const std::string& dir) {
-  const json j = data::read_json(dir + "/confusion.json");
+  const json j = data::read_sealed_json(dir + "/confusion.json");
   ConfusionMatrix m;
   try {
     if (j.at("format_version") != 1) return std::nullopt;

@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
+#include "data/formats/checksum.h"
 #include "data/formats/file_bytes.h"
+#include "data/formats/json_file.h"
 #include "data/formats/state_file.h"
 #include "tensor/ops/cast.h"
 #include "tensor/ops/elementwise.h"
@@ -142,6 +145,23 @@ NeighbourDisplay find_neighbours(const data::ImageSet& synthetic, const data::Im
   return out;
 }
 
+// Of everything in the file.
+static std::string checksum(const data::NamedTensors& tensors,
+                            std::map<std::string, std::string> texts) {
+  texts.erase("crc32c");
+  uint32_t crc = 0;
+  for (const auto& [name, tensor] : std::map(tensors.begin(), tensors.end())) {
+    const Tensor t = tensor.plain();
+    crc = data::crc32c(name.data(), name.size(), crc);
+    crc = data::crc32c(t.raw(), t.nbytes(), crc);
+  }
+  for (const auto& [name, text] : texts) {
+    const std::string line = name + "=" + text;
+    crc = data::crc32c(line.data(), line.size(), crc);
+  }
+  return str(crc);
+}
+
 void write_neighbours(const std::string& path, const NeighbourDisplay& n) {
   const auto column = [](const auto& values) {
     return Tensor::from(values, {static_cast<int64_t>(values.size())});
@@ -149,23 +169,26 @@ void write_neighbours(const std::string& path, const NeighbourDisplay& n) {
   const auto text = [](const nlohmann::json& j) {
     return j.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   };
-  data::write_safetensors(
-      path,
-      {{"images", n.images.to(Device::cpu())},
-       {"real", n.real.to(Device::cpu())},
-       {"labels", column(n.labels)},
-       {"real_labels", column(n.real_labels)},
-       {"real_rows", column(n.real_rows)},
-       {"distances", column(n.distances)},
-       {"usual_distance", column(std::vector<double>{n.usual_distance})},
-       {"searched", column(std::vector<int64_t>{n.searched})}},
-      {{"space", n.space}, {"class_names", text(n.class_names)}, {"inputs", n.inputs}});
+  const data::NamedTensors tensors = {
+      {"images", n.images.to(Device::cpu())},
+      {"real", n.real.to(Device::cpu())},
+      {"labels", column(n.labels)},
+      {"real_labels", column(n.real_labels)},
+      {"real_rows", column(n.real_rows)},
+      {"distances", column(n.distances)},
+      {"usual_distance", column(std::vector<double>{n.usual_distance})},
+      {"searched", column(std::vector<int64_t>{n.searched})}};
+  std::map<std::string, std::string> texts = {
+      {"space", n.space}, {"class_names", text(n.class_names)}, {"inputs", n.inputs}};
+  texts["crc32c"] = checksum(tensors, texts);
+  data::write_safetensors(path, tensors, texts);
 }
 
 std::optional<NeighbourDisplay> read_neighbours(const std::string& path) {
   if (!data::file_exists(path)) return std::nullopt;
   try {
     const data::StateFile file = data::read_safetensors(path);
+    if (file.metadata.at("crc32c") != checksum(file.tensors, file.metadata)) return std::nullopt;
     const auto tensor = [&file](const std::string& name) {
       for (const auto& [n, t] : file.tensors)
         if (n == name) return t;
@@ -183,7 +206,7 @@ std::optional<NeighbourDisplay> read_neighbours(const std::string& path) {
     n.space = file.metadata.at("space");
     n.inputs = file.metadata.at("inputs");
     n.class_names =
-        nlohmann::json::parse(file.metadata.at("class_names")).get<std::vector<std::string>>();
+        data::parse_json(file.metadata.at("class_names")).get<std::vector<std::string>>();
     const auto is_images = [](const Tensor& t, int64_t count) {
       return t.dtype() == DType::u8 && t.rank() == 4 && t.size(0) == count && t.numel() > 0 &&
              (t.size(1) == 1 || t.size(1) == 3);

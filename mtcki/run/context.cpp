@@ -4,6 +4,7 @@
 
 #include "data/formats/atomic_file.h"
 #include "data/formats/checksum.h"
+#include "data/formats/file_bytes.h"
 #include "data/formats/json_file.h"
 #include "data/sets/digest.h"
 #include "mtcki/host/console.h"
@@ -18,19 +19,13 @@ namespace mtcki {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-// Of a marker's other fields.
-static uint32_t crc32c(const json& fields) {
-  const std::string text = fields.dump();
-  return data::crc32c(text.data(), text.size());
-}
-
-void write_marker(const std::string& dir, const std::string& sha, json content) {
+void write_marker(const std::string& dir, const std::string& sha, json content,
+                  const std::vector<std::string>& files) {
   content["config_sha256"] = sha;
   if (communicator().is_root()) {
-    const std::string model = dir + "/model.safetensors";
-    if (fs::exists(model)) content["model_crc32c"] = data::crc32c_file(model);
-    content["crc32c"] = crc32c(content);
-    data::write_file_atomic(dir + "/done.json", content.dump(1) + "\n");
+    json& sums = content["files"] = json::object();
+    for (const std::string& file : files) sums[file] = data::crc32c_file(dir + "/" + file);
+    data::write_sealed_json(dir + "/done.json", content);
   }
   communicator().barrier();  // what the first rank wrote in this stage is there for all
 }
@@ -39,24 +34,22 @@ std::optional<json> read_marker(const std::string& dir, const std::string& sha) 
   const std::string path = dir + "/done.json";
   std::error_code ec;
   if (!fs::exists(path, ec)) return std::nullopt;
-  json marker = data::read_json(path);
-  const auto intact = [&] {
-    if (!marker.is_object() || !marker.contains("config_sha256")) return false;
-    if (!marker.contains("crc32c")) return true;  // of an older build
-    const json sum = marker["crc32c"];
-    marker.erase("crc32c");
-    return sum == crc32c(marker);
-  };
-  if (!intact()) throw DataError(str(path, ": damaged; delete it to do this stage again"));
+  json marker = data::read_sealed_json(path);
+  if (!marker.is_object() || !marker.contains("config_sha256") || !marker.contains("files"))
+    throw DataError(str(path, ": damaged; delete it to do this stage again"));
   if (marker["config_sha256"] != sha)
     throw UsageError(str(dir,
                          ": was finished under another configuration; give this run another name, "
                          "or delete the folder to do the stage again"));
-  const std::string model = dir + "/model.safetensors";
-  if (marker.contains("model_crc32c") &&
-      (!fs::exists(model, ec) || marker["model_crc32c"] != data::crc32c_file(model)))
-    throw DataError(str(model, ": missing, or not what the stage wrote; delete ", path,
+  for (const auto& [name, sum] : marker["files"].items()) {
+    const std::string file = dir + "/" + name;
+    if (data::file_exists(file) && sum == data::crc32c_file(file)) continue;
+    // The last checkpoint makes these again; what others depend on takes the whole stage.
+    const bool made_last = name == "model.safetensors" || name == "confusion.json";
+    throw DataError(str(file, ": missing, or not what the stage wrote; delete ",
+                        made_last ? path : "the folder \"" + dir + "\"",
                         " to do this stage again"));
+  }
   return marker;
 }
 
@@ -193,13 +186,13 @@ void RunContext::require_same_configuration() const {
 
 void RunContext::require_teachers() const {
   for (const TeacherConfig& t : config_.teachers)
-    if (!fs::exists(teacher_dir(t) + "/done.json"))
+    if (!read_marker(teacher_dir(t), teacher_sha(t)))
       throw UsageError(
           str("teacher ", name(t), " is not ready in ", folder_, "; run `mtcki train` first"));
 }
 
 void RunContext::require_synthesis() const {
-  if (!fs::exists(folder_ + "/synth/done.json"))
+  if (!read_marker(folder_ + "/synth", synthesis_sha()))
     throw UsageError(str("no finished synthetic set in ", folder_, "; run `mtcki invert` first"));
 }
 

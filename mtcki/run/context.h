@@ -16,11 +16,12 @@
 
 namespace mtcki {
 
-// DIR/done.json, written when a stage is complete, with its own checksum and that of the stage's
-// model.safetensors; collective.
+// DIR/done.json, written when a stage is complete, with its own checksum and those of `files`, the
+// stage's files that are read again (relative to DIR); collective.
 // Reading: nothing when the stage is not done; UsageError when it was done under another
 // configuration, DataError when a checksum does not fit.
-void write_marker(const std::string& dir, const std::string& sha, nlohmann::json content);
+void write_marker(const std::string& dir, const std::string& sha, nlohmann::json content,
+                  const std::vector<std::string>& files);
 std::optional<nlohmann::json> read_marker(const std::string& dir, const std::string& sha);
 
 class RunContext {

@@ -39,7 +39,8 @@ std::unique_ptr<Teacher> held_out_classifier(RunContext& run, RunLog& log) {
     path = job.dir + "/model.safetensors";
     if (!read_marker(job.dir, job.config_sha256)) {
       const FitResult fit = train_classifier(job, run.train(), run.test(), log);
-      write_marker(job.dir, job.config_sha256, {{"top1", fit.last.top1}, {"seconds", fit.seconds}});
+      write_marker(job.dir, job.config_sha256, {{"top1", fit.last.top1}, {"seconds", fit.seconds}},
+                   fit_files());
     }
   }
   ModelCard card;

@@ -74,7 +74,8 @@ TeacherResult run_teacher(RunContext& run, const TeacherConfig& t, RunLog& log, 
                 {"top5", accuracy.top5},
                 {"parameters", parameters},
                 {"imported", imported},
-                {"seconds", spent}});
+                {"seconds", spent}},
+               imported ? std::vector<std::string>{"model.safetensors"} : fit_files());
   *seconds = spent;
   return {run.name(t), t.model, accuracy.top1, accuracy.top5, parameters, imported};
 }
@@ -135,7 +136,8 @@ int64_t synthesis_stage(RunContext& run, RunLog& log, PipelineResult* out, Budge
     write_marker(dir, sha,
                  {{"images", result.images},
                   {"budget", result.budget.to_json()},
-                  {"seconds", result.seconds}});
+                  {"seconds", result.seconds}},
+                 {"manifest.json", result.final_state});
   }
   if (out) out->seconds["synthesis"] += result.seconds;
   if (budget) *budget += result.budget;
@@ -156,6 +158,7 @@ StudentResult run_student(RunContext& run, const StudentConfig& s, RunLog& log, 
                           Budget* budget) {
   const std::string dir = run.student_dir(s), sha = run.student_sha(s);
   if (const auto done = read_marker(dir, sha)) {
+    if (run.config().adversarial.rounds > 0) ImagePool::open(dir + "/synth").verify();
     *seconds = done->at("seconds");
     *budget += Budget::from_json(done->at("budget"));
     return {run.name(s),           s.model,
@@ -216,6 +219,9 @@ StudentResult run_student(RunContext& run, const StudentConfig& s, RunLog& log, 
                        agreement(mine, run.fused_test_logits()),
                        student.net().parameter_count()};
   keep_confusion(run, dir, sha, s.model, mine);
+  std::vector<std::string> files = fit_files();
+  files.push_back("confusion.json");
+  if (c.adversarial.rounds > 0) files.push_back("synth/manifest.json");
   write_marker(dir, sha,
                {{"top1", result.top1},
                 {"top5", result.top5},
@@ -224,7 +230,8 @@ StudentResult run_student(RunContext& run, const StudentConfig& s, RunLog& log, 
                 {"parameters", result.parameters},
                 {"js_loyalty", js_loyalty(mine, run.fused_test_logits())},
                 {"budget", spent.to_json()},
-                {"seconds", fit.seconds}});
+                {"seconds", fit.seconds}},
+               files);
   *seconds = fit.seconds;
   *budget += spent;
   return result;

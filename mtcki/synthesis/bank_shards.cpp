@@ -5,6 +5,8 @@
 #include <filesystem>
 
 #include "data/formats/atomic_file.h"
+#include "data/formats/checksum.h"
+#include "data/formats/file_bytes.h"
 #include "data/formats/state_file.h"
 #include "nn/state_dict.h"
 #include "tensor/comm.h"
@@ -24,7 +26,7 @@ std::string BankShards::path(int64_t batch) const {
 }
 
 void BankShards::write(int64_t batch, const std::vector<Tensor>& local,
-                       const std::vector<Tensor>& global, DType dtype) const {
+                       const std::vector<Tensor>& global, DType dtype) {
   if (!communicator().is_root()) return;
   data::make_directories(dir_);
   data::NamedTensors tensors;
@@ -33,18 +35,26 @@ void BankShards::write(int64_t batch, const std::vector<Tensor>& local,
     tensors.emplace_back("phi_global" + suffix(h), global[h].to(dtype));
   }
   data::write_safetensors(path(batch), tensors, {{"mtcki.format_version", "1"}});
+  crc32c_[batch] = data::crc32c_file(path(batch));
 }
 
 void BankShards::add(HistoryContrast& contrast, size_t head, int64_t batch) const {
   MemoryBank& bank = contrast.bank(head);
+  const auto damaged = [&](const std::string& what) {
+    throw DataError(str(path(batch), ": ", what, "; delete the folder \"", stage_dir_,
+                        "\" to do this stage again"));
+  };
+  const auto sum = crc32c_.find(batch);
+  if (sum == crc32c_.end() || !data::file_exists(path(batch)) ||
+      data::crc32c_file(path(batch)) != sum->second)
+    damaged("missing, or not what the stage wrote");
   const data::StateFile file = data::read_safetensors(path(batch));
   const Tensor local = entry(file.tensors, "phi_local" + suffix(head));
   const Tensor global = entry(file.tensors, "phi_global" + suffix(head));
   const Shape expected{batch_size_, bank.channels()};
   if (!local.defined() || !global.defined() || local.shape() != expected ||
       global.shape() != expected)
-    throw DataError(str(path(batch), ": needs phi_local and phi_global ", expected.to_string(),
-                        "; delete this stage's folder to start it again"));
+    damaged("needs phi_local and phi_global " + expected.to_string());
   bank.add(local, global);
 }
 
@@ -61,13 +71,13 @@ void BankShards::replay(HistoryContrast& contrast, int64_t batches) const {
     for (int64_t b = 0; b < batches; ++b) add(contrast, h, b);
 }
 
-void BankShards::prune(HistoryContrast& contrast, int64_t batches) const {
+void BankShards::prune(HistoryContrast& contrast, int64_t batches) {
   if (!communicator().is_root()) return;
   int64_t most = 0;
   for (size_t h = 0; h < contrast.heads(); ++h)
     most = std::max(most, needed(contrast.bank(h).capacity()));
-  for (int64_t b = batches - most - keep_ - 1; b >= 0 && std::filesystem::remove(path(b)); --b) {
-  }
+  for (int64_t b = batches - most - keep_ - 1; b >= 0 && std::filesystem::remove(path(b)); --b)
+    crc32c_.erase(b);
 }
 
 }  // namespace mtcki

@@ -22,6 +22,7 @@ namespace {
 
 constexpr int kFormatVersion = 1;
 constexpr char kKind[] = "mtcki-synthetic-set";
+constexpr int64_t kMostPixels = (int64_t{1} << 31) - 1;  // of all channels of an image
 
 std::string shard_name(int64_t batch) { return fmt::format("shard-{:05}.safetensors", batch); }
 
@@ -50,9 +51,9 @@ ImagePool ImagePool::open(const std::string& dir) {
   if (!data::file_exists(path))
     throw DataError(str("\"", dir, "\": no synthetic set there (no manifest.json); `mtcki invert` ",
                         "makes the one of a run"));
-  const json m = data::read_json(path);
+  const json m = data::read_sealed_json(path);
   if (!m.is_object() || m.value("kind", json()) != kKind)
-    damaged(path, "not the manifest of a synthetic set");
+    damaged(path, "damaged, or not the manifest of a synthetic set");
   ImagePool pool;
   pool.dir_ = dir;
   try {
@@ -75,7 +76,6 @@ ImagePool ImagePool::open(const std::string& dir) {
     for (const json& s : m.at("shards")) {
       Shard shard;
       shard.file = s.at("file");
-      if (shard.file.find('/') != std::string::npos) damaged(path, "a shard is named by a path");
       shard.sha256 = s.at("sha256");
       shard.crc32c = s.at("crc32c");
       shard.first = s.at("first");
@@ -87,7 +87,27 @@ ImagePool ImagePool::open(const std::string& dir) {
   } catch (const json::exception& e) {
     damaged(path, str("not a manifest (", e.what(), ")"));
   }
+  pool.check_shapes(path);
   return pool;
+}
+
+// What would be believed when memory is taken and rows are placed.
+void ImagePool::check_shapes(const std::string& manifest) const {
+  const int64_t k = info_.num_classes, names = static_cast<int64_t>(info_.class_names.size());
+  int64_t pixels = 0, next = 0;
+  if (info_.channels < 1 || info_.image_size < 1 ||
+      !data::checked_multiply(info_.image_size, info_.image_size, &pixels) ||
+      !data::checked_multiply(pixels, info_.channels, &pixels) || pixels > kMostPixels)
+    damaged(manifest, "a shape that no image has");
+  if (k < 1 || (names != 0 && names != k)) damaged(manifest, "num_classes and class_names differ");
+  for (size_t i = 0; i < shards_.size(); ++i) {
+    const Shard& s = shards_[i];
+    const bool fits = s.file == shard_name(static_cast<int64_t>(i)) && s.first == next &&
+                      s.count > 0 && s.bytes / pixels >= s.count &&
+                      static_cast<int64_t>(s.per_class.size()) == k;
+    if (!fits) damaged(manifest, str("shard ", i, " does not continue the one before"));
+    next += s.count;
+  }
 }
 
 void ImagePool::add(int64_t batch, const Tensor& images, const Tensor& labels,
@@ -122,6 +142,21 @@ void ImagePool::add(int64_t batch, const Tensor& images, const Tensor& labels,
   job.barrier();
 }
 
+uint32_t ImagePool::digest(int64_t batches) const {
+  std::string text;
+  for (int64_t i = 0; i < batches; ++i) {
+    const Shard& s = shards_.at(static_cast<size_t>(i));
+    text += str(s.file, " ", s.count, " ", s.sha256, "\n");
+  }
+  return data::crc32c(text.data(), text.size());
+}
+
+void ImagePool::require(int64_t batches, uint32_t digest) const {
+  if (batches < 0 || this->batches() < batches || this->digest(batches) != digest)
+    damaged(manifest_path(dir_),
+            str("does not list the ", batches, " batches that the checkpoint continues"));
+}
+
 void ImagePool::truncate(int64_t batches) {
   if (batches >= this->batches()) return;
   const std::vector<Shard> dropped(shards_.begin() + batches, shards_.end());
@@ -143,19 +178,32 @@ std::vector<int64_t> ImagePool::count_per_class() const {
   return total;
 }
 
+void ImagePool::check_size(const Shard& shard) const {
+  const std::string file = path(shard.file);
+  std::error_code ec;
+  if (!data::file_exists(file)) damaged(file, "missing");
+  if (static_cast<int64_t>(fs::file_size(file, ec)) != shard.bytes || ec)
+    damaged(file, str("has not the ", shard.bytes, " bytes of the manifest"));
+}
+
+void ImagePool::check_content(const Shard& shard) const {
+  if (data::crc32c_file(path(shard.file)) != shard.crc32c)
+    damaged(path(shard.file), "checksum differs from the manifest");
+}
+
 data::ImageSet ImagePool::load() const {
   data::ImageSet set;
   set.name = "synthetic";
   set.split = "train";
   set.class_names = info_.class_names;
+  if (shards_.empty()) damaged(manifest_path(dir_), "lists no images");
+  for (const Shard& shard : shards_) check_size(shard);  // before memory is taken
   const int64_t s = info_.image_size;
   set.images = Tensor::empty({size(), info_.channels, s, s}, DType::u8);
   set.labels = Tensor::empty({size()}, DType::i64);
   for (const Shard& shard : shards_) {
     const std::string file = path(shard.file);
-    if (!data::file_exists(file)) damaged(file, "missing");
-    if (data::crc32c_file(file) != shard.crc32c)
-      damaged(file, "checksum differs from the manifest");
+    check_content(shard);
     const data::StateFile content = data::read_safetensors(file);
     Tensor images, labels;
     for (const auto& [name, tensor] : content.tensors) {
@@ -173,7 +221,12 @@ data::ImageSet ImagePool::load() const {
   return set;
 }
 
-void ImagePool::verify() const { load(); }
+void ImagePool::verify() const {
+  for (const Shard& shard : shards_) {
+    check_size(shard);
+    check_content(shard);
+  }
+}
 
 void ImagePool::write_manifest() const {
   json shards = json::array();
@@ -199,8 +252,7 @@ void ImagePool::write_manifest() const {
                   {"total", size()},
                   {"per_class", count_per_class()},
                   {"shards", shards}};
-  data::write_file_atomic(manifest_path(dir_),
-                          m.dump(1, ' ', false, json::error_handler_t::replace) + "\n");
+  data::write_sealed_json(manifest_path(dir_), m);
 }
 
 }  // namespace mtcki

@@ -37,6 +37,10 @@ class ImagePool {
   // resumed run makes them again, with the same bytes.
   void add(int64_t batch, const Tensor& images, const Tensor& labels,
            const std::vector<std::pair<std::string, Tensor>>& logits = {});
+  // Of the first `batches` shards: what a checkpoint keeps, so that it is not continued with images
+  // of another run. require: DataError unless they are listed and have this digest.
+  uint32_t digest(int64_t batches) const;
+  void require(int64_t batches, uint32_t digest) const;
   // Forgets shards from number `batches` on.
   void truncate(int64_t batches);
 
@@ -47,7 +51,7 @@ class ImagePool {
   std::vector<int64_t> count_per_class() const;
   // All images in memory, in shard order. Each shard's checksum is verified.
   data::ImageSet load() const;
-  void verify() const;  // reads every shard
+  void verify() const;  // size and checksum of every shard
 
  private:
   struct Shard {
@@ -57,6 +61,9 @@ class ImagePool {
     std::vector<int64_t> per_class;
   };
   ImagePool() = default;
+  void check_shapes(const std::string& manifest) const;
+  void check_size(const Shard& shard) const;
+  void check_content(const Shard& shard) const;
   void write_manifest() const;
   std::string path(const std::string& file) const { return dir_ + "/" + file; }
 

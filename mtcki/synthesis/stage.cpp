@@ -25,7 +25,7 @@ double now() {
 }  // namespace
 
 void store_batch(const Synthesizer::Batch& batch, int64_t number, Teachers& teachers,
-                 const Synthesizer& synthesizer, ImagePool& pool, const BankShards& bank) {
+                 const Synthesizer& synthesizer, ImagePool& pool, BankShards& bank) {
   const SynthesisConfig& config = synthesizer.config();
   std::vector<std::pair<std::string, Tensor>> logits;
   if (config.save_logits)
@@ -44,12 +44,15 @@ SynthesisResult synthesize(const SynthesisJob& job, Teachers& teachers, RunLog& 
   ImagePool pool(job.dir, job.info);
   CheckpointStore store(job.dir + "/ckpt", job.config_sha256,
                         static_cast<int>(job.keep_checkpoints));
-  const BankShards bank(job.bank_dir, c.batch_size, job.keep_checkpoints * c.checkpoint_every + 1);
+  BankShards bank(job.bank_dir, job.dir, c.batch_size,
+                  job.keep_checkpoints * c.checkpoint_every + 1);
   Synthesizer synthesizer(teachers, c, job.options);
   double seconds_before = 0;
   if (const auto state = store.load()) {
     synthesizer.load(*state);
     seconds_before = state->meta.at("seconds");
+    pool.require(synthesizer.batch(), state->meta.at("pool"));
+    bank.set_checksums(state->meta.at("bank"));
     if (synthesizer.contrast()) bank.restore(*synthesizer.contrast(), synthesizer.batch());
     log.rewind(kStage, state->step);
     log.info(str("synthesis: resumed at batch ", synthesizer.batch(), " of ", c.batches, ", step ",
@@ -57,10 +60,6 @@ SynthesisResult synthesize(const SynthesisJob& job, Teachers& teachers, RunLog& 
   } else {
     log.rewind(kStage, -1);  // lines of an attempt whose checkpoints are gone
   }
-  if (pool.batches() < synthesizer.batch())
-    throw DataError(str(job.dir, ": the checkpoint is at batch ", synthesizer.batch(),
-                        " but the manifest lists ", pool.batches(),
-                        "; delete the synth folder to start the synthesis again"));
   pool.truncate(synthesizer.batch());
 
   const double start = now();
@@ -74,6 +73,8 @@ SynthesisResult synthesize(const SynthesisJob& job, Teachers& teachers, RunLog& 
       throw NumericError(str("synthesis, batch ", synthesizer.batch(), ": ", name,
                              " is not finite after step ", synthesizer.step_in_batch()));
     state.meta["seconds"] = seconds();
+    state.meta["pool"] = pool.digest(synthesizer.batch());
+    state.meta["bank"] = bank.checksums();
     where.save(state);
     saved_at = now();
   };
@@ -130,7 +131,8 @@ SynthesisResult synthesize(const SynthesisJob& job, Teachers& teachers, RunLog& 
   log.end_progress();
   CheckpointStore final_state(job.dir + "/final", job.config_sha256);
   save(final_state);
-  return {pool.size(), synthesizer.budget(), seconds()};
+  return {pool.size(), synthesizer.budget(), seconds(),
+          "final/" + CheckpointStore::seal_of(synthesizer.global_step())};
 }
 
 }  // namespace mtcki

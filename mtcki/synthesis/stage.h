@@ -22,6 +22,7 @@ struct SynthesisResult {
   int64_t images = 0;
   Budget budget;
   double seconds = 0;
+  std::string final_state;  // what seals the state of dir/final, relative to dir
 };
 
 // Makes config.batches batches; resumes from the newest good checkpoint. What stage C continues
@@ -30,6 +31,6 @@ SynthesisResult synthesize(const SynthesisJob& job, Teachers& teachers, RunLog& 
 
 // One finished batch into pool and bank.
 void store_batch(const Synthesizer::Batch& batch, int64_t number, Teachers& teachers,
-                 const Synthesizer& synthesizer, ImagePool& pool, const BankShards& bank);
+                 const Synthesizer& synthesizer, ImagePool& pool, BankShards& bank);
 
 }  // namespace mtcki

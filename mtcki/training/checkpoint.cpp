@@ -10,12 +10,11 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
-#include <sstream>
 #include <utility>
 
 #include "data/formats/atomic_file.h"
 #include "data/formats/checksum.h"
+#include "data/formats/json_file.h"
 #include "data/formats/state_file.h"
 #include "mtcki/host/console.h"
 #include "tensor/allocator.h"
@@ -62,14 +61,6 @@ std::vector<int64_t> list_steps(const std::string& dir) {
   return steps;
 }
 
-std::string read_file(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::ostringstream text;
-  text << in.rdbuf();
-  if (!in) throw DataError(fs::path(path).filename().string() + " cannot be read");
-  return std::move(text).str();
-}
-
 uint64_t size_of_file(const std::string& path) {
   std::error_code ec;
   const auto bytes = fs::file_size(path, ec);
@@ -79,16 +70,12 @@ uint64_t size_of_file(const std::string& path) {
 
 // "content" of a state.json that matches its checksum; DataError.
 json read_content(const std::string& folder) {
-  try {
-    json file = json::parse(read_file(folder + "/" + kJsonFile));
-    json content = std::move(file.at("content"));
-    const std::string text = content.dump();
-    if (file.at("crc32c").get<uint64_t>() != data::crc32c(text.data(), text.size()))
-      throw DataError("state.json does not match its checksum");
-    return content;
-  } catch (const json::exception&) {
-    throw DataError("state.json is damaged");
-  }
+  json file = data::read_json(folder + "/" + kJsonFile);
+  if (!file.is_object() || !file.contains("content") || !file.contains("crc32c"))
+    throw DataError("state.json is missing or damaged");
+  if (file["crc32c"] != data::crc32c_of(file["content"]))
+    throw DataError("state.json does not match its checksum");
+  return std::move(file["content"]);
 }
 
 // Folders of processes that died while saving. A pid that is alive again by chance only delays it.
@@ -134,6 +121,8 @@ nn::StateDict StageState::take(const std::string& prefix) const {
 
 CheckpointStore::CheckpointStore(const std::string& dir, const std::string& config_sha256, int keep)
     : dir_(dir), sha_(config_sha256), keep_(std::max(2, keep)) {}
+
+std::string CheckpointStore::seal_of(int64_t step) { return folder_name(step) + "/" + kJsonFile; }
 
 void CheckpointStore::warn(const std::string& text) const {
   warnings_.push_back(text);
@@ -184,12 +173,10 @@ void CheckpointStore::save(const StageState& state) {
         {"step", state.step},
         {"meta", state.meta},
         {"files", json::array({{{"name", kTensorsFile}, {"bytes", bytes}, {"crc32c", crc}}})}};
-    const std::string text = content.dump();
     operation("write json");
     data::write_file_atomic(
         tmp + "/" + kJsonFile,
-        json{{"content", content}, {"crc32c", data::crc32c(text.data(), text.size())}}.dump(1) +
-            "\n");
+        json{{"content", content}, {"crc32c", data::crc32c_of(content)}}.dump(1) + "\n");
     operation("sync tmp");
     data::sync_directory(tmp);
     // A folder of that step is there when it was damaged and rolled back, or saved twice.
@@ -287,7 +274,8 @@ std::optional<StageState> CheckpointStore::load() const {
     }
   }
   if (steps.empty()) return std::nullopt;
-  throw DataError(last + "; no older one is left. Start over with --fresh");
+  throw DataError(last + "; no older one is left; delete the folder \"" +
+                  data::parent_directory(dir_) + "\" to do this stage again");
 }
 
 }  // namespace mtcki

@@ -49,6 +49,8 @@ class CheckpointStore {
   std::optional<StageState> load() const;
   // The same UsageError by a look at state.json alone; damaged ones are left to load().
   void require_same_config() const;
+  // The file below dir whose checksum covers the whole checkpoint of a step.
+  static std::string seal_of(int64_t step);
   // Warnings of the last load() or save(), already shown on the console.
   const std::vector<std::string>& warnings() const { return warnings_; }
 

@@ -4,6 +4,8 @@
 #include <chrono>
 
 #include "data/formats/atomic_file.h"
+#include "data/formats/checksum.h"
+#include "data/formats/file_bytes.h"
 #include "mtcki/log/stage_profiles.h"
 #include "mtcki/training/stage_control.h"
 #include "nn/state_dict.h"
@@ -32,10 +34,12 @@ struct Position {
   int64_t step = 0;
   Accuracy last;
   double top1_best = -1, seconds = 0, lr_factor = 1;
+  uint32_t best_crc32c = 0;  // of best.safetensors
 
   nlohmann::json to_json() const {
-    return {{"top1", last.top1},      {"top5", last.top5},  {"n", last.n},
-            {"top1_best", top1_best}, {"seconds", seconds}, {"lr_factor", lr_factor}};
+    return {{"top1", last.top1},         {"top5", last.top5},  {"n", last.n},
+            {"top1_best", top1_best},    {"seconds", seconds}, {"lr_factor", lr_factor},
+            {"best_crc32c", best_crc32c}};
   }
   void read(const StageState& state) {
     const nlohmann::json& j = state.meta.at("fit");
@@ -44,6 +48,7 @@ struct Position {
     top1_best = j.at("top1_best");
     seconds = j.at("seconds");
     lr_factor = j.at("lr_factor");
+    best_crc32c = j.at("best_crc32c");
   }
 };
 
@@ -70,6 +75,7 @@ FitResult fit(const FitJob& job, RunLog& log) {
   CheckpointStore store(job.dir + "/ckpt", job.config_sha256,
                         static_cast<int>(job.keep_checkpoints));
   const StageScope scope(job.stage.c_str());
+  const std::string best = job.dir + "/best.safetensors";
   Position at;
   const auto restore = [&] {
     const auto state = store.load();
@@ -165,7 +171,8 @@ FitResult fit(const FitJob& job, RunLog& log) {
                   {{"top1", at.last.top1}, {"top5", at.last.top5}});
       if (at.last.top1 > at.top1_best) {
         at.top1_best = at.last.top1;
-        job.write_model(job.dir + "/best.safetensors", at.last);
+        job.write_model(best, at.last);
+        at.best_crc32c = data::crc32c_file(best);
       }
     }
     const double speed =
@@ -190,6 +197,10 @@ FitResult fit(const FitJob& job, RunLog& log) {
     }
   }
   log.end_progress();
+  // A resumed attempt may never have written it.
+  if (!data::file_exists(best) || data::crc32c_file(best) != at.best_crc32c)
+    throw DataError(str(best, ": missing, or not what the stage wrote; delete the folder \"",
+                        job.dir, "\" to do this stage again"));
   job.write_model(job.dir + "/model.safetensors", at.last);
   at.seconds = seconds_before + clock.seconds();
   return {at.last, at.top1_best, at.seconds};

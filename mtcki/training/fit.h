@@ -51,7 +51,10 @@ struct FitResult {
   double seconds = 0;  // over all attempts
 };
 
-// Resumes from the newest good checkpoint in dir/ckpt.
+// What fit() leaves in dir: the weights of the last step and those of the best evaluation.
+inline std::vector<std::string> fit_files() { return {"model.safetensors", "best.safetensors"}; }
+// Resumes from the newest good checkpoint in dir/ckpt. DataError when the best weights are no longer
+// what an earlier attempt wrote.
 FitResult fit(const FitJob& job, RunLog& log);
 
 }  // namespace mtcki
