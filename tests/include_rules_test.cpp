@@ -73,6 +73,25 @@ TEST(IncludeRules, ArrowsPointOneWay) {
   }
 }
 
+// The rooms of mtcki/ from the ground up: a file includes headers of its own room and of those before
+// it, so that no include runs upward and none in a circle.
+TEST(IncludeRules, RoomsOfTheMethodRestOnThoseBelow) {
+  static const std::vector<std::string> floors{
+      "host",      "profile",      "log",        "config", "networks", "training", "losses",
+      "synthesis", "distillation", "evaluation", "report", "export",   "run",      "cli"};
+  const auto floor_of = [](const std::string& path) {  // -1: not in a room
+    for (size_t f = 0; f < floors.size(); ++f)
+      if (path.rfind("mtcki/" + floors[f] + "/", 0) == 0) return static_cast<int>(f);
+    return -1;
+  };
+  for (const Include& i : includes_of("mtcki")) {
+    const int own = floor_of(i.file), target = floor_of(i.target);
+    ASSERT_GE(own, 0) << i.file << " is in none of the rooms; give its folder a floor here";
+    EXPECT_LE(target, own) << i.file << ":" << i.line << ": " << floors[static_cast<size_t>(own)]
+                           << " must not include " << i.target << ", which lies above it";
+  }
+}
+
 TEST(IncludeRules, ProjectHeadersAreNamedFromTheRoot) {
   const fs::path root = MTCKI_SOURCE_DIR;
   for (const auto& [folder, targets] : allowed())

@@ -17,7 +17,7 @@
 #include "mtcki/cli/commands.h"
 #include "mtcki/host/build_info.h"
 #include "mtcki/host/console.h"
-#include "mtcki/log/run_log.h"
+#include "mtcki/host/stop_signal.h"
 #include "mtcki/run/workload.h"
 #include "tensor/comm.h"
 #include "tensor/error.h"

@@ -6,6 +6,7 @@
 #include "mtcki/cli/commands.h"
 #include "mtcki/config/config.h"
 #include "mtcki/host/console.h"
+#include "mtcki/host/stop_signal.h"
 #include "mtcki/log/run_log.h"
 #include "mtcki/report/report.h"
 #include "mtcki/run/dry_run.h"

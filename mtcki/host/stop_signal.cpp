@@ -1,4 +1,6 @@
 // Signals only set a flag: saving inside a handler would meet a half-made step.
+#include "mtcki/host/stop_signal.h"
+
 #include <signal.h>
 #include <unistd.h>
 
@@ -7,7 +9,6 @@
 #include <cstring>
 #include <string>
 
-#include "mtcki/log/run_log.h"
 #include "tensor/comm.h"
 #include "tensor/error.h"
 

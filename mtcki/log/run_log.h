@@ -1,5 +1,5 @@
 // What a run tells: metrics.jsonl (the source of truth), TensorBoard events, images, the progress
-// line, warnings. And the stop flag that SIGINT/SIGTERM set.
+// line, warnings.
 //
 //   metrics.jsonl:
 //   {"t":UNIX,"stage":"student/vgg8","step":40,"epoch":1.5,"kind":"train","values":{"loss":0.3}}
@@ -57,14 +57,6 @@ class RunLog {
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
-};
-
-// Set by SIGINT/SIGTERM/SIGUSR1 (a second SIGINT leaves at once with 130). Stages poll it after
-// every step, save, and throw Stopped.
-void install_signal_handlers();
-int stop_signal();  // 0, or SIGINT / SIGTERM (SIGUSR1 counts as SIGTERM)
-struct Stopped {
-  int signal;  // exit code 128 + signal
 };
 
 }  // namespace mtcki

@@ -10,7 +10,6 @@
 
 #include "data/formats/state_file.h"
 #include "data/sets/dataset.h"
-#include "mtcki/config/config.h"
 #include "nn/models/model.h"
 
 namespace mtcki {

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "mtcki/config/config.h"
-#include "mtcki/run/pipeline.h"
+#include "mtcki/run/result.h"
 
 namespace mtcki {
 

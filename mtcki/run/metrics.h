@@ -2,7 +2,7 @@
 #pragma once
 
 #include "mtcki/run/context.h"
-#include "mtcki/run/pipeline.h"
+#include "mtcki/run/result.h"
 #include "mtcki/training/budget.h"
 
 namespace mtcki {

@@ -3,7 +3,6 @@
 #pragma once
 
 #include "autograd/variable.h"
-#include "mtcki/config/config.h"
 #include "tensor/rng.h"
 
 namespace mtcki {

@@ -2,7 +2,6 @@
 
 #include <csignal>
 
-#include "mtcki/log/run_log.h"
 #include "tensor/comm.h"
 
 namespace mtcki {

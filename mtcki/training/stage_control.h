@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "mtcki/host/stop_signal.h"
+
 namespace mtcki {
 
 // 0, or the signal to stop for. Polled after every step, by all ranks of a job together; the stage

@@ -21,6 +21,7 @@
 #include "data/formats/image_file.h"
 #include "mtcki/host/console.h"
 #include "mtcki/host/progress.h"
+#include "mtcki/host/stop_signal.h"
 #include "mtcki/log/metrics_file.h"
 #include "tensor/error.h"
 #include "tensor/ops/matmul.h"
