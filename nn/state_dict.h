@@ -29,13 +29,10 @@ inline Tensor entry(const nn::StateDict& all, const std::string& name) {
   return {};
 }
 
-// A floating-point entry with a value that is not finite: its name, or "" when there is none. Names
-// that begin with `except` are not looked at.
-inline std::string not_finite(const nn::StateDict& all, const std::string& except = "") {
-  for (const auto& [name, tensor] : all) {
-    if (!except.empty() && name.starts_with(except)) continue;
+// A floating-point entry with a value that is not finite: its name, or "" when there is none.
+inline std::string not_finite(const nn::StateDict& all) {
+  for (const auto& [name, tensor] : all)
     if (is_floating(tensor.dtype()) && !all_finite(tensor)) return name;
-  }
   return "";
 }
 

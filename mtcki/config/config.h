@@ -119,7 +119,6 @@ struct RunConfig {
   int64_t read_every = 0;      // steps; 0: 1 on the CPU, 25 on the GPU
   int64_t threads = 0;         // 0: OMP_NUM_THREADS, or all cores
   int64_t keep_checkpoints = 2;
-  std::string on_nan = "abort";
   bool tensorboard = true;
   DataConfig data;
   TrainConfig train;

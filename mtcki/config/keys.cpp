@@ -236,7 +236,6 @@ void visit(Walk& w, RunConfig& c) {
       .inert()
       .key("keep_checkpoints", c.keep_checkpoints, between(2, 1000), "checkpoints kept per stage")
       .inert()
-      .key("on_nan", c.on_nan, {"abort", "skip", "rollback"}, "when a loss is not finite")
       .key("tensorboard", c.tensorboard, "write TensorBoard event files")
       .inert();
 }

@@ -50,8 +50,7 @@ constexpr char kHint[] = "lower distill.lr";
 }  // namespace
 
 Distiller::Distiller(Teachers& teachers, Student& student, const DistillConfig& config,
-                     int64_t total_steps, uint64_t seed, const Compute& compute,
-                     const std::string& on_nan)
+                     int64_t total_steps, uint64_t seed, const Compute& compute)
     : teachers_(teachers),
       student_(student),
       config_(config),
@@ -60,7 +59,7 @@ Distiller::Distiller(Teachers& teachers, Student& student, const DistillConfig& 
       trainer_(student.net(), groups_of(student, contrast_.get()), sgd_of(config),
                schedule_of(config, total_steps), config.clip_norm, config.ema),
       inputs_(student.device()),
-      ring_(step_metrics(compute.at(student.device()), on_nan)),
+      ring_(step_metrics(compute.at(student.device()))),
       graph_(compute.graph && ring_.is_deferred()) {}
 
 // eta: weight of the contrast, 0 for none; eta_there: the same on the device when values wait.
@@ -173,7 +172,6 @@ FitJob student_fit_job(const DistillJob& job, Student& student, Distiller& disti
   fit.checkpoint_every = job.config.checkpoint_every;
   fit.keep_checkpoints = job.keep_checkpoints;
   fit.images_per_step = job.config.batch_size;
-  fit.on_nan = job.on_nan;
   const data::ImageSet held_out = on_device(test, student.device());
   fit.evaluate = [&student, &distiller, held_out] {
     return distiller.trainer().with_final_weights([&] { return evaluate(student, held_out); });
@@ -192,8 +190,6 @@ FitJob student_fit_job(const DistillJob& job, Student& student, Distiller& disti
     fit.read = [&] { return distiller.read(); };
     fit.read_every = job.compute.read_every;
   }
-  fit.trained = &student.net();
-  fit.scale_lr = [&](double factor) { distiller.trainer().scale_lr(factor); };
   return fit;
 }
 
@@ -204,7 +200,7 @@ DistillResult distill(const DistillJob& job, Teachers& teachers, Student& studen
   const int64_t per_epoch =
       job.config.steps_per_epoch > 0 ? job.config.steps_per_epoch : source.batches_per_pass();
   Distiller distiller(teachers, student, job.config, job.config.epochs * per_epoch, job.seed,
-                      job.compute, job.on_nan);
+                      job.compute);
   FitJob fit_job = student_fit_job(job, student, distiller, test);
   fit_job.total_steps = job.config.epochs * per_epoch;
   fit_job.steps_per_epoch = per_epoch;

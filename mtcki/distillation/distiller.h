@@ -25,7 +25,7 @@ namespace mtcki {
 class Distiller {
  public:
   Distiller(Teachers& teachers, Student& student, const DistillConfig& config, int64_t total_steps,
-            uint64_t seed, const Compute& compute = {}, const std::string& on_nan = "abort");
+            uint64_t seed, const Compute& compute = {});
 
   // 0-based step of the schedule, on the batch of a step of the source: images in [0,1], augmented;
   // labels are the intended classes. Values at once, and NumericError before anything changes when
@@ -64,7 +64,6 @@ struct DistillJob {
   DistillConfig config;
   uint64_t seed = 0;
   int64_t loader_threads = 1, keep_checkpoints = 2;
-  std::string on_nan = "abort";
   Compute compute;
 };
 struct DistillResult {

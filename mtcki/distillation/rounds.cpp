@@ -51,7 +51,7 @@ AdversarialResult adversarial_rounds(const AdversarialJob& job, Teachers& teache
   const Budget spent_before = synthesizer.budget();
 
   Distiller distiller(teachers, student, job.distill.config, rounds * kd, job.distill.seed,
-                      job.distill.compute, job.distill.on_nan);
+                      job.distill.compute);
   const uint64_t seed = job.distill.seed ^ rng_stream(job.distill.stage.c_str());
   data::ImageSet set;
   std::optional<BatchSource> source;
@@ -76,10 +76,7 @@ AdversarialResult adversarial_rounds(const AdversarialJob& job, Teachers& teache
     const int64_t round = step / per_round, within = step % per_round;
     synthesising = within < g;
     if (synthesising) {
-      Values values;
-      do {  // a batch that a NaN made begin again catches up
-        values = synthesizer.step(&student);
-      } while (synthesizer.step_in_batch() <= within);
+      const Values values = synthesizer.step(&student);
       if (synthesizer.batch_done())
         store_batch(synthesizer.finish(), round, teachers, synthesizer, pool, bank);
       return values;

@@ -1,7 +1,6 @@
 #include "mtcki/losses/bn_statistics_loss.h"
 
 #include "autograd/parallel.h"
-#include "tensor/ops/elementwise.h"
 #include "tensor/ops/update.h"
 
 namespace mtcki {
@@ -91,9 +90,7 @@ void BnStatisticsLoss::finish_batch(const std::set<size_t>& asked) {
   if (momentum_ <= 0) return;
   for (const size_t m : asked)
     for (Layer& layer : layers_.at(m)) {
-      // A step that was skipped for its NaN may have been the last.
-      if (!layer.last_mean.defined() || !all_finite(layer.last_mean) || !all_finite(layer.last_var))
-        continue;
+      if (!layer.last_mean.defined()) continue;
       if (!layer.ema_mean.defined()) {
         layer.ema_mean = layer.last_mean.clone();
         layer.ema_var = layer.last_var.clone();

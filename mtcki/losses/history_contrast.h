@@ -60,7 +60,6 @@ class HistoryContrast {
   Variable loss(const std::vector<Variable>& local, const std::vector<Tensor>& global,
                 const std::vector<double>& weights, const std::vector<MemoryBank::Draw>& draws);
 
-  void set_lr(double lr) { optimizer_->set_lr(lr); }  // of the heads
   void step() { optimizer_->step(); }
   void zero_grad() { optimizer_->zero_grad(); }
   void add(const std::vector<Tensor>& local, const std::vector<Tensor>& global);

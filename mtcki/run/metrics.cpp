@@ -34,7 +34,6 @@ std::unique_ptr<Teacher> held_out_classifier(RunContext& run, RunLog& log) {
     job.seed = run.config().seed + 1;  // not a copy of a teacher of the same architecture
     job.loader_threads = run.config().data.loader_threads;
     job.keep_checkpoints = run.config().keep_checkpoints;
-    job.on_nan = run.config().on_nan;
     job.compute = run.compute();
     path = job.dir + "/model.safetensors";
     if (!read_marker(job.dir, job.config_sha256)) {

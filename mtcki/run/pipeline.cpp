@@ -61,7 +61,6 @@ TeacherResult run_teacher(RunContext& run, const TeacherConfig& t, RunLog& log, 
     job.seed = run.config().seed;
     job.loader_threads = run.config().data.loader_threads;
     job.keep_checkpoints = run.config().keep_checkpoints;
-    job.on_nan = run.config().on_nan;
     job.compute = run.compute();
     const FitResult fit = train_classifier(job, run.train(), run.test(), log);
     accuracy = fit.last;
@@ -112,7 +111,6 @@ Synthesizer::Options synthesis_options(RunContext& run) {
   o.num_classes = run.num_classes();
   o.most_batches = run.config().synthesis.batches + run.config().adversarial.rounds;
   o.seed = run.config().seed;
-  o.on_nan = run.config().on_nan;
   o.compute = run.compute();
   return o;
 }
@@ -179,7 +177,6 @@ StudentResult run_student(RunContext& run, const StudentConfig& s, RunLog& log, 
   job.seed = c.seed;
   job.loader_threads = c.data.loader_threads;
   job.keep_checkpoints = c.keep_checkpoints;
-  job.on_nan = c.on_nan;
   job.compute = run.compute();
   FitResult fit;
   Budget spent;

@@ -68,8 +68,7 @@ SynthesisResult synthesize(const SynthesisJob& job, Teachers& teachers, RunLog& 
   const auto save = [&](CheckpointStore& where) {
     StageState state;
     synthesizer.save(state);
-    // Statistics of a skipped step are no matter.
-    if (const std::string name = not_finite(state.tensors, "bn."); !name.empty())
+    if (const std::string name = not_finite(state.tensors); !name.empty())
       throw NumericError(str("synthesis, batch ", synthesizer.batch(), ": ", name,
                              " is not finite after step ", synthesizer.step_in_batch()));
     state.meta["seconds"] = seconds();

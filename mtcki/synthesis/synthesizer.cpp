@@ -18,7 +18,6 @@ namespace mtcki {
 
 namespace {
 
-constexpr int64_t kMostSkips = 20, kMostAttempts = 3;
 constexpr double kNone = std::numeric_limits<double>::infinity();  // nothing was kept yet
 
 std::unique_ptr<nn::Generator> make(const SynthesisConfig& c, const Synthesizer::Options& o) {
@@ -44,7 +43,7 @@ Synthesizer::Synthesizer(Teachers& teachers, const SynthesisConfig& config, cons
       cls_(config.cls),
       adv_(config.adv),
       inputs_(teachers.device()),
-      ring_(step_metrics(options.compute.at(teachers.device()), options.on_nan)),
+      ring_(step_metrics(options.compute.at(teachers.device()))),
       graph_(options.compute.graph && ring_.is_deferred()) {
   const Device device = teachers.device();
   generator_->to(device);
@@ -57,9 +56,7 @@ Synthesizer::Synthesizer(Teachers& teachers, const SynthesisConfig& config, cons
 }
 
 Rng Synthesizer::rng(const char* stream, int64_t step) const {
-  // Attempts after a rollback draw anew.
-  return {options_.seed + static_cast<uint64_t>(attempt_) * 0x9e3779b97f4a7c15ull,
-          rng_stream(stream), static_cast<uint64_t>(step)};
+  return {options_.seed, rng_stream(stream), static_cast<uint64_t>(step)};
 }
 
 Tensor Synthesizer::draw_labels() const {
@@ -117,7 +114,7 @@ void Synthesizer::make_optimizer() {
 
 // Latents and optimiser stay where they are from batch to batch: captured steps know them.
 void Synthesizer::begin() {
-  if (batch_ == 0 || attempt_ > 0 || (config_.g_life > 0 && batch_ % config_.g_life == 0))
+  if (batch_ == 0 || (config_.g_life > 0 && batch_ % config_.g_life == 0))
     generator_->reset(rng("synthesis/reset", batch_));
   generator_->train();
   const Tensor z = randn({config_.batch_size, config_.nz}, rng("synthesis/latents", batch_));
@@ -128,9 +125,7 @@ void Synthesizer::begin() {
     latents_ = Variable(z.to(inputs_.device()), true);
     make_optimizer();
   }
-  const double lr = config_.lr_g * std::pow(0.5, static_cast<double>(attempt_));
-  optimizer_->set_lr(lr);
-  if (contrast()) contrast()->set_lr(lr);
+  optimizer_->set_lr(config_.lr_g);
   labels_ = draw_labels();
   if (ring_.is_deferred()) {
     ring_.drop();
@@ -142,14 +137,8 @@ void Synthesizer::begin() {
     best_global_.clear();
   }
   best_step_ = -1;
-  skips_ = 0;
   step_ = 0;
   asked_.clear();
-  if (contrast() && options_.on_nan == "rollback" && attempt_ == 0) {
-    head_before_.clear();
-    for (const auto& [name, tensor] : contrast()->state_dict())
-      head_before_.emplace_back(name, tensor.clone());
-  }
   under_way_ = true;
 }
 
@@ -279,14 +268,13 @@ Values Synthesizer::step(Student* student) {
     } else {
       values_ = checked_step(s);
     }
-    skips_ = 0;
     asked_.merge(asked_by(s));
     ++step_;
     ++budget_.generator_steps;
     budget_.forward_macs += loss_.macs(s, config_.batch_size);
     if (ring_.full() || (ring_.is_deferred() && batch_done())) values_ = ring_.read();
   } catch (const NumericError& e) {
-    recover(e);
+    throw_numeric(e);
   } catch (const OutOfMemoryError& e) {
     graph_.clear();
     throw_with_batch_advice(e, inputs_.device(), "synthesis.batch_size", config_.batch_size,
@@ -315,26 +303,14 @@ Values Synthesizer::read() {
     try {
       values_ = ring_.read();
     } catch (const NumericError& e) {
-      recover(e);
+      throw_numeric(e);
     }
   }
   return values_;
 }
 
-void Synthesizer::recover(const NumericError& e) {
-  values_.clear();
-  if (options_.on_nan == "skip" && ++skips_ <= kMostSkips) {
-    ++step_;
-  } else if (options_.on_nan == "rollback" && attempt_ < kMostAttempts) {
-    ++attempt_;  // this batch again, other draws, half the learning rate
-    if (contrast() && !head_before_.empty()) {  // one of an older version's checkpoint is unknown
-      contrast()->load_state_dict(head_before_);
-      graph_.clear();
-    }
-    begin();
-  } else {
-    throw NumericError(str("synthesis, batch ", batch_, ", step ", step_, ": ", e.what()));
-  }
+void Synthesizer::throw_numeric(const NumericError& e) const {
+  throw NumericError(str("synthesis, batch ", batch_, ", step ", step_, ": ", e.what()));
 }
 
 Synthesizer::Best Synthesizer::best() const {
@@ -367,7 +343,6 @@ Synthesizer::Batch Synthesizer::finish() {
   budget_.images += out.images.size(0);
   ++batch_;
   step_ = 0;
-  attempt_ = 0;
   under_way_ = false;
   if (!ring_.is_deferred()) best_images_ = {}, best_local_.clear(), best_global_.clear();
   return out;

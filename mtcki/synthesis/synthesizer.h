@@ -35,8 +35,7 @@ class Synthesizer {
     int64_t channels = 3, image_size = 32, num_classes = 10;
     int64_t most_batches = 0;  // of stages A and C together: bounds the bank
     uint64_t seed = 0;
-    std::string on_nan = "abort";  // abort | skip | rollback (of the batch)
-    Compute compute;               // the device is the teachers'
+    Compute compute;  // the device is the teachers'
   };
   Synthesizer(Teachers& teachers, const SynthesisConfig& config, const Options& options);
 
@@ -51,8 +50,7 @@ class Synthesizer {
   // One step of generator, latents and head; begins a batch when none is under way. On the GPU
   // values wait to be read: it returns none but every `read_every` steps and at the end of a batch.
   Values step(Student* student = nullptr);
-  // The values of all steps since, checked; those of the last one. Before save(). What on_nan says
-  // is done for step() and here: a batch may have begun again.
+  // The values of all steps since, checked; those of the last one. Before save().
   Values read();
 
   struct Batch {
@@ -90,7 +88,7 @@ class Synthesizer {
   void keep_best(const InversionLoss::Result& r, const Tensor& images);
   std::set<size_t> asked_by(const InversionLoss::Step& s) const;  // teachers
   std::string structure(const InversionLoss::Step& s) const;
-  void recover(const NumericError& e);
+  [[noreturn]] void throw_numeric(const NumericError& e) const;
   void probe(InversionLoss::Step s, int64_t n);
   struct Best {
     int64_t step;
@@ -106,11 +104,9 @@ class Synthesizer {
   std::unique_ptr<nn::Generator> generator_;
   double cls_, adv_;
   int64_t batch_ = 0, step_ = 0;
-  int64_t attempt_ = 0;  // of this batch, after rollbacks
   bool under_way_ = false;
   // This batch:
-  std::set<size_t> asked_;     // teachers, so far
-  nn::StateDict head_before_;  // of the contrast, where a rollback begins again
+  std::set<size_t> asked_;  // teachers, so far
   Variable latents_;
   Tensor labels_;
   std::unique_ptr<optim::Optimizer> optimizer_;
@@ -118,7 +114,7 @@ class Synthesizer {
   Tensor best_images_;
   std::vector<Tensor> best_local_, best_global_;
   double best_select_ = 0;
-  int64_t best_step_ = -1, skips_ = 0;
+  int64_t best_step_ = -1;
   Tensor device_select_, device_step_, step_number_;  // f32 []
   Budget budget_;
   Values values_;  // of the last step that was read

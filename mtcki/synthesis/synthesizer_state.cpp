@@ -8,12 +8,9 @@ void Synthesizer::save(StageState& state) const {
   state.step = global_step();
   state.meta["batch"] = batch_;
   state.meta["step_in_batch"] = step_;
-  state.meta["attempt"] = attempt_;
-  state.meta["skips"] = skips_;
   state.meta["synthesis_budget"] = budget_.to_json();
   state.put(loss_.bn().state_dict(), "bn.");
   if (loss_.contrast()) state.put(loss_.contrast()->state_dict(), "contrast.");
-  if (under_way_) state.put(head_before_, "contrast_before.");
   if (config_.g_life != 1 || under_way_) state.put(generator_->state_dict(), "generator.");
   state.meta["asked"] = asked_;
   state.meta["under_way"] = under_way_;
@@ -35,17 +32,13 @@ void Synthesizer::save(StageState& state) const {
 
 void Synthesizer::load(const StageState& state) {
   batch_ = state.meta.at("batch");
-  attempt_ = state.meta.at("attempt");
   budget_ = Budget::from_json(state.meta.at("synthesis_budget"));
   loss_.bn().load_state_dict(state.take("bn."));
   if (contrast()) contrast()->load_state_dict(state.take("contrast."));
-  const nn::StateDict head_before = state.take("contrast_before.");
   graph_.clear();
   under_way_ = false;
   if (state.meta.at("under_way").get<bool>()) begin();  // draws labels, makes the optimiser
   step_ = state.meta.at("step_in_batch");
-  skips_ = state.meta.at("skips");
-  if (!head_before.empty()) head_before_ = head_before;
   asked_ = state.meta.value("asked", std::set<size_t>{});
   const nn::StateDict weights = state.take("generator.");
   if (!weights.empty()) generator_->load_state_dict(weights);

@@ -16,7 +16,6 @@ namespace mtcki {
 
 namespace {
 
-constexpr int kMostRollbacks = 3, kMostSkips = 20;
 constexpr double kLongestUnsavedSeconds = 60;  // long epochs are saved in between
 
 class Clock {
@@ -33,13 +32,12 @@ class Clock {
 struct Position {
   int64_t step = 0;
   Accuracy last;
-  double top1_best = -1, seconds = 0, lr_factor = 1;
+  double top1_best = -1, seconds = 0;
   uint32_t best_crc32c = 0;  // of best.safetensors
 
   nlohmann::json to_json() const {
-    return {{"top1", last.top1},         {"top5", last.top5},  {"n", last.n},
-            {"top1_best", top1_best},    {"seconds", seconds}, {"lr_factor", lr_factor},
-            {"best_crc32c", best_crc32c}};
+    return {{"top1", last.top1},      {"top5", last.top5},  {"n", last.n},
+            {"top1_best", top1_best}, {"seconds", seconds}, {"best_crc32c", best_crc32c}};
   }
   void read(const StageState& state) {
     const nlohmann::json& j = state.meta.at("fit");
@@ -47,25 +45,8 @@ struct Position {
     last = {j.at("top1"), j.at("top5"), j.at("n")};
     top1_best = j.at("top1_best");
     seconds = j.at("seconds");
-    lr_factor = j.at("lr_factor");
     best_crc32c = j.at("best_crc32c");
   }
-};
-
-// Buffers of a network before a step, for one that is left out.
-class BufferCopies {
- public:
-  void take(nn::Module* net) {
-    copies_.clear();
-    for (const auto& [name, buffer] : net->named_buffers())
-      copies_.emplace_back(*buffer, buffer->clone());
-  }
-  void put_back() {
-    for (auto& [buffer, copy] : copies_) buffer.copy_(copy);
-  }
-
- private:
-  std::vector<std::pair<Tensor, Tensor>> copies_;
 };
 
 }  // namespace
@@ -77,22 +58,14 @@ FitResult fit(const FitJob& job, RunLog& log) {
   const StageScope scope(job.stage.c_str());
   const std::string best = job.dir + "/best.safetensors";
   Position at;
-  const auto restore = [&] {
-    const auto state = store.load();
-    if (!state) return false;
+  if (const auto state = store.load()) {
     job.load(*state);
-    const double factor = at.lr_factor;
     at.read(*state);
-    at.lr_factor = std::min(at.lr_factor, factor);
-    if (at.lr_factor != 1 && job.scale_lr) job.scale_lr(at.lr_factor);
     log.rewind(job.stage, at.step);
-    return true;
-  };
-  const bool resumed = restore();
-  if (resumed)
     log.info(str(job.stage, ": resumed at step ", at.step, " of ", job.total_steps));
-  else
+  } else {
     log.rewind(job.stage, -1);  // lines of an attempt whose checkpoints are gone
+  }
 
   Clock clock;
   double saved_at = 0;
@@ -108,18 +81,14 @@ FitResult fit(const FitJob& job, RunLog& log) {
   };
   // An update may be what is not finite, and a loss shows it only one step later: what is saved must
   // be good to go back to.
-  // A generator that trains between the student's steps has a policy of its own.
   const auto check_state = [&](int64_t step) {
     StageState state;
     job.save(state);
-    if (const std::string name = not_finite(state.tensors, "synthesis."); !name.empty())
+    if (const std::string name = not_finite(state.tensors); !name.empty())
       throw NumericError(str(name, " is not finite after step ", step));
   };
-  if (!resumed && job.on_nan == "rollback") save();  // something to go back to
   const int64_t first = at.step;
   const int64_t log_every = std::max<int64_t>(1, std::min<int64_t>(50, job.steps_per_epoch / 4));
-  int rollbacks = 0, skips = 0;
-  BufferCopies before;
   const auto ends_epoch = [&](int64_t step) {
     return step % job.steps_per_epoch == 0 || step == job.total_steps;
   };
@@ -131,35 +100,17 @@ FitResult fit(const FitJob& job, RunLog& log) {
                      // Saving is collective: the first rank's clock decides.
                      communicator().broadcast(clock.seconds() - saved_at > kLongestUnsavedSeconds);
     const bool logged = next % log_every == 0 || epoch_end;
-    bool updated = false;
     try {
       const StageProfiles::Step profiled(log.profiles(), job.stage);
-      if (job.on_nan == "skip" && job.trained) before.take(job.trained);
       Values now = job.step(at.step);
       if (!job.read) {
         values = std::move(now);
       } else if (due || logged || next % job.read_every == 0) {
         values = job.read();
       }
-      updated = true;
       if (due) check_state(at.step);
-      skips = 0;
     } catch (const NumericError& e) {
-      const std::string where = str(job.stage, ", step ", at.step, ": ", e.what());
-      if (job.on_nan == "skip" && !updated && ++skips <= kMostSkips) {
-        log.warn(where + "; skipped");
-        values.clear();
-        before.put_back();
-        if (due) check_state(at.step);
-      } else if (job.on_nan == "rollback" && ++rollbacks <= kMostRollbacks) {
-        at.lr_factor *= 0.5;
-        log.warn(str(where, "; back to the last checkpoint with ", at.lr_factor,
-                     " of the learning rate"));
-        if (!restore()) throw NumericError(where);
-        continue;
-      } else {
-        throw NumericError(where);
-      }
+      throw NumericError(str(job.stage, ", step ", at.step, ": ", e.what()));
     }
     at.step = next;
     const int64_t epoch = (at.step + job.steps_per_epoch - 1) / job.steps_per_epoch;

@@ -1,5 +1,5 @@
 // The loop that every training stage shares: steps, tests, best and last weights, checkpoints,
-// resume, stop signals, NaN policy. What a step does is the job's.
+// resume, stop signals. What a step does is the job's.
 #pragma once
 
 #include <cstdint>
@@ -21,16 +21,14 @@ struct FitJob {
   int64_t total_steps = 1, steps_per_epoch = 1, eval_every = 1;
   int64_t checkpoint_every = 0;  // steps; 0: at the end of each epoch
   int64_t keep_checkpoints = 2;
-  int64_t images_per_step = 0;   // for the progress line
-  std::string on_nan = "abort";  // abort | skip | rollback
+  int64_t images_per_step = 0;  // for the progress line
 
   // One optimiser step, 0-based; named values for the log. Throws NumericError before it changes
   // anything when a loss is not finite. On the GPU values may wait to be read: then it returns
   // none.
   std::function<Values(int64_t step)> step;
   // Where values wait: reads and checks those of all steps since, returns the last. Called after
-  // every `read_every`-th step and before anything is logged, tested or saved. on_nan = skip needs
-  // a step that checks before it changes anything.
+  // every `read_every`-th step and before anything is logged, tested or saved.
   std::function<Values()> read;
   int64_t read_every = 1;
   std::function<Accuracy()> evaluate;
@@ -38,11 +36,6 @@ struct FitJob {
   std::function<void(const StageState&)> load;
   // Writes the weights that evaluate() tested.
   std::function<void(const std::string& path, const Accuracy&)> write_model;
-  // Skip only: the network, whose buffers are put back when a step is left out, because a forward in
-  // train mode has moved them.
-  nn::Module* trained = nullptr;
-  // Rollback only: multiplies the learning rate from now on.
-  std::function<void(double factor)> scale_lr;
 };
 
 struct FitResult {

@@ -32,14 +32,13 @@ class SgdTrainer {
 
   void zero_grad() { optimizer_->zero_grad(); }
   // The rate of a 0-based step, then its update, which a captured step may contain.
-  void prepare(int64_t step) { optimizer_->set_lr(schedule_.at(step) * lr_factor_); }
+  void prepare(int64_t step) { optimizer_->set_lr(schedule_.at(step)); }
   void update() {
     optim::all_reduce_gradients(net_.parameters(), communicator());
     optimizer_->step(clip_norm_ > 0 ? optimizer_->clip_scale(clip_norm_) : Scalar(1.0));
     if (ema_) ema_->update();
   }
   double lr() const { return optimizer_->lr(); }
-  void scale_lr(double factor) { lr_factor_ = factor; }
 
   // Runs f with the weights that count in the network: the average when there is one.
   template <class F>
@@ -68,7 +67,7 @@ class SgdTrainer {
   std::unique_ptr<optim::Optimizer> optimizer_;
   optim::Schedule schedule_;
   std::optional<optim::ModuleEma> ema_;
-  double clip_norm_, lr_factor_ = 1;
+  double clip_norm_;
 };
 
 }  // namespace mtcki

@@ -8,12 +8,10 @@
 
 namespace mtcki {
 
-// Deferred on the GPU, except for on_nan = skip: a step that may be skipped has to know its losses
-// before it changes anything.
-inline MetricRing step_metrics(const Compute& compute, const std::string& on_nan) {
-  return compute.device.is_cpu() || on_nan == "skip"
-             ? MetricRing()
-             : MetricRing::deferred(compute.device, compute.read_every);
+// Deferred on the GPU.
+inline MetricRing step_metrics(const Compute& compute) {
+  return compute.device.is_cpu() ? MetricRing()
+                                 : MetricRing::deferred(compute.device, compute.read_every);
 }
 
 inline Values with_rate(Values values, double lr) {

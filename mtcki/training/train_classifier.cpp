@@ -51,7 +51,7 @@ FitResult train_classifier(const TrainJob& job, const data::ImageSet& train,
   const Tensor mean = job.normalization.mean_tensor().to(device),
                std = job.normalization.std_tensor().to(device);
   const data::ImageSet held_out = on_device(test, device);
-  MetricRing ring = step_metrics(job.compute, job.on_nan);
+  MetricRing ring = step_metrics(job.compute);
   StepGraph graph(job.compute.graph && ring.is_deferred());
   const auto one_step = [&] {
     const data::Batch batch = source.batch();
@@ -83,7 +83,6 @@ FitResult train_classifier(const TrainJob& job, const data::ImageSet& train,
   fit_job.checkpoint_every = c.checkpoint_every;
   fit_job.keep_checkpoints = job.keep_checkpoints;
   fit_job.images_per_step = c.batch_size;
-  fit_job.on_nan = job.on_nan;
   fit_job.step = [&](int64_t step) -> Values {
     source.prepare(step);
     net->train();
@@ -126,8 +125,6 @@ FitResult train_classifier(const TrainJob& job, const data::ImageSet& train,
       return 0;
     });
   };
-  fit_job.trained = net.get();
-  fit_job.scale_lr = [&](double factor) { trainer.scale_lr(factor); };
   return fit(fit_job, log);
 }
 

@@ -22,7 +22,6 @@ struct TrainJob {
   TrainConfig config;
   uint64_t seed = 0;
   int64_t loader_threads = 1, keep_checkpoints = 2;
-  std::string on_nan = "abort";
   Compute compute;
 };
 

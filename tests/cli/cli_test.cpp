@@ -69,7 +69,7 @@ TEST_F(CliTest, BadConfigurationsAreRefusedBeforeAnythingIsWritten) {
   refused({"run", good, "graph=perhaps"}, 2, "none of auto");
   refused({"distill", config(), "students=[]"}, 2, "none given");
   fs::remove_all(dir_ / "runs");
-  refused({"run", good, "on_nan=explode"}, 2, "none of abort");
+  refused({"run", good, "graph=explode"}, 2, "none of auto");
   EXPECT_FALSE(fs::exists(dir_ / "runs")) << "a refused run leaves nothing";
   const Outcome fine = run({"run", good, "--check"});
   EXPECT_EQ(fine.code, 0) << fine.err;
