@@ -17,6 +17,7 @@ BatchPlanner::BatchPlanner(const ImageSet& set, const LoaderOptions& options)
   if (options.batch_size < 1)
     throw UsageError(str("Loader: batch_size ", options.batch_size, " < 1"));
   if (options.pad < 0) throw UsageError(str("Loader: pad ", options.pad, " < 0"));
+  if (options.views < 0) throw UsageError(str("Loader: views ", options.views, " < 0"));
   if (options.threads < 0) throw UsageError(str("Loader: threads ", options.threads, " < 0"));
   const auto channels = static_cast<size_t>(set.images.size(1));
   const Normalization& n = options.normalization;
@@ -49,15 +50,18 @@ BatchPlan BatchPlanner::at(int64_t batch) const {
                          " ranks; change the batch size, the set's size or the number of ranks"));
   const int64_t begin = first + options_.rank * rows;
   const int64_t pad = options_.pad;
-  BatchPlan plan{Tensor::empty({rows}, DType::i64), Tensor::empty({rows}, DType::i64), {}, {}};
+  BatchPlan plan{Tensor::empty({rows}, DType::i64), Tensor::empty({rows}, DType::i64), {}, {}, {}};
   if (pad > 0) plan.offset = Tensor::empty({rows, 2}, DType::i32);
   if (options_.flip) plan.flip = Tensor::empty({rows}, DType::boolean);
+  const int64_t view = options_.views > 0 ? epoch_ % options_.views : epoch_;
+  if (options_.views > 0) plan.view_row = Tensor::empty({rows}, DType::i64);
   const int64_t* labels = labels_.data<int64_t>();
-  const Rng augment{options_.seed, rng_stream("loader/augment"), static_cast<uint64_t>(epoch_)};
+  const Rng augment{options_.seed, rng_stream("loader/augment"), static_cast<uint64_t>(view)};
   for (int64_t i = 0; i < rows; ++i) {
     const int64_t row = order_.empty() ? begin + i : order_[static_cast<size_t>(begin + i)];
     plan.index.data<int64_t>()[i] = row;
     plan.labels.data<int64_t>()[i] = labels[row];
+    if (plan.view_row.defined()) plan.view_row.data<int64_t>()[i] = view * size_ + row;
     if (pad == 0 && !options_.flip) continue;
     // Keyed by the image, not by its place in a batch: any batch size sees the same draw.
     const auto bits = augment.bits(static_cast<uint64_t>(row));

@@ -86,7 +86,7 @@ struct Loader::Impl {
     const BatchPlan plan = planner.at(b);
     const int64_t rows = plan.index.size(0);
     const int64_t channels = set.images.size(1), h = set.images.size(2), w = set.images.size(3);
-    const Batch out{Tensor::empty({rows, channels, h, w}), plan.labels, plan.index};
+    const Batch out{Tensor::empty({rows, channels, h, w}), plan.labels, plan.index, plan.view_row};
     const uint8_t* pixels = set.images.data<uint8_t>();
     const int64_t* index = plan.index.data<int64_t>();
     const int32_t* offset = plan.offset.defined() ? plan.offset.data<int32_t>() : nullptr;

@@ -17,7 +17,10 @@ struct LoaderOptions {
   bool drop_last = true;
   int64_t pad = 0;    // random crop after padding by this many zeros (train: 4); 0: none
   bool flip = false;  // random horizontal mirror
-  int threads = 1;    // prefetch threads; 0: in the calling thread
+  // Crops and mirrors of each image, in turn by epoch, so that what was computed of one can be kept;
+  // 0: new ones in every epoch.
+  int64_t views = 0;
+  int threads = 1;  // prefetch threads; 0: in the calling thread
   uint64_t seed = 0;
   Normalization normalization;  // applied after augmentation; empty: images stay in [0,1]
   // Of the rows of every batch, the rank-th of `ranks` equal shares. UsageError from next() when a
@@ -29,6 +32,9 @@ struct Batch {
   Tensor images;  // f32 [B,C,H,W], augmented and normalised
   Tensor labels;  // i64 [B]
   Tensor index;   // i64 [B], rows of the set
+  // i64 [B], where what is kept of these images stands: view * size of the set + row. Undefined when
+  // every epoch has new views.
+  Tensor view_row;
   bool defined() const { return images.defined(); }
 };
 
@@ -38,6 +44,7 @@ struct BatchPlan {
   Tensor index, labels;  // i64 [B]
   Tensor offset;         // i32 [B,2] in [0, 2 pad] (dy, dx): undefined when there is no crop
   Tensor flip;           // bool [B]: undefined when nothing is mirrored
+  Tensor view_row;       // i64 [B], as in Batch
 };
 // The plans of a set: a pure function of (seed, epoch, batch).
 class BatchPlanner {

@@ -392,12 +392,7 @@ void validate(const RunConfig& c) {
     throw UsageError("train.warmup_epochs: train.schedule=onecycle has its own rise; set it to 0");
   if (t.nesterov && t.momentum == 0.0) throw UsageError("train.nesterov: needs train.momentum > 0");
   if (t.min_lr > t.lr) throw UsageError("train.min_lr: is above train.lr");
-  const DistillConfig& d = c.distill;
-  if (d.nesterov && d.momentum == 0.0)
-    throw UsageError("distill.nesterov: needs distill.momentum > 0");
-  if (d.min_lr > d.lr) throw UsageError("distill.min_lr: is above distill.lr");
-  if (d.ts_supcon && d.ts == 0.0) throw UsageError("distill.ts_supcon: distill.ts is 0");
-  if (d.ts_sym && d.ts == 0.0) throw UsageError("distill.ts_sym: distill.ts is 0");
+  config_keys::validate_distill(c);
   const SynthesisConfig& s = c.synthesis;
   if (s.bn + s.cls + s.activation + s.balance + s.consensus + s.cr <= 0)
     throw UsageError("synthesis: every loss weight is 0; nothing would be learned");

@@ -79,6 +79,7 @@ struct SynthesisConfig {
 // docs/method.md: losses on the student.
 struct DistillConfig {
   int64_t epochs = 200, steps_per_epoch = 0, batch_size = 128;  // 0: pool/batch
+  int64_t views = 0;  // whose teacher outputs are kept; 0: teachers are asked at every step
   double lr = 0.1, momentum = 0.9, weight_decay = 1e-4, min_lr = 0.0, clip_norm = 0.0;
   bool nesterov = false;
   std::string schedule = "cosine";

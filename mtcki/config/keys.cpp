@@ -167,6 +167,10 @@ void visit(Walk& w, DistillConfig& c) {
   w.key("epochs", c.epochs, at_least(1), "epochs of distillation")
       .key("steps_per_epoch", c.steps_per_epoch, at_least(0), "0: set / batch")
       .key("batch_size", c.batch_size, at_least(2), "images per step")
+      .key("views", c.views, at_least(0),
+           "crops and mirrors of each image, in turn by pass, whose teacher outputs are made once "
+           "and kept in memory; 0: new ones in every pass, teachers are asked at every step")
+      .inert_if(c.views == 0)
       .key("lr", c.lr, above(0), "peak learning rate")
       .key("momentum", c.momentum, between(0, 0.9999), "SGD momentum")
       .key("weight_decay", c.weight_decay, between(0, 1), "L2 penalty, in the gradient")

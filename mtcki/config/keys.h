@@ -44,4 +44,7 @@ std::vector<Field> fields(StudentConfig& student, const std::string& prefix);
 const std::vector<std::string>& sections();
 bool is_array(const std::string& section);
 
+// The part of validate() for [distill]. UsageError.
+void validate_distill(const RunConfig& config);
+
 }  // namespace mtcki::config_keys

@@ -62,22 +62,32 @@ Distiller::Distiller(Teachers& teachers, Student& student, const DistillConfig& 
       ring_(step_metrics(compute.at(student.device()))),
       graph_(compute.graph && ring_.is_deferred()) {}
 
+void Distiller::keep_teacher_outputs(const data::ImageSet& pool,
+                                     const data::LoaderOptions& options) {
+  kept_ = std::make_unique<KeptTeacherOutputs>(teachers_, pool, options, contrast_ != nullptr);
+  kept_images_ = pool.size();
+  graph_.clear();
+}
+
+TeacherOutputs Distiller::teacher_outputs(const data::Batch& batch, bool features) {
+  const StageScope scope("distill/teachers");
+  return kept_ && batch.view_row.defined() ? kept_->rows(batch.view_row)
+                                           : ask_teachers(teachers_, batch.images, features);
+}
+
+int64_t Distiller::images_asked(const BatchSource& source, int64_t source_step) const {
+  if (!kept_) return source.rows() * communicator().size();
+  const int64_t per_pass = source.batches_per_pass();
+  const bool first_use = source_step % per_pass == 0 && source_step / per_pass < config_.views;
+  return first_use ? kept_images_ : 0;
+}
+
 // eta: weight of the contrast, 0 for none; eta_there: the same on the device when values wait.
 void Distiller::issue(const data::Batch& batch, double eta, const Tensor& eta_there) {
-  std::vector<Tensor> logits, features;
-  {
-    const StageScope scope("distill/teachers");
-    Branches branches(teachers_.size(), batch.images.device());
-    for (size_t m = 0; m < teachers_.size(); ++m)
-      branches.run([&] {
-        const nn::Classifier::Output y = teachers_[m].ask(batch.images);
-        logits.push_back(y.logits.data());
-        if (eta > 0) features.push_back(y.feature.data());
-      });
-  }
+  TeacherOutputs teachers = teacher_outputs(batch, eta > 0);
   const StageScope scope("distill/student");
-  const Tensor targets =
-      fused_targets(config_.fuse, logits, teachers_.weights(), config_.temperature, batch.labels);
+  const Tensor targets = fused_targets(config_.fuse, teachers.logits, teachers_.weights(),
+                                       config_.temperature, batch.labels);
   trainer_.zero_grad();
   const nn::Classifier::Output y = student_.features(Variable(batch.images));
   const Communicator& comm = communicator();
@@ -86,8 +96,8 @@ void Distiller::issue(const data::Batch& batch, double eta, const Tensor& eta_th
   Variable loss = kd;
   if (eta > 0) {
     // Every row meets every other: the loss of all rows, on every rank.
-    for (Tensor& f : features) f = comm.all_gather(f);
-    const Variable ts = contrast_->loss(gather_over_ranks(y.feature, comm), features,
+    for (Tensor& f : teachers.features) f = comm.all_gather(f);
+    const Variable ts = contrast_->loss(gather_over_ranks(y.feature, comm), teachers.features,
                                         comm.all_gather(batch.labels));
     ring_.put("teacher_student_contrast", ts.data(), kHint);
     loss = add(loss, eta_there.defined() ? mul(ts, Variable(eta_there)) : mul(ts, eta));
@@ -112,6 +122,10 @@ Values Distiller::step(BatchSource& source, int64_t source_step, int64_t step) {
   const bool repeats = !contrasts || contrast_->settled();
   const double weight = contrasts ? eta : 0.0;
   try {
+    if (kept_) {
+      const StageScope scope("distill/teachers");
+      kept_->make(source_step / source.batches_per_pass() % config_.views);
+    }
     graph_.run(repeats ? str("distill ", source.rows(), contrasts ? " contrast" : "") : "",
                [&] { issue(source.batch(), weight, eta_there); });
   } catch (const OutOfMemoryError& e) {
@@ -122,6 +136,7 @@ Values Distiller::step(BatchSource& source, int64_t source_step, int64_t step) {
                               issue({Tensor::zeros({n, s.in_channels, s.image_size, s.image_size},
                                                    DType::f32, student_.device()),
                                      Tensor::zeros({n}, DType::i64, student_.device()),
+                                     {},
                                      {}},
                                     weight, eta_there);
                             });
@@ -130,7 +145,7 @@ Values Distiller::step(BatchSource& source, int64_t source_step, int64_t step) {
   if (contrasts) contrast_->enqueue();
   ++budget_.kd_steps;
   budget_.kd_forward_macs +=
-      teachers_.macs() * static_cast<double>(source.rows() * communicator().size());
+      teachers_.macs() * static_cast<double>(images_asked(source, source_step));
   return is_deferred() ? Values() : read();
 }
 
@@ -157,6 +172,7 @@ data::LoaderOptions pool_loader(const DistillConfig& config, int64_t threads, ui
   o.batch_size = config.batch_size;
   o.pad = config.pad;
   o.flip = config.flip;
+  o.views = config.views;
   o.threads = static_cast<int>(threads);
   o.seed = seed;
   return o;
@@ -196,11 +212,13 @@ FitJob student_fit_job(const DistillJob& job, Student& student, Distiller& disti
 DistillResult distill(const DistillJob& job, Teachers& teachers, Student& student,
                       const data::ImageSet& pool, const data::ImageSet& test, RunLog& log) {
   const uint64_t seed = job.seed ^ rng_stream(job.stage.c_str());
-  BatchSource source(pool, pool_loader(job.config, job.loader_threads, seed), student.device());
+  const data::LoaderOptions options = pool_loader(job.config, job.loader_threads, seed);
+  BatchSource source(pool, options, student.device());
   const int64_t per_epoch =
       job.config.steps_per_epoch > 0 ? job.config.steps_per_epoch : source.batches_per_pass();
   Distiller distiller(teachers, student, job.config, job.config.epochs * per_epoch, job.seed,
                       job.compute);
+  if (job.config.views > 0) distiller.keep_teacher_outputs(pool, options);
   FitJob fit_job = student_fit_job(job, student, distiller, test);
   fit_job.total_steps = job.config.epochs * per_epoch;
   fit_job.steps_per_epoch = per_epoch;

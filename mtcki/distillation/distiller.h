@@ -7,6 +7,7 @@
 
 #include "data/sets/dataset.h"
 #include "mtcki/config/config.h"
+#include "mtcki/distillation/teacher_outputs.h"
 #include "mtcki/losses/teacher_student_contrast.h"
 #include "mtcki/networks/student.h"
 #include "mtcki/networks/teacher.h"
@@ -27,6 +28,10 @@ class Distiller {
   Distiller(Teachers& teachers, Student& student, const DistillConfig& config, int64_t total_steps,
             uint64_t seed, const Compute& compute = {});
 
+  // From now on the teachers are asked once about each view of the pool's images. options: those of
+  // the source that steps get, with views > 0.
+  void keep_teacher_outputs(const data::ImageSet& pool, const data::LoaderOptions& options);
+
   // 0-based step of the schedule, on the batch of a step of the source: images in [0,1], augmented;
   // labels are the intended classes. Values at once, and NumericError before anything changes when
   // a loss is not finite; on the GPU values wait for read().
@@ -44,12 +49,17 @@ class Distiller {
 
  private:
   void issue(const data::Batch& batch, double eta, const Tensor& eta_there);
+  TeacherOutputs teacher_outputs(const data::Batch& batch, bool features);
+  // Images about which an uninterrupted run asks the teachers at this step.
+  int64_t images_asked(const BatchSource& source, int64_t source_step) const;
 
   Teachers& teachers_;
   Student& student_;
   DistillConfig config_;
   int64_t total_steps_;
   std::unique_ptr<TeacherStudentContrast> contrast_;
+  std::unique_ptr<KeptTeacherOutputs> kept_;  // null: teachers are asked at every step
+  int64_t kept_images_ = 0;                   // in one view
   SgdTrainer trainer_;
   Budget budget_;
   StepInputs inputs_;

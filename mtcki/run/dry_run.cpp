@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "data/formats/atomic_file.h"
+#include "mtcki/distillation/teacher_outputs.h"
 #include "mtcki/host/console.h"
 #include "mtcki/host/progress.h"
 #include "mtcki/run/context.h"
@@ -77,6 +78,7 @@ RunConfig shortened(const RunConfig& config, int64_t steps, int64_t train_images
   c.distill.steps_per_epoch = steps;
   c.distill.checkpoint_every = 0;
   c.distill.schedule = "constant";
+  c.distill.views = std::min<int64_t>(c.distill.views, 1);  // made before the first step
   c.distill.ts_ramp = 0;  // the contrast counts from the first step
   c.adversarial.rounds = std::min<int64_t>(c.adversarial.rounds, 1);
   c.adversarial.kd_steps = steps;
@@ -115,6 +117,20 @@ uint64_t further_checkpoints(const fs::path& run, int64_t keep) {
     total += largest * static_cast<uint64_t>(std::max<int64_t>(0, keep - there));
   }
   return total;
+}
+
+// Of what distill.views keeps of one student's teachers.
+uint64_t kept_bytes(const RunConfig& config, RunContext& run) {
+  if (config.students.empty() || config.distill.views == 0) return 0;
+  std::vector<int64_t> feature_dims;
+  for (const TeacherConfig& t : config.teachers) {
+    nn::Init init;
+    const auto net = nn::make_classifier(run.spec(t.model), init);
+    feature_dims.push_back(config.distill.ts > 0 ? net->feature_dim() : 0);
+  }
+  return KeptTeacherOutputs::bytes(config.distill.views,
+                                   config.synthesis.batches * config.synthesis.batch_size,
+                                   run.num_classes(), feature_dims);
 }
 
 int64_t tests_of(int64_t epochs, int64_t every) { return (epochs + every - 1) / every; }
@@ -221,9 +237,15 @@ DryRun dry_run(const RunConfig& config) {
         number(rounds) * (number(s.g_steps) * generator + number(kd_steps) * kd +
                           students.at(0, number(test_images))));
   } else if (pupils > 0) {
-    add("students", fmt::format("{} x {} epochs of {} steps", pupils, d.epochs, pool_steps),
-        students.at(number(d.epochs * pool_steps),
-                    number(tests_of(d.epochs, d.eval_every) * test_images)));
+    // The one view of the short run is nearly all of what neither steps nor tests took.
+    const double views =
+        number(std::min(d.views, (d.epochs * pool_steps * d.batch_size + pool - 1) / pool));
+    const double made = d.views > 0 ? views * number(pool) / (few * number(s.batch_size)) : 1.0;
+    add("students",
+        fmt::format("{} x {} epochs of {} steps{}", pupils, d.epochs, pool_steps,
+                    d.views > 0 ? fmt::format(", {} views kept", d.views) : ""),
+        made * students.fixed + number(d.epochs * pool_steps) * students.step +
+            number(tests_of(d.epochs, d.eval_every) * test_images) * students.test);
   }
 
   const StageTimes metrics = times("metrics", trains_classifier);
@@ -242,7 +264,7 @@ DryRun dry_run(const RunConfig& config) {
   getrusage(RUSAGE_SELF, &usage);
   out.memory_bytes = static_cast<uint64_t>(usage.ru_maxrss) * 1024 +
                      static_cast<uint64_t>(bank_rows) * bank_row +
-                     static_cast<uint64_t>(pool * pixels);
+                     static_cast<uint64_t>(pool * pixels) + kept_bytes(config, full);
   // The short run, with all the shards instead of its own few.
   const uint64_t synth_shard = shard_bytes(run / "synth");
   const auto batches = static_cast<uint64_t>(s.batches + pupils * rounds);

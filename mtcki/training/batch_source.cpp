@@ -26,7 +26,7 @@ namespace {
 
 data::LoaderOptions fitted(const data::ImageSet& set, data::LoaderOptions options) {
   if (set.size() == 0) throw DataError(str("data set ", set.name, " is empty"));
-  options.drop_last = set.size() >= options.batch_size;
+  if (set.size() < options.batch_size) options.drop_last = false;
   options.rank = communicator().rank();
   options.ranks = communicator().size();
   return options;
@@ -55,7 +55,8 @@ void BatchSource::prepare(int64_t step) {
     if (jump) d.planner.start_epoch(pass);
     const data::BatchPlan plan = d.planner.at(number);
     d.plan = {d.inputs.set("index", plan.index), d.inputs.set("labels", plan.labels),
-              d.inputs.set("offset", plan.offset), d.inputs.set("flip", plan.flip)};
+              d.inputs.set("offset", plan.offset), d.inputs.set("flip", plan.flip),
+              d.inputs.set("view_row", plan.view_row)};
     rows_ = plan.index.size(0);
     return;
   }
@@ -71,7 +72,7 @@ data::Batch BatchSource::batch() {
   const Tensor x =
       gather_augment(d.images, d.plan.index, d.pad, d.plan.offset, d.plan.flip, d.mean, d.std,
                      DType::f32, preferred_layout(d.images.device(), DType::f32, d.images.size(1)));
-  return {x, d.plan.labels, d.plan.index};
+  return {x, d.plan.labels, d.plan.index, d.plan.view_row};
 }
 
 }  // namespace mtcki

@@ -1,6 +1,7 @@
 // The loader: same batches for any number of threads, resume at any batch, augmentation.
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <set>
 
 #include "data/loader.h"
@@ -131,6 +132,38 @@ TEST(Loader, NormalisesAsToTensorAndNormalizeDo) {
   EXPECT_EQ(plain.next().images.data<float>()[5], static_cast<float>(bytes[5]) / 255.0f);
 }
 
+TEST(Loader, ViewsReturnInTurnAndNameTheirRow) {
+  const ImageSet set = small_set();
+  LoaderOptions o = options(set, 1);
+  o.drop_last = false;
+  constexpr int64_t kViews = 3;
+  const auto images_by_row = [&](int64_t views, int64_t epoch) {
+    o.views = views;
+    Loader loader(set, o);
+    loader.start_epoch(epoch);
+    std::map<int64_t, std::vector<float>> out;
+    for (Batch b = loader.next(); b.defined(); b = loader.next()) {
+      EXPECT_EQ(b.view_row.defined(), views > 0);
+      for (int64_t i = 0; i < b.images.size(0); ++i) {
+        const int64_t row = b.index.data<int64_t>()[i];
+        out[row] = b.images.slice(i, i + 1).to_vector<float>();
+        if (views > 0) {
+          EXPECT_EQ(b.view_row.data<int64_t>()[i], epoch % views * set.size() + row);
+        }
+      }
+    }
+    return out;
+  };
+  for (int64_t epoch = 0; epoch < kViews; ++epoch) {
+    const auto first = images_by_row(kViews, epoch);
+    EXPECT_EQ(first, images_by_row(0, epoch)) << "the first turn is that of fresh views";
+    EXPECT_EQ(first, images_by_row(kViews, epoch + kViews));
+    EXPECT_EQ(first, images_by_row(kViews, epoch + 4 * kViews));
+    EXPECT_NE(first, images_by_row(kViews, epoch + 1));
+    EXPECT_NE(first, images_by_row(0, epoch + kViews));
+  }
+}
+
 // Each augmented image must be one of the crops, mirrored or not, of the padded image; and all must
 // occur.
 TEST(Loader, AugmentationIsPadCropAndMirror) {
@@ -222,6 +255,7 @@ TEST(Loader, Refusals) {
   refuses([](LoaderOptions* o, ImageSet*) { o->batch_size = 0; });
   refuses([](LoaderOptions* o, ImageSet*) { o->pad = -1; });
   refuses([](LoaderOptions* o, ImageSet*) { o->threads = -1; });
+  refuses([](LoaderOptions* o, ImageSet*) { o->views = -1; });
   refuses([](LoaderOptions* o, ImageSet*) { o->normalization.mean.pop_back(); });
   refuses([](LoaderOptions* o, ImageSet*) { o->normalization = {{0.5}, {0.5}}; });
   refuses([](LoaderOptions* o, ImageSet*) { o->normalization.std[1] = 0; });

@@ -194,6 +194,10 @@ TEST_F(ConfigTest, RefusesImpossibleCombinations) {
       EXPECT_THAT(refusal({good}, {override_text}), HasSubstr(message)) << override_text;
     }
   }
+  EXPECT_THAT(refusal({good}, {"distill.views=2", "adversarial.rounds=1"}),
+              HasSubstr("distill.views: the set grows"));
+  EXPECT_THAT(refusal({good}, {"distill.views=2", "distill.pad=0", "distill.flip=false"}),
+              HasSubstr("distill.views: without distill.pad"));
 }
 
 TEST_F(ConfigTest, ResolvedFileGivesSameConfigAndHash) {
@@ -231,7 +235,8 @@ TEST_F(ConfigTest, HashIsOfWhatAffectsResults) {
         },
         f.target);
     // The defaults of these leave the hash as it was before there was a choice.
-    const bool expected = f.affects_results || f.path == "precision" || f.path == "conv";
+    const bool expected = f.affects_results || f.path == "precision" || f.path == "conv" ||
+                          f.path == "distill.views";
     EXPECT_EQ(config_sha256(walk) != config_sha256(base), expected) << f.path;
   }
   changed.distill.epochs += 1;

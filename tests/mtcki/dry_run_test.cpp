@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "mtcki/distillation/teacher_outputs.h"
 #include "mtcki/run/pipeline.h"
 #include "tensor/error.h"
 
@@ -116,6 +117,23 @@ TEST_F(DryRunTest, EveryStageIsEstimatedAndNothingIsLeft) {
     if (f.is_regular_file()) real += f.file_size();
   EXPECT_GT(static_cast<double>(estimate), 0.9 * static_cast<double>(real));
   EXPECT_LT(static_cast<double>(estimate), 1.5 * static_cast<double>(real) + 5e6);
+}
+
+TEST_F(DryRunTest, KeptViewsCostTheirTimeAndMemory) {
+  config_.distill.epochs = 50;
+  config_.distill.ts_queue = 100;
+  const DryRun fresh = dry_run(config_);
+  config_.distill.views = 4000;
+  const DryRun kept = dry_run(config_);
+  EXPECT_EQ(kept.stages[2].work, "2 x 50 epochs of 16 steps, 4000 views kept");
+  // 4000 views of 400 images: 10 logits and 64 features of one teacher.
+  const uint64_t bytes = KeptTeacherOutputs::bytes(4000, 400, 10, {64});
+  EXPECT_EQ(bytes, 4000u * 400 * 74 * 4);
+  EXPECT_GT(kept.memory_bytes, bytes);
+  EXPECT_GT(kept.memory_bytes, fresh.memory_bytes);
+  // All of the 50 passes have a view of their own: the teachers are asked as often.
+  EXPECT_GT(kept.stages[2].seconds, 0.3 * fresh.stages[2].seconds);
+  EXPECT_LT(kept.stages[2].seconds, 3 * fresh.stages[2].seconds);
 }
 
 TEST_F(DryRunTest, RoundsWithTheStudentAndErrorsOfTheRunItself) {

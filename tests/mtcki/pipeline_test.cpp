@@ -173,6 +173,36 @@ TEST(Pipeline, KilledOrStoppedAnywhereEndsTheSame) {
   fs::remove_all(whole);
 }
 
+// Kept outputs are not saved: what is resumed asks the teachers again, and gets the same bits.
+TEST(Pipeline, KeptTeacherOutputsResumeToo) {
+  RunConfig config = tiny();
+  config.train.epochs = 1;
+  config.distill.epochs = 5;
+  config.distill.views = 2;
+  config.distill.batch_size = 8;  // a view ends in a smaller batch
+  config.distill.checkpoint_every = 3;
+  config.students.push_back({"second", "vgg8_w0.125"});
+  const std::string whole = fresh_folder("uncut_views");
+  RunLog log;
+  const auto macs = [](const PipelineResult& r) {
+    return std::map<std::string, double>(r.metrics.begin(), r.metrics.end()).at("kd_forward_macs");
+  };
+  const double kept = macs(run_pipeline(config, whole, log));
+  for (const bool kill : {true, false}) {
+    const std::string cut = fresh_folder(kill ? "views_killed" : "views_stopped");
+    EXPECT_GE(run_with_interruptions(config, cut, kill ? 7 : 4, kill), 3);
+    expect_equal_results(whole, cut);
+    EXPECT_EQ(macs(run_pipeline(config, cut, log)), kept);
+    fs::remove_all(cut);
+  }
+  // Two views of 36 images, where fresh views take five passes of 4 batches of 8.
+  config.distill.views = 0;
+  const std::string fresh = fresh_folder("fresh_views");
+  EXPECT_NEAR(kept / macs(run_pipeline(config, fresh, log)), 2.0 * 36 / (5 * 4 * 8), 1e-9);
+  fs::remove_all(fresh);
+  fs::remove_all(whole);
+}
+
 TEST(Pipeline, AdversarialRoundsResumeToo) {
   RunConfig config = tiny();
   config.train.epochs = 1;

@@ -355,7 +355,11 @@ TEST_F(StagesCuda, SynthesisWithTeachersThatJoinLater) {
   expect_same(eager, graph);
 }
 
-TEST_F(StagesCuda, DistillationEqualsTheCpuAndItsGraph) {
+// On the CPU, on the GPU, and there as a graph: ten steps of five to a pass, with fresh views and
+// with one whose teacher outputs are kept.
+class DistillationCuda : public StagesCuda, public ::testing::WithParamInterface<int64_t> {};
+
+TEST_P(DistillationCuda, EqualsTheCpuAndItsGraph) {
   std::vector<double> losses[3];
   std::string models[3];
   for (const int k : {0, 1, 2}) {
@@ -374,6 +378,7 @@ TEST_F(StagesCuda, DistillationEqualsTheCpuAndItsGraph) {
     j.config.ts_queue = 12;
     j.config.ts_dim = 8;
     j.config.fuse = "conf";
+    j.config.views = GetParam();
     j.seed = 2;
     j.compute = c;
     RunLog log(j.dir, false);
@@ -387,6 +392,7 @@ TEST_F(StagesCuda, DistillationEqualsTheCpuAndItsGraph) {
   EXPECT_EQ(losses[1], losses[2]);
   EXPECT_EQ(models[1], models[2]);
 }
+INSTANTIATE_TEST_SUITE_P(Views, DistillationCuda, ::testing::Values(0, 1));
 
 }  // namespace
 }  // namespace mtcki
