@@ -4,6 +4,7 @@
 
 #include "tensor/kernels/channel_walk.h"
 #include "tensor/ops/augment_kernels.h"
+#include "tensor/parallel.h"
 
 namespace mtcki {
 
@@ -166,7 +167,7 @@ void normalize_channels(const Tensor& tx, const Tensor& mean, const Tensor& std,
   T* y = ty.data<T>();
   const ChannelParams<T, 2> p{{mean.defined() ? mean.data<T>() : zero.data(), std.data<T>()}};
   for_channels(channel_view(tx.shape(), tx.layout()), p, [=](auto z, int64_t at, const auto& q) {
-    store(y + at, (load<decltype(z)>(x + at) - q[0]) / q[1]);
+    store(y + at, (load_as<decltype(z)>(x + at) - q[0]) / q[1]);
   });
 }
 

@@ -3,7 +3,6 @@
 #include <cstring>
 #include <type_traits>
 
-#include "tensor/kernels/functors.h"
 #include "tensor/ops/elementwise_kernels.h"
 #include "tensor/parallel.h"
 
@@ -174,105 +173,32 @@ void zip_bf16(const Tensor& ta, const Tensor& tb, const Tensor& ty, const F& f) 
   });
 }
 
-void binary_bf16(BinaryOp op, const Tensor& a, const Tensor& b, const Tensor& y, float p) {
-  switch (op) {
-    case BinaryOp::add:
-      return zip_bf16(a, b, y, AddFn<float>{});
-    case BinaryOp::sub:
-      return zip_bf16(a, b, y, SubFn<float>{});
-    case BinaryOp::mul:
-      return zip_bf16(a, b, y, MulFn<float>{});
-    case BinaryOp::div:
-      return zip_bf16(a, b, y, DivFn<float>{});
-    case BinaryOp::maximum:
-      return zip_bf16(a, b, y, MaximumFn<float>{});
-    case BinaryOp::relu_grad:
-      return zip_bf16(a, b, y, ReluGradFn<float>{});
-    case BinaryOp::leaky_relu_grad:
-      return zip_bf16(a, b, y, LeakyReluGradFn<float>{p});
-    case BinaryOp::sigmoid_grad:
-      return zip_bf16(a, b, y, SigmoidGradFn<float>{});
-    case BinaryOp::tanh_grad:
-      return zip_bf16(a, b, y, TanhGradFn<float>{});
-  }
-}
-
 }  // namespace
 
-void unary_cpu(UnaryOp op, const Tensor& x, const Tensor& y, double p_in, double q_in) {
-  MTCKI_DISPATCH_FLOAT(x.dtype(), "elementwise", T, {
-    const T p = static_cast<T>(p_in);
-    const T q = static_cast<T>(q_in);
-    switch (op) {
-      case UnaryOp::add_scalar:
-        return map<T>(x, y, AddScalarFn<T>{p});
-      case UnaryOp::mul_scalar:
-        return map<T>(x, y, MulScalarFn<T>{p});
-      case UnaryOp::neg:
-        return map<T>(x, y, NegFn<T>{});
-      case UnaryOp::exp:
-        return map<T>(x, y, ExpFn<T>{});
-      case UnaryOp::log:
-        return map<T>(x, y, LogFn<T>{});
-      case UnaryOp::sqrt:
-        return map<T>(x, y, SqrtFn<T>{});
-      case UnaryOp::square:
-        return map<T>(x, y, SquareFn<T>{});
-      case UnaryOp::abs:
-        return map<T>(x, y, AbsFn<T>{});
-      case UnaryOp::sign:
-        return map<T>(x, y, SignFn<T>{});
-      case UnaryOp::clamp:
-        return map<T>(x, y, ClampFn<T>{p, q});
-      case UnaryOp::relu:
-        return map<T>(x, y, ReluFn<T>{});
-      case UnaryOp::leaky_relu:
-        return map<T>(x, y, LeakyReluFn<T>{p});
-      case UnaryOp::sigmoid:
-        return map<T>(x, y, SigmoidFn<T>{});
-      case UnaryOp::tanh:
-        return map<T>(x, y, TanhFn<T>{});
-    }
-  });
+void unary_cpu(UnaryOp op, const Tensor& x, const Tensor& y, double p, double q) {
+  MTCKI_DISPATCH_FLOAT(x.dtype(), "elementwise", T,
+                       { visit_unary<T>(op, p, q, [&](const auto& f) { map<T>(x, y, f); }); });
 }
 
 void binary_cpu(BinaryOp op, const Tensor& a, const Tensor& b, const Tensor& y,
-                const BinaryPlan& plan, double p_in) {
-  if (a.dtype() == DType::bf16) return binary_bf16(op, a, b, y, static_cast<float>(p_in));
+                const BinaryPlan& plan, double p) {
+  if (a.dtype() == DType::bf16)
+    return visit_binary<float>(op, p, [&](const auto& f, auto) { zip_bf16(a, b, y, f); });
   MTCKI_DISPATCH_FLOAT(a.dtype(), "elementwise", T, {
-    const T p = static_cast<T>(p_in);
-    switch (op) {
-      case BinaryOp::add:
-        return zip<T, T>(a, b, y, plan, AddFn<T>{});
-      case BinaryOp::sub:
-        return zip<T, T>(a, b, y, plan, SubFn<T>{});
-      case BinaryOp::mul:
-        return zip<T, T>(a, b, y, plan, MulFn<T>{});
-      case BinaryOp::div:
-        return zip<T, T>(a, b, y, plan, DivFn<T>{});
-      case BinaryOp::maximum:
-        return zip<T, T>(a, b, y, plan, MaximumFn<T>{});
-      case BinaryOp::relu_grad:
-        return zip_same<T>(a, b, y, ReluGradFn<T>{});
-      case BinaryOp::leaky_relu_grad:
-        return zip_same<T>(a, b, y, LeakyReluGradFn<T>{p});
-      case BinaryOp::sigmoid_grad:
-        return zip_same<T>(a, b, y, SigmoidGradFn<T>{});
-      case BinaryOp::tanh_grad:
-        return zip_same<T>(a, b, y, TanhGradFn<T>{});
-    }
+    visit_binary<T>(op, p, [&](const auto& f, auto broadcasts) {
+      if constexpr (broadcasts) {
+        zip<T, T>(a, b, y, plan, f);
+      } else {
+        zip_same<T>(a, b, y, f);
+      }
+    });
   });
 }
 
 void compare_cpu(CompareOp op, const Tensor& a, const Tensor& b, const Tensor& y,
                  const BinaryPlan& plan) {
   MTCKI_DISPATCH_ALL(a.dtype(), T, {
-    switch (op) {
-      case CompareOp::equal:
-        return zip<T, bool>(a, b, y, plan, EqualFn<T>{});
-      case CompareOp::less:
-        return zip<T, bool>(a, b, y, plan, LessFn<T>{});
-    }
+    visit_compare<T>(op, [&](const auto& f) { zip<T, bool>(a, b, y, plan, f); });
   });
 }
 

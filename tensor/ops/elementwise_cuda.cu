@@ -2,7 +2,6 @@
 
 #include "tensor/cuda/launch.cuh"
 #include "tensor/ops/elementwise_kernels.h"
-#include "tensor/kernels/functors.h"
 
 namespace mtcki {
 
@@ -169,82 +168,29 @@ struct AxpyFn {
 
 }  // namespace
 
-void unary_cuda(UnaryOp op, const Tensor& x, const Tensor& y, double p_in, double q_in) {
+void unary_cuda(UnaryOp op, const Tensor& x, const Tensor& y, double p, double q) {
   MTCKI_DISPATCH_CUDA(x.dtype(), "elementwise", T, {
-    using C = compute_t<T>;
-    const C p = static_cast<C>(p_in);
-    const C q = static_cast<C>(q_in);
-    switch (op) {
-      case UnaryOp::add_scalar:
-        return map<T>(x, y, AddScalarFn<C>{p});
-      case UnaryOp::mul_scalar:
-        return map<T>(x, y, MulScalarFn<C>{p});
-      case UnaryOp::neg:
-        return map<T>(x, y, NegFn<C>{});
-      case UnaryOp::exp:
-        return map<T>(x, y, ExpFn<C>{});
-      case UnaryOp::log:
-        return map<T>(x, y, LogFn<C>{});
-      case UnaryOp::sqrt:
-        return map<T>(x, y, SqrtFn<C>{});
-      case UnaryOp::square:
-        return map<T>(x, y, SquareFn<C>{});
-      case UnaryOp::abs:
-        return map<T>(x, y, AbsFn<C>{});
-      case UnaryOp::sign:
-        return map<T>(x, y, SignFn<C>{});
-      case UnaryOp::clamp:
-        return map<T>(x, y, ClampFn<C>{p, q});
-      case UnaryOp::relu:
-        return map<T>(x, y, ReluFn<C>{});
-      case UnaryOp::leaky_relu:
-        return map<T>(x, y, LeakyReluFn<C>{p});
-      case UnaryOp::sigmoid:
-        return map<T>(x, y, SigmoidFn<C>{});
-      case UnaryOp::tanh:
-        return map<T>(x, y, TanhFn<C>{});
-    }
+    visit_unary<compute_t<T>>(op, p, q, [&](const auto& f) { map<T>(x, y, f); });
   });
 }
 
 void binary_cuda(BinaryOp op, const Tensor& a, const Tensor& b, const Tensor& y,
-                 const BinaryPlan& plan, double p_in) {
+                 const BinaryPlan& plan, double p) {
   MTCKI_DISPATCH_CUDA(a.dtype(), "elementwise", T, {
-    using C = compute_t<T>;
-    const C p = static_cast<C>(p_in);
-    switch (op) {
-      case BinaryOp::add:
-        return zip<T, T>(a, b, y, plan, AddFn<C>{});
-      case BinaryOp::sub:
-        return zip<T, T>(a, b, y, plan, SubFn<C>{});
-      case BinaryOp::mul:
-        return zip<T, T>(a, b, y, plan, MulFn<C>{});
-      case BinaryOp::div:
-        return zip<T, T>(a, b, y, plan, DivFn<C>{});
-      case BinaryOp::maximum:
-        return zip<T, T>(a, b, y, plan, MaximumFn<C>{});
-      case BinaryOp::relu_grad:
-        return zip<T, T>(a, b, y, plan, ReluGradFn<C>{});
-      case BinaryOp::leaky_relu_grad:
-        return zip<T, T>(a, b, y, plan, LeakyReluGradFn<C>{p});
-      case BinaryOp::sigmoid_grad:
-        return zip<T, T>(a, b, y, plan, SigmoidGradFn<C>{});
-      case BinaryOp::tanh_grad:
-        return zip<T, T>(a, b, y, plan, TanhGradFn<C>{});
-    }
+    visit_binary<compute_t<T>>(op, p, [&](const auto& f, auto broadcasts) {
+      if constexpr (decltype(broadcasts)::value) {
+        zip<T, T>(a, b, y, plan, f);
+      } else {
+        zip_same<T, T>(a.data<T>(), b.data<T>(), y.data<T>(), y.numel(), f);
+      }
+    });
   });
 }
 
 void compare_cuda(CompareOp op, const Tensor& a, const Tensor& b, const Tensor& y,
                   const BinaryPlan& plan) {
   MTCKI_DISPATCH_ALL(a.dtype(), T, {
-    using C = compute_t<T>;
-    switch (op) {
-      case CompareOp::equal:
-        return zip<T, bool>(a, b, y, plan, EqualFn<C>{});
-      case CompareOp::less:
-        return zip<T, bool>(a, b, y, plan, LessFn<C>{});
-    }
+    visit_compare<compute_t<T>>(op, [&](const auto& f) { zip<T, bool>(a, b, y, plan, f); });
   });
 }
 

@@ -1,38 +1,10 @@
 // Kernels of elementwise.h: checked inputs, allocated outputs.
 #pragma once
 
+#include "tensor/kernels/functor_table.h"
 #include "tensor/tensor.h"
 
 namespace mtcki {
-
-enum class UnaryOp {
-  add_scalar,
-  mul_scalar,
-  neg,
-  exp,
-  log,
-  sqrt,
-  square,
-  abs,
-  sign,
-  clamp,
-  relu,
-  leaky_relu,
-  sigmoid,
-  tanh,
-};
-enum class BinaryOp {
-  add,
-  sub,
-  mul,
-  div,
-  maximum,
-  relu_grad,
-  leaky_relu_grad,
-  sigmoid_grad,
-  tanh_grad,
-};
-enum class CompareOp { equal, less };
 
 // How the operands of a binary op walk: every case is y = f(a, b) in memory order of y.
 struct BinaryPlan {
@@ -64,9 +36,9 @@ void scale_cpu(const Tensor& dst, double s);
 
 void unary_cuda(UnaryOp op, const Tensor& x, const Tensor& y, double p, double q);
 void binary_cuda(BinaryOp op, const Tensor& a, const Tensor& b, const Tensor& y,
-                const BinaryPlan& plan, double p);
+                 const BinaryPlan& plan, double p);
 void compare_cuda(CompareOp op, const Tensor& a, const Tensor& b, const Tensor& y,
-                 const BinaryPlan& plan);
+                  const BinaryPlan& plan);
 void where_cuda(const Tensor& condition, const Tensor& a, const Tensor& b, const Tensor& y);
 bool all_finite_cuda(const Tensor& x);
 void axpy_cuda(const Tensor& dst, const Tensor& src, double alpha);

@@ -27,7 +27,7 @@ Moments moments(const Tensor& x, const ChannelParams<Computed<S>, P>& params, co
   head.outer = std::min<int64_t>(v.outer, v.inner >= 64 ? 1 : 64 / std::max<int64_t>(1, v.inner));
   const auto first = reduce_channels<T, 0, 1>(
       head, ChannelParams<T, 0>{},
-      [p](auto z, int64_t at, const auto&, auto& acc) { acc[0] += load<decltype(z)>(p + at); });
+      [p](auto z, int64_t at, const auto&, auto& acc) { acc[0] += load_as<decltype(z)>(p + at); });
   std::vector<T> shift(channels);
   const double head_count = static_cast<double>(std::max<int64_t>(1, head.per_channel()));
   for (size_t c = 0; c < channels; ++c) shift[c] = static_cast<T>(first[c] / head_count);
@@ -36,7 +36,7 @@ Moments moments(const Tensor& x, const ChannelParams<Computed<S>, P>& params, co
   with_shift.values[P] = shift.data();
   const auto sums = reduce_channels<T, P + 1, 2>(
       v, with_shift, [p, &also](auto z, int64_t at, const auto& q, auto& acc) {
-        const auto in = load<decltype(z)>(p + at);
+        const auto in = load_as<decltype(z)>(p + at);
         const auto d = in - q[P];
         acc[0] += d;
         acc[1] += d * d;
@@ -69,8 +69,8 @@ void apply(const Tensor& tx, const ChannelParams<T, 3>& p, Activation act, const
     with_bool(r != nullptr, [&](auto has_residual) {
       for_channels(view_of(tx), p, [=](auto z, int64_t at, const auto& q) {
         using V = decltype(z);
-        V out = bn_affine(load<V>(x + at), q[0], q[1], q[2]);
-        if constexpr (decltype(has_residual)::value) out += load<V>(r + at);
+        V out = bn_affine(load_as<V>(x + at), q[0], q[1], q[2]);
+        if constexpr (decltype(has_residual)::value) out += load_as<V>(r + at);
         store(y + at, activate<decltype(kind)::value>(out, splat<V>(slope)));
       });
     });
@@ -90,7 +90,7 @@ Moments apply_and_sum(const Tensor& tx, const ChannelParams<T, 3>& p, Activation
       out = moments<S>(tx, p, [=](const auto& x, int64_t at, const auto& q) {
         using V = std::decay_t<decltype(x)>;
         V value = bn_affine(x, q[0], q[1], q[2]);
-        if constexpr (decltype(has_residual)::value) value += load<V>(r + at);
+        if constexpr (decltype(has_residual)::value) value += load_as<V>(r + at);
         store(y + at, activate<decltype(kind)::value>(value, splat<V>(slope)));
       });
     });

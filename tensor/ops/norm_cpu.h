@@ -52,6 +52,17 @@ void with_bool(bool value, const F& f) {
   value ? f(std::true_type()) : f(std::false_type());
 }
 
+// The same for a choice inside a loop over elements of S: a constant, or for f64, which only checks
+// of gradients use, a bool at run time, since each loop more takes seconds to compile.
+template <class S, class F>
+void with_choice(bool value, const F& f) {
+  if constexpr (std::is_same_v<S, double>) {
+    f(value);
+  } else {
+    with_bool(value, f);
+  }
+}
+
 template <class T>
 struct Affine {
   std::vector<T> mean, scale, bias, invstd;

@@ -11,11 +11,11 @@ namespace {
 template <Act A, bool FromY, class V, class S, class Q>
 [[gnu::always_inline]] inline V masked(const S* gy, const S* x, const S* y, int64_t at, const Q& q,
                                        Computed<S> slope) {
-  const V g = load<V>(gy + at);
+  const V g = load_as<V>(gy + at);
   if constexpr (A == Act::none) return g;
   const V s = splat<V>(slope);
-  if constexpr (FromY) return activate_grad<A>(g, load<V>(y + at), s);
-  return activate_grad<A>(g, bn_affine(load<V>(x + at), q[0], q[1], q[2]), s);
+  if constexpr (FromY) return activate_grad<A>(g, load_as<V>(y + at), s);
+  return activate_grad<A>(g, bn_affine(load_as<V>(x + at), q[0], q[1], q[2]), s);
 }
 
 template <class S, Act A, bool FromY>
@@ -38,7 +38,7 @@ void grad(const Tensor& tgy, const BatchNormArgs& a, const Tensor& ty, bool trai
           using V = decltype(z);
           const V g = masked<A, FromY, V>(gy, x, y, at, q, slope);
           acc[0] += g;
-          acc[1] += g * (load<V>(x + at) - q[0]);
+          acc[1] += g * (load_as<V>(x + at) - q[0]);
         });
     const double n = static_cast<double>(v.per_channel());
     for (size_t c = 0; c < channels; ++c) {
@@ -69,16 +69,16 @@ void grad(const Tensor& tgy, const BatchNormArgs& a, const Tensor& ty, bool trai
   const S* sum = ptr<S>(a.sum);
   const ChannelParams<T, 6> p{
       {f.mean.data(), f.scale.data(), f.bias.data(), gscale.data(), xscale.data(), shift.data()}};
-  with_bool((train || statistics) && gx, [&](auto centred) {
-    with_bool(gr != nullptr, [&](auto has_residual) {
-      with_bool(sum != nullptr, [&](auto has_sum) {
+  with_choice<S>((train || statistics) && gx, [&](auto centred) {
+    with_choice<S>(gr != nullptr, [&](auto has_residual) {
+      with_choice<S>(sum != nullptr, [&](auto has_sum) {
         for_channels(v, p, [=](auto z, int64_t at, const auto& q) {
           using V = decltype(z);
           const V g = masked<A, FromY, V>(gy, x, y, at, q, slope);
           V out = q[3] * g;
-          if constexpr (decltype(centred)::value) out += q[4] * (load<V>(x + at) - q[0]) + q[5];
-          if constexpr (decltype(has_sum)::value) out += load<V>(sum + at);
-          if constexpr (decltype(has_residual)::value) store(gr + at, g);
+          if (centred) out += q[4] * (load_as<V>(x + at) - q[0]) + q[5];
+          if (has_sum) out += load_as<V>(sum + at);
+          if (has_residual) store(gr + at, g);
           if (gx) store(gx + at, out);
         });
       });
@@ -104,8 +104,8 @@ void affine_kernel(const Tensor& tx, const Tensor& ta, const Tensor& tb, double 
     for_channels(view_of(tx), ChannelParams<T, 2>{{a.data(), b.data()}},
                  [=](auto z, int64_t at, const auto& q) {
                    using V = decltype(z);
-                   V value = q[0] * load<V>(x + at) + q[1];
-                   if constexpr (decltype(has_sum)::value) value += load<V>(sum + at);
+                   V value = q[0] * load_as<V>(x + at) + q[1];
+                   if constexpr (decltype(has_sum)::value) value += load_as<V>(sum + at);
                    store(y + at, value);
                  });
   });
@@ -118,9 +118,15 @@ void batch_norm_grad_cpu(const Tensor& gy, const BatchNormArgs& a, const Tensor&
                          const Tensor& gresidual) {
   with_storage(gy.dtype(), "batch_norm_grad", [&](auto z) {
     with_act(a.act.kind, [&](auto kind) {
-      with_bool(y.defined(), [&](auto from_y) {
-        grad<decltype(z), kind(), from_y()>(gy, a, y, train, gx, gweight, gbias, gresidual);
-      });
+      constexpr Act act = kind();
+      const auto run = [&](auto from_y) {
+        grad<decltype(z), act, from_y()>(gy, a, y, train, gx, gweight, gbias, gresidual);
+      };
+      if constexpr (act == Act::none) {
+        run(std::false_type());  // there is no mask
+      } else {
+        with_bool(y.defined(), run);
+      }
     });
   });
 }

@@ -5,6 +5,7 @@
 
 #include "tensor/kernels/channel_walk.h"
 #include "tensor/ops/pool_kernels.h"
+#include "tensor/parallel.h"
 
 namespace mtcki {
 
@@ -55,7 +56,7 @@ template <class V, class T>
 [[gnu::always_inline]] inline void max_of_window(const T* x, int64_t block, const Taps& t, T* y,
                                                  int32_t* index) {
   const int32_t first = static_cast<int32_t>(t.h0 * t.width + t.w0);
-  V best = load<V>(x + first * block);
+  V best = load_as<V>(x + first * block);
   if constexpr (std::is_same_v<V, T>) {
     int32_t at = first;
     for (int64_t r = t.h0; r < t.h1; ++r)
@@ -71,12 +72,12 @@ template <class V, class T>
     Mask at = Mask{} + first;
     for (int64_t r = t.h0; r < t.h1; ++r)
       for (int64_t c = t.w0; c < t.w1; ++c) {
-        const V value = load<V>(x + (r * t.width + c) * block);
+        const V value = load_as<V>(x + (r * t.width + c) * block);
         const Mask take = (value > best) | (value != value);
         best = take ? value : best;
         at = take ? Mask{} + static_cast<int32_t>(r * t.width + c) : at;
       }
-    store(index, __builtin_convertvector(at, typename SimdIndex<T>::Vec));
+    store(index, __builtin_convertvector(at, typename SimdIndex<T>::Vector));
   }
   store(y, best);
 }
@@ -86,7 +87,7 @@ template <class V, class T>
                                                   T weight, T* y) {
   V sum{};
   for (int64_t r = t.h0; r < t.h1; ++r)
-    for (int64_t c = t.w0; c < t.w1; ++c) sum += load<V>(x + (r * t.width + c) * block);
+    for (int64_t c = t.w0; c < t.w1; ++c) sum += load_as<V>(x + (r * t.width + c) * block);
   store(y, sum * weight);
 }
 
@@ -94,7 +95,7 @@ template <class V, class T>
 template <class T, class F>
 [[gnu::always_inline]] inline void for_lanes(int64_t block, const F& f) {
   int64_t b = 0;
-  for (; b + Simd<T>::width <= block; b += Simd<T>::width) f(typename Simd<T>::Vec{}, b);
+  for (; b + Simd<T>::width <= block; b += Simd<T>::width) f(typename Simd<T>::Vector{}, b);
   for (; b < block; ++b) f(T{}, b);
 }
 
@@ -210,7 +211,7 @@ void global_avg_pool(const T* x, T* y, const PlaneView& v) {
       *out = static_cast<T>(total * scale);
       return;
     }
-    using Vec = typename Simd<T>::Vec;
+    using Vec = typename Simd<T>::Vector;
     constexpr int64_t W = Simd<T>::width;
     int64_t b = 0;
     for (; b + W <= v.block; b += W) {
@@ -220,10 +221,10 @@ void global_avg_pool(const T* x, T* y, const PlaneView& v) {
         Vec even{}, odd{};
         int64_t i = i0;
         for (; i + 2 <= i1; i += 2) {
-          even += load<Vec>(p + i * v.block + b);
-          odd += load<Vec>(p + (i + 1) * v.block + b);
+          even += load_as<Vec>(p + i * v.block + b);
+          odd += load_as<Vec>(p + (i + 1) * v.block + b);
         }
-        if (i < i1) even += load<Vec>(p + i * v.block + b);
+        if (i < i1) even += load_as<Vec>(p + i * v.block + b);
         even += odd;
         for (int64_t w = 0; w < W; ++w) total[w] += static_cast<double>(even[w]);
       }

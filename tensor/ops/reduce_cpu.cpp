@@ -105,7 +105,7 @@ void sum_channels(const Tensor& x, double* y) {
   const T* p = x.data<T>();
   const auto sums = reduce_channels<T, 0, 1>(
       channel_view(x.shape(), x.layout()), ChannelParams<T, 0>{},
-      [p](auto v, int64_t at, const auto&, auto& acc) { acc[0] += load<decltype(v)>(p + at); });
+      [p](auto v, int64_t at, const auto&, auto& acc) { acc[0] += load_as<decltype(v)>(p + at); });
   std::copy(sums.begin(), sums.end(), y);
 }
 
