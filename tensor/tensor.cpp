@@ -1,15 +1,12 @@
 #include "tensor/tensor.h"
 
+#include <atomic>
 #include <cstring>
 
 #include "tensor/allocator.h"
 #include "tensor/cuda/runtime.h"
 #include "tensor/op_error.h"
-#include "tensor/ops/cast.h"
-#include "tensor/ops/cast_kernels.h"
-#include "tensor/ops/conv/conv.h"
-#include "tensor/ops/weight_copies.h"
-#include "tensor/parallel.h"
+#include "tensor/storage_freed.h"
 
 namespace mtcki {
 
@@ -28,13 +25,20 @@ void copy_bytes(void* dst, Device to, const void* src, Device from, size_t bytes
   }
 }
 
+std::atomic<StorageFreed> storage_freed{nullptr};
+
 }  // namespace
+
+void on_cuda_storage_freed(StorageFreed function) {
+  storage_freed.store(function, std::memory_order_release);
+}
 
 Storage::Storage(size_t bytes, Device device)
     : data_(allocate(bytes, device)), bytes_(bytes), device_(device) {}
 
 Storage::~Storage() {
-  if (device_.is_cuda()) forget_weight_copies(data_, bytes_);
+  const auto freed = storage_freed.load(std::memory_order_acquire);
+  if (freed && device_.is_cuda()) freed(data_, bytes_);
   deallocate(data_, bytes_, device_);
 }
 
@@ -156,12 +160,6 @@ Tensor Tensor::ordered_as(const Tensor& like) const {
   return t;
 }
 
-Tensor Tensor::to(DType dtype) const { return dtype == dtype_ ? *this : cast(*this, dtype); }
-
-Tensor Tensor::to(Layout layout) const {
-  return layout == layout_ ? *this : to_layout(*this, layout);
-}
-
 Tensor Tensor::to(Device device) const {
   if (!defined() || device == this->device()) return *this;
   if (layout_ == Layout::blocked && device.is_cuda()) return plain().to(device);
@@ -175,30 +173,6 @@ Tensor Tensor::clone() const {
   Tensor t = empty_like(*this);
   copy_bytes(t.raw(), device(), raw(), device(), nbytes());
   return t;
-}
-
-void Tensor::fill_(double value) {
-  if (!defined()) throw ShapeError("fill_: the tensor is undefined");
-  bump_version();
-  const int64_t n = numel();
-  if (device().is_cuda()) {
-    if (nbytes()) value == 0.0 ? cuda::set_bytes(raw(), 0, nbytes()) : fill_cuda(*this, value);
-    return;
-  }
-  if (value == 0.0) {
-    char* p = static_cast<char*>(raw());
-    parallel_for(static_cast<int64_t>(nbytes()), 1 << 20, [&](int64_t begin, int64_t end) {
-      std::memset(p + begin, 0, static_cast<size_t>(end - begin));
-    });
-    return;
-  }
-  MTCKI_DISPATCH_ALL(dtype_, T, {
-    T* p = data<T>();
-    const T v = static_cast<T>(value);
-    parallel_for(n, 1 << 16, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) p[i] = v;
-    });
-  });
 }
 
 void Tensor::copy_(const Tensor& src) {

@@ -1,6 +1,7 @@
 // The arrows of the architecture, read from the #include lines:
 //   tensor <- autograd <- {nn, optim},  optim may use nn,  tensor <- data,  everything <- mtcki.
-// And what a CUDA source can reach (tensor/) stays free of heavy third-party headers.
+// Inside tensor/ no arrow points to a floor above. And what a CUDA source can reach (tensor/) stays
+// free of heavy third-party headers.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -9,6 +10,7 @@
 #include <regex>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -89,6 +91,32 @@ TEST(IncludeRules, RoomsOfTheMethodRestOnThoseBelow) {
     ASSERT_GE(own, 0) << i.file << " is in none of the rooms; give its folder a floor here";
     EXPECT_LE(target, own) << i.file << ":" << i.line << ": " << floors[static_cast<size_t>(own)]
                            << " must not include " << i.target << ", which lies above it";
+  }
+}
+
+std::string folder_of(const std::string& path) { return path.substr(0, path.rfind('/')); }
+
+// The floors of tensor/, from below: the core and tensor/cuda, kernels/, ops/. The two devices
+// behind tensor/cuda are above all of them: they implement what its headers declare.
+TEST(IncludeRules, TensorHasFloors) {
+  static const std::map<std::string, int> floors{{"tensor", 0},
+                                                 {"tensor/cuda", 0},
+                                                 {"tensor/kernels", 1},
+                                                 {"tensor/ops", 2},
+                                                 {"tensor/ops/conv", 2},
+                                                 {"tensor/cuda/emulated", 3},
+                                                 {"tensor/cuda/native", 3}};
+  // bytes_of() for the profiler's scopes; and the syntax of kernels where nvcc is not the compiler.
+  static const std::set<std::pair<std::string, std::string>> exceptions{
+      {"tensor/comm.cpp", "tensor/ops/op_util.h"},
+      {"tensor/cuda/launch.cuh", "tensor/cuda/emulated/simt.h"}};
+  for (const Include& i : includes_of("tensor")) {
+    if (top_folder(i.target) != "tensor" || exceptions.count({i.file, i.target})) continue;
+    const auto from = floors.find(folder_of(i.file)), to = floors.find(folder_of(i.target));
+    ASSERT_TRUE(from != floors.end()) << i.file << ": give its folder a floor here";
+    ASSERT_TRUE(to != floors.end()) << i.target << ": give its folder a floor here";
+    EXPECT_LE(to->second, from->second)
+        << i.file << ":" << i.line << ": must not include " << i.target << ", a floor above it";
   }
 }
 

@@ -14,9 +14,9 @@
 
 #include <string>
 
+#include "tensor/conv_problem.h"
 #include "tensor/dtype.h"
 #include "tensor/math_mode.h"
-#include "tensor/ops/conv/kernels.h"
 
 namespace mtcki::cuda {
 

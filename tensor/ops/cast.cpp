@@ -1,7 +1,11 @@
 #include "tensor/ops/cast.h"
 
+#include <cstring>
+
+#include "tensor/cuda/runtime.h"
 #include "tensor/ops/cast_kernels.h"
 #include "tensor/ops/op_util.h"
+#include "tensor/parallel.h"
 
 namespace mtcki {
 
@@ -46,6 +50,37 @@ Tensor unit_to_u8(const Tensor& images, bool round) {
   ProfileScope scope("unit_to_u8", 2.0 * static_cast<double>(y.numel()), bytes_of(images, y));
   MTCKI_ON_DEVICE(images, unit_to_u8, images, y, round);
   return y;
+}
+
+// The members of Tensor that need kernels.
+Tensor Tensor::to(DType dtype) const { return dtype == dtype_ ? *this : cast(*this, dtype); }
+
+Tensor Tensor::to(Layout layout) const {
+  return layout == layout_ ? *this : to_layout(*this, layout);
+}
+
+void Tensor::fill_(double value) {
+  if (!defined()) throw ShapeError("fill_: the tensor is undefined");
+  bump_version();
+  const int64_t n = numel();
+  if (device().is_cuda()) {
+    if (nbytes()) value == 0.0 ? cuda::set_bytes(raw(), 0, nbytes()) : fill_cuda(*this, value);
+    return;
+  }
+  if (value == 0.0) {
+    char* p = static_cast<char*>(raw());
+    parallel_for(static_cast<int64_t>(nbytes()), 1 << 20, [&](int64_t begin, int64_t end) {
+      std::memset(p + begin, 0, static_cast<size_t>(end - begin));
+    });
+    return;
+  }
+  MTCKI_DISPATCH_ALL(dtype_, T, {
+    T* p = data<T>();
+    const T v = static_cast<T>(value);
+    parallel_for(n, 1 << 16, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) p[i] = v;
+    });
+  });
 }
 
 }  // namespace mtcki

@@ -1,11 +1,13 @@
 // Built-in GEMM. The classic scheme: panels of B (KC x NC) and A (MC x KC) are packed so that the
 // register kernel reads both with unit stride; the kernel keeps MR x 2 vectors of C in registers.
 // Threads own rectangles of C, so results do not depend on timing.
+#include "tensor/ops/gemm.h"
+
 #include <algorithm>
 #include <cstring>
 
 #include "tensor/kernels/simd.h"
-#include "tensor/ops/conv/kernels.h"
+#include "tensor/ops/conv/conv.h"
 #include "tensor/parallel.h"
 
 namespace mtcki {
@@ -180,5 +182,11 @@ template void builtin_gemm<float>(bool, bool, int64_t, int64_t, int64_t, const f
                                   const float*, int64_t, float*, int64_t);
 template void builtin_gemm<double>(bool, bool, int64_t, int64_t, int64_t, const double*, int64_t,
                                    const double*, int64_t, double*, int64_t);
+
+const GemmKernel& select_gemm() {
+  static constexpr GemmKernel onednn{"onednn", gemm_onednn::gemm};
+  static constexpr GemmKernel builtin{"builtin", builtin_gemm<float>};
+  return cpu_kernels() == CpuKernels::builtin || !onednn_available() ? builtin : onednn;
+}
 
 }  // namespace mtcki

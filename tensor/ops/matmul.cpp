@@ -4,8 +4,9 @@
 #include <vector>
 
 #include "tensor/cuda/blas.h"
-#include "tensor/ops/conv/cuda.h"
-#include "tensor/ops/conv/select.h"
+#include "tensor/ops/conv/cuda_kernels.h"
+#include "tensor/ops/conv/conv.h"
+#include "tensor/ops/gemm.h"
 #include "tensor/ops/op_util.h"
 #include "tensor/ops/weight_copies.h"
 #include "tensor/parallel.h"
@@ -66,7 +67,7 @@ void product_cpu(ProfileScope& scope, const Product& p, const Tensor& a, const T
                  const Tensor& bias, const Tensor& c) {
   const auto& [trans_a, trans_b, batch, m, n, k] = p;
   const int64_t lda = trans_a ? m : k, ldb = trans_b ? k : n;
-  const GemmKernel* f32 = a.dtype() == DType::f32 ? &select_gemm(m, n, k) : nullptr;
+  const GemmKernel* f32 = a.dtype() == DType::f32 ? &select_gemm() : nullptr;
   if (scope.active()) scope.note(p.note(f32 ? f32->name : "builtin"));
   for (int64_t i = 0; i < batch; ++i) {
     if (f32) {
@@ -85,7 +86,7 @@ Tensor product(ProfileScope& scope, const Product& p, const Shape& shape, const 
   if (is_bf16(a_in) && a_in.device().is_cpu() && shape.numel() > 0 && p.k > 0 && bf16_kernels()) {
     if (scope.active()) scope.note(p.note("onednn bf16"));
     const Tensor c = Tensor::empty(shape, dtype), bias = widen(bias_in);
-    conv_bf16::gemm(p.trans_a, p.trans_b, p.batch, p.m, p.n, p.k, a_in.data<bfloat16>(),
+    gemm_bf16::gemm(p.trans_a, p.trans_b, p.batch, p.m, p.n, p.k, a_in.data<bfloat16>(),
                     b_in.data<bfloat16>(), bias.defined() ? bias.data<float>() : nullptr, c.raw(),
                     dtype);
     return c;

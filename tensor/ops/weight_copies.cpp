@@ -8,7 +8,8 @@
 #include "tensor/cuda/runtime.h"
 #include "tensor/cuda/step_graph.h"
 #include "tensor/ops/cast_kernels.h"
-#include "tensor/ops/conv/cuda.h"
+#include "tensor/ops/conv/cuda_kernels.h"
+#include "tensor/storage_freed.h"
 
 namespace mtcki {
 
@@ -136,8 +137,11 @@ class Copies {
 };
 
 Copies& copies() {
-  static auto* c = new Copies;  // never destroyed: tensors of static lifetime come later
-  return *c;
+  static Copies* const all = [] {
+    on_cuda_storage_freed([](const void* data, size_t bytes) { copies().forget(data, bytes); });
+    return new Copies;  // never destroyed: tensors of static lifetime come later
+  }();
+  return *all;
 }
 
 }  // namespace
@@ -181,7 +185,6 @@ void KeptCopies::written() {
   host_work([note, list = written_] { note(list); });
 }
 
-void forget_weight_copies(const void* data, size_t bytes) { copies().forget(data, bytes); }
 size_t weight_copies() { return copies().size(); }
 uint64_t weight_conversions() { return copies().made(); }
 

@@ -52,8 +52,6 @@ class KeptCopies {
   std::vector<Written> written_;
 };
 
-// Drops the copies of what lies in [data, data + bytes): that memory is about to be freed.
-void forget_weight_copies(const void* data, size_t bytes);
 size_t weight_copies();         // how many there are
 uint64_t weight_conversions();  // how many times one was made, eagerly or into a graph
 

@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "tensor/cuda/emulated/device.h"
-#include "tensor/ops/conv/kernels.h"
+#include "tensor/ops/gemm.h"
 
 namespace mtcki::cuda {
 

@@ -17,6 +17,8 @@
 
 namespace mtcki::cuda {
 
+const void* any_kernel();  // launch.cuh
+
 namespace {
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -144,9 +146,9 @@ void issue(std::function<void()> work) {
 
 const Availability& availability() {
   static const Availability a = [] {
-    // Programs that carry no other device are not to find this one by accident.
+    // A build without CUDA has no kernels, emulated programs have them; these are not to be used by accident.
     const char* on = std::getenv("MTCKI_EMULATE_CUDA");
-    if (on && *on && *on != '0') return Availability{true, "", 1};
+    if (any_kernel() && on && *on && *on != '0') return Availability{true, "", 1};
     return Availability{false, "this build has no CUDA kernels", 0};
   }();
   return a;

@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "tensor/ops/conv/cuda.h"
+#include "tensor/ops/conv/cuda_kernels.h"
 #include "tensor/ops/conv/dispatch.h"
 #include "tensor/ops/op_util.h"
 #include "tensor/parallel.h"

@@ -5,14 +5,17 @@
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <map>
 #include <mutex>
 #include <set>
+#include <string>
 #include <utility>
 
 #include "tensor/cuda/conv.h"
 #include "tensor/cuda/runtime.h"
+#include "tensor/cuda/timing.h"
 #include "tensor/error.h"
-#include "tensor/ops/conv/contest.h"
+#include "tensor/ops/conv/cuda_kernels.h"
 #include "tensor/ops/conv/narrow_cuda.h"
 #include "tensor/ops/conv/wgmma_cuda.h"
 #include "tensor/ops/elementwise.h"
@@ -50,6 +53,22 @@ bool autotune() { return autotune_on; }
 namespace conv_cuda {
 
 namespace {
+
+// Whether `first` is quicker than `second`, which computes the same; found out once per process for
+// each key. `second` may say false: it cannot. While a graph is captured nothing can be timed: true
+// for a new key.
+bool first_is_quicker(const std::string& key, const std::function<void()>& first,
+                      const std::function<bool()>& second) {
+  static std::mutex mutex;
+  static auto* winners = new std::map<std::string, bool>;
+  const std::lock_guard<std::mutex> lock(mutex);
+  const auto known = winners->find(key);
+  if (known != winners->end()) return known->second;
+  if (cuda::capturing()) return true;
+  const bool wins =
+      !second() || cuda::microseconds_of(first) <= cuda::microseconds_of([&] { second(); });
+  return winners->emplace(key, wins).first->second;
+}
 
 // Where cuDNN's and our vector loads can read and write.
 bool is_aligned(const Tensor& x) { return reinterpret_cast<uintptr_t>(x.raw()) % 16 == 0; }

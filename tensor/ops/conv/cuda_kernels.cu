@@ -1,7 +1,7 @@
 #include <algorithm>
 
 #include "tensor/cuda/launch.cuh"
-#include "tensor/ops/conv/cuda.h"
+#include "tensor/ops/conv/cuda_kernels.h"
 
 namespace mtcki::conv_cuda {
 

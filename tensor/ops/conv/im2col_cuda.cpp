@@ -2,6 +2,7 @@
 
 #include "tensor/cuda/blas.h"
 #include "tensor/ops/conv/cuda.h"
+#include "tensor/ops/conv/cuda_kernels.h"
 
 namespace mtcki::conv_cuda::im2col {
 

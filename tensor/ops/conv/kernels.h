@@ -1,38 +1,15 @@
-// Internal: what the convolution ops, matmul.cpp and the kernel files share. Kernels receive
+// Internal: what the convolution ops and the kernel files share. Kernels receive
 // checked arguments and allocated outputs.
 #pragma once
 
 #include <cstdint>
-#include <string>
 
 #include "tensor/allocator.h"
+#include "tensor/conv_problem.h"
 #include "tensor/dtype.h"
-#include "tensor/error.h"
 #include "tensor/layout.h"
 
 namespace mtcki {
-
-// Sizes of one convolution y = conv2d(x, w): x [n,c,h,w], w [k,c/groups,r,s], y [n,k,p,q].
-struct ConvProblem {
-  int64_t n = 0, c = 0, h = 0, w = 0, k = 0, r = 0, s = 0, p = 0, q = 0;
-  int64_t stride_h = 1, stride_w = 1, pad_h = 0, pad_w = 0, dil_h = 1, dil_w = 1, groups = 1;
-
-  double flops() const {  // 2 MAC, taps that fall on padding included
-    return 2.0 * static_cast<double>(n * k * p * q) * static_cast<double>(c / groups * r * s);
-  }
-  int64_t x_size() const { return n * c * h * w; }
-  int64_t w_size() const { return k * (c / groups) * r * s; }
-  int64_t y_size() const { return n * k * p * q; }
-};
-
-// "cudnn 67 n128 64->64 32x32 k3x3 s1 p1": a kernel and what it computes.
-inline std::string shape_note(const ConvProblem& d, const std::string& kernel) {
-  return str(kernel, " n", d.n, " ", d.c, "->", d.k, " ", d.h, "x", d.w, " k", d.r, "x", d.s, " s",
-             d.stride_h, " p", d.pad_h, d.dil_h > 1 ? str(" d", d.dil_h) : std::string(),
-             d.groups > 1 ? str(" g", d.groups) : std::string());
-}
-
-enum class ConvPass { forward, grad_input, grad_weight };
 
 // f32 activations reach the kernels in one of two forms: blocked when the channel count allows,
 // else plain. The form follows from the channel count alone.
@@ -105,9 +82,6 @@ void grad_input(const ConvProblem& d, const float* gy, const float* w, float* gx
 void grad_weight(const ConvProblem& d, const float* gy, const float* x, float* gw);
 // True when oneDNN would run its plain reference loops (a thousand times slower).
 bool is_slow(const ConvProblem& d, ConvPass pass);
-// Row-major C[M,N] = op(A) op(B).
-void gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda,
-          const float* b, int64_t ldb, float* c, int64_t ldc);
 }  // namespace conv_onednn
 
 // oneDNN, bf16 activations in the form of preferred_layout(), sums in f32; weights and bias f32, of
@@ -121,9 +95,6 @@ void forward(const ConvProblem& d, const bfloat16* x, const float* w, const Conv
              bfloat16* y);
 void grad_input(const ConvProblem& d, const bfloat16* gy, const float* w, bfloat16* gx);
 void grad_weight(const ConvProblem& d, const bfloat16* gy, const bfloat16* x, float* gw);
-// Row-major C[M,N] = op(A) op(B) + bias (f32 [N] or null), `batch` times; C f32 or bf16.
-void gemm(bool trans_a, bool trans_b, int64_t batch, int64_t m, int64_t n, int64_t k,
-          const bfloat16* a, const bfloat16* b, const float* bias, void* c, DType c_dtype);
 }  // namespace conv_bf16
 
 // Built-in, same contract as conv_onednn; any kernel, stride, padding and dilation.
@@ -152,11 +123,5 @@ void grad_weight(const ConvProblem& d, const T* gy, const T* x, float* gw);
 void grad_weight_from(const ConvProblem& d, const float* gy, const float* x, const ConvLead& lead,
                       float* gw);
 }  // namespace conv_winograd
-
-// Built-in register-blocked GEMM over packed panels, row-major C[M,N] = op(A) op(B).
-// T: float, double.
-template <class T>
-void builtin_gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, const T* a,
-                  int64_t lda, const T* b, int64_t ldb, T* c, int64_t ldc);
 
 }  // namespace mtcki

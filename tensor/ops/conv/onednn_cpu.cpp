@@ -4,6 +4,7 @@
 #include "tensor/error.h"
 #include "tensor/ops/conv/conv.h"
 #include "tensor/ops/conv/kernels.h"
+#include "tensor/ops/gemm.h"
 
 #ifdef MTCKI_WITH_ONEDNN
 
@@ -263,12 +264,12 @@ void grad_weight(const ConvProblem& d, const float* gy, const float* x, float* g
 
 bool is_slow(const ConvProblem& d, ConvPass pass) { return cached(Type::f32, d, pass, false).slow; }
 
-void gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, const float* a, int64_t lda,
-          const float* b, int64_t ldb, float* c, int64_t ldc) {
+}  // namespace conv_onednn
+
+void gemm_onednn::gemm(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, const float* a,
+                       int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc) {
   dnnl_sgemm(trans_a ? 'T' : 'N', trans_b ? 'T' : 'N', m, n, k, 1.0f, a, lda, b, ldb, 0.0f, c, ldc);
 }
-
-}  // namespace conv_onednn
 
 namespace conv_bf16 {
 
@@ -313,8 +314,11 @@ void grad_weight(const ConvProblem& d, const bfloat16* gy, const bfloat16* x, fl
       .run(ConvPass::grad_weight, const_cast<bfloat16*>(x), gw, nullptr, const_cast<bfloat16*>(gy));
 }
 
-void gemm(bool trans_a, bool trans_b, int64_t batch, int64_t m, int64_t n, int64_t k,
-          const bfloat16* a, const bfloat16* b, const float* bias, void* c, DType c_dtype) {
+}  // namespace conv_bf16
+
+void gemm_bf16::gemm(bool trans_a, bool trans_b, int64_t batch, int64_t m, int64_t n, int64_t k,
+                     const bfloat16* a, const bfloat16* b, const float* bias, void* c,
+                     DType c_dtype) {
   const auto row_major = [&](int64_t rows, int64_t cols, bool transposed, Type type) {
     const int64_t down = transposed ? 1 : cols, right = transposed ? rows : 1;
     return memory::desc({batch, rows, cols}, type, memory::dims{rows * cols, down, right});
@@ -343,8 +347,6 @@ void gemm(bool trans_a, bool trans_b, int64_t batch, int64_t m, int64_t n, int64
   dnnl::matmul(description).execute(stream(), arguments);
   stream().wait();
 }
-
-}  // namespace conv_bf16
 }  // namespace mtcki
 
 #else  // no oneDNN: select_conv never picks these
@@ -364,11 +366,12 @@ void forward(const ConvProblem&, const float*, const float*, const ConvTail&, fl
 void grad_input(const ConvProblem&, const float*, const float*, float*) { missing(); }
 void grad_weight(const ConvProblem&, const float*, const float*, float*) { missing(); }
 bool is_slow(const ConvProblem&, ConvPass) { return true; }
-void gemm(bool, bool, int64_t, int64_t, int64_t, const float*, int64_t, const float*, int64_t,
-          float*, int64_t) {
+}  // namespace conv_onednn
+
+void gemm_onednn::gemm(bool, bool, int64_t, int64_t, int64_t, const float*, int64_t, const float*,
+                       int64_t, float*, int64_t) {
   missing();
 }
-}  // namespace conv_onednn
 
 namespace conv_bf16 {
 bool available() { return false; }
@@ -383,11 +386,12 @@ void grad_input(const ConvProblem&, const bfloat16*, const float*, bfloat16*) {
 void grad_weight(const ConvProblem&, const bfloat16*, const bfloat16*, float*) {
   conv_onednn::missing();
 }
-void gemm(bool, bool, int64_t, int64_t, int64_t, int64_t, const bfloat16*, const bfloat16*,
-          const float*, void*, DType) {
+}  // namespace conv_bf16
+
+void gemm_bf16::gemm(bool, bool, int64_t, int64_t, int64_t, int64_t, const bfloat16*,
+                     const bfloat16*, const float*, void*, DType) {
   conv_onednn::missing();
 }
-}  // namespace conv_bf16
 }  // namespace mtcki
 
 #endif

@@ -125,10 +125,4 @@ bool bf16_channels_last() {
 
 bool bf16_kernels() { return cpu_kernels() != CpuKernels::builtin && conv_bf16::available(); }
 
-const GemmKernel& select_gemm(int64_t, int64_t, int64_t) {
-  static constexpr GemmKernel onednn{"onednn", conv_onednn::gemm};
-  static constexpr GemmKernel builtin{"builtin", builtin_gemm<float>};
-  return cpu_kernels() == CpuKernels::builtin || !onednn_available() ? builtin : onednn;
-}
-
 }  // namespace mtcki

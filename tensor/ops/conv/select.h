@@ -1,4 +1,4 @@
-// Internal: which kernels run a convolution or a matrix product. The choice is a fixed rule of
+// Internal: which kernels run a convolution. The choice is a fixed rule of
 // shape, direction and setting, never a run-time timing: a resumed run has to repeat every bit.
 #pragma once
 
@@ -29,13 +29,5 @@ struct ConvKernel {
 const ConvKernel<float>& select_conv(const ConvProblem& d, ConvPass pass);
 // Null: no kernel takes bf16 as it is, the activations are widened. Tails hold at most a bias.
 const ConvKernel<bfloat16>* select_bf16(const ConvProblem& d, ConvPass pass);
-
-using GemmFunction = void (*)(bool, bool, int64_t, int64_t, int64_t, const float*, int64_t,
-                              const float*, int64_t, float*, int64_t);
-struct GemmKernel {
-  const char* name;
-  GemmFunction gemm;
-};
-const GemmKernel& select_gemm(int64_t m, int64_t n, int64_t k);
 
 }  // namespace mtcki
