@@ -1,13 +1,15 @@
 # Finds nvcc, the static CUDA runtime, cuBLAS(Lt) and cuDNN >= 9 (and CUPTI, optional) in an installed toolkit or in a tree of
 # Python wheels (site-packages/nvidia/cu13 and nvidia/cudnn). find_package(CUDAToolkit) does not understand the wheel tree.
-#   MTCKI_CUDA            AUTO: use CUDA if everything is found; ON: stop with an error if not; OFF: never
+#   MTCKI_CUDA            AUTO: use CUDA if everything is found and a GPU is there (or MTCKI_CUDA_WITHOUT_GPU, or
+#                         CMAKE_CUDA_ARCHITECTURES was given); ON: use it, stop with an error if a part is missing; OFF: never
 #   MTCKI_CUDA_ROOT       optional hint; also read: CUDA_HOME, CUDA_PATH, CUDNN_ROOT, nvcc on PATH, /usr/local/cuda
 # Result: MTCKI_WITH_CUDA, targets mtcki_cuda::{cudart,cublas,cublasLt,cudnn[,cupti]}, language CUDA enabled.
 # Include after project(... LANGUAGES CXX).
 #
-# mtcki_cuda_backends(): the two devices behind tensor/cuda/runtime.h. Every program links one of them through mtcki::tensor:
-#   mtcki_cuda_native     *.cu by nvcc, tensor/cuda/native/; only when CUDA was found
-#   mtcki_cuda_emulated   *.cu by the host compiler, tensor/cuda/emulated/; without CUDA, and for targets with the property
+# mtcki_cuda_backends(): the devices behind tensor/cuda/runtime.h. Every program links one of them through mtcki::tensor:
+#   mtcki_cuda_native     *.cu by nvcc, tensor/cuda/native/; only with CUDA
+#   mtcki_cuda_absent     without CUDA: no kernels, which take minutes to compile; there is never a GPU
+#   mtcki_cuda_emulated   *.cu by the host compiler, tensor/cuda/emulated/; for targets with the property
 #                         MTCKI_EMULATED_CUDA, which are tests of the kernels on machines without a GPU
 #   mtcki_cuda_asan       the same under AddressSanitizer, for targets where that property is "asan"
 set(MTCKI_WITH_CUDA OFF)
@@ -77,20 +79,43 @@ if(NOT MTCKI_CUDA STREQUAL "OFF")
   if(MTCKI_CUDNN_VERSION AND MTCKI_CUDNN_VERSION VERSION_LESS 9.8)
     list(APPEND _missing "cuDNN>=9.8 (found ${MTCKI_CUDNN_VERSION})")
   endif()
+  # The compute capabilities of the GPUs of this machine, as in 90;120.
+  set(_gpus "")
+  find_program(MTCKI_NVIDIA_SMI nvidia-smi)
+  mark_as_advanced(MTCKI_NVIDIA_SMI)
+  if(MTCKI_NVIDIA_SMI)
+    execute_process(COMMAND ${MTCKI_NVIDIA_SMI} --query-gpu=compute_cap --format=csv,noheader
+                    OUTPUT_VARIABLE _smi ERROR_QUIET)
+    string(REGEX MATCHALL "[0-9]+\\.[0-9]+" _gpus "${_smi}")
+    list(REMOVE_DUPLICATES _gpus)
+    list(SORT _gpus COMPARE NATURAL)
+    string(REPLACE "." "" _gpus "${_gpus}")
+  endif()
+
   if(_missing)
     string(REPLACE ";" " " MTCKI_CUDA_WHY "not found: ${_missing}")
     if(MTCKI_CUDA STREQUAL "ON")
       message(FATAL_ERROR "MTCKI_CUDA=ON but ${MTCKI_CUDA_WHY}. Set MTCKI_CUDA_ROOT and CUDNN_ROOT, or use MTCKI_CUDA=OFF.")
     endif()
+  elseif(MTCKI_CUDA STREQUAL "AUTO" AND NOT _gpus AND NOT CMAKE_CUDA_ARCHITECTURES AND NOT MTCKI_CUDA_WITHOUT_GPU)
+    set(MTCKI_CUDA_WHY "CUDA is there, but no GPU (nvidia-smi names none); MTCKI_CUDA=ON compiles for one elsewhere")
   else()
     set(MTCKI_WITH_CUDA ON)
   endif()
 endif()
 
 if(MTCKI_WITH_CUDA)
-  # 3. the language; sm_80 and sm_90 machine code plus sm_90 PTX for later chips. Never "native": it needs a GPU.
+  # 3. the language; for the GPUs of this machine, else sm_80 and sm_90 machine code plus sm_90 PTX for later chips.
+  set(MTCKI_CUDA_FOR "as CMAKE_CUDA_ARCHITECTURES says")
   if(NOT CMAKE_CUDA_ARCHITECTURES)
-    set(CMAKE_CUDA_ARCHITECTURES "80-real;90" CACHE STRING "CUDA architectures")
+    if(_gpus)
+      list(TRANSFORM _gpus APPEND "-real")
+      set(CMAKE_CUDA_ARCHITECTURES ${_gpus})
+      set(MTCKI_CUDA_FOR "the GPU of this machine only")
+    else()
+      set(CMAKE_CUDA_ARCHITECTURES "80-real;90")
+      set(MTCKI_CUDA_FOR "no GPU is here")
+    endif()
   endif()
   get_filename_component(MTCKI_CUDA_LIBDIR ${MTCKI_CUDART_LIBRARY} DIRECTORY)
   get_filename_component(MTCKI_CUDNN_LIBDIR ${MTCKI_CUDNN_LIBRARY} DIRECTORY)
@@ -125,6 +150,49 @@ if(MTCKI_WITH_CUDA)
   target_include_directories(mtcki_cuda::cudnn SYSTEM INTERFACE ${MTCKI_CUDNN_INCLUDE})
 endif()
 
+# The kernels that mtcki_cuda_absent lacks: a C++ file in which each function that the headers of kernels declare for CUDA
+# throws. These are the functions *_cuda of *_kernels.h, and all of the namespaces mtcki::conv_cuda... of kernels alone. One
+# that is missed here is an error of the linker.
+function(_mtcki_absent_kernels file)
+  file(GLOB_RECURSE headers CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tensor/*_kernels.h)
+  set(own ${CMAKE_SOURCE_DIR}/tensor/ops/conv/narrow_cuda.h ${CMAKE_SOURCE_DIR}/tensor/ops/conv/wgmma_cuda.h)
+  set(includes "")
+  set(functions "")
+  foreach(header ${headers} ${own})
+    set_property(DIRECTORY ${CMAKE_SOURCE_DIR} APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${header})
+    file(RELATIVE_PATH name ${CMAKE_SOURCE_DIR} ${header})
+    file(READ ${header} text)
+    string(REGEX REPLACE "//[^\n]*" "" text "${text}")
+    string(REPLACE ";" "@" text "${text}")  # a semicolon divides lists
+    string(REGEX MATCH "\nnamespace (mtcki[a-z_:]*) {" _ "${text}")
+    set(space ${CMAKE_MATCH_1})
+    set(kernel "[a-z0-9_]+_cuda")
+    if(space MATCHES "conv_cuda")
+      set(kernel "[a-z0-9_]+")
+    endif()
+    string(REGEX MATCHALL "\n[A-Za-z_:]+ ${kernel}\\([^@{}]*\\)@" found "${text}")
+    if(found)
+      string(APPEND includes "#include \"${name}\"\n")
+      string(REPLACE ";" "" found "${found}")
+      string(REPLACE "@" " { absent(); }" found "${found}")
+      string(APPEND functions "\nnamespace ${space} {${found}\n}  // namespace ${space}\n")
+    endif()
+  endforeach()
+  file(CONFIGURE OUTPUT ${file} @ONLY CONTENT "// Made by cmake/MtckiCuda.cmake: the CUDA kernels of a build without CUDA.
+@includes@#include \"tensor/error.h\"
+
+#pragma GCC diagnostic ignored \"-Wunused-parameter\"
+
+namespace {
+[[noreturn]] void absent() { throw mtcki::DeviceError(\"this build has no CUDA kernels\"); }
+}  // namespace
+@functions@
+namespace mtcki::cuda {
+const void* any_kernel() { return nullptr; }
+}  // namespace mtcki::cuda
+")
+endfunction()
+
 function(mtcki_cuda_backends)
   file(GLOB_RECURSE kernels CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tensor/*.cu)
   # The same .cu file is CUDA in one target and C++ in the other; a language belongs to a file, hence a C++ file each.
@@ -137,15 +205,22 @@ function(mtcki_cuda_backends)
     list(APPEND wrappers ${wrapper})
   endforeach()
   file(GLOB emulated CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tensor/cuda/emulated/*.cpp)
-  add_library(mtcki_cuda_emulated STATIC ${emulated} ${wrappers})
+  _mtcki_absent_kernels(${CMAKE_BINARY_DIR}/absent_kernels.cpp)
+  add_library(mtcki_cuda_host OBJECT ${emulated})
+  set(host $<TARGET_OBJECTS:mtcki_cuda_host>)
+  add_library(mtcki_cuda_emulated STATIC EXCLUDE_FROM_ALL ${host} ${wrappers})
+  add_library(mtcki_cuda_absent STATIC EXCLUDE_FROM_ALL ${host} ${CMAKE_BINARY_DIR}/absent_kernels.cpp)
   add_library(mtcki_cuda_asan STATIC EXCLUDE_FROM_ALL ${emulated} ${wrappers})
-  foreach(device mtcki_cuda_emulated mtcki_cuda_asan)
+  target_link_libraries(mtcki_cuda_host PRIVATE mtcki_options OpenMP::OpenMP_CXX)
+  target_precompile_headers(mtcki_cuda_host REUSE_FROM mtcki_headers)
+  target_precompile_headers(mtcki_cuda_emulated REUSE_FROM mtcki_headers)
+  foreach(device mtcki_cuda_emulated mtcki_cuda_absent mtcki_cuda_asan)
     target_link_libraries(${device} PUBLIC mtcki_options OpenMP::OpenMP_CXX PRIVATE mtcki_tensor)
   endforeach()
   # bounds: arrays in shared memory, which AddressSanitizer does not surround.
   target_compile_options(mtcki_cuda_asan PUBLIC -fsanitize=address,bounds -fno-sanitize-recover=all -fno-omit-frame-pointer -g1 -O1)
   target_link_options(mtcki_cuda_asan PUBLIC -fsanitize=address,bounds)
-  set(default mtcki_cuda_emulated)
+  set(default mtcki_cuda_absent)
   if(MTCKI_WITH_CUDA)
     file(GLOB native CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tensor/cuda/native/*.cpp)
     # Kernels with instructions that sm_90 alone has, which sm_90a stands for; the program asks before it launches them.
@@ -162,12 +237,14 @@ function(mtcki_cuda_backends)
       set_property(SOURCE ${CMAKE_SOURCE_DIR}/tensor/cuda/native/activity.cpp DIRECTORY ${CMAKE_SOURCE_DIR}
                    APPEND PROPERTY COMPILE_DEFINITIONS MTCKI_CUPTI_LIBRARY="${MTCKI_CUPTI_LIBRARY}")
     endif()
+    # Lines of the sources for profilers and compute-sanitizer; they cost nothing when a kernel runs.
+    foreach(device mtcki_cuda_sm90a mtcki_cuda_native)
+      target_compile_options(${device} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-lineinfo>)
+    endforeach()
     set(default mtcki_cuda_native)
-    if(NOT MTCKI_BUILD_EMULATED_TESTS)  # nothing else needs it then
-      set_target_properties(mtcki_cuda_emulated PROPERTIES EXCLUDE_FROM_ALL ON)
-    endif()
   endif()
-  # A cycle of static libraries on purpose: ops call kernels, kernels read tensors. Only the default one is installed.
+  set_target_properties(${default} PROPERTIES EXCLUDE_FROM_ALL OFF)  # it is installed
+  # A cycle of static libraries on purpose: ops call kernels, kernels read tensors.
   set(asked $<TARGET_PROPERTY:MTCKI_EMULATED_CUDA>)
   target_link_libraries(mtcki_tensor INTERFACE
     $<BUILD_INTERFACE:$<IF:$<STREQUAL:${asked},asan>,mtcki_cuda_asan,$<IF:$<BOOL:${asked}>,mtcki_cuda_emulated,${default}>>>

@@ -1,7 +1,6 @@
 # cmake --install BUILD --prefix P: the program, the libraries, their headers, and a package for find_package(mtcki).
 #   P/bin/mtcki   P/lib/libmtcki_*.a   P/lib/cmake/mtcki/   P/include/mtcki/{tensor,autograd,nn,optim,data,mtcki}/*.h
-# Of the two CUDA devices the one that programs get by default: the real one, or without CUDA the emulated one, which
-# refuses to be used unless MTCKI_EMULATE_CUDA is set.
+# Of the CUDA devices the one that programs get by default: the real one, or without CUDA the one that is never there.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 

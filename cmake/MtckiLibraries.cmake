@@ -1,3 +1,14 @@
+# The standard headers, parsed once instead of by each of some 250 files: half of the time that a small file takes. Only
+# headers that never change while one works; sources include what they use all the same
+# (-DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON compiles without this, as the preset `asan` does).
+set(MTCKI_STANDARD_HEADERS <algorithm> <array> <atomic> <chrono> <cmath> <cstdint> <cstring> <exception> <filesystem>
+    <fstream> <functional> <limits> <map> <memory> <mutex> <optional> <set> <sstream> <stdexcept> <string> <type_traits>
+    <utility> <vector>)
+file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/headers.cpp CONTENT "// Compiled with the precompiled headers, for all targets.\n")
+add_library(mtcki_headers OBJECT ${CMAKE_BINARY_DIR}/headers.cpp)
+target_link_libraries(mtcki_headers PRIVATE mtcki_options OpenMP::OpenMP_CXX)
+target_precompile_headers(mtcki_headers PRIVATE ${MTCKI_STANDARD_HEADERS})
+
 # mtcki_library(NAME [PUBLIC ...] [PRIVATE ...]): the static library of folder NAME and mtcki::NAME.
 # Sources are globbed: adding a file needs no edit here. cli/ and the two CUDA devices
 # have targets of their own.
@@ -11,5 +22,6 @@ function(mtcki_library name)
   add_library(mtcki_${name} STATIC ${sources})
   add_library(mtcki::${name} ALIAS mtcki_${name})
   set_target_properties(mtcki_${name} PROPERTIES EXPORT_NAME ${name})
+  target_precompile_headers(mtcki_${name} REUSE_FROM mtcki_headers)
   target_link_libraries(mtcki_${name} PUBLIC mtcki_options ${ARG_PUBLIC} PRIVATE ${ARG_PRIVATE})
 endfunction()
