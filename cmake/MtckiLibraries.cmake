@@ -5,15 +5,18 @@ set(MTCKI_STANDARD_HEADERS <algorithm> <array> <atomic> <chrono> <cmath> <cstdin
     <fstream> <functional> <limits> <map> <memory> <mutex> <optional> <set> <sstream> <stdexcept> <string> <type_traits>
     <utility> <vector>)
 file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/headers.cpp CONTENT "// Compiled with the precompiled headers, for all targets.\n")
-add_library(mtcki_headers OBJECT ${CMAKE_BINARY_DIR}/headers.cpp)
-target_link_libraries(mtcki_headers PRIVATE mtcki_options OpenMP::OpenMP_CXX)
-target_precompile_headers(mtcki_headers PRIVATE ${MTCKI_STANDARD_HEADERS})
+foreach(_headers mtcki_headers mtcki_hardened_headers)  # other flags, other headers
+  add_library(${_headers} OBJECT ${CMAKE_BINARY_DIR}/headers.cpp)
+  target_link_libraries(${_headers} PRIVATE mtcki_options OpenMP::OpenMP_CXX)
+  target_precompile_headers(${_headers} PRIVATE ${MTCKI_STANDARD_HEADERS})
+endforeach()
+mtcki_harden(mtcki_hardened_headers)
 
-# mtcki_library(NAME [PUBLIC ...] [PRIVATE ...]): the static library of folder NAME and mtcki::NAME.
+# mtcki_library(NAME [HARDENED] [PUBLIC ...] [PRIVATE ...]): the static library of folder NAME and mtcki::NAME.
 # Sources are globbed: adding a file needs no edit here. cli/ and the two CUDA devices
 # have targets of their own.
 function(mtcki_library name)
-  cmake_parse_arguments(ARG "" "" "PUBLIC;PRIVATE" ${ARGN})
+  cmake_parse_arguments(ARG "HARDENED" "" "PUBLIC;PRIVATE" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${name}/*.cpp)
   list(FILTER sources EXCLUDE REGEX "/cli/|/cuda/(native|emulated)/")
   if(NOT sources)
@@ -22,6 +25,11 @@ function(mtcki_library name)
   add_library(mtcki_${name} STATIC ${sources})
   add_library(mtcki::${name} ALIAS mtcki_${name})
   set_target_properties(mtcki_${name} PROPERTIES EXPORT_NAME ${name})
-  target_precompile_headers(mtcki_${name} REUSE_FROM mtcki_headers)
+  if(ARG_HARDENED)
+    mtcki_harden(mtcki_${name})
+    target_precompile_headers(mtcki_${name} REUSE_FROM mtcki_hardened_headers)
+  else()
+    target_precompile_headers(mtcki_${name} REUSE_FROM mtcki_headers)
+  endif()
   target_link_libraries(mtcki_${name} PUBLIC mtcki_options ${ARG_PUBLIC} PRIVATE ${ARG_PRIVATE})
 endfunction()

@@ -196,11 +196,4 @@ std::string Tensor::describe() const {
   return text;
 }
 
-Layout preferred_layout(Device device, DType dtype, int64_t channels) {
-  if (device.is_cuda() || (dtype == DType::bf16 && bf16_channels_last()))
-    return Layout::channels_last;
-  const bool blocks = dtype == DType::f32 || dtype == DType::bf16;
-  return blocks && channels % kChannelBlock == 0 ? Layout::blocked : Layout::plain;
-}
-
 }  // namespace mtcki

@@ -85,6 +85,9 @@ template <class T>
 [[gnu::always_inline]] inline typename Simd<T>::Vector load(const T* p) {
   return load_as<typename Simd<T>::Vector>(p);
 }
+[[gnu::always_inline]] inline FloatVector load(const bfloat16* p) {
+  return load_as<FloatVector>(p);
+}
 // A load whose value is used several times. Without the barrier GCC may fold the load into every
 // multiply-add that uses it, and a kernel with few of those per load waits for the load ports.
 template <class T>

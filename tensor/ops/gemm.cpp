@@ -9,6 +9,7 @@
 #include "tensor/kernels/simd.h"
 #include "tensor/ops/conv/conv.h"
 #include "tensor/parallel.h"
+#include "tensor/scratch.h"
 
 namespace mtcki {
 

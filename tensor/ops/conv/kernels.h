@@ -4,33 +4,16 @@
 
 #include <cstdint>
 
-#include "tensor/allocator.h"
 #include "tensor/conv_problem.h"
 #include "tensor/dtype.h"
 #include "tensor/layout.h"
+#include "tensor/scratch.h"
 
 namespace mtcki {
 
 // f32 activations reach the kernels in one of two forms: blocked when the channel count allows,
 // else plain. The form follows from the channel count alone.
 inline bool is_blocked(int64_t channels) { return channels % kChannelBlock == 0; }
-
-// A piece of memory from the caching allocator for the time of one call.
-class Scratch {
- public:
-  explicit Scratch(size_t bytes) : data_(allocate(bytes, Device{})), bytes_(bytes) {}
-  ~Scratch() { deallocate(data_, bytes_, Device{}); }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  template <class T = float>
-  T* as() const {
-    return static_cast<T*>(data_);
-  }
-
- private:
-  void* data_;
-  size_t bytes_;
-};
 
 // What a forward kernel does with a sum when it stores it, in y's form:
 //   y = (sum + bias[k]) * scale[k] + shift[k] + residual, negative values to zero with relu

@@ -123,6 +123,14 @@ bool bf16_channels_last() {
   return bf16_kernels() && (conv_bf16::has_amx() || kChannelBlock != 16);
 }
 
+// Declared in tensor.h: what the kernels above want.
+Layout preferred_layout(Device device, DType dtype, int64_t channels) {
+  if (device.is_cuda() || (dtype == DType::bf16 && bf16_channels_last()))
+    return Layout::channels_last;
+  const bool blocks = dtype == DType::f32 || dtype == DType::bf16;
+  return blocks && channels % kChannelBlock == 0 ? Layout::blocked : Layout::plain;
+}
+
 bool bf16_kernels() { return cpu_kernels() != CpuKernels::builtin && conv_bf16::available(); }
 
 }  // namespace mtcki
