@@ -24,9 +24,27 @@ std::string without_module_prefix(std::string name) {
   return name;
 }
 
+// A hostile file has names as long and as many as it likes.
+constexpr size_t kLongest = 200, kMostListed = 20, kMostCandidates = 2000;
+
+std::string shown(const std::string& name) {
+  return name.size() <= kLongest ? name : name.substr(0, kLongest) + "...";
+}
+
 std::string nearest_hint(const std::string& name, const std::vector<std::string>& candidates) {
-  const std::string nearest = nearest_name(name, candidates);
+  std::vector<std::string> some;
+  for (const std::string& c : candidates)
+    if (c.size() <= kLongest && some.size() < kMostCandidates) some.push_back(c);
+  const std::string nearest = nearest_name(name.substr(0, kLongest), some);
   return nearest.empty() ? "" : " (nearest: " + nearest + ")";
+}
+
+// line(entry) of the first ones, each on a line of its own.
+template <class F>
+void list(const std::vector<std::string>& entries, const F& line, std::string* text) {
+  for (size_t i = 0; i < entries.size() && i < kMostListed; ++i) *text += line(entries[i]);
+  if (entries.size() > kMostListed)
+    *text += str("\n              and ", entries.size() - kMostListed, " more");
 }
 
 }  // namespace
@@ -81,13 +99,19 @@ void Module::load_state_dict(const StateDict& state, std::vector<std::string>* n
     std::string text =
         str("load_state_dict: the weights do not fit ", kind(), ": ", missing.size(), " missing, ",
             unexpected.size(), " unexpected, ", mismatched.size(), " of another shape or type");
-    for (const auto& name : missing)
-      text += "\n  missing     " + name + nearest_hint(name, unexpected);
+    using Name = const std::string&;
+    list(
+        missing, [&](Name n) { return "\n  missing     " + n + nearest_hint(n, unexpected); },
+        &text);
     const std::vector<std::string> all(wanted.begin(), wanted.end());
-    for (const auto& name : unexpected)
-      text += "\n  unexpected  " + name + nearest_hint(name, missing.empty() ? all : missing);
-    for (const auto& line : mismatched) text += "\n  mismatch    " + line;
-    for (const auto& name : twice) text += "\n  twice       " + name;
+    const auto& free = missing.empty() ? all : missing;
+    list(
+        unexpected, [&](Name n) { return "\n  unexpected  " + shown(n) + nearest_hint(n, free); },
+        &text);
+    list(
+        mismatched, [](Name line) { return "\n  mismatch    " + line; }, &text);
+    list(
+        twice, [](Name n) { return "\n  twice       " + shown(n); }, &text);
     text += "\n  check the architecture and the number of classes, or rename with --name-map";
     throw DataError(text);
   }

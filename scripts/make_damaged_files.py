@@ -3,9 +3,11 @@
 
 Needs nothing but tests/data/formats. Findings of the fuzz targets are added beside these by hand.
 """
+import io
 import json
 import pathlib
 import struct
+import zipfile
 import zlib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent / "tests/data"
@@ -43,7 +45,17 @@ MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e80024de9032e")
 SYSTEM = b"\x80\x02}X\x0d\0\0\0little_endian\x88s."
 
 
+def zip_of(name, content):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+    return out.getvalue()
+
+
 def damage_torch():
+    # A value takes a hundred times the byte that makes it, and deflate gives a thousand bytes for one.
+    write("torch_zip-20-million-tuples", zip_of("archive/data.pkl", b"\x80\x02(" + b")" * 20_000_000 + b"t."))
+    write("torch_zip-400-thousand-tuples", zip_of("archive/data.pkl", b"\x80\x02(" + b")" * 400_000 + b"t."))
     write("torch_stream-os-system", MAGIC + SYSTEM + b"\x80\x02cos\nsystem\nX\x04\0\0\0true\x85R.")
     write("torch_stream-memo-of-nothing", MAGIC + SYSTEM + b"\x80\x02h\x05.")
     write("torch_stream-deep", MAGIC + SYSTEM + b"\x80\x02)" + b"\x85" * 60000 + b".")
@@ -88,6 +100,9 @@ def damage_arrays():
     deflate = zlib.compressobj(9, zlib.DEFLATED, 31)
     bomb = deflate.compress(bytes([0, 0, 8, 1]) + struct.pack(">I", 2**31) + b"\0" * (1 << 22)) + deflate.flush()
     write("idx-gzip-of-zeros", bomb)
+    deflate = zlib.compressobj(9, zlib.DEFLATED, 31)
+    write("idx-gzip-longer-than-its-header",
+          deflate.compress(bytes([0, 0, 8, 1, 0, 0, 0, 9]) + bytes(1 << 25)) + deflate.flush())
     write("npy-shape-wraps", npy("{'descr': '<f8', 'fortran_order': False, 'shape': (4294967296, 4294967296), }"))
     write("npy-object", npy("{'descr': '|O', 'fortran_order': False, 'shape': (), }"))
     write("npy-call", npy("{'descr': __import__('os').system('true'), }"))

@@ -1,6 +1,7 @@
 #include "data/formats/atomic_file.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -65,6 +66,12 @@ int sync_errno(int fd, const char* operation) {
   }
 }
 
+const char* kind_of(mode_t mode) {
+  if (S_ISLNK(mode)) return "a symbolic link";
+  if (S_ISDIR(mode)) return "a folder";
+  return S_ISFIFO(mode) ? "a named pipe" : "a device or socket";
+}
+
 }  // namespace
 
 void set_io_hook(IoHook hook) { g_hook.store(hook); }
@@ -90,7 +97,7 @@ uint64_t free_bytes(const std::string& path) {
 
 void throw_disk_error(const char* operation, const std::string& path, int error, uint64_t needed) {
   std::string text = str("cannot ", operation, " \"", path, "\": ", std::strerror(error));
-  if (needed > 0 || error == ENOSPC || error == EDQUOT || error == EFBIG)
+  if (error == ENOSPC || error == EDQUOT || error == EFBIG)
     text += str(" (needed ", needed, " bytes, ", free_bytes(parent_directory(path)), " free)");
   if (error == ENOSPC || error == EDQUOT)
     text += "; free some space and run the same command again";
@@ -104,6 +111,26 @@ void write_all(int fd, const void* data, size_t bytes, const std::string& path) 
 
 void sync_file(int fd, const std::string& path) {
   if (const int error = sync_errno(fd, "fsync")) throw_disk_error("sync", path, error, 0);
+}
+
+int open_for_appending(const std::string& path) {
+  int fd;
+  do {
+    // Non-blocking until it is known to be no pipe.
+    fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW,
+                0666);
+  } while (fd < 0 && errno == EINTR);
+  const int error = errno;
+  struct stat info {};
+  const bool known = fd < 0 ? ::lstat(path.c_str(), &info) == 0 : ::fstat(fd, &info) == 0;
+  if (fd < 0 && (!known || S_ISREG(info.st_mode))) throw_disk_error("open", path, error, 0);
+  if (fd < 0 || !known || !S_ISREG(info.st_mode)) {
+    if (fd >= 0) ::close(fd);
+    throw DiskError(
+        str("cannot write \"", path, "\": it is there and ", kind_of(info.st_mode), "; remove it"));
+  }
+  ::fcntl(fd, F_SETFL, O_APPEND);
+  return fd;
 }
 
 void sync_directory(const std::string& path) {
@@ -128,11 +155,17 @@ void make_directories(const std::string& path) {
 AtomicFile::AtomicFile(const std::string& path, uint64_t expected_bytes)
     : path_(path), expected_(expected_bytes) {
   static std::atomic<uint64_t> counter{0};
-  temporary_ = str(path, ".tmp-", ::getpid(), "-", counter.fetch_add(1));
+  struct stat target {};
+  if (::lstat(path.c_str(), &target) == 0 && !S_ISREG(target.st_mode))
+    throw DiskError(str("cannot write \"", path, "\": it is there and ", kind_of(target.st_mode),
+                        "; give the name of a file"));
   if (const int fault = injected("open")) throw_disk_error("create", path_, fault, expected_);
-  do {
-    fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  } while (fd_ < 0 && errno == EINTR);
+  // A name that somebody has taken, perhaps for a link to elsewhere, is left to him.
+  for (int tries = 0; tries < 10000; ++tries) {
+    temporary_ = str(path, ".tmp-", ::getpid(), "-", counter.fetch_add(1));
+    fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+    if (fd_ >= 0 || (errno != EINTR && errno != EEXIST)) break;
+  }
   if (fd_ < 0) throw_disk_error("create", path_, errno, expected_);
 }
 

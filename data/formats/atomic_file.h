@@ -11,7 +11,8 @@ namespace mtcki::data {
 
 class AtomicFile {
  public:
-  // expected_bytes: only for the text of an error. DiskError when the sibling cannot be created.
+  // expected_bytes: only for the text of an error. DiskError when the sibling cannot be created, and
+  // when `path` is there and not a regular file: no link is replaced, nor a device.
   explicit AtomicFile(const std::string& path, uint64_t expected_bytes = 0);
   ~AtomicFile();  // without commit(): removes the sibling, the target stays as it was
   AtomicFile(const AtomicFile&) = delete;
@@ -32,6 +33,9 @@ class AtomicFile {
 // AtomicFile in one call.
 void write_file_atomic(const std::string& path, std::string_view content);
 
+// A descriptor that appends to a regular file, which is created when missing; DiskError for anything
+// else, links included.
+int open_for_appending(const std::string& path);
 // Building blocks for append-only files and for checkpoints. Each throws DiskError.
 void write_all(int fd, const void* data, size_t bytes, const std::string& path);
 void sync_file(int fd, const std::string& path);
@@ -41,7 +45,7 @@ void make_directories(const std::string& path);         // those that are missin
 std::string parent_directory(const std::string& path);  // "." for a bare name
 // Free for this user on the file system that holds `path` (or its nearest existing parent).
 uint64_t free_bytes(const std::string& path);
-// DiskError "cannot <operation> <path>: <strerror> (needed N bytes, F free)".
+// DiskError "cannot <operation> <path>: <strerror>", for want of room "(needed N bytes, F free)".
 [[noreturn]] void throw_disk_error(const char* operation, const std::string& path, int error,
                                    uint64_t needed);
 

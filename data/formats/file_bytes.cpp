@@ -15,6 +15,19 @@ namespace mtcki::data {
 
 namespace {
 
+// Closes what it holds.
+class Descriptor {
+ public:
+  explicit Descriptor(int fd) : fd_(fd) {}
+  ~Descriptor() { ::close(fd_); }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  int get() const { return fd_; }
+
+ private:
+  int fd_;
+};
+
 int open_for_reading(const std::string& path) {
   int fd;
   do {
@@ -23,6 +36,15 @@ int open_for_reading(const std::string& path) {
   } while (fd < 0 && errno == EINTR);
   if (fd < 0) throw DataError(str("\"", path, "\": cannot be read: ", std::strerror(errno)));
   return fd;
+}
+
+// Of a regular file; anything else may never end.
+size_t size_of_regular(const Descriptor& file, const std::string& path) {
+  struct stat info {};
+  if (::fstat(file.get(), &info) != 0 || !S_ISREG(info.st_mode))
+    throw DataError(str("\"", path, "\": expected a file, found ",
+                        S_ISDIR(info.st_mode) ? "a folder" : "not a regular file"));
+  return static_cast<size_t>(info.st_size);
 }
 
 bool starts_with(Bytes b, std::string_view magic) { return as_text(b).starts_with(magic); }
@@ -94,24 +116,13 @@ std::string describe_content(Bytes content) {
 }
 
 MappedFile::MappedFile(const std::string& path) : path_(path) {
-  const int fd = open_for_reading(path);
-  struct stat info {};
-  if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
-    const std::string what = S_ISDIR(info.st_mode) ? "a folder" : "not a regular file";
-    ::close(fd);
-    throw DataError(str("\"", path, "\": expected a file, found ", what));
-  }
-  const auto size = static_cast<size_t>(info.st_size);
-  if (size > 0) {
-    void* p = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (p == MAP_FAILED) {
-      const int error = errno;
-      ::close(fd);
-      throw DataError(str("\"", path, "\": cannot be mapped: ", std::strerror(error)));
-    }
-    bytes_ = {static_cast<const uint8_t*>(p), size};
-  }
-  ::close(fd);
+  const Descriptor file(open_for_reading(path));
+  const size_t size = size_of_regular(file, path);
+  if (size == 0) return;
+  void* p = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
+  if (p == MAP_FAILED)
+    throw DataError(str("\"", path, "\": cannot be mapped: ", std::strerror(errno)));
+  bytes_ = {static_cast<const uint8_t*>(p), size};
 }
 
 MappedFile::~MappedFile() {
@@ -119,20 +130,26 @@ MappedFile::~MappedFile() {
 }
 
 void read_in_pieces(const std::string& path, const std::function<void(const uint8_t*, size_t)>& f) {
-  const int fd = open_for_reading(path);
+  const Descriptor file(open_for_reading(path));
+  size_of_regular(file, path);
   std::vector<uint8_t> buffer(size_t{1} << 20);
   while (true) {
-    const ssize_t n = ::read(fd, buffer.data(), buffer.size());
+    const ssize_t n = ::read(file.get(), buffer.data(), buffer.size());
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) {
-      const int error = errno;
-      ::close(fd);
-      throw DataError(str("\"", path, "\": cannot be read: ", std::strerror(error)));
-    }
+    if (n < 0) throw DataError(str("\"", path, "\": cannot be read: ", std::strerror(errno)));
     if (n == 0) break;
     f(buffer.data(), static_cast<size_t>(n));
   }
-  ::close(fd);
+}
+
+std::string read_text(const std::string& path, uint64_t most) {
+  std::string text;
+  read_in_pieces(path, [&](const uint8_t* p, size_t n) {
+    if (text.size() + n > most)
+      throw DataError(str("\"", path, "\": expected at most ", most, " bytes, found more"));
+    text.append(reinterpret_cast<const char*>(p), n);
+  });
+  return text;
 }
 
 bool file_exists(const std::string& path) {

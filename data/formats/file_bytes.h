@@ -47,8 +47,10 @@ class MappedFile {
   Bytes bytes_;
 };
 
-// Calls f on consecutive pieces of the file.
+// The same errors; f is called on consecutive pieces of the file.
 void read_in_pieces(const std::string& path, const std::function<void(const uint8_t*, size_t)>& f);
+// The content of a text; DataError also when it has more than `most` bytes.
+std::string read_text(const std::string& path, uint64_t most = UINT64_MAX);
 bool file_exists(const std::string& path);  // a regular file, symlinks followed
 
 // True and the product when it fits into 63 bits and no factor is negative.

@@ -88,6 +88,22 @@ std::vector<uint8_t> gunzip(Bytes content, const std::string& file_name, uint64_
   return out;
 }
 
+std::vector<uint8_t> gunzip_front(Bytes content, const std::string& file_name, size_t size) {
+  std::vector<uint8_t> out(size);
+  Inflate state(15 + 16);
+  z_stream& z = state.z;
+  z.next_in = const_cast<Bytef*>(content.data());
+  z.avail_in = static_cast<uInt>(std::min<size_t>(content.size(), 1 << 20));
+  z.next_out = out.data();
+  z.avail_out = static_cast<uInt>(size);
+  const int code = inflate(&z, Z_SYNC_FLUSH);
+  if (code != Z_OK && code != Z_STREAM_END && code != Z_BUF_ERROR)
+    throw_data_error(file_name, 0, "compressed data", reason(z, code),
+                     "the file is truncated or damaged: fetch it again");
+  out.resize(size - z.avail_out);
+  return out;
+}
+
 std::vector<uint8_t> inflate_raw(Bytes content, uint64_t size, const std::string& file_name) {
   std::vector<uint8_t> out;
   const size_t used = inflate_stream(content, -15, size, 0, file_name, &out);

@@ -15,6 +15,8 @@ uint64_t most_inflated(uint64_t compressed_bytes);
 // Inflates a gzip file (several members allowed). The size grows with what really comes out and may
 // not pass `limit`. DataError: damaged, truncated, trailing bytes, too large.
 std::vector<uint8_t> gunzip(Bytes content, const std::string& file_name, uint64_t limit);
+// Only the first `size` bytes, or fewer when there are no more: enough to read a header by.
+std::vector<uint8_t> gunzip_front(Bytes content, const std::string& file_name, size_t size);
 // Inflates raw deflate data (a ZIP member) of exactly `size` bytes.
 std::vector<uint8_t> inflate_raw(Bytes content, uint64_t size, const std::string& file_name);
 // A zlib stream (what PNG holds).

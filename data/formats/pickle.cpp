@@ -124,8 +124,12 @@ class PickleMachine {
   }
 
   static constexpr PickleRef kMark = UINT32_MAX;
+  static constexpr size_t kMostValues = 300'000;  // CIFAR-100 has 150,000, ResNets a few thousand
 
   void push(PickleValue value) {
+    // A value takes a hundred times the byte that makes it.
+    if (values_.size() == kMostValues)
+      fail(str("at most ", kMostValues, " values"), "more", "save only the state_dict");
     values_.push_back(std::move(value));
     stack_.push_back(static_cast<PickleRef>(values_.size() - 1));
   }
@@ -179,6 +183,7 @@ class PickleMachine {
     const PickleRef r = pop();
     stack_.push_back(r);
     memo_[index] = r;
+    if (memo_.size() > kMostValues) fail("a memo of distinct values", "a larger one");
   }
   void memo_get(uint32_t index) {
     const auto it = memo_.find(index);

@@ -13,6 +13,8 @@ namespace {
 
 using nlohmann::json;
 
+constexpr size_t kMostTensors = 100'000;
+
 // {"__metadata__": {key: string...}, name: {"dtype": string, "shape": [n...], "data_offsets": [b,
 // e]}...}
 class HeaderSax : public nlohmann::json_sax<json> {
@@ -95,6 +97,8 @@ class HeaderSax : public nlohmann::json_sax<json> {
       if (fields_.size() != 3 || offsets_ != 2)
         return fail("tensor \"" + shown(entry_.name) +
                     "\" needs dtype, shape and two data_offsets");
+      if (header.entries.size() == kMostTensors)
+        return fail(str("more than ", kMostTensors, " tensors"));
       header.entries.push_back(std::move(entry_));
     }
     place_ = place_ == Place::kTop ? Place::kDone : Place::kTop;

@@ -82,8 +82,7 @@ EventWriter::EventWriter(const std::string& dir) {
   std::snprintf(time, sizeof time, "%010lld", static_cast<long long>(now()));
   path_ = str(dir, "/events.out.tfevents.", time, ".", host, ".", ::getpid(), ".",
               counter.fetch_add(1));
-  fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-  if (fd_ < 0) throw_disk_error("create", path_, errno, 0);
+  fd_ = open_for_appending(path_);
   try {
     add(event_file_version(now()));
   } catch (...) {

@@ -23,6 +23,9 @@ bool is_zip(Bytes content) { return as_text(content).starts_with("PK\x03\x04"sv)
 
 }  // namespace
 
+// Bytes of data.pkl; ten thousand tensors take 2 MB.
+static constexpr uint64_t kMostPickled = uint64_t{8} << 20;
+
 StateFile parse_torch_zip(Bytes content, const std::string& file_name) {
   const ZipArchive zip(content, file_name);
   const ZipEntry* data = nullptr;
@@ -35,12 +38,12 @@ StateFile parse_torch_zip(Bytes content, const std::string& file_name) {
   }
   const std::string stem = data->name.substr(0, data->name.size() - std::string("data.pkl").size());
   if (const ZipEntry* order = zip.find(stem + "byteorder")) {
-    const ZipMember member = zip.read(*order);
+    const ZipMember member = zip.read(*order, 64);
     if (as_text(member.bytes) != "little")
       throw_data_error(file_name, -1, "little-endian numbers", "another byte order",
                        "save the file on a little-endian machine");
   }
-  const ZipMember pickled = zip.read(*data);
+  const ZipMember pickled = zip.read(*data, kMostPickled);
   ByteReader reader(pickled.bytes, file_name + "/" + data->name.substr(0, 200));
   const Pickle pickle(&reader, torch_globals());
   struct Held {

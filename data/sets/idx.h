@@ -10,8 +10,9 @@
 namespace mtcki::data {
 
 // u8, i32 (from i8, i16, i32), f32 or f64. DataError unless the payload is exactly the product of
-// the sizes.
-Tensor parse_idx(Bytes content, const std::string& file_name);
-Tensor read_idx(const std::string& path);
+// the sizes, and before anything is unpacked when the sizes come to more than `most` bytes.
+constexpr int64_t kMostOfAny = int64_t{1} << 60;
+Tensor parse_idx(Bytes content, const std::string& file_name, int64_t most = kMostOfAny);
+Tensor read_idx(const std::string& path, int64_t most = kMostOfAny);
 
 }  // namespace mtcki::data

@@ -7,6 +7,8 @@ namespace mtcki::data {
 
 namespace {
 
+constexpr int64_t kMostBytes = int64_t{48} << 20;  // 60,000 images have 45 MiB
+
 // The name with or without .gz; torchvision unpacks into raw/.
 std::string find_file(const std::string& dir, const std::string& stem, bool fashion) {
   for (const std::string& sub : {std::string(), std::string("/raw")})
@@ -22,8 +24,8 @@ ImageSet load_mnist(const std::string& dir, const std::string& split, bool fashi
   const std::string stem = split == "train" ? "train" : "t10k";
   const std::string image_path = find_file(dir, stem + "-images-idx3-ubyte", fashion);
   const std::string label_path = find_file(dir, stem + "-labels-idx1-ubyte", fashion);
-  const Tensor images = read_idx(image_path);
-  const Tensor labels = read_idx(label_path);
+  const Tensor images = read_idx(image_path, kMostBytes);
+  const Tensor labels = read_idx(label_path, kMostBytes);
   if (images.rank() != 3 || images.dtype() != DType::u8 || images.size(1) != 28 ||
       images.size(2) != 28)
     throw_data_error(image_path, -1, "u8 images [N, 28, 28]", images.describe(),

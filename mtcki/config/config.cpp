@@ -6,11 +6,11 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <fstream>
 #include <limits>
 #include <set>
 #include <sstream>
 
+#include "data/formats/file_bytes.h"
 #include "data/sets/digest.h"
 #include "mtcki/config/keys.h"
 #include "tensor/error.h"
@@ -21,6 +21,9 @@ namespace mtcki {
 namespace {
 
 using config_keys::Field;
+
+constexpr uint64_t kMostText = uint64_t{1} << 20;  // bytes of a file
+constexpr size_t kMostElements = 1000;             // of [[teachers]], [[students]]
 
 // Where a value came from, for messages: "configs/demo.toml:12" or "override".
 struct Source {
@@ -194,6 +197,8 @@ void assign_elements(std::vector<T>* list, const std::string& section, const tom
   const toml::array* array = node.as_array();
   if (!array)
     fail(source.at(node), fmt::format("{0}: expects tables, written as [[{0}]]", section));
+  if (array->size() > kMostElements)
+    fail(source.at(node), fmt::format("{}: more than {} tables", section, kMostElements));
   list->assign(array->size(), T{});  // a later file replaces the list as a whole
   for (size_t i = 0; i < array->size(); ++i) {
     const toml::table* table = (*array)[i].as_table();
@@ -233,13 +238,9 @@ void apply_file(RunConfig* config, const std::string& path) {
   if (!std::filesystem::is_regular_file(path, ec))
     throw UsageError("config file \"" + path +
                      "\": " + (std::filesystem::exists(path, ec) ? "not a file" : "no such file"));
-  std::ifstream in(path, std::ios::binary);
-  std::ostringstream text;
-  text << in.rdbuf();
-  if (!in) throw UsageError("config file \"" + path + "\": cannot be read");
   toml::table root;
   try {
-    root = toml::parse(text.str(), path);
+    root = toml::parse(data::read_text(path, kMostText), path);
   } catch (const toml::parse_error& e) {
     fail(fmt::format("{}:{}:{}", path, e.source().begin.line, e.source().begin.column),
          std::string(e.description()));

@@ -3,10 +3,13 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <mutex>
 
+#include "data/formats/atomic_file.h"
 #include "mtcki/host/build_info.h"
 
 namespace mtcki::console {
@@ -22,7 +25,44 @@ void erase_status() {
   if (!shown.empty()) std::fputs("\r\033[K", stderr);
 }
 
+// Bytes of the UTF-8 character at the front of `s` that may be shown; 0: none.
+size_t shown_bytes(std::string_view s) {
+  const auto byte = [&s](size_t i) { return static_cast<unsigned char>(s[i]); };
+  const unsigned char first = byte(0);
+  if (first < 0x80) return first >= 0x20 && first != 0x7f ? 1 : 0;
+  const size_t n = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
+  if (first < 0xc2 || first > 0xf4 || s.size() < n) return 0;
+  uint32_t code = first & (0x7fu >> n);
+  for (size_t i = 1; i < n; ++i) {
+    if ((byte(i) & 0xc0) != 0x80) return 0;
+    code = code << 6 | (byte(i) & 0x3fu);
+  }
+  const bool overlong = (n == 3 && code < 0x800) || (n == 4 && code < 0x10000);
+  const bool steers = code < 0xa0 || (code >= 0x200e && code <= 0x200f) ||
+                      (code >= 0x2028 && code <= 0x202e) || (code >= 0x2066 && code <= 0x2069);
+  const bool surrogate = code >= 0xd800 && code <= 0xdfff;
+  return overlong || steers || surrogate || code > 0x10ffff ? 0 : n;
+}
+
 }  // namespace
+
+std::string printable(std::string_view text) {
+  std::string out;
+  for (size_t i = 0; i < text.size();) {
+    const size_t n = shown_bytes(text.substr(i));
+    if (n > 0) {
+      out += text.substr(i, n);
+    } else if (text[i] == '\n' && text.substr(i + 1, 2) == "  ") {
+      out += '\n';
+    } else {
+      char code[8];
+      std::snprintf(code, sizeof code, "\\x%02x", static_cast<unsigned char>(text[i]));
+      out += code;
+    }
+    i += std::max<size_t>(n, 1);
+  }
+  return out;
+}
 
 bool is_terminal() {
   static const bool yes = [] {
@@ -53,10 +93,12 @@ void set_silent(bool on) { silent_mode = on; }
 void set_log_file(const std::string& path) {
   const std::lock_guard<std::mutex> lock(mutex);
   if (log_file) std::fclose(log_file);
-  log_file = path.empty() ? nullptr : std::fopen(path.c_str(), "ae");
+  log_file = nullptr;  // should the next one fail
+  log_file = path.empty() ? nullptr : fdopen(data::open_for_appending(path), "a");
 }
 
-void line(Level level, const std::string& text) {
+void line(Level level, const std::string& raw) {
+  const std::string text = printable(raw);
   const std::lock_guard<std::mutex> lock(mutex);
   const char* const names[] = {"", "warning: ", "error: "};
   const char* const colors[] = {"", "\033[33m", "\033[31m"};

@@ -6,11 +6,11 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <limits>
-#include <sstream>
 
 #include "data/formats/atomic_file.h"
+#include "data/formats/file_bytes.h"
+#include "data/formats/json_file.h"
 #include "tensor/error.h"
 
 namespace mtcki::metrics_file {
@@ -19,11 +19,9 @@ using nlohmann::json;
 
 namespace {
 
+// Empty when there is no such file.
 std::string read_all(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::ostringstream text;
-  text << in.rdbuf();
-  return std::move(text).str();
+  return data::file_exists(path) ? data::read_text(path) : std::string();
 }
 
 // f(line without newline, complete) for each line.
@@ -56,7 +54,7 @@ std::vector<Line> read(const std::string& path, int64_t* skipped) {
   std::vector<Line> out;
   int64_t bad = 0;
   each_line(read_all(path), [&](const std::string& text, bool complete) {
-    const json j = json::parse(text, nullptr, false);
+    const json j = data::parse_json(text);
     if (!j.is_object()) {
       if (complete) ++bad;
       return;
@@ -104,7 +102,7 @@ void forget_after(const std::string& path, const std::string& stage, int64_t ste
   bool dropped = false;
   each_line(read_all(path), [&](const std::string& text, bool complete) {
     if (!complete) return;
-    const json j = json::parse(text, nullptr, false);
+    const json j = data::parse_json(text);
     if (j.is_object() && j.value("stage", json()) == stage && j.contains("step") &&
         j["step"].is_number() && j["step"].get<double>() > static_cast<double>(step)) {
       dropped = true;

@@ -71,10 +71,7 @@ struct RunLog::Impl {
 
   std::string metrics_path() const { return folder + "/metrics.jsonl"; }
 
-  void open_metrics() {
-    fd = open(metrics_path().c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-    if (fd < 0) throw DiskError("cannot open \"" + metrics_path() + "\": " + std::strerror(errno));
-  }
+  void open_metrics() { fd = data::open_for_appending(metrics_path()); }
 
   void append(const json& line) {
     const std::string text = line.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
@@ -107,8 +104,8 @@ RunLog::RunLog(const std::string& folder, bool tensorboard) : impl_(std::make_un
   impl_->folder = folder;
   impl_->tensorboard = tensorboard;
   data::make_directories(folder + "/samples");
-  metrics_file::repair(impl_->metrics_path());
   impl_->open_metrics();
+  metrics_file::repair(impl_->metrics_path());
 }
 
 RunLog::~RunLog() = default;

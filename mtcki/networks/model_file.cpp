@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
-#include <fstream>
 #include <iomanip>
 #include <set>
 #include <sstream>
@@ -14,6 +13,8 @@
 namespace mtcki {
 
 namespace {
+
+constexpr uint64_t kMostNameMap = uint64_t{1} << 20;  // bytes
 
 std::string join(const std::vector<double>& values) {
   std::ostringstream out;
@@ -111,11 +112,11 @@ data::NamedTensors rename_keys(const data::NamedTensors& tensors, const std::str
       }
     return out;
   }
-  std::ifstream in(preset);
-  if (!in || !data::file_exists(preset))
+  if (!data::file_exists(preset))
     throw UsageError(str("name_map \"", preset,
                          "\" is neither torchvision, datafree, kuangliu nor a ",
                          "readable file of lines \"old new\""));
+  std::istringstream in(data::read_text(preset, kMostNameMap));
   std::vector<std::pair<std::string, std::string>> map;
   std::string line;
   for (int number = 1; std::getline(in, line); ++number) {

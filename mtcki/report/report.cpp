@@ -5,13 +5,12 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <fstream>
 #include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "data/formats/atomic_file.h"
+#include "data/formats/file_bytes.h"
 #include "data/formats/json_file.h"
 #include "mtcki/host/progress.h"
 #include "mtcki/log/metrics_file.h"
@@ -27,6 +26,8 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 namespace {
+
+constexpr uint64_t kMostText = uint64_t{16} << 20;  // of a configuration or a picture
 
 // Okabe and Ito's colours; on a dark ground black becomes white.
 const char kStyle[] = R"(
@@ -61,11 +62,26 @@ struct Run {
   std::vector<Sample> samples;
 };
 
-std::string read_text(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  std::ostringstream text;
-  text << in.rdbuf();
-  return std::move(text).str();
+// Empty when there is no such file.
+std::string text_in(const std::string& path) {
+  try {
+    return data::read_text(path, kMostText);
+  } catch (const DataError&) {
+    return "";
+  }
+}
+
+// A picture of the run, and nothing that a link or another content puts in its place.
+bool is_picture(const std::string& path) {
+  std::error_code ec;
+  if (!fs::is_regular_file(fs::symlink_status(path, ec))) return false;
+  try {
+    const data::MappedFile file(path);
+    return data::as_text(file.bytes()).starts_with("\x89PNG\r\n\x1a\n") &&
+           file.bytes().size() <= kMostText;
+  } catch (const DataError&) {
+    return false;
+  }
 }
 
 json read_object(const std::string& path) {
@@ -103,13 +119,14 @@ Run read_run(const std::string& folder) {
   r.result = read_object(folder + "/result.json");
   r.manifest = read_object(folder + "/manifest.json");
   r.synth = read_object(folder + "/synth/manifest.json");
-  r.config = read_text(folder + "/config.toml");
+  r.config = text_in(folder + "/config.toml");
   r.lines = metrics_file::read(folder + "/metrics.jsonl", &r.skipped);
   for (const auto& entry : fs::directory_iterator(folder + "/samples", ec)) {
     // <stage>-<8 digits>.png
     const std::string stem = entry.path().stem().string();
     const size_t dash = stem.rfind('-');
     if (entry.path().extension() != ".png" || dash == std::string::npos) continue;
+    if (!is_picture(entry.path().string())) continue;
     r.samples.push_back({entry.path().string(), stem.substr(0, dash),
                          std::strtoll(stem.c_str() + dash + 1, nullptr, 10)});
   }
@@ -124,6 +141,23 @@ std::string row(const std::vector<std::string>& cells, const char* tag, size_t t
   for (size_t i = 0; i < cells.size(); ++i)
     out += fmt::format("<{0}{1}>{2}</{0}>", tag, i >= text_columns ? " class=\"n\"" : "", cells[i]);
   return out + "</tr>\n";
+}
+
+// "threads: 1, then 2" of what the last bits depend on and what changed between attempts.
+std::string mixed_numerics(const json& attempts) {
+  std::map<std::string, std::vector<std::string>> values;
+  for (const json& a : attempts)
+    for (const auto& [label, value] : child(a, "numerics").items())
+      if (value.is_string())
+        if (auto& v = values[label]; v.empty() || v.back() != value.get<std::string>())
+          v.push_back(value.get<std::string>());
+  std::string out;
+  for (const auto& [label, v] : values) {
+    if (v.size() < 2) continue;
+    out += (out.empty() ? "" : "; ") + label + ": " + v[0];
+    for (size_t i = 1; i < v.size(); ++i) out += ", then " + v[i];
+  }
+  return out;
 }
 
 std::string head_section(const Run& r) {
@@ -152,6 +186,7 @@ std::string head_section(const Run& r) {
   line("ended", text_of(last, "end"));
   if (attempts.is_array() && attempts.size() > 1)
     line("attempts", fmt::format("{} (resumed)", attempts.size()));
+  line("mixed", mixed_numerics(attempts));
   line("version", text_of(project, "version") + " " + text_of(project, "git"));
   line("build", text_of(build, "type") + " " + text_of(build, "compiler") + ", oneDNN " +
                     text_of(build, "onednn"));
@@ -327,7 +362,7 @@ std::string images_section(const Run& r, size_t budget) {
           "<figure class=\"shot\"><figcaption>{0} {1}</figcaption><img alt=\"Grid of images, {0} "
           "{1}\" "
           "src=\"data:image/png;base64,{2}\"></figure>\n",
-          html_escape(stage), s.step, base64(read_text(s.file)));
+          html_escape(stage), s.step, base64(text_in(s.file)));
     out += "</div>\n";
   }
   return out;

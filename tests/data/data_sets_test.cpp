@@ -55,6 +55,13 @@ TEST(Idx, Refusals) {
   EXPECT_THAT(text("3c68746d6c3e"), HasSubstr("HTML"));
 }
 
+// What would be unpacked is known from the header.
+TEST(Idx, AtMostWhatTheSetHas) {
+  const std::string ones = std::string("\0\0\x08\x01\0\0\0\x09", 8) + std::string(9, '\1');
+  EXPECT_EQ(parse_idx(as_bytes(ones), "f", 9).numel(), 9);
+  EXPECT_THROW(parse_idx(as_bytes(ones), "f", 8), DataError);
+}
+
 std::string cifar10_record(int label, int seed) {
   std::string r(1, static_cast<char>(label));
   for (int i = 0; i < 3072; ++i) r += static_cast<char>((i * 7 + seed) % 251);

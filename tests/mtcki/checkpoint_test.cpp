@@ -307,7 +307,7 @@ TEST_F(CheckpointTest, AllDamagedIsAnErrorNotAFreshStart) {
   } catch (const DataError& e) {
     EXPECT_EQ(e.exit_code(), 3);
     EXPECT_THAT(e.what(), HasSubstr("step-00000010"));
-    EXPECT_THAT(e.what(), HasSubstr("--fresh"));
+    EXPECT_THAT(e.what(), HasSubstr("delete the folder"));
   }
 }
 
