@@ -73,9 +73,11 @@ void download(const DataDownload& d, const std::string& dir,
   std::string problem;
   for (const std::string& url : d.urls) {
     say("downloading " + url);
-    const int code = run_program({"curl", "--fail", "--location", "--silent", "--show-error",
-                                  "--connect-timeout", "15", "--speed-limit", "1000",
-                                  "--speed-time", "60", "--output", part, url});
+    const int code =
+        run_program({"curl", "--fail", "--location", "--silent", "--show-error",
+                     // Also after a redirection: no file of this machine, no other protocol.
+                     "--proto", "=https,http", "--proto-redir", "=https,http", "--connect-timeout",
+                     "15", "--speed-limit", "1000", "--speed-time", "60", "--output", part, url});
     if (code == 23)
       throw_disk_error("write", part, ENOSPC,
                        d.file.bytes > 0 ? static_cast<uint64_t>(d.file.bytes) : 0);
@@ -179,7 +181,7 @@ void fetch_dataset(const std::string& name, const std::string& dir_or_empty,
     say("unpacking " + d.file.path);
     if (d.unpack == DataDownload::Unpack::zip) {
       unzip(path, dir);
-    } else if (const int code = run_program({"tar", "-xzf", path, "-C", dir})) {
+    } else if (const int code = run_program({"tar", "--force-local", "-xzf", path, "-C", dir})) {
       throw DataError(
           str("\"", path, "\": tar ended with code ", code, code == 127 ? " (not installed)" : ""));
     }

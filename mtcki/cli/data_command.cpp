@@ -45,7 +45,8 @@ int data_list_command() {
 int data_verify_command(const DataOptions& o) {
   const data::VerifyReport report = data::verify_dataset(o.name, o.dir);
   for (const data::VerifyRow& row : report.rows) {
-    std::printf("%-11s %s", data::name_of(row.status), row.expected.path.c_str());
+    std::printf("%-11s %s", data::name_of(row.status),
+                console::printable(row.expected.path).c_str());
     if (row.status == data::FileStatus::bad_size)
       std::printf(" (%lld bytes, expected %lld)", static_cast<long long>(row.actual_bytes),
                   static_cast<long long>(row.expected.bytes));

@@ -447,6 +447,7 @@ static void flush_output() {
 
 int main(int argc, char** argv) {
   fill_standard_files();
+  std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is an error of a write, not the end of the run
   std::signal(SIGXFSZ, SIG_IGN);  // a limit on file sizes is an error of a write, with a message
   try {
     const int exit_code = mtcki::cli::parse_and_run(argc, argv);

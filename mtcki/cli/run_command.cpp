@@ -9,8 +9,10 @@
 #include "mtcki/host/stop_signal.h"
 #include "mtcki/log/run_log.h"
 #include "mtcki/report/report.h"
+#include "mtcki/run/context.h"
 #include "mtcki/run/dry_run.h"
 #include "mtcki/run/folder.h"
+#include "mtcki/run/folder_content.h"
 #include "mtcki/run/pipeline.h"
 #include "mtcki/run/preflight.h"
 #include "mtcki/training/compute.h"
@@ -98,6 +100,9 @@ int run_command(const RunOptions& o) {
                                config.deterministic, config.autotune, o.compute.device_given});
   preflight(config, needs_of(o, config));
   if (o.check) {
+    const std::string folder = RunFolder::path_of(config);
+    require_run_folder(folder);
+    if (!o.fresh) RunContext(config, folder).require_same_configuration();
     if (job.is_root()) std::puts("configuration, files and models are fine");
     return 0;
   }

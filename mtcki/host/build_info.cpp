@@ -4,6 +4,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <ctime>
 #include <fstream>
 
@@ -95,14 +96,29 @@ std::string gpu_line() {
   return a.devices > 1 ? str(text, " (and ", a.devices - 1, " more)") : text;
 }
 
+const char* kernels() {
+  return cpu_kernels() == CpuKernels::automatic ? "automatic"
+         : cpu_kernels() == CpuKernels::onednn  ? "oneDNN"
+                                                : "built-in";
+}
+
 }  // namespace
+
+std::vector<std::pair<std::string, std::string>> numerics() {
+  const BuildInfo b = build_info();
+  const char* const isa = std::getenv("ONEDNN_MAX_CPU_ISA");
+  return {{"version", b.version + " (" + b.git + ")"},
+          {"build", str(b.build_type, ", ", b.compiler, ", ", b.flags)},
+          {"oneDNN", isa ? str(b.onednn, ", at most ", isa) : b.onednn},
+          {"CUDA", b.cuda},
+          {"threads", str(num_threads())},
+          {"kernels", kernels()},
+          {"instructions", machine_info().instructions}};
+}
 
 std::vector<std::pair<std::string, std::string>> info_lines() {
   const BuildInfo b = build_info();
   const MachineInfo m = machine_info();
-  const char* const kernels = cpu_kernels() == CpuKernels::automatic ? "automatic"
-                              : cpu_kernels() == CpuKernels::onednn  ? "oneDNN"
-                                                                     : "built-in";
   return {{"version", b.version},
           {"git", b.git},
           {"build", b.build_type + ", " + b.compiler},
@@ -118,7 +134,7 @@ std::vector<std::pair<std::string, std::string>> info_lines() {
           {"memory", human_bytes(m.memory_bytes)},
           {"system", m.system},
           {"threads", str(num_threads())},
-          {"kernels", str(kernels, winograd() ? "" : ", direct convolutions",
+          {"kernels", str(kernels(), winograd() ? "" : ", direct convolutions",
                           " (MTCKI_CPU_KERNELS=auto|onednn|builtin, --conv auto|direct), channel "
                           "block ",
                           kChannelBlock)}};

@@ -29,6 +29,10 @@ MachineInfo machine_info();
 
 std::string utc_now();  // "2026-01-31T12:00:00Z"
 
+// What the last bits of a result depend on, as (label, value): build, libraries, threads, kernels,
+// instructions.
+std::vector<std::pair<std::string, std::string>> numerics();
+
 // Both as (label, value) lines, in the order that `mtcki info` shows.
 std::vector<std::pair<std::string, std::string>> info_lines();
 

@@ -3,15 +3,20 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 namespace mtcki::console {
 
 enum class Level { info, warning, error };
 
-// One line (newlines in `text` become continuation lines). Thread-safe.
+// One line, printable() (newlines in `text` become continuation lines). Thread-safe.
 void line(Level level, const std::string& text);
 inline void info(const std::string& text) { line(Level::info, text); }
 inline void warn(const std::string& text) { line(Level::warning, text); }
+// Control characters, bytes that are no UTF-8 and marks that turn the direction of writing become
+// \\xNN, and so does a newline unless two spaces follow, as in the lists of our own messages. What a
+// file holds can then neither steer a terminal nor pass for a line of ours.
+std::string printable(std::string_view text);
 
 // No info lines on the terminal (log.txt still gets them).
 void set_quiet(bool quiet);

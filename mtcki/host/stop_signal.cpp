@@ -61,7 +61,6 @@ void install_signal_handlers() {
   sigemptyset(&action.sa_mask);
   action.sa_flags = SA_RESTART | SA_ONSTACK;
   for (const int s : {SIGINT, SIGTERM, SIGUSR1}) sigaction(s, &action, nullptr);
-  signal(SIGPIPE, SIG_IGN);  // a closed pipe is an error of a write, not the end of the run
 }
 
 int stop_signal() { return received.load(); }

@@ -57,6 +57,11 @@ void widen(Axis* a) {
 std::string html_escape(const std::string& text) {
   std::string out;
   for (const char c : text) {
+    // Invalid in HTML, and in nobody's name for a good reason.
+    if ((static_cast<unsigned char>(c) < 0x20 && c != '\n' && c != '\t') || c == 0x7f) {
+      out += "\xef\xbf\xbd";
+      continue;
+    }
     switch (c) {
       case '&':
         out += "&amp;";

@@ -30,6 +30,26 @@ using nlohmann::json;
 
 namespace {
 
+json map_of(const std::vector<std::pair<std::string, std::string>>& lines) {
+  json out = json::object();
+  for (const auto& [label, value] : lines) out[label] = value;
+  return out;
+}
+
+// What differs from the last attempt, if that did not finish, in what the last bits of results
+// depend on; "" for nothing.
+std::string difference(const json& attempts) {
+  const json last = attempts.empty() ? json() : attempts.back();
+  if (!last.is_object() || last.value("status", json()) == "finished") return "";
+  const json before = last.value("numerics", json());
+  std::string out;
+  for (const auto& [label, now] : numerics())
+    if (const json was = before.is_object() ? before.value(label, json()) : json();
+        was.is_string() && was != now)
+      out += str(out.empty() ? "" : "; ", label, " ", now, " instead of ", was.get<std::string>());
+  return out;
+}
+
 // At most five names of a list.
 std::string first_names(const std::vector<std::string>& names) {
   std::string out;
@@ -84,13 +104,20 @@ RunFolder::RunFolder(const RunConfig& config, const std::vector<std::string>& ar
     manifest_["config_sha256"] = config_sha256(config);
     manifest_["seed"] = config.seed;
     manifest_["threads"] = num_threads();
+    const std::string mixed = difference(manifest_["attempts"]);
     // An attempt that never ended was killed.
     for (json& a : manifest_["attempts"])
       if (a.is_object() && a.value("status", json()) == "running") a["status"] = "killed";
-    manifest_["attempts"].push_back({{"argv", argv}, {"start", utc_now()}, {"status", "running"}});
+    manifest_["attempts"].push_back({{"argv", argv},
+                                     {"start", utc_now()},
+                                     {"status", "running"},
+                                     {"numerics", map_of(numerics())}});
     write_manifest();  // first: it is what makes this the folder of a run
     data::write_file_atomic(path_ + "/config.toml", to_toml(config));
     console::set_log_file(path_ + "/log.txt");
+    if (!mixed.empty())
+      console::warn(str("continued under other conditions than before (", mixed,
+                        "): what is computed from here on may differ in its last bits"));
     if (!left.empty())
       console::warn(str("--fresh: what no run wrote stays in ", path_, ": ", first_names(left)));
   } catch (...) {

@@ -10,6 +10,7 @@
 #include "mtcki/evaluation/metrics.h"
 #include "mtcki/evaluation/neighbours.h"
 #include "mtcki/synthesis/image_pool.h"
+#include "mtcki/training/stage_control.h"
 #include "mtcki/training/train_classifier.h"
 #include "tensor/allocator.h"
 #include "tensor/ops/index.h"
@@ -98,11 +99,16 @@ void add_metrics(RunContext& run, PipelineResult& result, const Budget& budget, 
   const data::ImageSet synthetic = spread(pool, limit);
   const data::ImageSet real = spread(run.test(), limit);
   const std::unique_ptr<Teacher> judge = held_out_classifier(run, log);
+  stop_here_if_asked();
   Teacher& describer = judge ? *judge : run.teachers()[0];
-  const Described ours = describe(describer, synthetic, 0), theirs = describe(describer, real, 0);
+  const Described ours = describe(describer, synthetic, 0);
+  stop_here_if_asked();
+  const Described theirs = describe(describer, real, 0);
+  stop_here_if_asked();
   if (judge) {
     out.emplace_back("fid_c", frechet_distance(feature_statistics(ours.features),
                                                feature_statistics(theirs.features)));
+    stop_here_if_asked();
     out.emplace_back("is_c", inception_score(ours.logits));
     out.emplace_back("is_c_real", inception_score(theirs.logits));
     out.emplace_back("label_accuracy", accuracy(ours.logits, synthetic.labels).top1);
@@ -120,6 +126,7 @@ void add_metrics(RunContext& run, PipelineResult& result, const Budget& budget, 
   out.emplace_back("peak_memory_bytes", static_cast<double>(usage.ru_maxrss) * 1024.0);
   out.emplace_back("peak_tensor_bytes",
                    static_cast<double>(memory_stats(run.compute().device).peak));
+  stop_here_if_asked();
   log.rewind("metrics", -1);
   log.metrics("metrics", 0, 0, "eval", out);
   show_neighbours(run, pool, judge.get(), log);

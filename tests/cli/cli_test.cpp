@@ -282,7 +282,7 @@ TEST_F(CliTest, OneWriterAndSafeFresh) {
   refused({"run", config()}, 2, "being written by another mtcki (process 4711)");
   fclose(held);
   std::ofstream(folder / "diary.txt") << "mine";
-  refused({"run", config(), "--fresh"}, 2, "is not the folder of a run");
+  refused({"run", config(), "--fresh"}, 2, "is neither empty nor the folder of a run");
   EXPECT_TRUE(fs::exists(folder / "diary.txt"));
 }
 

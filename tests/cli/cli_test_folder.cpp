@@ -8,6 +8,7 @@
 #include "data/formats/image_file.h"
 #include "data/formats/state_file.h"
 #include "mtcki/networks/model_file.h"
+#include "mtcki/run/context.h"
 #include "tensor/tensor.h"
 #include "tests/cli/cli_testing.h"
 
@@ -102,9 +103,18 @@ TEST_F(CliFolder, CheckFindsMissingFilesAndWhatTheGeneratorCannotMake) {
   for (const char* stage : {"run", "train"})
     refused({stage, config(), "--check", fashion, empty}, 3, "train-images");
   EXPECT_EQ(run({"invert", config(), "--check", fashion, empty}).code, 0);
-  fs::create_directories(folder() / "teachers/resnet8");
-  std::ofstream(folder() / "teachers/resnet8/done.json") << "{}";
+  const RunConfig c = load_config({config()}, {fashion, empty});
+  const RunContext context(c, folder().string());
+  const std::string teacher = context.teacher_dir(c.teachers[0]);
+  fs::create_directories(teacher);
+  write_marker(teacher, context.teacher_sha(c.teachers[0]), nlohmann::json::object(), {});
+  std::ofstream(folder() / "lock") << "";
   EXPECT_EQ(run({"run", config(), "--check", fashion, empty}).code, 0);
+  // What the run would refuse is not fine.
+  refused({"run", config(), "--check", fashion, empty, "train.lr=0.01"}, 2,
+          "under another configuration");
+  std::ofstream(folder() / "diary.txt") << "mine";
+  refused({"run", config(), "--check", fashion, empty}, 2, "nor the folder of a run");
   fs::remove_all(folder());
   const std::string set = images("set", {"a", "b"}, 30, 0);
   const std::vector<std::string> more{config(), "data.name=imagefolder", "data.dir=" + set};
@@ -194,10 +204,10 @@ TEST_F(CliFolder, AFinishedModelThatIsNotWhatTheStageWroteIsRefused) {
   fields["top1"] = 99.5;
   std::ofstream(marker) << fields.dump();
   refused({"run", config()}, 3, "done.json: damaged; delete it");
-  // A marker of an older version, without checksums.
-  fields.erase("crc32c");
-  fields.erase("model_crc32c");
+  fields.erase("crc32c");  // one without a checksum is no marker
   std::ofstream(marker) << fields.dump();
+  refused({"run", config()}, 3, "done.json: damaged; delete it");
+  fs::remove(marker);
   EXPECT_EQ(run({"run", config()}).code, 0);
 }
 
@@ -205,7 +215,9 @@ TEST_F(CliFolder, FoldersInThePlaceOfFiles) {
   const std::string here = dir_.string();
   refused({"profile", "diff", here, here}, 3, "cannot be read");
   refused({"profile", "diff", file("p.json", R"({"schema":5})"), here}, 3, "not a profile");
+  std::ofstream(dir_ / "lock") << "";
   fs::create_directories(folder() / "teachers/resnet8/done.json");
+  fs::copy(dir_ / "lock", folder() / "lock");
   refused({"run", config()}, 3, "damaged; delete it");
   refused({"run", config(), "data=3"}, 2, "data is a table");
   fs::remove_all(folder());

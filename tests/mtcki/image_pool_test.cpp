@@ -5,7 +5,10 @@
 
 #include <filesystem>
 #include <fstream>
+#include <functional>
 
+#include "data/formats/atomic_file.h"
+#include "data/formats/json_file.h"
 #include "tensor/ops/elementwise.h"
 #include "tensor/rng.h"
 
@@ -106,6 +109,58 @@ TEST_F(ImagePoolTest, BadManifests) {
     std::ofstream(dir_ + "/manifest.json") << text;
     EXPECT_THROW(ImagePool::open(dir_), DataError) << text;
   }
+}
+
+// A manifest that is whole but whose numbers contradict each other or the files: nothing is believed
+// that memory or rows would follow.
+TEST_F(ImagePoolTest, NumbersThatContradictEachOther) {
+  ImagePool pool(dir_, info_);
+  pool.add(0, images(0), labels());
+  pool.add(1, images(1), labels());
+  const std::string path = dir_ + "/manifest.json";
+  const nlohmann::json good = data::read_sealed_json(path);
+  const auto refused = [&](const char* what, const std::function<void(nlohmann::json&)>& edit) {
+    nlohmann::json m = good;
+    edit(m);
+    data::write_sealed_json(path, m);
+    try {
+      ImagePool::open(dir_).load();
+      ADD_FAILURE() << what << ": accepted";
+    } catch (const DataError& e) {
+      EXPECT_NE(std::string(e.what()).find("delete the folder"), std::string::npos) << e.what();
+    }
+  };
+  refused("a hole", [](auto& m) { m["shards"][1]["first"] = 10; });
+  refused("twice the same rows", [](auto& m) { m["shards"][1]["first"] = 0; });
+  refused("before the first", [](auto& m) { m["shards"][0]["first"] = -5; });
+  refused("far away", [](auto& m) { m["shards"][1]["first"] = int64_t{1} << 50; });
+  refused("none", [](auto& m) { m["shards"] = nlohmann::json::array(); });
+  refused("no rows", [](auto& m) { m["shards"][1]["count"] = 0; });
+  refused("more rows than bytes", [](auto& m) { m["shards"][1]["count"] = int64_t{1} << 40; });
+  refused("bytes of another file", [](auto& m) { m["shards"][1]["bytes"] = 1 << 20; });
+  refused("huge images", [](auto& m) { m["shape"] = {1, int64_t{1} << 31, int64_t{1} << 31}; });
+  refused("no images", [](auto& m) { m["shape"] = {1, 0, 0}; });
+  refused("a path", [](auto& m) { m["shards"][1]["file"] = "../x"; });
+  refused("the same file twice", [](auto& m) { m["shards"][1] = m["shards"][0]; });
+  refused("classes", [](auto& m) { m["num_classes"] = 1 << 30; });
+  data::write_sealed_json(path, good);
+  EXPECT_EQ(ImagePool::open(dir_).load().size(), 10);
+  // An edit without the checksum.
+  nlohmann::json m = data::read_json(path);
+  m["shards"].erase(1);
+  data::write_file_atomic(path, m.dump());
+  EXPECT_THROW(ImagePool::open(dir_), DataError);
+}
+
+TEST_F(ImagePoolTest, ACheckpointKnowsItsImages) {
+  ImagePool pool(dir_, info_);
+  for (int b = 0; b < 3; ++b) pool.add(b, images(b), labels());
+  const uint32_t two = pool.digest(2);
+  EXPECT_NO_THROW(pool.require(2, two));
+  EXPECT_THROW(pool.require(3, two), DataError);
+  EXPECT_THROW(pool.require(4, two), DataError);
+  pool.add(1, images(9), labels());
+  EXPECT_THROW(pool.require(2, two), DataError);
 }
 
 }  // namespace
