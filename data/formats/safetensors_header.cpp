@@ -13,7 +13,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr size_t kMostTensors = 100'000;
+constexpr size_t kMostTensors = 100'000, kLongestName = 1000;
 
 // {"__metadata__": {key: string...}, name: {"dtype": string, "shape": [n...], "data_offsets": [b,
 // e]}...}
@@ -81,6 +81,8 @@ class HeaderSax : public nlohmann::json_sax<json> {
 
   bool key(string_t& name) override {
     if (place_ == Place::kTop) {
+      if (name.size() > kLongestName)
+        return fail(str("a name of more than ", kLongestName, " bytes"));
       if (!names_.insert(name).second) return fail("duplicate key \"" + shown(name) + "\"");
     } else {
       if (!fields_.insert(name).second) return fail("duplicate key \"" + shown(name) + "\"");
