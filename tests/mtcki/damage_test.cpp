@@ -17,6 +17,7 @@
 
 #include "mtcki/host/console.h"
 #include "mtcki/run/folder.h"
+#include "mtcki/run/pipeline.h"
 #include "mtcki/training/stage_control.h"
 #include "tensor/error.h"
 
