@@ -5,7 +5,9 @@
 #include <gtest/gtest.h>
 
 #include "autograd/functions.h"
+#include "tensor/cuda/runtime.h"
 #include "tensor/error.h"
+#include "tensor/ops/cast_kernels.h"
 
 namespace mtcki {
 namespace {
@@ -19,6 +21,17 @@ std::string refusal(const Tensor& x, const Shape& shape) {
     return e.what();
   }
   return "no error";
+}
+
+TEST(Tensor, ABuildWithoutCudaHasKernelsThatThrow) {
+  if (cuda::library_versions() != "none") GTEST_SKIP() << "this build has CUDA";
+  EXPECT_FALSE(cuda::availability().usable);
+  try {
+    fill_cuda(Tensor::zeros({1}), 1.0);
+    FAIL() << "no error";
+  } catch (const DeviceError& e) {
+    EXPECT_STREQ(e.what(), "this build has no CUDA kernels");
+  }
 }
 
 TEST(Tensor, ReshapeTakesOneUnknownSize) {
