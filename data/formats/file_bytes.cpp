@@ -98,6 +98,13 @@ std::string recognise(Bytes b) {
   if (starts_with(b, "\x93NUMPY"sv)) return "a NumPy .npy file";
   if (starts_with(b, "\x89PNG"sv)) return "a PNG image";
   if (starts_with(b, "\xff\xd8\xff"sv)) return "a JPEG image";
+  if (starts_with(b, "GIF8"sv)) return "a GIF image (save it as PNG)";
+  if (starts_with(b, "RIFF"sv) && b.size() > 12 && as_text(b.subspan(8, 4)) == "WEBP")
+    return "a WebP image (save it as PNG or JPEG)";
+  if (starts_with(b, "II*\0"sv) || starts_with(b, "MM\0*"sv))
+    return "a TIFF image (save it as PNG)";
+  if (b.size() > 12 && as_text(b.subspan(4, 4)) == "ftyp")
+    return "an AVIF or HEIC image, or a film (save it as PNG)";
   if (b.size() > 262 && as_text(b.subspan(257, 5)) == "ustar") return "a tar archive (unpack it)";
   return "";
 }

@@ -1,12 +1,11 @@
-// The part of Python's pickle that PyTorch checkpoints and CIFAR batches use, read without
-// executing anything: a global is only a name, calling one only records the call. Protocols 2
-// and 3.
+// Python's pickle, protocols 0 to 5, read without executing anything: a global is only a name,
+// calling one only records the call, whoever it is. What a value means is up to who asks for it, so
+// that objects nobody here knows are no matter beside those that are wanted.
 #pragma once
 
 #include <cstdint>
 #include <deque>
 #include <optional>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,7 +19,7 @@ using PickleRef = uint32_t;
 
 struct PickleValue {
   enum class Kind {
-    none,
+    none,  // also what has no meaning here
     boolean,
     integer,
     real,
@@ -36,19 +35,18 @@ struct PickleValue {
   Kind kind = Kind::none;
   int64_t integer = 0;                  // boolean, integer
   double real = 0;                      // real
-  std::string_view text = {};           // text, bytes (into the file); global: its module
+  std::string_view text = {};           // text, bytes; global: its module
   std::string_view name = {};           // global
-  std::vector<PickleRef> items = {};    // tuple, list; dict: key, value, ...; call: callable,
+  std::vector<PickleRef> items = {};    // tuple, list, set; dict: key, value, ...; call: callable,
                                         // arguments; persistent: its id
   std::optional<PickleRef> state = {};  // what BUILD gave to a call
 };
 
 class Pickle {
  public:
-  // Reads one pickle from the reader, which is left behind its STOP. `globals`: the accepted ones
-  // as "module name". DataError for any other global, any other opcode, or damage. The file's bytes
-  // must outlive the object.
-  Pickle(ByteReader* reader, std::span<const char* const> globals);
+  // Reads one pickle from the reader, which is left behind its STOP. DataError for damage, and for
+  // what needs more than the file (buffers out of band). The file's bytes must outlive the object.
+  explicit Pickle(ByteReader* reader);
 
   const PickleValue& root() const { return at(root_); }
   const PickleValue& at(PickleRef r) const { return values_[r]; }
@@ -59,6 +57,8 @@ class Pickle {
   void for_each(const F& f) const {
     for (const PickleValue& v : values_) f(v);
   }
+  // "module.name" of a global, or of what is called; "" otherwise.
+  std::string called(const PickleValue& v) const;
   bool is_global(const PickleValue& v, std::string_view module, std::string_view name) const {
     return v.kind == PickleValue::Kind::global && v.text == module && v.name == name;
   }
@@ -66,6 +66,7 @@ class Pickle {
  private:
   friend class PickleMachine;
   std::deque<PickleValue> values_;
+  std::deque<std::string> texts_;  // those that are not in the file as they are
   PickleRef root_ = 0;
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cstring>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -13,22 +14,6 @@ namespace mtcki::data {
 namespace {
 
 using Kind = PickleValue::Kind;
-
-constexpr const char* kGlobals[] = {"collections OrderedDict",
-                                    "torch._utils _rebuild_tensor",
-                                    "torch._utils _rebuild_tensor_v2",
-                                    "torch._utils _rebuild_parameter",
-                                    "torch Size",
-                                    "torch FloatStorage",
-                                    "torch DoubleStorage",
-                                    "torch HalfStorage",
-                                    "torch BFloat16Storage",
-                                    "torch LongStorage",
-                                    "torch IntStorage",
-                                    "torch ShortStorage",
-                                    "torch CharStorage",
-                                    "torch ByteStorage",
-                                    "torch BoolStorage"};
 
 struct StorageRow {
   std::string_view name;
@@ -41,56 +26,46 @@ constexpr StorageRow kStorages[] = {{"FloatStorage", 'f', 4}, {"DoubleStorage", 
                                     {"ShortStorage", 's', 2}, {"CharStorage", 'c', 1},
                                     {"ByteStorage", 'B', 1},  {"BoolStorage", 'o', 1}};
 
-constexpr const char* kWrappers[] = {"state_dict", "net", "model"};
+// Under which the field's training programs keep the weights, in the order in which they are looked
+// for; and averaged ones, which have to be asked for.
+constexpr const char* kWrappers[] = {
+    "state_dict", "model_state_dict", "net",     "model", "model_state",
+    "weights",    "params",           "network", "state", "module"};
+constexpr const char* kAveraged[] = {
+    "state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema", "model_ema_state_dict"};
 
 bool is_text(const PickleValue& v) { return v.kind == Kind::text || v.kind == Kind::bytes; }
 
 class StateWalker {
  public:
   StateWalker(const Pickle& pickle, const std::string& file_name, uint64_t file_bytes,
-              const std::function<TorchStorage(const TorchStorageId&)>& storage)
+              const std::function<TorchStorage(const TorchStorageId&)>& storage,
+              const std::string& key)
       : pickle_(pickle),
         file_(file_name),
         storage_(storage),
+        key_(key),
         allowed_(8 * file_bytes + (1 << 20)) {}
 
   StateFile run() {
     const PickleValue* dict = &pickle_.root();
-    for (int depth = 0;; ++depth) {
-      if (dict->kind != Kind::dict)
-        fail("a state dict",
-             depth == 0 ? "a file that holds something else" : "another value under it",
-             "save model.state_dict()");
-      const PickleValue* inner = nullptr;
-      for (const char* key : kWrappers)
-        if (!inner) {
-          const PickleValue* v = pickle_.find(*dict, key);
-          if (v && v->kind == Kind::dict) inner = v;
-        }
-      if (!inner || depth == 4) break;
+    if (!key_.empty()) {
+      dict = chosen(*dict);
+    } else if (dict->kind == Kind::list && dict->items.size() == 1) {
+      dict = &pickle_.at(dict->items[0]);
+    }
+    for (int depth = 0; dict->kind == Kind::dict && depth < 4; ++depth) {
+      const PickleValue* inner = wrapped(*dict);
+      if (!inner) break;
       collect_metadata(*dict);
       dict = inner;
     }
-    std::string keys;
-    for (size_t i = 0; i < dict->items.size(); i += 2) {
-      const PickleValue& key = pickle_.at(dict->items[i]);
-      const PickleValue& value = pickle_.at(dict->items[i + 1]);
-      const std::string name(is_text(key) ? key.text.substr(0, 300) : std::string_view("?"));
-      if (keys.size() < 200) keys += (keys.empty() ? "" : ", ") + name;
-      if (is_text(key) && value.kind == Kind::call)
-        out_.tensors.emplace_back(name, tensor(value, name));
-      // Counters beside the tensors are kept; None, lists and dicts carry no weights.
-      else if (is_text(key))
-        add_metadata(name, value);
-    }
+    if (dict->kind != Kind::dict) refuse_root(*dict);
+    collect_tensors(*dict);
     if (out_.tensors.empty())
-      fail("tensors in a state dict, or under state_dict, net or model",
-           keys.empty() ? "an empty dict" : "the keys " + keys, "save model.state_dict()");
-    std::vector<std::string_view> names;
-    for (const auto& t : out_.tensors) names.push_back(t.first);
-    std::sort(names.begin(), names.end());
-    if (const auto twice = std::adjacent_find(names.begin(), names.end()); twice != names.end())
-      fail("distinct names", "\"" + std::string(*twice) + "\" twice", "");
+      fail("tensors in a state dict" + (key_.empty() ? "" : " under " + key_),
+           dict->items.empty() ? "an empty dict" : "the keys " + keys_of(*dict),
+           "say where the weights are: weights_key (--weights-key), or save model.state_dict()");
     return std::move(out_);
   }
 
@@ -98,6 +73,118 @@ class StateWalker {
   [[noreturn]] void fail(const std::string& expected, const std::string& found,
                          const std::string& next = "the file is damaged") {
     throw_data_error(file_, -1, expected, found, next);
+  }
+
+  // The keys of a dict or the indices of a list, for people.
+  std::string keys_of(const PickleValue& v) const {
+    if (v.kind == Kind::list || v.kind == Kind::tuple)
+      return v.items.empty() ? "none" : str("0 to ", v.items.size() - 1);
+    std::string out;
+    for (size_t i = 0; v.kind == Kind::dict && i < v.items.size() && out.size() < 300; i += 2) {
+      const PickleValue& key = pickle_.at(v.items[i]);
+      out += (out.empty() ? "" : ", ") + std::string(is_text(key) ? key.text.substr(0, 80) : "?");
+    }
+    return out.empty() ? "none" : out;
+  }
+
+  // key_ is a path of dotted names and indices; a name may hold dots itself.
+  const PickleValue* chosen(const PickleValue& root) {
+    const PickleValue* at = &root;
+    std::string_view rest = key_;
+    while (!rest.empty()) {
+      const PickleValue* next = nullptr;
+      size_t used = rest.size();
+      while (!(next = member(*at, rest.substr(0, used)))) {
+        used = used == 0 ? std::string_view::npos : rest.rfind('.', used - 1);
+        if (used == std::string_view::npos)
+          fail(str("weights_key \"", key_, "\" in the file"), "the keys " + keys_of(*at),
+               "choose one of them");
+      }
+      at = next;
+      rest = used < rest.size() ? rest.substr(used + 1) : std::string_view();
+    }
+    return at;
+  }
+  const PickleValue* member(const PickleValue& v, std::string_view name) const {
+    if (v.kind != Kind::list && v.kind != Kind::tuple) return pickle_.find(v, name);
+    size_t index = 0;
+    const auto end = std::from_chars(name.data(), name.data() + name.size(), index);
+    if (end.ec != std::errc() || end.ptr != name.data() + name.size() || index >= v.items.size())
+      return nullptr;
+    return &pickle_.at(v.items[index]);
+  }
+
+  const PickleValue* wrapped(const PickleValue& dict) {
+    const PickleValue* inner = nullptr;
+    std::string found;
+    for (const char* key : kWrappers) {
+      const PickleValue* v = pickle_.find(dict, key);
+      if (inner || !v) continue;
+      if (v->kind == Kind::call && is_module(*v)) refuse_root(*v);
+      if (v->kind != Kind::dict || !holds_weights(*v)) continue;
+      inner = v;
+      found = key;
+    }
+    if (!inner) return nullptr;
+    for (const char* key : kAveraged)
+      if (const PickleValue* v = pickle_.find(dict, key); v && v->kind == Kind::dict)
+        out_.notes.push_back(str("took ", found,
+                                 "; averaged weights lie beside it: weights_key = \"", key,
+                                 "\" takes them"));
+    return inner;
+  }
+
+  // Tensors, or one more wrapper; not the options that others keep under such a name.
+  bool holds_weights(const PickleValue& dict) const {
+    for (size_t i = 1; i < dict.items.size(); i += 2) {
+      const PickleValue* arguments = nullptr;
+      const PickleValue& v = pickle_.at(dict.items[i]);
+      if (v.kind == Kind::call && tensor_arguments(v, &arguments)) return true;
+    }
+    return std::any_of(std::begin(kWrappers), std::end(kWrappers), [&](const char* key) {
+      const PickleValue* v = pickle_.find(dict, key);
+      return v && v->kind == Kind::dict;
+    });
+  }
+
+  // A call that makes a network: its class is no tensor, and BUILD gave it parts.
+  bool is_module(const PickleValue& v) const {
+    return v.state && (pickle_.find(pickle_.at(*v.state), "_modules") ||
+                       pickle_.find(pickle_.at(*v.state), "_parameters"));
+  }
+
+  [[noreturn]] void refuse_root(const PickleValue& v) {
+    const std::string name = pickle_.called(v);
+    if (v.kind == Kind::call && is_module(v))
+      fail("a state dict", name.starts_with("__torch__") ? "TorchScript" : "an object of " + name,
+           name.starts_with("__torch__")
+               ? "save it with torch.save(torch.jit.load(FILE).state_dict(), NEW)"
+               : "this is a pickled module: save model.state_dict() instead");
+    if (v.kind == Kind::list || v.kind == Kind::tuple)
+      fail("a state dict", str("a list of ", v.items.size()),
+           "choose one by its index: weights_key (--weights-key) 0");
+    fail("a state dict", name.empty() ? "a file that holds something else" : "an object of " + name,
+         "save model.state_dict()");
+  }
+
+  void collect_tensors(const PickleValue& dict) {
+    std::set<std::string_view> names;
+    for (size_t i = 0; i < dict.items.size(); i += 2) {
+      const PickleValue& key = pickle_.at(dict.items[i]);
+      const PickleValue& value = pickle_.at(dict.items[i + 1]);
+      if (!is_text(key)) continue;
+      const std::string name(key.text.substr(0, 300));
+      const PickleValue* arguments = nullptr;
+      if (value.kind == Kind::call && tensor_arguments(value, &arguments)) {
+        if (!names.insert(key.text).second) fail("distinct names", "\"" + name + "\" twice", "");
+        out_.tensors.emplace_back(name, tensor(*arguments, name));
+      } else if (value.kind == Kind::call) {
+        out_.unread[name] = "an object of " + pickle_.called(value);
+      } else {
+        // Counters beside the tensors are kept; None, lists and dicts carry no weights.
+        add_metadata(name, value);
+      }
+    }
   }
 
   void collect_metadata(const PickleValue& dict) {
@@ -149,17 +236,38 @@ class StateWalker {
     return out;
   }
 
-  Tensor tensor(const PickleValue& outer, const std::string& name) {
-    const PickleValue* call = &outer;
-    const PickleValue* arguments = &pickle_.at(call->items[1]);
-    if (pickle_.is_global(pickle_.at(call->items[0]), "torch._utils", "_rebuild_parameter")) {
-      call = &argument(*arguments, 0, Kind::call, name);
-      arguments = &pickle_.at(call->items[1]);
+  // The arguments of _rebuild_tensor_v2, through the calls that PyTorch wraps around it for
+  // parameters and for tensors with attributes. False: no tensor.
+  bool tensor_arguments(const PickleValue& call, const PickleValue** arguments) const {
+    const PickleValue *maker = &pickle_.at(call.items[0]), *given = &pickle_.at(call.items[1]);
+    for (int depth = 0; depth < 4; ++depth) {
+      const std::string name = pickle_.called(*maker);
+      if (name == "torch._utils._rebuild_tensor_v2" || name == "torch._utils._rebuild_tensor") {
+        *arguments = given;
+        return true;
+      }
+      if (given->items.empty()) return false;
+      if (name == "torch._utils._rebuild_parameter" ||
+          name == "torch._utils._rebuild_parameter_with_state") {
+        const PickleValue& inner = pickle_.at(given->items[0]);
+        if (inner.kind != Kind::call) return false;
+        maker = &pickle_.at(inner.items[0]);
+        given = &pickle_.at(inner.items[1]);
+      } else if (name == "torch._tensor._rebuild_from_type_v2" ||
+                 name == "torch._tensor._rebuild_from_type") {  // (maker, type, arguments, ...)
+        if (given->items.size() < 3 || pickle_.at(given->items[2]).kind != Kind::tuple)
+          return false;
+        maker = &pickle_.at(given->items[0]);
+        given = &pickle_.at(given->items[2]);
+      } else {
+        return false;
+      }
     }
-    const PickleValue& f = pickle_.at(call->items[0]);
-    if (!pickle_.is_global(f, "torch._utils", "_rebuild_tensor_v2") &&
-        !pickle_.is_global(f, "torch._utils", "_rebuild_tensor"))
-      fail(str("tensor \"", name, "\" as a tensor"), std::string(f.name), "");
+    return false;
+  }
+
+  Tensor tensor(const PickleValue& given, const std::string& name) {
+    const PickleValue* arguments = &given;
     const TorchStorageId id =
         torch_storage_id(pickle_, argument(*arguments, 0, Kind::persistent, name), file_);
     const int64_t offset = argument(*arguments, 1, Kind::integer, name).integer;
@@ -169,7 +277,7 @@ class StateWalker {
       fail(str("tensor \"", name, "\" with one stride per size and an offset >= 0"), "otherwise");
     const TorchStorage s = storage_(id);
     const int64_t count = id.view_count >= 0 ? id.view_count : s.count;
-    // Inside its storage, without overlap: numel <= count bounds the allocation as well.
+    // Inside its storage. A stride may be 0 (expanded): what is allocated is bounded below.
     int64_t numel = 1, last = offset, span = 0;
     bool good = true;
     for (size_t d = 0; d < size.size(); ++d)
@@ -178,10 +286,10 @@ class StateWalker {
       for (size_t d = 0; d < size.size(); ++d)
         good = good && checked_multiply(size[d] - 1, stride[d], &span) &&
                !__builtin_add_overflow(last, span, &last);
-    if (!good || numel > count || (numel > 0 && last >= count))
+    if (!good || (numel > 0 && last >= count))
       fail(str("tensor \"", name, "\" inside its storage of ", count, " elements"),
            str("offset ", offset, ", shape ", size.empty() ? "[]" : Shape(size).to_string()));
-    const uint64_t bytes = static_cast<uint64_t>(numel) * 8;
+    const uint64_t bytes = numel > INT64_MAX / 8 ? UINT64_MAX : static_cast<uint64_t>(numel) * 8;
     if (bytes > allowed_) fail("tensors no larger than the file can hold", "larger ones");
     allowed_ -= bytes;
     return dense(s, id.view_offset + offset, size, stride);
@@ -243,13 +351,12 @@ class StateWalker {
   const Pickle& pickle_;
   const std::string& file_;
   const std::function<TorchStorage(const TorchStorageId&)>& storage_;
+  const std::string& key_;
   uint64_t allowed_;
   StateFile out_;
 };
 
 }  // namespace
-
-std::span<const char* const> torch_globals() { return kGlobals; }
 
 int torch_item_size(std::string_view name, char* type) {
   for (const StorageRow& row : kStorages)
@@ -293,8 +400,9 @@ TorchStorageId torch_storage_id(const Pickle& pickle, const PickleValue& persist
 }
 
 StateFile torch_state(const Pickle& pickle, const std::string& file_name, uint64_t file_bytes,
-                      const std::function<TorchStorage(const TorchStorageId&)>& storage) {
-  return StateWalker(pickle, file_name, file_bytes, storage).run();
+                      const std::function<TorchStorage(const TorchStorageId&)>& storage,
+                      const std::string& key) {
+  return StateWalker(pickle, file_name, file_bytes, storage, key).run();
 }
 
 }  // namespace mtcki::data

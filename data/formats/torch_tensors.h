@@ -3,7 +3,6 @@
 #pragma once
 
 #include <functional>
-#include <span>
 #include <string>
 #include <string_view>
 
@@ -11,9 +10,6 @@
 #include "data/formats/state_file.h"
 
 namespace mtcki::data {
-
-// The only globals that a PyTorch file may name.
-std::span<const char* const> torch_globals();
 
 struct TorchStorage {
   char type = 0;  // f d h b l i s c B o: torch.<X>Storage
@@ -35,16 +31,19 @@ struct TorchStorageId {
 TorchStorageId torch_storage_id(const Pickle& pickle, const PickleValue& persistent,
                                 const std::string& file_name);
 
-// Walks to the state dict (below state_dict | net | model when wrapped) and copies its tensors into
+// Walks to the state dict (by `key`, else below the usual wrapper keys) and copies its tensors into
 // dense ones. `storage` resolves a persistent id. Numbers and short texts beside the state dict
-// become metadata. file_bytes bounds what may be allocated (8 times, tied tensors included).
+// become metadata; what is no tensor is named in StateFile::unread. file_bytes bounds what may be
+// allocated (8 times, tied tensors included).
 StateFile torch_state(const Pickle& pickle, const std::string& file_name, uint64_t file_bytes,
-                      const std::function<TorchStorage(const TorchStorageId&)>& storage);
+                      const std::function<TorchStorage(const TorchStorageId&)>& storage,
+                      const std::string& key = "");
 
 // The two forms. bytes must be a PyTorch file.
-StateFile parse_torch_zip(Bytes content, const std::string& file_name);
-StateFile parse_torch_stream(Bytes content, const std::string& file_name);
+StateFile parse_torch_zip(Bytes content, const std::string& file_name, const std::string& key = "");
+StateFile parse_torch_stream(Bytes content, const std::string& file_name,
+                             const std::string& key = "");
 // By content.
-StateFile parse_torch(Bytes content, const std::string& file_name);
+StateFile parse_torch(Bytes content, const std::string& file_name, const std::string& key = "");
 
 }  // namespace mtcki::data

@@ -112,6 +112,14 @@ std::vector<std::string> dataset_names() {
 
 DatasetInfo dataset_info(const std::string& name) { return find(name); }
 
+Normalization dataset_pixels(const std::string& name) {
+  if (name == "cifar10") return {{0.4914, 0.4822, 0.4465}, {0.2470, 0.2435, 0.2616}};
+  if (name == "cifar100") return {{0.5071, 0.4865, 0.4409}, {0.2673, 0.2564, 0.2762}};
+  if (name == "tiny-imagenet") return {{0.4802, 0.4481, 0.3975}, {0.2770, 0.2691, 0.2821}};
+  if (name == "mnist" || name == "fashion-mnist") return find(name).normalization;
+  return {};
+}
+
 bool has_image_files(const std::string& name) {
   return name == "imagefolder" || name == "tiny-imagenet";
 }
@@ -141,7 +149,17 @@ ImageSet load_dataset(const DatasetSpec& spec) {
                          " x ", info.image_size, "; a size is for imagefolder and tiny-imagenet"));
   if (spec.fit != "crop" && spec.fit != "pad")
     throw UsageError(str("dataset fit \"", spec.fit, "\": must be crop or pad"));
-  const FolderOptions files{spec.limit, spec.size, spec.fit == "pad" ? Fit::pad : Fit::crop};
+  if (spec.channels != 0 && spec.channels != 3 &&
+      (spec.channels != 1 || spec.name != "imagefolder"))
+    throw UsageError(str("dataset \"", spec.name, "\": channels ", spec.channels,
+                         ": imagefolder is read with 1 or 3, the other sets as they are"));
+  FolderOptions files;
+  files.limit = spec.limit;
+  files.size = spec.size;
+  files.fit = spec.fit == "pad" ? Fit::pad : Fit::crop;
+  files.channels = spec.channels == 1 ? 1 : 3;
+  files.skip_bad = spec.skip_bad;
+  files.file_order = spec.class_order == "file";
   ImageSet set;
   if (spec.name == "cifar10" || spec.name == "cifar100") {
     set = load_cifar(dir, spec.split, spec.name == "cifar100");
@@ -157,6 +175,8 @@ ImageSet load_dataset(const DatasetSpec& spec) {
   set.name = spec.name;
   set.split = spec.split;
   set.normalization = info.normalization;
+  if (set.images.size(1) == 1 && info.channels == 3) set.normalization = {{0.449}, {0.226}};
+  if (set.class_ids.empty()) set.class_ids = set.class_names;
   if (spec.limit > 0 && set.size() > spec.limit) {
     set.images = set.images.slice(0, spec.limit).clone();  // so that the rest is freed
     set.labels = set.labels.slice(0, spec.limit).clone();

@@ -22,8 +22,10 @@ struct ImageSet {
   Tensor images;            // u8 [N,C,H,W], plain
   Tensor labels;            // i64 [N]
   std::vector<std::string> class_names;
-  Normalization normalization;  // the field's default for this set
-  std::string note;             // what was done to the images on loading; mostly empty
+  std::vector<std::string> class_ids;   // distinct names of the classes, in their order
+  std::vector<std::string> listed_ids;  // tiny-imagenet: the same in the order of wnids.txt
+  Normalization normalization;          // the field's default for this set
+  std::string note;                     // what was done to the images on loading; mostly empty
   int64_t size() const { return images.defined() ? images.size(0) : 0; }
   int64_t num_classes() const { return static_cast<int64_t>(class_names.size()); }
 };
@@ -36,6 +38,9 @@ struct DatasetSpec {
   uint64_t seed = 0;         // synth10
   int64_t size = 0;          // sets of image files: every image becomes size x size; 0: as it is
   std::string fit = "crop";  // crop | pad: how (data/resize.h)
+  int64_t channels = 0;      // imagefolder: 3 (RGB, also for 0) or 1 (grey)
+  int64_t skip_bad = 0;      // image files that may be left out because they cannot be read
+  std::string class_order = "sorted";  // tiny-imagenet: sorted ids, or file: lines of wnids.txt
 };
 // cifar10 cifar100 mnist fashion-mnist tiny-imagenet imagefolder synth10 synth10-gray. DataError
 // (exit 3): which file, expected, found, what to do. UsageError for an unknown name, with the
@@ -52,6 +57,9 @@ struct DatasetInfo {
   Normalization normalization;
 };
 DatasetInfo dataset_info(const std::string& name);
+// Mean and standard deviation of the training images' pixels, which are not always what the field
+// normalises with; empty: depends on the files.
+Normalization dataset_pixels(const std::string& name);
 bool has_image_files(const std::string& name);  // imagefolder, tiny-imagenet: DatasetSpec::size
 
 }  // namespace mtcki::data

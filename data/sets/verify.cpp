@@ -50,6 +50,14 @@ std::vector<DataFile> cifar_files(bool cifar100, bool python) {
   return out;
 }
 
+// Whether a folder holds others than "images".
+bool has_class_folders(const std::string& dir) {
+  std::error_code ec;
+  for (fs::directory_iterator at(dir, ec), end; !ec && at != end; at.increment(ec))
+    if (at->is_directory(ec) && at->path().filename() != "images") return true;
+  return false;
+}
+
 // The files with the folder prefix under which they lie below `dir`.
 std::vector<DataFile> expected_files(const std::string& name, const std::string& dir) {
   if (name == "mnist" || name == "fashion-mnist") {
@@ -87,8 +95,15 @@ std::vector<DataFile> expected_files(const std::string& name, const std::string&
     return files;
   }
   if (name == "tiny-imagenet") {
-    const std::string sub = file_exists(dir + "/wnids.txt") ? "" : "tiny-imagenet-200/";
-    return {{sub + "wnids.txt", 2000, ""}, {sub + "val/val_annotations.txt", -1, ""}};
+    const bool here = file_exists(dir + "/wnids.txt") || fs::is_directory(dir + "/train");
+    const std::string sub = here ? "" : "tiny-imagenet-200/";
+    // Neither is needed when the folders of both parts are named after the classes.
+    std::vector<DataFile> files;
+    for (const auto& [file, part] :
+         {std::pair{"wnids.txt", "train"}, {"val/val_annotations.txt", "val"}})
+      if (file_exists(dir + "/" + sub + file) || !has_class_folders(dir + "/" + sub + part))
+        files.push_back({sub + file, -1, ""});
+    return files;
   }
   return {};
 }

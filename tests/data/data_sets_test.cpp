@@ -103,6 +103,22 @@ TEST(CifarPickle, Fixtures) {
   }
 }
 
+// A batch loaded and saved again: every protocol, labels as NumPy integers or an array, images as
+// [n,3,32,32] (tests/data/make/cifar_repickled.py).
+TEST(CifarPickle, PickledAgain) {
+  for (const char* name : {"cifar10_protocol0", "cifar10_protocol4", "cifar10_protocol5",
+                           "cifar10_numpy_labels", "cifar10_images"}) {
+    const std::string bytes = read_all(fixture(name));
+    const LabelledImages a = parse_cifar_pickle(as_bytes(bytes), "f", false);
+    EXPECT_EQ(a.labels.to_vector<int64_t>(), (std::vector<int64_t>{6, 9})) << name;
+    for (int64_t i = 0; i < a.images.numel(); ++i)
+      ASSERT_EQ(a.images.data<uint8_t>()[i], i * 7 % 251) << name << " " << i;
+  }
+  const std::string swapped = read_all(fixture("cifar10_channels_last"));
+  EXPECT_THAT(message_of<DataError>([&] { parse_cifar_pickle(as_bytes(swapped), "f", false); }),
+              HasSubstr("found shape [2, 32, 32, 3]"));
+}
+
 TEST(Cifar, FolderFormsAndMissingBatches) {
   TempDir dir;
   DatasetSpec spec{"cifar10", dir.path(), "test"};
@@ -268,10 +284,17 @@ TEST(TinyImageNet, ValidationLabelsComeFromTheAnnotations) {
   write_all_text(root + "/val/val_annotations.txt",
                  "v0.JPEG\tn01\t0\t0\t1\t1\nv1.JPEG\tn02\t0\t0\t1\t1\n");
   const ImageSet train = load_dataset({"tiny-imagenet", dir.path(), "train"});
-  EXPECT_EQ(train.class_names, (std::vector<std::string>{"snail", "goldfish"}));
+  // Sorted ids, whatever the order of wnids.txt.
+  EXPECT_EQ(train.class_names, (std::vector<std::string>{"goldfish", "snail"}));
+  EXPECT_EQ(train.class_ids, (std::vector<std::string>{"n01", "n02"}));
+  EXPECT_EQ(train.listed_ids, (std::vector<std::string>{"n02", "n01"}));
   EXPECT_EQ(train.labels.to_vector<int64_t>(), (std::vector<int64_t>{0, 1}));
   const ImageSet test = load_dataset({"tiny-imagenet", root, "test"});
-  EXPECT_EQ(test.labels.to_vector<int64_t>(), (std::vector<int64_t>{1, 0}));
+  EXPECT_EQ(test.labels.to_vector<int64_t>(), (std::vector<int64_t>{0, 1}));
+  DatasetSpec as_listed{"tiny-imagenet", root, "test"};
+  as_listed.class_order = "file";
+  EXPECT_EQ(load_dataset(as_listed).labels.to_vector<int64_t>(), (std::vector<int64_t>{1, 0}));
+  EXPECT_EQ(load_dataset(as_listed).class_ids, (std::vector<std::string>{"n02", "n01"}));
   // The trap: read as a folder of classes, val would be one class.
   EXPECT_THAT(message_of<DataError>([&] { load_image_folder(root, "val"); }),
               HasSubstr("use dataset tiny-imagenet"));
@@ -282,6 +305,91 @@ TEST(TinyImageNet, ValidationLabelsComeFromTheAnnotations) {
               HasSubstr("in line 1"));
   write_all_text(root + "/val/val_annotations.txt", "../../x\tn01\n");
   EXPECT_THROW(load_dataset({"tiny-imagenet", root, "test"}), DataError);
+}
+
+// As the usual scripts leave it: val/ sorted into classes, wnids.txt perhaps lost.
+TEST(TinyImageNet, ValidationSortedIntoClasses) {
+  TempDir dir;
+  const std::string jpeg = read_all(fixture("q90_444.jpg"));
+  for (const char* file : {"train/n01/images/a.JPEG", "train/n02/images/a.JPEG",
+                           "val/n01/images/v0.JPEG", "val/n02/v1.JPEG", "val/n02/v2.JPEG"})
+    write_all_text(dir / file, jpeg);
+  write_all_text(dir / "train/n01/n01_boxes.txt", "a.JPEG\t0\t0\t1\t1\n");
+  const auto labels = [&] {
+    return load_dataset({"tiny-imagenet", dir.path(), "test"}).labels.to_vector<int64_t>();
+  };
+  EXPECT_EQ(labels(), (std::vector<int64_t>{0, 1, 1}));
+  write_all_text(dir / "wnids.txt", "n02\nn01\n");
+  std::filesystem::create_directories(dir / "val/images");  // emptied, not removed
+  EXPECT_EQ(labels(), (std::vector<int64_t>{0, 1, 1}));
+  EXPECT_EQ(load_dataset({"tiny-imagenet", dir.path(), "train"}).note, "");
+  // The same tree is an image folder too; nobody is sent from one to the other.
+  EXPECT_EQ(load_dataset({"imagefolder", dir.path(), "train"}).size(), 2);
+  std::filesystem::remove(dir / "val/images");
+  EXPECT_EQ(load_dataset({"imagefolder", dir.path(), "test"}).size(), 3);
+  write_all_text(dir / "val/images/v3.JPEG", jpeg);
+  EXPECT_THAT(message_of<DataError>(labels), HasSubstr("stopped half-way"));
+  std::filesystem::remove_all(dir / "val/images");
+  std::filesystem::remove_all(dir / "val/n01");
+  EXPECT_THAT(message_of<DataError>(labels), HasSubstr("val/n01\": expected a folder"));
+}
+
+TEST(ImageFolder, HiddenEntriesAreLeftOutWithAWord) {
+  TempDir dir;
+  for (const char* file : {"train/a/x.png", "train/b/x.png", "test/a/x.png", "test/b/x.png"}) {
+    std::filesystem::create_directories(std::filesystem::path(dir / file).parent_path());
+    write_png(dir / file, flat(4, 1));
+  }
+  EXPECT_EQ(load_dataset({"imagefolder", dir.path(), "train"}).note, "");
+  for (const char* hidden : {"train/.ipynb_checkpoints/x-checkpoint.png", "train/._x.png",
+                             "train/a/.ipynb_checkpoints/x-checkpoint.png", "train/a/._x.png",
+                             "train/b/.DS_Store", "train/__MACOSX/x.png"}) {
+    std::filesystem::create_directories(std::filesystem::path(dir / hidden).parent_path());
+    write_all_text(dir / hidden, "no picture");
+  }
+  write_all_text(dir / "train/labels.csv", "x");
+  write_all_text(dir / "train/b/notes.txt", "x");
+  const ImageSet set = load_dataset({"imagefolder", dir.path(), "train"});
+  EXPECT_EQ(set.class_names, (std::vector<std::string>{"a", "b"}));
+  EXPECT_EQ(set.size(), 2);
+  EXPECT_EQ(set.note,
+            "left out: 6 hidden (._x.png, ...), 1 text (notes.txt), 1 file beside the classes "
+            "(labels.csv)");
+  // The test part has the same classes, whatever is hidden.
+  EXPECT_EQ(load_dataset({"imagefolder", dir.path(), "test"}).size(), 2);
+  // Anything else below a class is an image, or is refused.
+  std::filesystem::create_directory_symlink(dir / "test/a", dir / "train/a/more");
+  write_png(dir / "train/a/without_ending", flat(4, 1));
+  EXPECT_EQ(load_dataset({"imagefolder", dir.path(), "train"}).size(), 4);
+  write_all_text(dir / "train/a/film.mp4", "GIF89a");
+  const auto load = [&] { load_dataset({"imagefolder", dir.path(), "train"}); };
+  EXPECT_THAT(message_of<DataError>(load), AllOf(HasSubstr("film.mp4"), HasSubstr("GIF")));
+  std::filesystem::create_directory_symlink(dir / "train/a", dir / "train/a/loop");
+  EXPECT_THAT(message_of<DataError>(load), HasSubstr("leads back"));
+}
+
+TEST(ImageFolder, SomeBadFilesMayBeSkippedAndGreyIsRead) {
+  TempDir dir;
+  for (const char* name : {"a", "b"}) {
+    std::filesystem::create_directories(dir / "train" + "/" + name);
+    write_png(dir / "train" + "/" + name + "/x.png", Tensor::full({1, 4, 4}, 7, DType::u8));
+  }
+  write_all_text(dir / "train/a/0.png", "GIF89a");
+  write_all_text(dir / "train/b/9.jpg", "broken");
+  DatasetSpec spec{"imagefolder", dir.path(), "train"};
+  spec.skip_bad = 1;
+  EXPECT_THAT(message_of<DataError>([&] { load_dataset(spec); }), HasSubstr("9.jpg"));
+  spec.skip_bad = 2;
+  spec.channels = 1;
+  const ImageSet set = load_dataset(spec);
+  EXPECT_EQ(set.images.shape(), (Shape{2, 1, 4, 4}));
+  EXPECT_EQ(set.labels.to_vector<int64_t>(), (std::vector<int64_t>{0, 1}));
+  EXPECT_EQ(set.images.data<uint8_t>()[31], 7);
+  EXPECT_EQ(set.normalization.mean.size(), 1u);
+  EXPECT_THAT(set.note, HasSubstr("2 files could not be read and were left out"));
+  spec = {"cifar10", dir.path(), "train"};
+  spec.channels = 1;
+  EXPECT_THAT(message_of<UsageError>([&] { load_dataset(spec); }), HasSubstr("channels 1"));
 }
 
 TEST(Verify, ReportsWhatIsWrongAndHowToRepair) {
