@@ -11,7 +11,7 @@
 
 namespace mtcki::nn {
 
-// Post-activation ResNets of basic blocks (He et al. 2016), 3x3 stem, no max-pool.
+// Post-activation ResNets of basic blocks (He et al. 2016), 3x3 stem.
 struct ResNetConfig {
   enum class Shortcut {
     projection,  // 1x1 convolution and batch norm where stride or width change
@@ -20,6 +20,7 @@ struct ResNetConfig {
   enum class Weights { kaiming_uniform, kaiming_normal_fan_out, kaiming_normal_fan_in };
 
   int64_t stem = 64;
+  bool stem_pool = false;       // 3x3 max-pool of stride 2 behind the stem
   std::vector<int64_t> widths;  // per stage; the first has stride 1, the others 2
   std::vector<int64_t> blocks;
   Shortcut shortcut = Shortcut::projection;
@@ -35,7 +36,12 @@ std::unique_ptr<Classifier> make_wide_resnet(int64_t depth, int64_t k, const Mod
                                              Init& init);
 
 // VGG with batch norm in five blocks of convolution widths.
-using VggConfig = std::array<std::vector<int64_t>, 5>;
+struct VggConfig {
+  std::array<std::vector<int64_t>, 5> widths;
+  // A 2x2 max-pool behind every block (while there are two pixels). Otherwise behind the first three, and the fourth for images
+  // of 64x64 (DataFree, CMI).
+  bool five_pools = false;
+};
 std::unique_ptr<Classifier> make_vgg(const VggConfig& config, const ModelSpec& spec, Init& init);
 
 }  // namespace mtcki::nn

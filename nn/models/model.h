@@ -46,7 +46,8 @@ struct ModelSpec {
 
 // Names: resnet18 resnet34; resnet{8,14,20,32,44,56,110} (option B) and resnetN_a (option A:
 // akamaster names `linear`); resnet8x4 resnet32x4; wrn<d>_<k> for any d = 6n+4; vgg8 vgg11 vgg13
-// vgg16, with an optional width multiplier as vgg8_w0.5. Throws UsageError with the nearest name.
+// vgg16, with an optional width multiplier as vgg8_w0.5. With _pool: resnet18 and resnet34 with a
+// max-pool behind the 3x3 stem, VGGs with five pools; the weights fit either. Throws UsageError with the nearest name.
 std::unique_ptr<Classifier> make_classifier(const ModelSpec& spec, Init& init);
 std::vector<std::string> classifier_names();  // for help texts; wrn as wrn40_2 etc.
 

@@ -32,6 +32,13 @@ std::map<std::string, ResNetConfig> make_resnets() {
   out["resnet18"] = large;
   large.blocks = {3, 4, 6, 3};
   out["resnet34"] = large;
+  for (const char* name : {"resnet18", "resnet34"}) {
+    ResNetConfig pooled = out[name];
+    pooled.stem_pool = true;
+    pooled.shortcut_name = "downsample";
+    pooled.head_name = "fc";
+    out[std::string(name) + "_pool"] = pooled;
+  }
   for (int64_t depth : {8, 14, 20, 32, 44, 56, 110}) {
     const std::string name = "resnet" + std::to_string(depth);
     out[name] = small_resnet(depth, 16, {16, 32, 64});
@@ -53,10 +60,10 @@ const std::map<std::string, ResNetConfig>& resnets() {
 
 const std::map<std::string, VggConfig>& vggs() {
   static const std::map<std::string, VggConfig> table = {
-      {"vgg8", {{{64}, {128}, {256}, {512}, {512}}}},
-      {"vgg11", {{{64}, {128}, {256, 256}, {512, 512}, {512, 512}}}},
-      {"vgg13", {{{64, 64}, {128, 128}, {256, 256}, {512, 512}, {512, 512}}}},
-      {"vgg16", {{{64, 64}, {128, 128}, {256, 256, 256}, {512, 512, 512}, {512, 512, 512}}}},
+      {"vgg8", {{{{64}, {128}, {256}, {512}, {512}}}}},
+      {"vgg11", {{{{64}, {128}, {256, 256}, {512, 512}, {512, 512}}}}},
+      {"vgg13", {{{{64, 64}, {128, 128}, {256, 256}, {512, 512}, {512, 512}}}}},
+      {"vgg16", {{{{64, 64}, {128, 128}, {256, 256, 256}, {512, 512, 512}, {512, 512, 512}}}}},
   };
   return table;
 }
@@ -73,19 +80,24 @@ std::optional<WideName> parse_wide(const std::string& name) {
   return WideName{depth, k};
 }
 
-// "vgg8_w0.5" -> vgg8 with every width halved (rounded).
-std::optional<VggConfig> parse_vgg(const std::string& name) {
+// "vgg8_w0.5" -> vgg8 with every width halved (rounded); "vgg8_pool" -> with five pools.
+std::optional<VggConfig> parse_vgg(const std::string& full_name) {
+  constexpr char kPool[] = "_pool";
+  const bool pooled = full_name.ends_with(kPool);
+  const std::string name =
+      pooled ? full_name.substr(0, full_name.size() - std::string(kPool).size()) : full_name;
   const size_t at = name.find("_w");
   const auto it = vggs().find(name.substr(0, at));
   if (it == vggs().end()) return {};
-  if (at == std::string::npos) return it->second;
+  VggConfig config = it->second;
+  config.five_pools = pooled;
+  if (at == std::string::npos) return config;
   double factor = 0.0;
   int used = 0;
   const std::string text = name.substr(at + 2);
   if (std::sscanf(text.c_str(), "%8lf%n", &factor, &used) != 1) return {};
   if (static_cast<size_t>(used) != text.size() || !(factor > 0.0) || factor > 16.0) return {};
-  VggConfig config = it->second;
-  for (auto& block : config)
+  for (auto& block : config.widths)
     for (int64_t& width : block)
       width = std::max<int64_t>(1, std::llround(static_cast<double>(width) * factor));
   return config;
@@ -94,12 +106,13 @@ std::optional<VggConfig> parse_vgg(const std::string& name) {
 }  // namespace
 
 std::vector<std::string> classifier_names() {
-  std::vector<std::string> names = {"resnet18", "resnet34"};
+  std::vector<std::string> names = {"resnet18", "resnet34", "resnet18_pool", "resnet34_pool"};
   for (const char* suffix : {"", "_a"})
     for (int depth : {8, 14, 20, 32, 44, 56, 110})
       names.push_back("resnet" + std::to_string(depth) + suffix);
   for (const char* name : {"resnet8x4", "resnet32x4", "wrn10_1", "wrn16_1", "wrn16_2", "wrn28_10",
-                           "wrn40_1", "wrn40_2", "vgg8", "vgg11", "vgg13", "vgg16", "vgg8_w0.5"})
+                           "wrn40_1", "wrn40_2", "vgg8", "vgg11", "vgg13", "vgg16", "vgg8_w0.5",
+                           "vgg8_pool", "vgg11_pool", "vgg13_pool", "vgg16_pool"})
     names.push_back(name);
   return names;
 }
@@ -117,9 +130,9 @@ std::unique_ptr<Classifier> make_classifier(const ModelSpec& spec, Init& init) {
   if (const auto vgg = parse_vgg(spec.name)) return make_vgg(*vgg, spec, init);
   std::string all;
   for (const std::string& name : classifier_names()) all += (all.empty() ? "" : " ") + name;
-  throw UsageError(
-      str("unknown model '", spec.name, "'; nearest: ", nearest_name(spec.name, classifier_names()),
-          ". Known: ", all, "; wrn<d>_<k> for any d = 6n+4; vgg<8|11|13|16>_w<factor>"));
+  throw UsageError(str("unknown model '", spec.name, "'; nearest: ",
+                       nearest_name(spec.name, classifier_names()), ". Known: ", all,
+                       "; wrn<d>_<k> for any d = 6n+4; vgg<8|11|13|16>_w<factor>, and with _pool"));
 }
 
 }  // namespace mtcki::nn

@@ -83,6 +83,7 @@ class ResNet : public Classifier {
         conv1_(add("conv1", conv(spec.in_channels, config.stem, 3, 1, config, init))),
         bn1_(add("bn1", batch_norm(config.stem, init))),
         layers_(make_layers(config, init)),
+        stem_pool_(config.stem_pool),
         head_(add(config.head_name,
                   std::make_unique<Linear>(config.widths.back(), spec.num_classes, true, init))) {
     head_.keep_f32();
@@ -96,6 +97,7 @@ class ResNet : public Classifier {
  protected:
   Variable trunk(const Variable& x) override {
     Variable h = conv_bn(conv1_, bn1_, x, Activation::relu());
+    if (stem_pool_) h = max_pool2d(h, Pool2dOptions(3, 2, 1));
     for (Sequential* layer : layers_) h = (*layer)(std::move(h));
     return global_avg_pool(h);
   }
@@ -121,6 +123,7 @@ class ResNet : public Classifier {
   Conv2d& conv1_;
   BatchNorm2d& bn1_;
   std::vector<Sequential*> layers_;
+  bool stem_pool_;
   Linear& head_;
 };
 

@@ -47,8 +47,9 @@ class Vgg : public Classifier {
   Vgg(const VggConfig& config, const ModelSpec& spec, Init& init)
       : Classifier(spec.num_classes),
         blocks_(make_blocks(config, spec.in_channels, init)),
-        classifier_(add("classifier", std::make_unique<Linear>(config.back().back(),
-                                                               spec.num_classes, true, init))) {
+        classifier_(add("classifier", std::make_unique<Linear>(config.widths.back().back(),
+                                                               spec.num_classes, true, init))),
+        five_pools_(config.five_pools) {
     classifier_.keep_f32();
     if (init.draw) normal_(classifier_.weight, 0.0, 0.01, init.next());
     constant_(*classifier_.bias, 0.0);
@@ -63,8 +64,8 @@ class Vgg : public Classifier {
     Variable h = x;
     for (size_t b = 0; b < blocks_.size(); ++b) {
       h = (*blocks_[b])(h);
-      // The fourth pool exists for 64x64 images only.
-      if (b < 3 || (b == 3 && x.size(2) == 64)) h = max_pool2d(h, Pool2dOptions(2));
+      const bool pools = b < 3 || five_pools_ || (b == 3 && x.size(2) == 64);
+      if (pools && h.size(2) > 1) h = max_pool2d(h, Pool2dOptions(2));
     }
     return global_avg_pool(h);
   }
@@ -73,16 +74,17 @@ class Vgg : public Classifier {
  private:
   std::vector<VggBlock*> make_blocks(const VggConfig& config, int64_t in, Init& init) {
     std::vector<VggBlock*> blocks;
-    for (size_t b = 0; b < config.size(); ++b) {
-      blocks.push_back(
-          &add("block" + std::to_string(b), std::make_unique<VggBlock>(in, config[b], init)));
-      in = config[b].back();
+    for (size_t b = 0; b < config.widths.size(); ++b) {
+      blocks.push_back(&add("block" + std::to_string(b),
+                            std::make_unique<VggBlock>(in, config.widths[b], init)));
+      in = config.widths[b].back();
     }
     return blocks;
   }
 
   std::vector<VggBlock*> blocks_;
   Linear& classifier_;
+  bool five_pools_;
 };
 
 }  // namespace

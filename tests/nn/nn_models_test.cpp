@@ -441,6 +441,30 @@ TEST(Generators, ResetDependsOnItsRandomnessOnly) {
   EXPECT_NEAR(gamma.to_vector<double>()[0], 1.0, 0.1);
 }
 
+// The weights of one are the weights of the other; the function is not.
+TEST(Variants, PoolsTakeTheSameWeightsToOtherValues) {
+  const Tensor x = randn({2, 3, 32, 32}, Rng{7, 0, 0});
+  for (const char* name : {"resnet18", "vgg8_w0.5"}) {
+    const auto plain = classifier(name, 3, 32, 10);
+    const auto pooled = classifier(std::string(name) + "_pool", 3, 32, 10);
+    StateDict state = plain->state_dict();
+    const StateDict target = pooled->state_dict();
+    ASSERT_EQ(state.size(), target.size());
+    for (size_t i = 0; i < state.size(); ++i) {
+      EXPECT_EQ(state[i].second.shape(), target[i].second.shape());
+      state[i].first = target[i].first;
+    }
+    pooled->load_state_dict(state);
+    plain->eval();
+    pooled->eval();
+    EXPECT_NE((*plain)(Variable(x)).data().to_vector<float>(),
+              (*pooled)(Variable(x)).data().to_vector<float>());
+  }
+  const auto names = key_lines(*classifier("resnet18_pool", 3, 32, 10));
+  for (const char* key : {"layer2.0.downsample.0.weight 128x64x1x1", "fc.weight 10x512"})
+    EXPECT_THAT(names, testing::Contains(key));
+}
+
 TEST(Summary, RowsTotalsAndModes) {
   const auto model = classifier("resnet20_a", 3, 32, 10);
   model->set_requires_grad(false);
