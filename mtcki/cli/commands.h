@@ -41,14 +41,23 @@ int run_command(const RunOptions& options);
 void check_normalization(const std::vector<double>& mean, const std::vector<double>& std);
 
 struct EvalOptions {
-  std::string model, weights, data, data_dir, data_fit = "crop", split = "test", name_map;
-  int64_t data_size = 0;
+  std::string model, weights, data, data_dir, data_fit = "crop", split = "test", name_map,
+                                              weights_key;
+  int64_t data_size = 0, data_channels = 0, skip_bad = 0;
   std::vector<double> mean, std;
   int64_t limit = 0;
   bool json = false;
   ComputeOptions compute;
 };
 int eval_command(const EvalOptions& options);
+
+struct InspectOptions {
+  std::string weights, model, name_map, weights_key, data;
+  std::vector<double> mean, std;
+  int64_t size = 32;
+  ComputeOptions compute;
+};
+int inspect_command(const InspectOptions& options);
 
 struct SummaryOptions {
   std::string model, generator;
@@ -85,14 +94,14 @@ int roof_command(const RoofCommandOptions& options);
 
 struct DataOptions {
   std::string name, dir, fit = "crop";
-  int64_t size = 0;  // verify
+  int64_t size = 0, skip_bad = 0;  // verify
 };
 int data_list_command();
 int data_verify_command(const DataOptions& options);
 int data_get_command(const DataOptions& options);
 
 struct ExportWeightsOptions {
-  std::string model, weights, name_map, out;
+  std::string model, weights, name_map, weights_key, out;
   std::vector<double> mean, std;  // empty: those of the file
   int64_t classes = 10, channels = 3, size = 32;
   int64_t opset = 13;  // .onnx only, as fold_bn

@@ -17,7 +17,9 @@ bool is_procedural(const std::string& name) { return name.rfind("synth10", 0) ==
 // Reading the test part finds what sizes and checksums cannot: labels, image files, classes.
 void read_both_parts(const DataOptions& o) {
   for (const char* split : {"train", "test"}) {
-    const data::ImageSet set = data::load_dataset({o.name, o.dir, split, 0, 0, o.size, o.fit});
+    const data::ImageSet set =
+        data::load_dataset({o.name, o.dir, split, 0, 0, o.size, o.fit, 0, o.skip_bad});
+    if (!set.note.empty()) console::info(str(o.name, " ", split, ": ", set.note));
     std::printf("%-6s %lld images %lldx%lldx%lld, %lld classes\n", split,
                 static_cast<long long>(set.size()), static_cast<long long>(set.images.size(1)),
                 static_cast<long long>(set.images.size(2)),

@@ -11,6 +11,7 @@
 #include "mtcki/cli/commands.h"
 #include "mtcki/export/npz.h"
 #include "mtcki/export/onnx.h"
+#include "mtcki/host/console.h"
 #include "mtcki/networks/model_file.h"
 #include "mtcki/synthesis/image_pool.h"
 #include "tensor/error.h"
@@ -31,7 +32,7 @@ int export_weights_command(const ExportWeightsOptions& o) {
   std::error_code ec;
   if (!fs::is_regular_file(o.weights, ec))
     throw DataError("--weights \"" + o.weights + "\": no such file");
-  const data::StateFile file = data::read_state_file(o.weights);
+  const data::StateFile file = data::read_state_file(o.weights, o.weights_key);
   ModelCard card = read_model_card(file.metadata);
   nn::ModelSpec spec = card.spec;
   if (spec.name.empty()) {
@@ -43,7 +44,9 @@ int export_weights_command(const ExportWeightsOptions& o) {
   if (spec.name.empty())
     throw UsageError("--model: needed, because \"" + o.weights +
                      "\" does not say which architecture it holds (mtcki summary --list)");
-  const auto net = load_model(o.weights, spec, o.name_map, &card);
+  std::vector<std::string> notes;
+  const auto net = load_model(o.weights, spec, o.name_map, &card, &notes, o.weights_key);
+  for (const std::string& note : notes) console::info(o.weights + ": " + note);
   card.spec = spec;
   if (!o.mean.empty()) {
     if (static_cast<int64_t>(o.mean.size()) != spec.in_channels)
@@ -83,8 +86,16 @@ int export_images_command(const ExportImagesOptions& o) {
     return fmt::format("{}/{:03}", o.out, label);
   };
   data::make_directories(o.out);
-  if (o.layout == "imagefolder")
-    for (int64_t k = 0; k < classes; ++k) data::make_directories(folder_of(k));
+  // A folder without images is refused by those who read the export; without it, they number the
+  // classes behind it one lower.
+  for (int64_t k = 0; o.layout == "imagefolder" && k < classes; ++k) {
+    if (std::find(y.begin(), y.end(), k) != y.end())
+      data::make_directories(folder_of(k));
+    else
+      console::warn(str("class ", k,
+                        " has no images and gets no folder: readers that count "
+                        "folders number the classes behind it one lower"));
+  }
   const int64_t n = set.size();
   for (int64_t i = 0; i < n; ++i) {
     const std::string folder = o.layout == "flat" ? o.out : folder_of(y[static_cast<size_t>(i)]);

@@ -194,6 +194,11 @@ int parse_and_run(int argc, char** argv) {
                    "with --data-size: crop (the centre square) or pad (all of it on black)")
       ->check(CLI::IsMember({"crop", "pad"}))
       ->capture_default_str();
+  eval->add_option("--data-channels", eval_o.data_channels, "imagefolder: 1 reads grey, 3 colour")
+      ->check(CLI::IsMember({1, 3}));
+  eval->add_option("--skip-bad", eval_o.skip_bad,
+                   "leave out up to n image files that cannot be read")
+      ->check(kCount);
   eval->add_option("--mean", eval_o.mean,
                    "input normalisation a,b,c; default: the file's metadata, else the data set's")
       ->delimiter(',');
@@ -203,10 +208,30 @@ int parse_and_run(int argc, char** argv) {
       ->capture_default_str();
   eval->add_option("--limit", eval_o.limit, "first n images only; 0: all")->check(kCount);
   eval->add_option("--name-map", eval_o.name_map,
-                   "renaming of foreign keys: torchvision, datafree, kuangliu or a file of lines "
-                   "\"old new\"");
+                   "renaming of foreign keys: torchvision, timm, datafree, kuangliu, weiaicunzai, "
+                   "mmpretrain, or a file of lines \"old new\"");
+  eval->add_option("--weights-key", eval_o.weights_key,
+                   "where in the file the weights are, e.g. state_dict_ema or 0.model");
   eval->add_flag("--json", eval_o.json, "print {\"top1\":..,\"top5\":..,\"n\":..} in percent");
   add_compute(eval, &eval_o.compute);
+
+  InspectOptions inspect_o;
+  CLI::App* inspect = app.add_subcommand(
+      "inspect", "whether a weight file's statistics belong to its network; needs no data");
+  inspect->add_option("weights", inspect_o.weights, "file")->required();
+  inspect->add_option("--model", inspect_o.model,
+                      "architecture; default: the file's metadata, or every one that fits");
+  inspect->add_option("--name-map", inspect_o.name_map, "as for eval");
+  inspect->add_option("--weights-key", inspect_o.weights_key, "as for eval");
+  inspect->add_option(
+      "--data", inspect_o.data,
+      "set it was trained on, for the normalisation; default: guessed by its shape");
+  inspect->add_option("--mean", inspect_o.mean, "normalisation to judge")->delimiter(',');
+  inspect->add_option("--std", inspect_o.std, "likewise")->delimiter(',');
+  inspect->add_option("--size", inspect_o.size, "image height and width")
+      ->check(CLI::Range(8, 1024))
+      ->capture_default_str();
+  add_compute(inspect, &inspect_o.compute);
 
   SummaryOptions summary_o;
   CLI::App* summary = app.add_subcommand("summary", "layers, parameters, MACs, memory of a model");
@@ -293,6 +318,7 @@ int parse_and_run(int argc, char** argv) {
     if (name == std::string("get")) continue;
     s->add_option("--data-size", data_o.size, "as for eval")->check(CLI::Range(0, 4096));
     s->add_option("--data-fit", data_o.fit, "likewise")->check(CLI::IsMember({"crop", "pad"}));
+    s->add_option("--skip-bad", data_o.skip_bad, "likewise")->check(kCount);
   }
 
   ExportWeightsOptions weights_o;
@@ -304,6 +330,7 @@ int parse_and_run(int argc, char** argv) {
   exp_weights->add_option("--weights", weights_o.weights, "file to read")->required();
   exp_weights->add_option("--model", weights_o.model, "architecture; default: the file's metadata");
   exp_weights->add_option("--name-map", weights_o.name_map, "as for eval");
+  exp_weights->add_option("--weights-key", weights_o.weights_key, "as for eval");
   exp_weights
       ->add_option("--mean", weights_o.mean,
                    "input normalisation a,b,c, for the metadata; default: the file's")
@@ -388,6 +415,7 @@ int parse_and_run(int argc, char** argv) {
   eval_o.compute.device_given = eval->count("--device") > 0;
   profile_o.compute.device_given = profile->count("--device") > 0;
   if (eval->parsed()) return eval_command(eval_o);
+  if (inspect->parsed()) return inspect_command(inspect_o);
   if (summary->parsed()) return summary_command(summary_o);
   if (diff->parsed()) return profile_diff_command(diff_o);
   if (profile->parsed()) return profile_command(profile_o);

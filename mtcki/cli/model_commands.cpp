@@ -9,6 +9,7 @@
 #include "mtcki/cli/commands.h"
 #include "mtcki/host/build_info.h"
 #include "mtcki/host/console.h"
+#include "mtcki/networks/class_order.h"
 #include "mtcki/networks/model_file.h"
 #include "mtcki/networks/teacher.h"
 #include "mtcki/training/evaluate.h"
@@ -87,14 +88,15 @@ int eval_command(const EvalOptions& o) {
   nn::ModelSpec spec;
   spec.name = o.model;
   if (spec.name.empty()) {
-    spec.name = read_model_card(data::read_state_file(o.weights).metadata).spec.name;
+    spec.name = read_model_card(data::read_state_file(o.weights, o.weights_key).metadata).spec.name;
     if (spec.name.empty())
       throw UsageError("--model: needed, because \"" + o.weights +
                        "\" does not say which architecture it holds (mtcki summary --list)");
   }
   data::ImageSet set;
   const auto load_set = [&] {
-    set = data::load_dataset({o.data, o.data_dir, o.split, o.limit, 0, o.data_size, o.data_fit});
+    set = data::load_dataset({o.data, o.data_dir, o.split, o.limit, 0, o.data_size, o.data_fit,
+                              o.data_channels, o.skip_bad});
     if (!set.note.empty()) console::info(o.data + ": " + set.note);
     spec.in_channels = set.images.size(1);
     spec.image_size = set.images.size(2);
@@ -114,9 +116,10 @@ int eval_command(const EvalOptions& o) {
                          spec.in_channels == 1 ? " channel" : " channels"));
   ModelCard card;
   std::vector<std::string> notes;
-  auto net = load_model(o.weights, spec, o.name_map, &card, &notes);
-  for (const std::string& note : notes) console::info(o.weights + ": " + note);
+  auto net = load_model(o.weights, spec, o.name_map, &card, &notes, o.weights_key);
   if (shape_known) load_set();
+  align_classes(*net, &card, set, &notes);
+  for (const std::string& note : notes) console::info(o.weights + ": " + note);
 
   Teacher::Options options;
   options.name = spec.name;
@@ -135,6 +138,8 @@ int eval_command(const EvalOptions& o) {
   model.to(device);
   model.set_precision(nn::parse_precision(o.compute.precision));
   const Accuracy a = evaluate(model, set);
+  if (const std::string hint = chance_hint(a, set.num_classes()); !hint.empty())
+    console::warn(hint);
   if (o.json) {
     std::printf("%s\n", json{{"top1", two_decimals(a.top1)},
                              {"top5", two_decimals(a.top5)},

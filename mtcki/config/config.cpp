@@ -13,6 +13,7 @@
 #include "data/formats/file_bytes.h"
 #include "data/sets/digest.h"
 #include "mtcki/config/keys.h"
+#include "mtcki/config/paths.h"
 #include "tensor/error.h"
 #include "tensor/nearest_name.h"
 
@@ -349,8 +350,9 @@ void check_names(const std::vector<T>& list, const char* section) {
 RunConfig load_config(const std::vector<std::string>& files,
                       const std::vector<std::string>& overrides) {
   RunConfig config;
-  for (const std::string& f : files) apply_file(&config, f);
+  for (const std::string& f : files) apply_file(&config, f), resolve_paths(&config, f);
   for (const std::string& o : overrides) apply_override(&config, o);
+  resolve_paths(&config, "");
   name_elements(&config.teachers, "teachers");
   name_elements(&config.students, "students");
   validate(config);
@@ -363,9 +365,7 @@ void validate(const RunConfig& c) {
                      "\" must be letters, digits, '.', '_' or '-': it becomes a folder");
   if (c.out.empty()) throw UsageError("out: must not be empty");
   if (c.teachers.empty())
-    throw UsageError(
-        "teachers: none given; write [[teachers]] with a model, or "
-        "teachers.0.model=... on the command line");
+    throw UsageError("teachers: none given; write [[teachers]], or teachers.0.model=...");
   check_names(c.teachers, "teachers");
   check_names(c.students, "students");
   double weights = 0;
@@ -376,8 +376,8 @@ void validate(const RunConfig& c) {
           fmt::format("teachers \"{}\": mean has {} values and std {}: give both, one "
                       "per channel",
                       t.name, t.mean.size(), t.std.size()));
-    if (!t.name_map.empty() && t.weights.empty())
-      throw UsageError(fmt::format("teachers \"{}\": name_map without weights", t.name));
+    if (t.weights.empty() && !(t.name_map + t.weights_key).empty())
+      throw UsageError("teachers \"" + t.name + "\": name_map or weights_key without weights");
   }
   if (!(weights > 0)) throw UsageError("teachers: the weights sum to 0");
   const TrainConfig& t = c.train;

@@ -28,15 +28,19 @@ struct DataConfig {
   std::string name = "cifar10", dir;
   int64_t size = 0;                         // image files become size x size; 0: as they are
   std::string fit = "crop";                 // crop | pad
+  int64_t channels = 0;                     // imagefolder: 1 or 3; 0: 3
+  int64_t skip_bad = 0;                     // unreadable image files that are left out
+  std::string class_order = "sorted";       // tiny-imagenet: sorted | file
   int64_t train_limit = 0, test_limit = 0;  // 0: all
   int64_t loader_threads = 1;
 };
 
 struct TeacherConfig {
-  std::string name;      // unique; default: the model's name
-  std::string model;     // registry name
-  std::string weights;   // file to import; empty: train it here
-  std::string name_map;  // "" | torchvision | datafree | kuangliu | FILE
+  std::string name;         // unique; default: the model's name
+  std::string model;        // registry name
+  std::string weights;      // file to import; empty: train it here
+  std::string weights_key;  // where in the file: dotted names and indices; empty: found
+  std::string name_map;     // "" | torchvision | datafree | kuangliu | FILE
   std::vector<double> mean,
       std;              // its own input normalisation; empty: file's metadata, else the set's
   double weight = 1.0;  // w_m before normalisation

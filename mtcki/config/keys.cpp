@@ -62,6 +62,14 @@ void visit(Walk& w, DataConfig& c) {
       .key("size", c.size, between(0, 4096),
            "imagefolder, tiny-imagenet: bring every image to size x size; 0: they have one size")
       .key("fit", c.fit, {"crop", "pad"}, "with size: the centre square, or all of it on black")
+      .key("channels", c.channels, between(0, 3), "imagefolder: 1 reads grey, 3 colour; 0: 3")
+      .inert_if(c.channels == 0)
+      .key("skip_bad", c.skip_bad, at_least(0),
+           "imagefolder, tiny-imagenet: leave out up to n files that cannot be read, and name them")
+      .inert_if(c.skip_bad == 0)
+      .key("class_order", c.class_order, {"sorted", "file"},
+           "tiny-imagenet: classes by sorted id, as the field; file: by line of wnids.txt")
+      .inert_if(c.name != "tiny-imagenet" || c.class_order == "file")  // of earlier versions
       .key("train_limit", c.train_limit, at_least(0), "use the first n training images; 0: all")
       .key("test_limit", c.test_limit, at_least(0), "use the first n test images; 0: all")
       .key("loader_threads", c.loader_threads, between(0, 64), "prefetch threads; 0: none")
@@ -96,7 +104,12 @@ void visit(Walk& w, TeacherConfig& c) {
   w.key("name", c.name, "unique; default: the model's name")
       .key("model", c.model, "architecture (mtcki summary --list)")
       .key("weights", c.weights, "file to import (.safetensors, .pth, .th); empty: trained here")
-      .key("name_map", c.name_map, "renaming on import: torchvision, datafree, kuangliu or a file")
+      .key("weights_key", c.weights_key,
+           "where in the file the weights are, as state_dict_ema or 0.model; empty: found")
+      .inert_if(c.weights_key.empty())
+      .key("name_map", c.name_map,
+           "renaming on import: torchvision, timm, datafree, kuangliu, weiaicunzai, mmpretrain, a "
+           "file")
       .key("mean", c.mean, kAny,
            "its input normalisation; empty: the file's metadata, else the set's")
       .key("std", c.std, above(0), "likewise")

@@ -192,11 +192,11 @@ FitJob student_fit_job(const DistillJob& job, Student& student, Distiller& disti
   fit.evaluate = [&student, &distiller, held_out] {
     return distiller.trainer().with_final_weights([&] { return evaluate(student, held_out); });
   };
-  fit.write_model = [&student, &distiller, sha = job.config_sha256](const std::string& path,
-                                                                    const Accuracy& a) {
+  fit.write_model = [&student, &distiller, sha = job.config_sha256, classes = test.class_ids](
+                        const std::string& path, const Accuracy& a) {
     distiller.trainer().with_final_weights([&] {
       write_model_file(path, student.net(),
-                       {student.spec(), student.normalization(), a.top1, a.top5, sha});
+                       {student.spec(), student.normalization(), a.top1, a.top5, sha, classes});
       return 0;
     });
   };

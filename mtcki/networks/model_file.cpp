@@ -1,20 +1,20 @@
 #include "mtcki/networks/model_file.h"
 
 #include <algorithm>
-#include <array>
 #include <cstdlib>
 #include <iomanip>
-#include <set>
+#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "data/formats/file_bytes.h"
+#include "data/formats/json_file.h"
+#include "data/sets/digest.h"
+#include "nn/state_dict.h"
 #include "tensor/comm.h"
 
 namespace mtcki {
 
 namespace {
-
-constexpr uint64_t kMostNameMap = uint64_t{1} << 20;  // bytes
 
 std::string join(const std::vector<double>& values) {
   std::ostringstream out;
@@ -37,19 +37,17 @@ std::string number(double v) {
   return out.str();
 }
 
-// Replaces every occurrence of a whole dotted part of a name.
-std::string replace_part(const std::string& name, const std::string& from, const std::string& to) {
-  std::istringstream in(name);
-  std::string out;
-  for (std::string part; std::getline(in, part, '.');)
-    out += (out.empty() ? "" : ".") + (part == from ? to : part);
-  return out;
-}
-
-bool uses_part(const std::set<std::string>& names, const std::string& part) {
-  return std::any_of(names.begin(), names.end(), [&](const std::string& n) {
-    return ("." + n + ".").find("." + part + ".") != std::string::npos;
-  });
+// What would make every result of the network NaN.
+void require_usable(const std::string& path, const nn::StateDict& state) {
+  if (const std::string name = not_finite(state); !name.empty())
+    throw DataError(str(path, ": ", name, " has values that are not finite (NaN or infinity): the ",
+                        "training that wrote it failed, or the file is damaged"));
+  for (const auto& [name, tensor] : state) {
+    if (!name.ends_with("running_var")) continue;
+    const std::vector<double> values = tensor.to(DType::f64).to_vector<double>();
+    if (*std::min_element(values.begin(), values.end()) < 0)
+      throw DataError(str(path, ": ", name, " has a negative variance: the file is damaged"));
+  }
 }
 
 }  // namespace
@@ -67,6 +65,7 @@ void write_model_file(const std::string& path, nn::Classifier& net, const ModelC
   if (!card.config_sha256.empty()) meta["mtcki.config_sha256"] = card.config_sha256;
   if (card.top1 >= 0) meta["mtcki.top1"] = number(card.top1);
   if (card.top5 >= 0) meta["mtcki.top5"] = number(card.top5);
+  if (!card.classes.empty()) meta["mtcki.classes"] = nlohmann::json(card.classes).dump();
   if (communicator().is_root()) data::write_safetensors(path, net.state_dict(), meta);
   communicator().barrier();
 }
@@ -93,53 +92,25 @@ ModelCard read_model_card(const std::map<std::string, std::string>& metadata) {
   if (const std::string v = get("mtcki.top5"); !v.empty())
     card.top5 = std::strtod(v.c_str(), nullptr);
   card.config_sha256 = get("mtcki.config_sha256");
+  const auto classes = data::parse_json(get("mtcki.classes"));
+  if (classes.is_array())
+    for (const auto& name : classes)
+      card.classes.push_back(name.is_string() ? name.get<std::string>() : std::string());
   return card;
 }
 
-data::NamedTensors rename_keys(const data::NamedTensors& tensors, const std::string& preset,
-                               nn::Classifier& net) {
-  if (preset.empty()) return tensors;
-  std::set<std::string> wanted;
-  for (const auto& [name, tensor] : net.state_dict()) wanted.insert(name);
-  data::NamedTensors out = tensors;
-  if (preset == "torchvision" || preset == "datafree" || preset == "kuangliu") {
-    const std::vector<std::array<const char*, 2>> pairs = {{"shortcut", "downsample"},
-                                                           {"linear", "fc"}};
-    for (auto& [name, tensor] : out)
-      for (const auto& [a, b] : pairs) {
-        if (uses_part(wanted, a)) name = replace_part(name, b, a);
-        if (uses_part(wanted, b)) name = replace_part(name, a, b);
-      }
-    return out;
-  }
-  if (!data::file_exists(preset))
-    throw UsageError(str("name_map \"", preset,
-                         "\" is neither torchvision, datafree, kuangliu nor a ",
-                         "readable file of lines \"old new\""));
-  std::istringstream in(data::read_text(preset, kMostNameMap));
-  std::vector<std::pair<std::string, std::string>> map;
-  std::string line;
-  for (int number = 1; std::getline(in, line); ++number) {
-    if (line.empty() || line[0] == '#') continue;
-    std::istringstream words(line);
-    std::string from, to, more;
-    if (!(words >> from >> to) || words >> more)
-      throw UsageError(str(preset, ":", number, ": expected \"old new\", found \"", line, "\""));
-    map.emplace_back(from, to);
-  }
-  for (auto& [name, tensor] : out)
-    for (const auto& [from, to] : map)
-      if (name.compare(0, from.size(), from) == 0) {
-        name = to + name.substr(from.size());
-        break;
-      }
-  return out;
+std::string weights_sha256(const std::string& path) {
+  std::string all;
+  for (const std::string& part : data::state_file_parts(path)) all += data::sha256_file(part);
+  return all.size() == 64 ? all : data::sha256_hex(all);
 }
 
 std::unique_ptr<nn::Classifier> load_model(const std::string& path, const nn::ModelSpec& spec,
                                            const std::string& name_map, ModelCard* card,
-                                           std::vector<std::string>* notes) {
-  const data::StateFile file = data::read_state_file(path);
+                                           std::vector<std::string>* notes,
+                                           const std::string& key) {
+  const data::StateFile file = data::read_state_file(path, key);
+  if (notes) notes->insert(notes->end(), file.notes.begin(), file.notes.end());
   const ModelCard found = read_model_card(file.metadata);
   if (card) *card = found;
   if (!found.spec.name.empty()) {
@@ -157,12 +128,23 @@ std::unique_ptr<nn::Classifier> load_model(const std::string& path, const nn::Mo
   }
   nn::Init init(0);
   auto net = nn::make_classifier(spec, init);
+  const auto first = std::find_if(file.tensors.begin(), file.tensors.end(),
+                                  [](const auto& t) { return t.second.rank() == 4; });
+  const bool grey =
+      spec.in_channels == 3 && first != file.tensors.end() && first->second.size(1) == 1;
+  std::string unread;  // what a wanted tensor may have become
+  for (const auto& [name, what] : file.unread)
+    if (unread.size() < 300) unread += "\n  not read    " + name + ": " + what;
   try {
-    net->load_state_dict(rename_keys(file.tensors, name_map, *net), notes);
+    net->load_state_dict(rename_keys(file.tensors, name_map, *net, notes), notes);
   } catch (const DataError& e) {
     throw DataError(str(path, ": does not fit ", spec.name, " with ", spec.num_classes,
-                        " classes and ", spec.in_channels, " input channels: ", e.what()));
+                        " classes and ", spec.in_channels, " input channels: ", e.what(), unread,
+                        grey ? "\n  it takes grey images: data.channels = 1 (mtcki eval: "
+                               "--data-channels 1)"
+                             : ""));
   }
+  require_usable(path, net->state_dict());
   return net;
 }
 

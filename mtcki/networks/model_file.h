@@ -19,6 +19,7 @@ struct ModelCard {
   data::Normalization normalization;
   double top1 = -1, top5 = -1;  // percent on the test set; negative: unknown
   std::string config_sha256;
+  std::vector<std::string> classes;  // data::ImageSet::class_ids of its set; empty: not known
 };
 
 // In a job of several ranks: collective, the first one writes.
@@ -26,16 +27,23 @@ void write_model_file(const std::string& path, nn::Classifier& net, const ModelC
 // What a file's metadata says of it; entries that are missing stay at their defaults.
 ModelCard read_model_card(const std::map<std::string, std::string>& metadata);
 
-// Renames keys before loading. preset: "" (none), torchvision and datafree and kuangliu (the three
-// spellings of shortcut/downsample and linear/fc; the one that the network uses is the target), or
-// a file of lines "old new" (prefixes of names).
+// Of the file, or of all files that an index of sharded safetensors names.
+std::string weights_sha256(const std::string& path);
+
+// Renames keys before loading. preset: "" (none), the name of a zoo or of a tool (docs/teachers.md):
+// torchvision, timm, datafree, kuangliu, weiaicunzai, mmpretrain; or a file of lines: "old new"
+// renames what is called old or lies below it (whole dotted parts), "old" takes the part away,
+// "old -" leaves these tensors out. A prefix that all names have (module., model., _orig_mod., ...)
+// is removed, counters of training tools are left out, both with a note.
 data::NamedTensors rename_keys(const data::NamedTensors& tensors, const std::string& preset,
-                               nn::Classifier& net);
+                               nn::Classifier& net, std::vector<std::string>* notes = nullptr);
 
 // Builds spec.name and loads the file strictly. DataError: missing, unexpected and mis-shaped
-// names; other class counts and input channels are named as such.
+// names; other class counts and input channels are named as such; a value that is not finite, a
+// negative variance. `key`: where in the file the weights are (data::read_state_file).
 std::unique_ptr<nn::Classifier> load_model(const std::string& path, const nn::ModelSpec& spec,
                                            const std::string& name_map, ModelCard* card = nullptr,
-                                           std::vector<std::string>* notes = nullptr);
+                                           std::vector<std::string>* notes = nullptr,
+                                           const std::string& key = "");
 
 }  // namespace mtcki

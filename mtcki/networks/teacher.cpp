@@ -138,8 +138,9 @@ nn::Classifier::Output Teacher::ask(const Tensor& images) {
 }
 
 void Teacher::save(const std::string& path, double top1, double top5,
-                   const std::string& config_sha256) {
-  write_model_file(path, *net_, {options_.spec, options_.normalization, top1, top5, config_sha256});
+                   const std::string& config_sha256, const std::vector<std::string>& classes) {
+  write_model_file(path, *net_,
+                   {options_.spec, options_.normalization, top1, top5, config_sha256, classes});
 }
 
 void Teachers::add(std::unique_ptr<Teacher> teacher) { list_.push_back(std::move(teacher)); }

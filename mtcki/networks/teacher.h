@@ -38,8 +38,9 @@ class Teacher {
   Device device() const { return mean_.device(); }
   void set_precision(nn::Precision precision) { net_->set_precision(precision); }
   nn::StateDict state_dict() { return net_->state_dict(); }
-  // Its weights with architecture, normalisation and accuracy (percent).
-  void save(const std::string& path, double top1, double top5, const std::string& config_sha256);
+  // Its weights with architecture, normalisation, accuracy (percent) and the names of its classes.
+  void save(const std::string& path, double top1, double top5, const std::string& config_sha256,
+            const std::vector<std::string>& classes = {});
 
   // What one pass gives. Taps are inputs of modules, in the order of batch_norms() and stages().
   struct View {

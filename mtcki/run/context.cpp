@@ -8,6 +8,7 @@
 #include "data/formats/json_file.h"
 #include "data/sets/digest.h"
 #include "mtcki/host/console.h"
+#include "mtcki/networks/class_order.h"
 #include "mtcki/training/checkpoint.h"
 #include "mtcki/training/evaluate.h"
 #include "tensor/comm.h"
@@ -95,6 +96,9 @@ data::ImageSet RunContext::load(const char* split, int64_t limit) const {
   spec.seed = config_.seed;
   spec.size = config_.data.size;
   spec.fit = config_.data.fit;
+  spec.channels = config_.data.channels;
+  spec.skip_bad = config_.data.skip_bad;
+  spec.class_order = config_.data.class_order;
   data::ImageSet set = data::load_dataset(spec);
   if (!set.note.empty()) console::info(str(set.name, " ", split, ": ", set.note));
   return set;
@@ -124,7 +128,10 @@ Teachers& RunContext::teachers() {
   for (const TeacherConfig& t : config_.teachers) {
     const nn::ModelSpec model = spec(t.model);
     ModelCard card;
-    auto net = load_model(teacher_dir(t) + "/model.safetensors", model, "", &card);
+    std::vector<std::string> notes;
+    auto net = load_model(teacher_dir(t) + "/model.safetensors", model, "", &card, &notes);
+    align_classes(*net, &card, test(), &notes);
+    for (const std::string& note : notes) console::info(str("teacher ", name(t), ": ", note));
     Teacher::Options options{name(t), model, card.normalization, t.weight, card.top1};
     all->add(std::make_unique<Teacher>(options, std::move(net)));
   }
@@ -170,6 +177,26 @@ Tensor RunContext::fused_test_logits() {
     }
   }
   return fused_;
+}
+
+void RunContext::forget_replaced_weights() const {
+  bool replaced = false;
+  for (const TeacherConfig& t : config_.teachers) {
+    if (t.weights.empty()) continue;
+    const json marker = data::read_json(teacher_dir(t) + "/done.json");
+    if (!marker.is_object() || marker.value("config_sha256", "") != teacher_sha(t)) continue;
+    const std::string then = marker.value("weights_sha256", ""), now = weights_sha256(t.weights);
+    if (then.empty() || then == now) continue;  // empty: of an earlier version
+    console::warn(str("teacher ", name(t), ": ", t.weights,
+                      " is not the file that was imported (sha256 ", then.substr(0, 12),
+                      "..., now ", now.substr(0, 12),
+                      "...): this teacher, the images and the students are made again"));
+    fs::remove_all(teacher_dir(t));
+    replaced = true;
+  }
+  if (!replaced) return;
+  for (const char* made : {"/synth", "/bank", "/students", "/metrics/neighbours.safetensors"})
+    fs::remove_all(folder_ + made);
 }
 
 void RunContext::require_same_configuration() const {

@@ -63,6 +63,9 @@ class RunContext {
   const std::vector<Tensor>& teacher_test_logits();
   Tensor fused_test_logits();
 
+  // Where a teacher's weight file has another content than the one that was imported: says so and
+  // removes what came of it (that teacher, the images, the students), so that it is made again.
+  void forget_replaced_weights() const;
   // UsageError when a stage in the folder was begun or finished under another configuration.
   void require_same_configuration() const;
   // UsageError naming the command that makes what is missing.

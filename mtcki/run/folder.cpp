@@ -84,7 +84,9 @@ RunFolder::RunFolder(const RunConfig& config, const std::vector<std::string>& ar
     if (fresh) left = empty_run_folder(path_);
     remove_temporaries(path_);
     // What is recorded below describes all that lies here.
-    RunContext(config, path_).require_same_configuration();
+    const RunContext context(config, path_);
+    context.forget_replaced_weights();
+    context.require_same_configuration();
     if (!fresh) manifest_ = data::read_sealed_json(path_ + "/manifest.json");
     if (!manifest_.is_object()) manifest_ = {{"attempts", json::array()}};
     const BuildInfo b = build_info();

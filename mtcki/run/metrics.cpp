@@ -9,6 +9,7 @@
 #include "data/sets/digest.h"
 #include "mtcki/evaluation/metrics.h"
 #include "mtcki/evaluation/neighbours.h"
+#include "mtcki/networks/class_order.h"
 #include "mtcki/synthesis/image_pool.h"
 #include "mtcki/training/stage_control.h"
 #include "mtcki/training/train_classifier.h"
@@ -44,7 +45,10 @@ std::unique_ptr<Teacher> held_out_classifier(RunContext& run, RunLog& log) {
     }
   }
   ModelCard card;
-  auto net = load_model(path, spec, "", &card);
+  std::vector<std::string> notes;
+  auto net = load_model(path, spec, "", &card, &notes);
+  align_classes(*net, &card, run.test(), &notes);
+  for (const std::string& note : notes) log.info(str("held-out classifier: ", note));
   data::Normalization normalization =
       card.normalization.mean.empty() ? run.default_normalization() : card.normalization;
   auto judge = std::make_unique<Teacher>(

@@ -1,12 +1,17 @@
 #include "mtcki/run/pipeline.h"
 
+#include <fmt/format.h>
+
 #include <chrono>
 #include <filesystem>
 
+#include "autograd/functions.h"
 #include "data/formats/atomic_file.h"
 #include "mtcki/distillation/distiller.h"
 #include "mtcki/distillation/rounds.h"
 #include "mtcki/evaluation/confusion.h"
+#include "mtcki/networks/class_order.h"
+#include "mtcki/networks/statistics_check.h"
 #include "mtcki/run/context.h"
 #include "mtcki/run/metrics.h"
 #include "mtcki/synthesis/image_pool.h"
@@ -14,6 +19,7 @@
 #include "mtcki/training/stage_control.h"
 #include "mtcki/training/train_classifier.h"
 #include "tensor/allocator.h"
+#include "tensor/ops/cast.h"
 
 namespace mtcki {
 
@@ -38,15 +44,22 @@ TeacherResult run_teacher(RunContext& run, const TeacherConfig& t, RunLog& log, 
     const auto start = std::chrono::steady_clock::now();
     ModelCard card;
     std::vector<std::string> notes;
-    auto net = load_model(t.weights, spec, t.name_map, &card, &notes);
+    auto net = load_model(t.weights, spec, t.name_map, &card, &notes, t.weights_key);
+    align_classes(*net, &card, run.test(), &notes);
     for (const std::string& note : notes) log.info(str("teacher ", run.name(t), ": ", note));
     Teacher::Options options{run.name(t), spec, run.normalization(t, card), 1.0, -1};
+    const std::vector<std::string> doubts = statistics_doubts(
+        *net, spec, data::dataset_pixels(run.config().data.name), options.normalization);
     Teacher teacher(options, std::move(net));
+    for (const std::string& doubt : doubts) log.warn(str("teacher ", run.name(t), ": ", doubt));
     teacher.to(run.compute().device);
     teacher.set_precision(run.compute().precision);
     accuracy = evaluate(teacher, run.test());
+    const std::string hint = chance_hint(accuracy, run.num_classes());
+    if (!hint.empty()) log.warn(str("teacher ", run.name(t), ": ", hint));
     data::make_directories(dir);
-    teacher.save(dir + "/model.safetensors", accuracy.top1, accuracy.top5, sha);
+    teacher.save(dir + "/model.safetensors", accuracy.top1, accuracy.top5, sha,
+                 hint.empty() ? run.test().class_ids : card.classes);
     spent = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     log.info(str("teacher ", run.name(t), ": ", t.model, " from ", t.weights, ", top-1 ",
                  accuracy.top1, " % on ", run.config().data.name));
@@ -68,12 +81,13 @@ TeacherResult run_teacher(RunContext& run, const TeacherConfig& t, RunLog& log, 
   }
   nn::Init init(0);
   const int64_t parameters = nn::make_classifier(spec, init)->parameter_count();
-  write_marker(dir, sha,
-               {{"top1", accuracy.top1},
-                {"top5", accuracy.top5},
-                {"parameters", parameters},
-                {"imported", imported},
-                {"seconds", spent}},
+  json marker = {{"top1", accuracy.top1},
+                 {"top5", accuracy.top5},
+                 {"parameters", parameters},
+                 {"imported", imported},
+                 {"seconds", spent}};
+  if (imported) marker["weights_sha256"] = weights_sha256(t.weights);
+  write_marker(dir, sha, std::move(marker),
                imported ? std::vector<std::string>{"model.safetensors"} : fit_files());
   *seconds = spent;
   return {run.name(t), t.model, accuracy.top1, accuracy.top5, parameters, imported};
@@ -115,6 +129,30 @@ Synthesizer::Options synthesis_options(RunContext& run) {
   return o;
 }
 
+// How far the finished images are from the statistics that each teacher has stored, and whether
+// another network of the same names would fit them better.
+void check_statistics(RunContext& run, RunLog& log) {
+  const data::ImageSet pool = ImagePool::open(run.folder() + "/synth").load();
+  const int64_t shown = std::min<int64_t>(128, pool.size());
+  const Tensor images = u8_to_unit(pool.images.slice(0, shown));
+  for (const TeacherConfig& t : run.config().teachers) {
+    const nn::ModelSpec spec = run.spec(t.model);
+    ModelCard card;
+    const auto net = load_model(run.teacher_dir(t) + "/model.safetensors", spec, "", &card);
+    const Tensor x = normalize_channels(Variable(images), card.normalization.mean_tensor(),
+                                        card.normalization.std_tensor())
+                         .data();
+    const StatisticsFit fit = statistics_fit(*net, spec, x);
+    if (fit.layers.empty()) continue;
+    log.info(fmt::format(
+        "teacher {}: means at its batch norms are off by {:.2f} standard deviations on {} images, "
+        "most at {} ({:.2f})",
+        run.name(t), fit.mean, shown, fit.worst().name, fit.worst().mean));
+    for (const std::string& doubt : variant_doubts(variant_fits(*net, spec, x)))
+      log.warn(str("teacher ", run.name(t), ": ", doubt));
+  }
+}
+
 int64_t synthesis_stage(RunContext& run, RunLog& log, PipelineResult* out, Budget* budget) {
   const std::string dir = run.folder() + "/synth", sha = run.synthesis_sha();
   SynthesisResult result;
@@ -136,6 +174,7 @@ int64_t synthesis_stage(RunContext& run, RunLog& log, PipelineResult* out, Budge
                   {"budget", result.budget.to_json()},
                   {"seconds", result.seconds}},
                  {"manifest.json", result.final_state});
+    if (communicator().is_root()) check_statistics(run, log);
   }
   if (out) out->seconds["synthesis"] += result.seconds;
   if (budget) *budget += result.budget;

@@ -65,8 +65,10 @@ void preflight(const RunConfig& config, const Needs& needs) {
   if (config.data.size > 0) spec.image_size = config.data.size;  // which holds for every file
   if (spec.image_size == 0 || spec.num_classes == 0) {
     // The files say it: one image of the test part is enough.
-    const data::ImageSet set =
-        data::load_dataset({config.data.name, config.data.dir, "test", 1, 0, config.data.size});
+    data::DatasetSpec one{config.data.name, config.data.dir, "test", 1, 0, config.data.size};
+    one.channels = config.data.channels;
+    one.skip_bad = config.data.skip_bad;
+    const data::ImageSet set = data::load_dataset(one);
     if (set.images.size(2) != set.images.size(3))
       throw DataError(str("dataset ", config.data.name, ": an image of ", set.images.size(3), " x ",
                           set.images.size(2), " in \"", dir,
@@ -92,7 +94,7 @@ void preflight(const RunConfig& config, const Needs& needs) {
     if (t.weights.empty()) continue;
     if (!std::filesystem::is_regular_file(t.weights, ec))
       throw DataError(who + ": weights \"" + t.weights + "\": no such file");
-    load_model(t.weights, spec, t.name_map);
+    load_model(t.weights, spec, t.name_map, nullptr, nullptr, t.weights_key);
   }
   for (const StudentConfig& s : config.students) {
     spec.name = s.model;

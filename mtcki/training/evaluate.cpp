@@ -1,5 +1,7 @@
 #include "mtcki/training/evaluate.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -53,6 +55,17 @@ Accuracy accuracy(const Tensor& logits, const Tensor& labels) {
   a.top1 = percent * static_cast<double>(count_topk_correct(logits, labels, 1));
   a.top5 = percent * static_cast<double>(count_topk_correct(logits, labels, k));
   return a;
+}
+
+std::string chance_hint(const Accuracy& a, int64_t classes) {
+  if (a.n == 0 || classes < 2) return "";
+  const double p = 1.0 / static_cast<double>(classes), n = static_cast<double>(a.n);
+  if (a.top1 > 100 * (p + 3 * std::sqrt(p * (1 - p) / n))) return "";
+  return fmt::format(
+      "top-1 {:.2f} % is what guessing gives ({:.2f} %): usual causes are another order of the "
+      "labels, another normalisation (mean, std), or a variant of the network with the same names "
+      "(a pool behind the stem, another stride: mtcki inspect WEIGHTS)",
+      a.top1, 100 * p);
 }
 
 Accuracy evaluate(const data::ImageSet& set, const LogitsFn& logits) {

@@ -25,6 +25,9 @@ data::ImageSet on_device(data::ImageSet set, Device device);
 // them.
 Tensor logits_of(const data::ImageSet& set, const LogitsFn& logits, int64_t batch_size = 500);
 Accuracy accuracy(const Tensor& logits, const Tensor& labels);
+// One line when top1 is no better than guessing among so many classes (up to three standard
+// deviations of the guess): what usually causes that. "" otherwise.
+std::string chance_hint(const Accuracy& a, int64_t classes);
 Accuracy evaluate(const data::ImageSet& set, const LogitsFn& logits);
 
 Accuracy evaluate(Teacher& teacher, const data::ImageSet& set);

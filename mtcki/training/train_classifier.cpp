@@ -120,8 +120,9 @@ FitResult train_classifier(const TrainJob& job, const data::ImageSet& train,
   };
   fit_job.write_model = [&](const std::string& path, const Accuracy& a) {
     trainer.with_final_weights([&] {
-      write_model_file(path, *net,
-                       {job.spec, job.normalization, a.top1, a.top5, job.config_sha256});
+      write_model_file(
+          path, *net,
+          {job.spec, job.normalization, a.top1, a.top5, job.config_sha256, test.class_ids});
       return 0;
     });
   };

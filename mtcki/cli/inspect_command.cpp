@@ -1,0 +1,142 @@
+// inspect: what a weight file holds, and whether its statistics belong to the network it is said to
+// be. Needs no data.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <cstdio>
+
+#include "data/formats/state_file.h"
+#include "data/sets/dataset.h"
+#include "mtcki/cli/commands.h"
+#include "mtcki/host/console.h"
+#include "mtcki/networks/model_file.h"
+#include "mtcki/networks/statistics_check.h"
+#include "tensor/error.h"
+
+namespace mtcki::cli {
+
+namespace {
+
+// The registry's networks into which the file loads, with the renaming that it needs.
+std::vector<std::pair<std::string, std::string>> networks_of(const InspectOptions& o,
+                                                             nn::ModelSpec spec) {
+  std::vector<std::pair<std::string, std::string>> out;
+  for (const std::string& name : nn::classifier_names()) {
+    spec.name = name;
+    std::vector<std::string> maps{o.name_map};
+    if (o.name_map.empty()) maps.emplace_back("torchvision");
+    for (const std::string& map : maps) try {
+        load_model(o.weights, spec, map, nullptr, nullptr, o.weights_key);
+        out.emplace_back(name, map);
+        break;
+      } catch (const Error&) {
+        // Another network.
+      }
+  }
+  return out;
+}
+
+// Classes from the last matrix, input channels from the first convolution.
+void read_shape(const data::StateFile& file, nn::ModelSpec* spec) {
+  bool first = true;
+  for (const auto& [name, tensor] : file.tensors) {
+    if (tensor.shape().rank() == 4 && first) {
+      spec->in_channels = tensor.size(1);
+      first = false;
+    }
+    if (tensor.shape().rank() == 2) spec->num_classes = tensor.size(0);
+  }
+}
+
+std::string guessed_set(const nn::ModelSpec& spec) {
+  if (spec.in_channels == 1) return spec.num_classes == 10 ? "fashion-mnist" : "mnist";
+  return spec.image_size >= 64 ? "tiny-imagenet" : spec.num_classes == 100 ? "cifar100" : "cifar10";
+}
+
+void print_layers(const std::vector<VariantFit>& fits) {
+  std::printf("input of            ");
+  for (const VariantFit& v : fits) std::printf("  %26s", v.model.c_str());
+  std::printf("\n%-20s", "");
+  for (size_t i = 0; i < fits.size(); ++i) std::printf("  %26s", "mean (sd)  variance (|ln|)");
+  std::printf("\n");
+  for (size_t l = 0; l < fits[0].fit.layers.size(); ++l) {
+    std::printf("%-20s", fits[0].fit.layers[l].name.c_str());
+    for (const VariantFit& v : fits)
+      std::printf("  %12.3f  %12.3f", v.fit.layers[l].mean, v.fit.layers[l].variance);
+    std::printf("\n");
+  }
+  std::printf("%-20s", "average");
+  for (const VariantFit& v : fits) std::printf("  %12.3f  %12.3f", v.fit.mean, v.fit.variance);
+  std::printf("\n");
+}
+
+void print_inputs(const InputMoments& seen, const std::string& set,
+                  const std::vector<NormalizationFit>& fits) {
+  std::printf(
+      "trained on images of mean %s, std %.3f in normalised units; distance if they were %s:\n",
+      fmt::format("{:.3f}", fmt::join(seen.mean, ",")).c_str(), seen.std, set.c_str());
+  for (const NormalizationFit& f : fits)
+    std::printf("  %6.3f  %-22s mean %s, std %s\n", f.distance, f.name.c_str(),
+                fmt::format("{:.4g}", fmt::join(f.normalization.mean, ",")).c_str(),
+                fmt::format("{:.4g}", fmt::join(f.normalization.std, ",")).c_str());
+}
+
+}  // namespace
+
+int inspect_command(const InspectOptions& o) {
+  check_normalization(o.mean, o.std);
+  apply(o.compute);
+  const data::StateFile file = data::read_state_file(o.weights, o.weights_key);
+  for (const std::string& note : file.notes) std::printf("%s\n", note.c_str());
+  ModelCard card = read_model_card(file.metadata);
+  nn::ModelSpec spec = card.spec;
+  if (spec.name.empty()) {
+    read_shape(file, &spec);
+    spec.image_size = o.size;
+  }
+  int64_t values = 0;
+  for (const auto& [name, tensor] : file.tensors) values += tensor.numel();
+  std::printf("%s: %zu tensors, %lld values, %lld input channels, %lld classes\n",
+              o.weights.c_str(), file.tensors.size(), static_cast<long long>(values),
+              static_cast<long long>(spec.in_channels), static_cast<long long>(spec.num_classes));
+  std::string map = o.name_map;
+  if (!o.model.empty()) spec.name = o.model;
+  if (spec.name.empty()) {
+    const auto found = networks_of(o, spec);
+    if (found.empty()) {
+      std::string names;
+      for (size_t i = 0; i < file.tensors.size() && i < 5; ++i)
+        names += (i ? ", " : "") + file.tensors[i].first;
+      throw DataError(str(o.weights, ": fits no network of the registry (tensors ", names,
+                          ", ...): give --model, or --name-map for other names"));
+    }
+    std::printf("fits by names and shapes:");
+    for (const auto& [name, with] : found)
+      std::printf(" %s%s", name.c_str(), with.empty() ? "" : (" (name_map " + with + ")").c_str());
+    std::printf("\n");
+    spec.name = found[0].first;
+    map = found[0].second;
+  }
+  const auto net = load_model(o.weights, spec, map, nullptr, nullptr, o.weights_key);
+  net->eval();
+  const std::vector<VariantFit> fits = variant_fits(*net, spec);
+  if (fits[0].fit.layers.empty()) {
+    std::printf("%s has no batch norm: nothing to compare\n", spec.name.c_str());
+    return 0;
+  }
+  print_layers(fits);
+  const std::string set = o.data.empty() ? guessed_set(spec) : o.data;
+  const data::Normalization pixels = data::dataset_pixels(set);
+  data::Normalization given = data::dataset_info(set).normalization;
+  if (!card.normalization.mean.empty()) given = card.normalization;
+  if (!o.mean.empty()) given = {o.mean, o.std};
+  const auto seen = input_moments(*net, spec);
+  if (seen && pixels.mean.size() == seen->mean.size() && given.mean.size() == seen->mean.size())
+    print_inputs(*seen, set, normalization_fits(*seen, pixels, given));
+  const auto doubts = statistics_doubts(*net, spec, pixels, given);
+  for (const std::string& doubt : doubts) console::warn(doubt);
+  if (doubts.empty()) std::printf("nothing fits clearly better than %s\n", spec.name.c_str());
+  return 0;
+}
+
+}  // namespace mtcki::cli

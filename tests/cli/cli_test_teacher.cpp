@@ -1,0 +1,154 @@
+// Teachers of other people: what is refused before anything is computed, and what is said aloud.
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "data/formats/state_file.h"
+#include "mtcki/networks/model_file.h"
+#include "tests/cli/cli_testing.h"
+
+namespace mtcki {
+namespace {
+
+nn::StateDict resnet8(uint64_t seed, int64_t classes = 10) {
+  nn::Init init(seed);
+  return nn::make_classifier({"resnet8", 3, 32, classes}, init)->state_dict();
+}
+
+Tensor& entry_of(nn::StateDict& state, const std::string& name) {
+  return std::find_if(state.begin(), state.end(), [&](const auto& e) { return e.first == name; })
+      ->second;
+}
+
+class TeacherFiles : public CliTest {
+ protected:
+  std::string save(const std::string& name, const nn::StateDict& state) const {
+    const std::string path = (dir_ / name).string();
+    data::write_safetensors(path, state);
+    return path;
+  }
+};
+
+TEST_F(TeacherFiles, CheckNamesTheTensorThatCannotWork) {
+  const std::string toml = config();
+  const auto check = [&](const nn::StateDict& state, const std::vector<const char*>& texts) {
+    const Outcome o =
+        run({"run", toml, "teachers.0.weights=" + save("w.safetensors", state), "--check"});
+    EXPECT_EQ(o.code, 3) << o.err;
+    for (const char* text : texts) EXPECT_THAT(o.err, HasSubstr(text));
+  };
+  nn::StateDict state = resnet8(1);
+  std::erase_if(state, [](const auto& e) { return e.first == "layer1.0.bn2.running_var"; });
+  check(state, {"missing     layer1.0.bn2.running_var"});
+  state = resnet8(1);
+  entry_of(state, "layer1.0.conv1.weight") = Tensor::zeros({16, 16, 1, 1});
+  check(state, {"layer1.0.conv1.weight: file has [16, 16, 1, 1], model has [16, 16, 3, 3]"});
+  check(resnet8(1, 100), {"fc.weight: file has [100, 64], model has [10, 64]"});
+  state = resnet8(1);
+  entry_of(state, "fc.bias").data<float>()[3] = NAN;
+  check(state, {"fc.bias has values that are not finite"});
+  state = resnet8(1);
+  entry_of(state, "bn1.running_var").data<float>()[0] = -1;
+  check(state, {"bn1.running_var has a negative variance"});
+  EXPECT_FALSE(fs::exists(dir_ / "runs"));
+}
+
+TEST_F(TeacherFiles, AReplacedWeightFileIsSaidAndWhatDependsOnItIsRedone) {
+  const std::string weights = save("w.safetensors", resnet8(1));
+  const std::vector<std::string> command = {"run", config(), "teachers.0.weights=" + weights};
+  const Outcome first = run(command);
+  ASSERT_EQ(first.code, 0) << first.err;
+  EXPECT_THAT(first.err, HasSubstr("is what guessing gives"));  // never trained
+  const auto bytes = [&](const char* name) { return read_file(dir_ / "runs/tiny" / name); };
+  const std::string teacher = bytes("teachers/resnet8/model.safetensors"),
+                    images = bytes("synth/shard-00000.safetensors"),
+                    student = bytes("students/pupil/model.safetensors");
+  const Outcome same = run(command);
+  EXPECT_EQ(same.code, 0) << same.err;
+  EXPECT_THAT(same.err, Not(HasSubstr("made again")));
+  save("w.safetensors", resnet8(2));
+  const Outcome other = run(command);
+  EXPECT_EQ(other.code, 0) << other.err;
+  EXPECT_THAT(other.err, HasSubstr("w.safetensors is not the file that was imported"));
+  EXPECT_NE(bytes("teachers/resnet8/model.safetensors"), teacher);
+  EXPECT_NE(bytes("synth/shard-00000.safetensors"), images);
+  EXPECT_NE(bytes("students/pupil/model.safetensors"), student);
+}
+
+TEST_F(TeacherFiles, ClassesInAnotherOrderArePutIntoTheSetsOrder) {
+  nn::Init init(3);
+  const auto net = nn::make_classifier({"resnet8", 3, 32, 10}, init);
+  ModelCard card;
+  card.spec = {"resnet8", 3, 32, 10};
+  card.normalization = {{0.5, 0.5, 0.5}, {0.25, 0.25, 0.25}};
+  card.classes = data::load_dataset({"synth10", "", "test", 1}).class_ids;
+  const auto top1 = [&](const char* name, std::string* said) {
+    const std::string path = (dir_ / name).string();
+    write_model_file(path, *net, card);
+    const Outcome o =
+        run({"eval", "--data", "synth10", "--limit", "100", "--weights", path, "--json"});
+    EXPECT_EQ(o.code, 0) << o.err;
+    *said = o.err;
+    return nlohmann::json::parse(o.out)["top1"].get<double>();
+  };
+  std::string said;
+  const double right = top1("right.safetensors", &said);
+  EXPECT_THAT(said, Not(HasSubstr("order")));
+  nn::StateDict state = net->state_dict();  // rows and names reversed
+  for (const char* name : {"fc.weight", "fc.bias"}) {
+    Tensor& t = entry_of(state, name);
+    const std::vector<float> values = t.to_vector<float>();
+    const size_t row = values.size() / 10;
+    for (size_t i = 0; i < values.size(); ++i)
+      t.data<float>()[(9 - i / row) * row + i % row] = values[i];
+  }
+  net->load_state_dict(state);
+  std::reverse(card.classes.begin(), card.classes.end());
+  EXPECT_EQ(top1("reversed.safetensors", &said), right);
+  EXPECT_THAT(said, HasSubstr("in the set's order now"));
+  card.classes[0] = "something else";
+  top1("foreign.safetensors", &said);
+  EXPECT_THAT(said, HasSubstr("not called as those of synth10"));
+}
+
+TEST_F(TeacherFiles, MapFilesPrefixesAndLeftOvers) {
+  nn::StateDict state = resnet8(1);
+  const auto exported = [&](const std::string& map) {
+    const std::string path = save("in.safetensors", state), out = (dir_ / "o.safetensors").string();
+    std::vector<std::string> command = {"export",  "weights", "--weights", path,
+                                        "--model", "resnet8", "--out",     out};
+    if (!map.empty()) command.insert(command.end(), {"--name-map", file("map.txt", map)});
+    return run(command);
+  };
+  for (auto& [name, tensor] : state) name = "_orig_mod.model." + name;
+  state.emplace_back("_orig_mod.model.total_ops", Tensor::zeros({1}));
+  Outcome o = exported("");
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.err, AllOf(HasSubstr("removed the prefix '_orig_mod.'"),
+                           HasSubstr("left out 1 entries that are no weights")));
+  // Whole parts: layer1 is no beginning of layer10; a part taken away; entries dropped.
+  state = resnet8(1);
+  for (auto& [name, tensor] : state) {
+    if (name.starts_with("layer1.")) name = "body.layer1" + name.substr(6);
+    if (name.starts_with("layer2.")) name = "layer10" + name.substr(6);
+  }
+  state.emplace_back("aux.weight", Tensor::zeros({1}));
+  o = exported("layer1 nowhere\nlayer10 layer2\nbody.\naux -\n");
+  EXPECT_EQ(o.code, 0) << o.err;
+  o = exported("layer10 layer2\nbody.\n");
+  EXPECT_EQ(o.code, 3);
+  EXPECT_THAT(o.err, HasSubstr("unexpected  aux.weight"));
+}
+
+TEST_F(TeacherFiles, InspectShowsTheStatisticsLayerByLayer) {
+  const std::string weights = save("w.safetensors", resnet8(1));
+  const Outcome o = run({"inspect", weights});
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.out, AllOf(HasSubstr("fits by names and shapes: resnet8"),
+                           HasSubstr("layer3.0.bn2"), HasSubstr("normalised units")));
+  refused({"inspect", save("odd.safetensors", {{"a", Tensor::zeros({2})}})}, 3,
+          "fits no network of the registry");
+}
+
+}  // namespace
+}  // namespace mtcki
