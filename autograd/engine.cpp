@@ -65,7 +65,7 @@ void accumulate(Tensor* into, Tensor g) {
 // another gradient, because clipping and optimisers write in place. A bf16 gradient of an f32
 // variable stays so while it is the only one.
 void accumulate_grad(Variable::Impl* variable, Tensor g) {
-  if (variable->grad.defined() || !g.unique() ||
+  if (variable->grad.defined() || !g.only_handle() ||
       (g.rank() == variable->data.rank() && g.layout() != variable->data.layout()))
     join_weight_gradients();
   if (variable->grad.defined()) {
@@ -73,7 +73,7 @@ void accumulate_grad(Variable::Impl* variable, Tensor g) {
     g = g.to(variable->data.dtype());
   }
   if (g.rank() == variable->data.rank()) g = g.to(variable->data.layout());
-  if (!variable->grad.defined() && !g.unique()) g = g.clone();
+  if (!variable->grad.defined() && !g.only_handle()) g = g.clone();
   accumulate(&variable->grad, std::move(g));
 }
 
@@ -215,15 +215,24 @@ void Variable::backward(const Tensor& seed, bool keep_graph) const {
   const NoGradScope no_grad;
   const Tensor start =
       seed.defined() ? seed : Tensor::full(shape(), 1.0, data().dtype(), data().device());
+  StreamSet ran_on = 1;  // stream 0, where leaves gather their gradients
   if (is_leaf()) {
+    const OnStreamZero scope;
     accumulate_grad(impl_.get(), start);
-    return;
+  } else {
+    ReadyNodes ready;
+    impl_->node->pending = start;
+    impl_->node->pending_from = current_stream_bit();
+    ready.push(impl_->node);
+    while (!ready.empty()) {
+      const NodePtr node = ready.pop();
+      ran_on |= StreamSet{1} << node->stream;
+      run(node, &ready, keep_graph);
+    }
   }
-  ReadyNodes ready;
-  impl_->node->pending = start;
-  ready.push(impl_->node);
-  while (!ready.empty()) run(ready.pop(), &ready, keep_graph);
   join_side_streams();
+  if (cuda::stream_index() != 0)
+    wait_streams(ran_on);  // within a branch, which goes on with .grad()
 }
 
 }  // namespace mtcki

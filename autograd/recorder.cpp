@@ -15,7 +15,11 @@ const Tensor& SavedTensor::get() const {
                             ": an earlier backward released the tensors saved for it; pass "
                             "keep_graph = true to the earlier one, or compute the value again"));
   if (Recipe* recipe = slot_->recipe.get()) {
-    if (!recipe->result.defined()) recipe->result = recipe->compute();
+    if (!recipe->result.defined()) {
+      recipe->result = recipe->compute();
+      recipe->stream = cuda::stream_index();
+    }
+    wait_streams(StreamSet{1} << recipe->stream);
     return recipe->result;
   }
   if (slot_->tensor.defined() && slot_->tensor.version() != slot_->version)
@@ -102,7 +106,7 @@ Variable Recorder::finish(const Tensor& y, std::function<Tensor()> recipe) {
   out.impl_->requires_grad = true;
   out.impl_->node = std::move(node_);
   if (recipe)
-    out.impl_->recipe = std::make_shared<Recipe>(Recipe{std::move(recipe), y.version(), {}});
+    out.impl_->recipe = std::make_shared<Recipe>(Recipe{std::move(recipe), y.version(), {}, 0});
   return out;
 }
 

@@ -32,6 +32,7 @@ struct Recipe {
   std::function<Tensor()> compute;
   uint32_t version = 0;  // of the tensor it repeats
   Tensor result;
+  int stream = 0;  // that computed it
 };
 
 // A tensor kept for the backward, with the version it had, or its recipe. get() throws

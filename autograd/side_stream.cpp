@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "tensor/allocator.h"
+#include "tensor/cuda/stream_order.h"
 #include "tensor/error.h"
 
 namespace mtcki {
@@ -11,52 +11,42 @@ namespace {
 
 // Streams 1, 2 compute weight gradients, those from kFirstBranch on are branches.
 constexpr int kWeightStreams = 2, kFirstBranch = 1 + kWeightStreams, kBranches = 8;
-thread_local std::vector<Tensor> held[kWeightStreams];  // by the one that runs
-thread_local int next = 0;
-thread_local StreamSet running = 0;  // branches
+static_assert(kFirstBranch + kBranches <= cuda::kMostStreams);
+thread_local int next = 0;           // weight stream
+thread_local StreamSet running = 0;  // whom stream 0 has to wait for
 
-void join_weight_stream(int index) {
-  const std::vector<Tensor> reads = std::exchange(held[index], {});  // also when waiting fails
-  if (!reads.empty()) cuda::wait_stream(0, 1 + index);
-}
+StreamSet bit_of(int stream) { return StreamSet{1} << stream; }
 
-void start_branch(int stream) {
-  const StreamSet bit = StreamSet{1} << stream;
-  if (stream < kFirstBranch || (running & bit)) return;
-  if (running == 0) hold_foreign_blocks(true);
-  running |= bit;
+void start(int stream) {
+  running |= bit_of(stream);
   cuda::wait_stream(stream, 0);
 }
 
-void join_branches() {
-  if (running == 0) return;
-  const StreamSet all = std::exchange(running, 0);
-  hold_foreign_blocks(false);
-  for (int stream = kFirstBranch; stream < kFirstBranch + kBranches; ++stream)
-    if (all >> stream & 1) cuda::wait_stream(0, stream);
+void join(StreamSet which) {
+  const cuda::StreamScope zero(0);
+  wait_streams(std::exchange(running, running & ~which) & which);
 }
+
+constexpr StreamSet kWeights = (StreamSet{1} << kFirstBranch) - 1;
 
 }  // namespace
 
-Tensor on_side_stream(std::vector<Tensor> reads, const std::function<Tensor()>& compute) {
-  if (reads.front().device().is_cpu() || cuda::stream_index() != 0) return compute();
-  const int index = next;
+Tensor on_side_stream(Device device, const std::function<Tensor()>& compute) {
+  if (device.is_cpu() || cuda::stream_index() != 0) return compute();
+  const int stream = 1 + next;
   next = (next + 1) % kWeightStreams;
-  join_weight_stream(index);
-  held[index] = std::move(reads);
-  cuda::wait_stream(1 + index, 0);
-  const cuda::StreamScope scope(1 + index);
+  join(bit_of(stream));
+  start(stream);
+  const cuda::StreamScope scope(stream);
   return compute();
 }
 
-void join_weight_gradients() {
-  for (int index = 0; index < kWeightStreams; ++index) join_weight_stream(index);
-}
+void join_weight_gradients() { join(kWeights); }
 
 void join_side_streams() {
   join_weight_gradients();
   next = 0;  // every backward does the same: a captured one finds the memory of those before
-  join_branches();
+  if (cuda::stream_index() == 0) join(~StreamSet{0});
 }
 
 SideStreamScope::~SideStreamScope() {
@@ -81,7 +71,9 @@ void wait_streams(StreamSet set) {
     if ((set >> stream & 1) && stream != current) cuda::wait_stream(current, stream);
 }
 
-BranchScope::BranchScope(int stream) : scope_(stream) { start_branch(stream); }
+BranchScope::BranchScope(int stream) : scope_(stream) {
+  if (stream >= kFirstBranch && !(running & bit_of(stream))) start(stream);
+}
 
 OnStreamZero::OnStreamZero() : scope_(0) {
   if (scope_.before() != 0) cuda::wait_stream(0, scope_.before());

@@ -3,8 +3,9 @@
 //
 // Weight gradients: nothing in a backward waits for the gradient of a weight, so it is computed on
 // a side stream, while the input gradient and the memory-bound ops of the layers below run on
-// stream 0. Two side streams take turns. What one reads is held until stream 0 has waited for it,
-// which happens when its stream is needed again, so at most two layers' gradients live longer.
+// stream 0. Two side streams take turns. The memory of what one reads is handed out again when stream
+// 0 has waited for it, which happens when its stream is needed again, so at most two layers'
+// gradients live longer.
 //
 // Branches: parts of a step that do not depend on each other, such as teachers that are asked about
 // the same images. The small kernels of one run beside those of another. What a part records goes
@@ -20,11 +21,11 @@
 
 namespace mtcki {
 
-// compute() on a side stream, where `reads`, made on stream 0, are on a GPU; else at once. The
-// result must not be used before join_weight_gradients().
-Tensor on_side_stream(std::vector<Tensor> reads, const std::function<Tensor()>& compute);
+// compute() on a side stream, where the device is a GPU and stream 0 current; else at once. It reads
+// what was made on stream 0. The result must not be used before join_weight_gradients().
+Tensor on_side_stream(Device device, const std::function<Tensor()>& compute);
 // Stream 0 waits for this thread's weight gradients; for them and its branches, which end here.
-// Cheap when there are none.
+// Cheap when there are none. Within a branch the branches are left alone: the outer parts go on.
 void join_weight_gradients();
 void join_side_streams();
 

@@ -3,12 +3,14 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <list>
 #include <map>
 #include <mutex>
 #include <unordered_map>
 
 #include "tensor/context.h"
 #include "tensor/cuda/runtime.h"
+#include "tensor/cuda/stream_order.h"
 #include "tensor/error.h"
 #include "tensor/host_arena.h"
 
@@ -17,9 +19,9 @@ namespace mtcki {
 namespace {
 
 constexpr size_t kAlignment = 64;
-constexpr int kFirstOwnPool = 1 << 16;       // new_device_pool() counts from here
-constexpr int kStreamsOfPool = 16;           // a pool and its side streams take so many numbers
-constexpr size_t kLarge = size_t{64} << 10;  // host blocks from here on come from the arena
+constexpr int kFirstOwnPool = 1 << 16;              // new_device_pool() counts from here
+constexpr int kStreamsOfPool = cuda::kMostStreams;  // so many numbers does a pool take
+constexpr size_t kLarge = size_t{64} << 10;         // host blocks from here on come from the arena
 
 size_t round_up_to(size_t step, size_t bytes) { return (bytes + step - 1) / step * step; }
 // Size classes: multiples of 64 below 1 KiB, then eight steps per power of two (at most 12.5 %
@@ -30,8 +32,6 @@ size_t size_class(size_t bytes) {
   return round_up_to((size_t{1} << top) / 8, bytes);
 }
 
-thread_local bool holding_foreign_blocks = false;
-
 // Where a cache gets its blocks from.
 struct HostSource {
   static constexpr const char* name = "the system";
@@ -39,7 +39,8 @@ struct HostSource {
   static void* get(size_t size) { return std::aligned_alloc(kAlignment, size); }
   static void put(void* data) { std::free(data); }
   static int pool() { return 0; }
-  static bool holds(int) { return false; }
+  static bool in_use(int, const cuda::StreamUses*) { return false; }
+  static bool has_no_room(size_t) { return false; }
   static std::string capacity() { return ""; }  // not asked for
   static bool caching() { return true; }
 };
@@ -52,9 +53,10 @@ struct DeviceSource {
   }
   static void put(void* data) { cuda::free_device(data); }
   static int pool() { return device_pool(); }
-  static bool holds(int pool) {
-    return holding_foreign_blocks && pool % kStreamsOfPool != cuda::stream_index();
+  static bool in_use(int pool, const cuda::StreamUses* uses) {
+    return uses && !uses->known_to(pool % kStreamsOfPool);
   }
+  static bool has_no_room(size_t size) { return cuda::capturing() && cuda::capacity().free < size; }
   static std::string capacity() {
     const cuda::Capacity c = cuda::capacity();
     return str(", capacity ", human_bytes(c.total), " (", human_bytes(c.free), " free)");
@@ -83,6 +85,8 @@ class Cache {
     }
     void* data = reuse(pool, size);
     if (!data) {
+      // A capture may not ask the driver; that there is nothing left is the better reason.
+      if (Source::has_no_room(size)) fail(bytes, Source::name);
       data = fresh(size);
       if (!data) {
         release();
@@ -103,7 +107,7 @@ class Cache {
     return data;
   }
 
-  void put(void* data, size_t bytes) {
+  void put(void* data, size_t bytes, const cuda::StreamUses* uses = nullptr) {
     const size_t size = block_size(bytes);
     const std::lock_guard<std::mutex> lock(mutex_);
     stats_.in_use -= size;
@@ -113,8 +117,8 @@ class Cache {
       arena_.give(data, size);
     } else if (Source::caching()) {
       stats_.cached += size;
-      if (Source::holds(pool)) {
-        held_.push_back({pool, size, data});
+      if (Source::in_use(pool, uses)) {
+        held_[pool].blocks.push_back({size, data, *uses});
       } else {
         free_[pool][size].push_back(data);
       }
@@ -129,12 +133,6 @@ class Cache {
       }
     }
     if (!Source::caching()) Source::put(data);
-  }
-
-  void free_held() {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    for (const Held& h : held_) free_[h.pool][h.size].push_back(h.data);
-    held_.clear();
   }
 
   MemoryStats stats() {
@@ -154,6 +152,7 @@ class Cache {
   }
   void end_pool(int pool) {
     const std::lock_guard<std::mutex> lock(mutex_);
+    free_held(pool, true);
     if (const auto it = free_.find(pool); it != free_.end()) {
       release_sizes(it->second);
       free_.erase(it);
@@ -163,8 +162,6 @@ class Cache {
       if (it->second == pool) it->second = heir;
       it = it->second == 0 ? pool_of_.erase(it) : std::next(it);
     }
-    for (Held& h : held_)
-      if (h.pool == pool) h.pool = heir;
   }
   void limit(size_t bytes) {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -204,6 +201,7 @@ class Cache {
   // class, and no more.
   void* reuse(int pool, size_t size) {
     if (in_arena(size)) return arena_.take(size);
+    free_held(pool, false);
     const auto of_pool = free_.find(pool);
     if (of_pool == free_.end()) return nullptr;
     const auto it = of_pool->second.find(size);
@@ -213,8 +211,28 @@ class Cache {
     stats_.cached -= size;
     return data;
   }
+  // The blocks that other streams are done with, as far as the pool's stream knows; or all of them,
+  // for the driver, which waits for the device.
+  void free_held(int pool, bool all) {
+    const auto it = held_.find(pool);
+    if (it == held_.end()) return;
+    Held& held = it->second;
+    const uint64_t version = cuda::stream_order_version();
+    if (!all && held.looked_at == version) return;
+    held.looked_at = version;
+    held.blocks.remove_if([&](const HeldBlock& h) {
+      if (!all && Source::in_use(pool, &h.uses)) return false;
+      free_[pool][h.size].push_back(h.data);
+      return true;
+    });
+    if (held.blocks.empty()) held_.erase(it);
+  }
   // Not the pools of captured steps: what is free there is written by their replays.
   void release() {
+    std::vector<int> pools;
+    for (const auto& [pool, held] : held_)
+      if (pool < kFirstOwnPool) pools.push_back(pool);
+    for (const int pool : pools) free_held(pool, true);
     for (auto it = free_.begin(); it != free_.end();) {
       if (it->first >= kFirstOwnPool) {
         ++it;
@@ -244,17 +262,21 @@ class Cache {
                                ". A smaller batch_size needs proportionally less."));
   }
 
-  struct Held {
-    int pool;
+  struct HeldBlock {
     size_t size;
     void* data;
+    cuda::StreamUses uses;
+  };
+  struct Held {
+    std::list<HeldBlock> blocks;
+    uint64_t looked_at = 0;  // stream_order_version()
   };
 
   std::mutex mutex_;
   HostArena arena_;
   std::unordered_map<int, std::unordered_map<size_t, std::vector<void*>>> free_;  // by pool, size
   std::unordered_map<void*, int> pool_of_;  // blocks of other pools than 0
-  std::vector<Held> held_;                  // free, but not yet to be handed out
+  std::unordered_map<int, Held> held_;      // free, but another stream may be using them
   std::unordered_map<void*, std::string> owner_;
   std::map<std::string, size_t> tags_, tags_at_peak_;
   MemoryStats stats_;
@@ -281,10 +303,6 @@ int device_pool() { return std::max(current_pool, 0) + cuda::stream_index(); }
 int new_device_pool() { return next_pool.fetch_add(kStreamsOfPool); }
 DevicePoolScope::DevicePoolScope(int pool) : before_(current_pool) { current_pool = pool; }
 DevicePoolScope::~DevicePoolScope() { current_pool = before_; }
-void hold_foreign_blocks(bool on) {
-  holding_foreign_blocks = on;
-  if (!on) device_cache().free_held();
-}
 void release_device_pool(int pool) {
   for (int i = 0; i < kStreamsOfPool; ++i) device_cache().end_pool(pool + i);
 }
@@ -306,9 +324,9 @@ void* allocate(size_t bytes, Device device) {
   return bytes ? device_cache().get(bytes) : nullptr;
 }
 
-void deallocate(void* data, size_t bytes, Device device) noexcept {
+void deallocate(void* data, size_t bytes, Device device, const cuda::StreamUses* uses) noexcept {
   if (!data) return;
-  device.is_cpu() ? host().put(data, bytes) : device_cache().put(data, bytes);
+  device.is_cpu() ? host().put(data, bytes) : device_cache().put(data, bytes, uses);
 }
 
 MemoryStats memory_stats(Device device) {

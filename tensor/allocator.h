@@ -7,7 +7,9 @@
 //
 // A device block belongs to the pool that was current when it was taken, and returns there: each
 // stream has its pool, because a block may be used again on its own stream at once, and a captured
-// step (StepGraph) has one, because its replays write to the addresses of the capture.
+// step (StepGraph) has one, because its replays write to the addresses of the capture. A block that
+// other streams used, too, is handed out again when its own stream knows of all of that
+// (cuda/stream_order.h).
 #pragma once
 
 #include <cstddef>
@@ -19,6 +21,10 @@
 #include "tensor/device.h"
 
 namespace mtcki {
+
+namespace cuda {
+class StreamUses;
+}
 
 struct MemoryStats {
   size_t in_use = 0;                // bytes handed out
@@ -41,10 +47,6 @@ class DevicePoolScope {
  private:
   int before_;
 };
-// While several streams work beside each other: device blocks that this thread gives back on
-// another stream than theirs wait until hold(false), because their own stream does not know yet
-// when the other is done with them.
-void hold_foreign_blocks(bool on);
 // The end of a pool of new_device_pool(): its free blocks go to the driver, which nothing else does;
 // those in use will go to the pool of their stream.
 void release_device_pool(int pool);
@@ -52,7 +54,9 @@ void release_device_pool(int pool);
 void* keep_device_memory(size_t bytes, const char* what);  // throws OutOfMemoryError
 
 void* allocate(size_t bytes, Device device);  // throws OutOfMemoryError
-void deallocate(void* data, size_t bytes, Device device) noexcept;
+// uses: of a device block, null where only its own stream had it.
+void deallocate(void* data, size_t bytes, Device device,
+                const cuda::StreamUses* uses = nullptr) noexcept;
 
 MemoryStats memory_stats(Device device = {});
 void reset_peak_memory(Device device = {});

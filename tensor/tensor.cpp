@@ -5,6 +5,7 @@
 
 #include "tensor/allocator.h"
 #include "tensor/cuda/runtime.h"
+#include "tensor/cuda/stream_order.h"
 #include "tensor/op_error.h"
 #include "tensor/storage_freed.h"
 
@@ -34,13 +35,18 @@ void on_cuda_storage_freed(StorageFreed function) {
 }
 
 Storage::Storage(size_t bytes, Device device)
-    : data_(allocate(bytes, device)), bytes_(bytes), device_(device) {}
+    : data_(allocate(bytes, device)), bytes_(bytes), device_(device) {
+  if (device.is_cuda()) uses_ = std::make_unique<cuda::StreamUses>();
+}
 
 Storage::~Storage() {
   const auto freed = storage_freed.load(std::memory_order_acquire);
   if (freed && device_.is_cuda()) freed(data_, bytes_);
-  deallocate(data_, bytes_, device_);
+  deallocate(data_, bytes_, device_, uses_.get());
 }
+
+void Storage::note_use() const { uses_->note(); }
+bool Storage::is_used_elsewhere() const { return !uses_->known_to(cuda::stream_index()); }
 
 void Storage::bump_version() {
   version_.fetch_add(1, std::memory_order_relaxed);

@@ -18,6 +18,10 @@
 
 namespace mtcki {
 
+namespace cuda {
+class StreamUses;
+}
+
 // The bytes behind one or more tensors; freed to the caching allocator with the last handle.
 class Storage {
  public:
@@ -26,19 +30,29 @@ class Storage {
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
 
-  void* data() const { return data_; }
+  // Whoever asks for the address is about to use the bytes on its current stream (CUDA).
+  void* data() const {
+    if (uses_) note_use();
+    return data_;
+  }
   size_t bytes() const { return bytes_; }
   Device device() const { return device_; }
   uint32_t version() const { return version_.load(std::memory_order_relaxed); }
   void bump_version();
+  // Whether another stream may still be using the bytes when the current one comes to it (CUDA).
+  bool used_elsewhere() const { return uses_ && is_used_elsewhere(); }
   // How many of the writes went into captured steps, whose replays nobody reports (CUDA).
   uint32_t captured_writes() const { return captured_writes_.load(std::memory_order_relaxed); }
 
  private:
+  void note_use() const;
+  bool is_used_elsewhere() const;
+
   void* data_ = nullptr;
   size_t bytes_ = 0;
   Device device_;
   std::atomic<uint32_t> version_{0}, captured_writes_{0};
+  std::unique_ptr<cuda::StreamUses> uses_;  // null on the CPU
 };
 
 class Tensor {
@@ -50,8 +64,8 @@ class Tensor {
                       Layout layout = Layout::plain);
   static Tensor zeros(const Shape& shape, DType dtype = DType::f32, Device device = {},
                       Layout layout = Layout::plain);
-  static Tensor full(const Shape& shape, double value, DType dtype = DType::f32,
-                     Device device = {}, Layout layout = Layout::plain);
+  static Tensor full(const Shape& shape, double value, DType dtype = DType::f32, Device device = {},
+                     Layout layout = Layout::plain);
   static Tensor scalar(double value, DType dtype = DType::f32) { return full({}, value, dtype); }
   // Same shape, dtype, device and layout as x (zeros_like: filled with 0).
   static Tensor empty_like(const Tensor& x);
@@ -76,9 +90,7 @@ class Tensor {
     check_dtype(dtype_of<T>::value);
     return reinterpret_cast<T*>(static_cast<char*>(raw()));
   }
-  void* raw() const {
-    return storage_ ? static_cast<char*>(storage_->data()) + offset_ : nullptr;
-  }
+  void* raw() const { return storage_ ? static_cast<char*>(storage_->data()) + offset_ : nullptr; }
 
   // The single element of a tensor with numel() == 1, from whichever device and dtype.
   double item() const;
@@ -112,8 +124,10 @@ class Tensor {
   uint32_t version() const { return storage_ ? storage_->version() : 0; }
   uint32_t captured_writes() const { return storage_ ? storage_->captured_writes() : 0; }
 
-  // True when no other handle shares the bytes: an op may then reuse them for its result.
-  bool unique() const { return storage_ && storage_.use_count() == 1; }
+  // True when no other handle shares the bytes, and no other stream may be using them (CUDA): an op
+  // may then reuse them for its result.
+  bool unique() const { return only_handle() && !storage_->used_elsewhere(); }
+  bool only_handle() const { return storage_ && storage_.use_count() == 1; }
   bool shares_memory(const Tensor& o) const { return storage_ && storage_ == o.storage_; }
   // "[256, 32, 16, 16] f32 cpu"
   std::string describe() const;

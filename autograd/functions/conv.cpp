@@ -17,8 +17,9 @@ Variable conv2d(const Variable& x, const Variable& w, const Variable& bias, cons
   if (r.needs(1))  // first: a GPU then computes it beside the input gradient
     r.grad(1, [x = r.save_input(0), s = w.shape(), o, dtype = w.data().dtype(),
                leaf = w.is_leaf()](const Tensor& gy) {
-      const auto compute = [&] { return conv2d_grad_weight(gy, x.get(), s, o, dtype, leaf); };
-      return leaf ? on_side_stream({gy, x.get()}, compute) : compute();
+      const Tensor& in = x.get();  // a recipe runs here, on the stream that others read it on
+      const auto compute = [&] { return conv2d_grad_weight(gy, in, s, o, dtype, leaf); };
+      return leaf ? on_side_stream(gy.device(), compute) : compute();
     });
   if (r.needs(0))
     r.gather({0}, [w = r.save(w.data()), s = x.shape(), o](const Tensor& gy, GradientSum* gx) {

@@ -20,8 +20,8 @@
 #define MTCKI_PRAGMA(text) _Pragma(#text)
 #define MTCKI_UNROLL MTCKI_PRAGMA(unroll)  // before a loop
 #define MTCKI_UNROLL_BY(n) MTCKI_PRAGMA(unroll n)
-#define MTCKI_DYNAMIC_SHARED(T, name)                                \
-  extern __shared__ __align__(16) unsigned char name##_bytes_[];     \
+#define MTCKI_DYNAMIC_SHARED(T, name)                            \
+  extern __shared__ __align__(16) unsigned char name##_bytes_[]; \
   T* name = reinterpret_cast<T*>(name##_bytes_)
 
 namespace mtcki::cuda {
@@ -45,7 +45,8 @@ void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
 
 // The same, but blocks may start when all blocks of the kernel before have called next_may_start()
 // or ended, if the device can do that (programmatic dependent launch): the launch itself costs less
-// then. The kernel calls wait_for_previous() before it touches memory.
+// then. Each thread of the kernel calls wait_for_previous() first, before it touches memory; the
+// emulated GPU ends the program where one does not.
 bool can_overlap_launches();
 template <class... P>
 void launch_early(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
@@ -82,10 +83,10 @@ namespace mtcki::cuda {
 template <class... P>
 void launch_early(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
                   std::type_identity_t<P>... args) {
-  launch(kernel, grid, block, shared, args...);
+  simt::launch(grid, block, shared, true, [=] { kernel(args...); });
 }
 inline void next_may_start() {}
-inline void wait_for_previous() {}
+inline void wait_for_previous() { simt::note_wait_for_previous(); }
 }  // namespace mtcki::cuda
 #endif
 
@@ -111,6 +112,9 @@ void launch_small_early(size_t bytes, void (*kernel)(P...), dim3 grid, dim3 bloc
 // Blocks for a grid-stride loop over n items of `per_thread` elements: enough to fill the device,
 // few enough that each has work.
 inline dim3 grid_for(int64_t n, int threads = kThreads, int64_t most = 132 * 16) {
+#if !defined(__CUDACC__)
+  most = most < simt::most_blocks() ? most : simt::most_blocks();
+#endif
   const int64_t blocks = (n + threads - 1) / threads;
   return dim3(static_cast<unsigned>(blocks < most ? (blocks > 0 ? blocks : 0) : most));
 }
@@ -130,25 +134,25 @@ using compute_t = typename Compute<T>::type;
 }  // namespace mtcki::cuda
 
 // for (int64_t i : every element that this thread has in a grid-stride loop over n)
-#define MTCKI_GRID_LOOP(i, n)                                                              \
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < (n);   \
+#define MTCKI_GRID_LOOP(i, n)                                                            \
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < (n); \
        i += static_cast<int64_t>(gridDim.x) * blockDim.x)
 
 // T = float, double or bfloat16: the dtypes of a CUDA kernel.
-#define MTCKI_DISPATCH_CUDA(dtype_, op_, T_, ...)                                            \
-  do {                                                                                       \
-    const ::mtcki::DType mtcki_d_ = (dtype_);                                                \
-    if (mtcki_d_ == ::mtcki::DType::f32) {                                                   \
-      using T_ = float;                                                                      \
-      __VA_ARGS__                                                                            \
-    } else if (mtcki_d_ == ::mtcki::DType::bf16) {                                           \
-      using T_ = ::mtcki::bfloat16;                                                          \
-      __VA_ARGS__                                                                            \
-    } else if (mtcki_d_ == ::mtcki::DType::f64) {                                            \
-      using T_ = double;                                                                     \
-      __VA_ARGS__                                                                            \
-    } else {                                                                                 \
-      throw ::mtcki::DTypeError(                                                             \
-          ::mtcki::str(op_, ": needs f32, f64 or bf16, got ", ::mtcki::name_of(mtcki_d_)));  \
-    }                                                                                        \
+#define MTCKI_DISPATCH_CUDA(dtype_, op_, T_, ...)                                           \
+  do {                                                                                      \
+    const ::mtcki::DType mtcki_d_ = (dtype_);                                               \
+    if (mtcki_d_ == ::mtcki::DType::f32) {                                                  \
+      using T_ = float;                                                                     \
+      __VA_ARGS__                                                                           \
+    } else if (mtcki_d_ == ::mtcki::DType::bf16) {                                          \
+      using T_ = ::mtcki::bfloat16;                                                         \
+      __VA_ARGS__                                                                           \
+    } else if (mtcki_d_ == ::mtcki::DType::f64) {                                           \
+      using T_ = double;                                                                    \
+      __VA_ARGS__                                                                           \
+    } else {                                                                                \
+      throw ::mtcki::DTypeError(                                                            \
+          ::mtcki::str(op_, ": needs f32, f64 or bf16, got ", ::mtcki::name_of(mtcki_d_))); \
+    }                                                                                       \
   } while (0)

@@ -81,9 +81,7 @@ __device__ inline void product(float (&d)[64], const uint32_t (&a)[4], const Sha
 __device__ inline void publish_to_products() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
-__device__ inline void begin_products() {
-  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-}
+__device__ inline void begin_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ inline void end_products() {
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
@@ -131,6 +129,9 @@ template <int N, int At, bool First>
 void product(float (&d)[64], const uint32_t (&a)[4], const SharedBlocks& b) {
   if (First) std::fill_n(d + At, N / 2, 0.0f);
   const int lane = simt::here.thread & 31, g = lane / 4, t = lane % 4;
+  simt::check_published(
+      reinterpret_cast<const char*>(b.start),
+      reinterpret_cast<const char*>(b.start) + b.next_k + (N / 8 - 1) * b.next_n + 8 * 16);
   const auto value = [](uint32_t bits) {
     bfloat16 v;
     v.bits = static_cast<uint16_t>(bits);
@@ -155,14 +156,14 @@ void product(float (&d)[64], const uint32_t (&a)[4], const SharedBlocks& b) {
   });
 }
 
-inline void publish_to_products() {}
+inline void publish_to_products() { simt::publish_copies(); }
 inline void begin_products() {}
 inline void end_products() {}
 template <int Size>
 void wait_products(float (&)[Size]) {}
 inline void warpgroup_barrier(int) { simt::yield(simt::Wait::warpgroup); }
-inline void wait_for_turn(int) {}
-inline void end_turn(int) {}
+inline void wait_for_turn(int warpgroup) { simt::wait_turn(warpgroup); }
+inline void end_turn(int warpgroup) { simt::arrive_turn(1 - warpgroup); }
 
 inline void store_transposed(SharedAddress row, const uint32_t (&v)[4]) {
   const int lane = simt::here.thread & 31, g = lane / 4, t = lane % 4;

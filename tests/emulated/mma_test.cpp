@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "tensor/cuda/wgmma.cuh"
 #include "tests/cuda_testing.h"
 #include "tests/tensor/ops/ops_testing.h"
 
@@ -16,7 +17,7 @@ using testing::sample;
 
 class Mma : public testing::CudaTest {
  protected:
-  void TearDown() override { cuda::simt::set_shuffle(0); }
+  void TearDown() override { cuda::simt::set_shuffle(cuda::simt::kDefaultShuffle); }
 };
 
 // Each lane stores what it got, 4 registers of two elements; the matrices lie one after the other.
@@ -112,17 +113,80 @@ TEST_F(Mma, CopiesArriveAsLateOrAsEarlyAsTheyMay) {
   const std::vector<float> v = x.to_vector<float>();
   for (const uint32_t seed : {0u, 1u, 2u}) {
     cuda::simt::set_shuffle(seed);
+    const bool early = seed == 2;
     const Tensor y = Tensor::zeros({32}, DType::f32, kGpu);
     launch(copies, dim3(1), dim3(1), 48, on_gpu.data<float>(), y.data<float>());
     const std::vector<float> got = y.to_vector<float>();
     for (size_t i = 0; i < 4; ++i) {
       EXPECT_EQ(got[i], v[i]);
-      EXPECT_EQ(got[4 + i], seed == 1 ? v[4 + i] : 1);
-      EXPECT_EQ(got[8 + i], seed == 1 ? 0 : 1);
+      EXPECT_EQ(got[4 + i], early ? v[4 + i] : 1);
+      EXPECT_EQ(got[8 + i], early ? 0 : 1);
       EXPECT_EQ(got[20 + i], v[4 + i]);
       EXPECT_EQ(got[24 + i], 0);
     }
   }
+}
+
+// One warpgroup copies an operand (16 x 64 of bf16) and multiplies; the fence or the barrier between
+// may be missing.
+template <bool Fence>
+__global__ void multiply_what_was_copied(const bfloat16* x, float* y) {
+  MTCKI_DYNAMIC_SHARED(bfloat16, shared);
+  const int t = static_cast<int>(threadIdx.x);
+  const cuda::SharedAddress start = cuda::shared_address(shared);
+  cuda::copy16_async(start + static_cast<cuda::SharedAddress>(t * 16), x + t * 8, true);
+  cuda::end_copies();
+  cuda::wait_copies<0>();
+  if (Fence) cuda::publish_to_products();
+  cuda::warpgroup_barrier(0);
+  const uint32_t ones[4] = {0x3F803F80u, 0x3F803F80u, 0x3F803F80u, 0x3F803F80u};
+  float sums[64];
+  cuda::begin_products();
+  cuda::product<64, 0, true>(sums, ones, cuda::SharedBlocks{start, 128, 256});
+  cuda::end_products();
+  cuda::wait_products(sums);
+  y[t] = sums[0];
+}
+
+TEST_F(Mma, ProductsOfCopiesThatNoFencePublishedEndTheProgram) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const Tensor x = Tensor::full({16 * 64}, 1, DType::bf16, kGpu);
+  const Tensor y = Tensor::zeros({128}, DType::f32, kGpu);
+  const auto run = [&](void (*kernel)(const bfloat16*, float*)) {
+    launch(kernel, dim3(1), dim3(128), 16 * 64 * 2, x.data<bfloat16>(), y.data<float>());
+    cuda::synchronize();
+  };
+  EXPECT_DEATH(run(multiply_what_was_copied<false>), "before publish_to_products");
+  run(multiply_what_was_copied<true>);
+  EXPECT_EQ(y.slice(127, 128).item(), 16);
+}
+
+// Two warpgroups take turns: with one end too few a warpgroup waits for ever.
+__global__ void take_turns(float* y, int first_turns) {
+  const int warpgroup = static_cast<int>(threadIdx.x) / 128;
+  for (int i = 0; i < first_turns && warpgroup == 1; ++i) cuda::end_turn(1);
+  for (int round = 0; round < 3; ++round) {
+    cuda::wait_for_turn(warpgroup);
+    if (threadIdx.x % 128 == 0) y[2 * round + warpgroup] = y[6] += 1;
+    if (warpgroup == 0 || round < 2) cuda::end_turn(warpgroup);
+  }
+}
+
+TEST_F(Mma, WarpgroupsTakeTurns) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  Tensor y = Tensor::zeros({7}, DType::f32, kGpu);
+  const auto run = [&](int first_turns) {
+    launch(take_turns, dim3(1), dim3(256), 0, y.data<float>(), first_turns);
+    cuda::synchronize();
+  };
+  for (const uint32_t seed : {0u, 1u, 3u}) {
+    cuda::simt::set_shuffle(seed);
+    y.zero_();
+    run(1);
+    EXPECT_EQ(y.to_vector<float>(), (std::vector<float>{1, 2, 3, 4, 5, 6, 6})) << seed;
+  }
+  EXPECT_DEATH(run(0), "a barrier that not every thread reaches");
+  EXPECT_DEATH(run(2), "simt: ");
 }
 
 }  // namespace

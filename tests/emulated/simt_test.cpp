@@ -19,7 +19,7 @@ using testing::kGpu;
 
 class Simt : public testing::CudaTest {
  protected:
-  void TearDown() override { cuda::simt::set_shuffle(0); }
+  void TearDown() override { cuda::simt::set_shuffle(cuda::simt::kDefaultShuffle); }
 };
 
 // y[block] = sum of 128 elements of x, by halving in shared memory.
@@ -73,6 +73,76 @@ TEST_F(Simt, FindsAMissingBarrier) {
     wrong = wrong || block_sums(block_sum<false>) != expected_sums();
   }
   EXPECT_TRUE(wrong);
+}
+
+// Each warp passes its values on to the next one, with a shuffle between its write and its read. When
+// all warps run in step, the missing barrier has no effect.
+template <bool Barrier>
+__global__ void to_the_next_warp(const float* x, float* y) {
+  __shared__ float part[128];
+  const unsigned t = threadIdx.x;
+  part[t] = x[blockIdx.x * 128 + t];
+  if (Barrier) __syncthreads();
+  const float own = __shfl_xor_sync(~0u, x[blockIdx.x * 128 + t], 1);
+  y[blockIdx.x * 128 + t] = part[(t + 32) % 128] + 0 * own;
+}
+
+TEST_F(Simt, FindsAMissingBarrierBetweenWarpCollectives) {
+  float first = 0;  // other values each time: shared memory keeps those of before
+  const auto right = [&](void (*kernel)(const float*, float*)) {
+    const Tensor x = add(counting(128), first += 1000);
+    const Tensor y = Tensor::empty({128}, DType::f32, kGpu);
+    launch(kernel, dim3(1), dim3(128), 0, x.data<float>(), y.data<float>());
+    const std::vector<float> got = y.to_vector<float>();
+    for (size_t t = 0; t < 128; ++t)
+      if (got[t] != first + static_cast<float>((t + 32) % 128)) return false;
+    return true;
+  };
+  for (uint32_t seed = 0; seed < 8; ++seed) {
+    cuda::simt::set_shuffle(seed);
+    EXPECT_TRUE(right(to_the_next_warp<true>)) << "order " << seed;
+    EXPECT_EQ(right(to_the_next_warp<false>), seed % 2 == 0) << "order " << seed;
+  }
+}
+
+// An early kernel in which one thread, or all, do not wait for the one before.
+template <int Waiting>
+__global__ void early_kernel(float* x) {
+  if (static_cast<int>(threadIdx.x) < Waiting) cuda::wait_for_previous();
+  x[threadIdx.x] = 1;
+}
+
+TEST_F(Simt, AnEarlyLaunchWithoutAWaitEndsTheProgram) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const Tensor x = Tensor::zeros({32}, DType::f32, kGpu);
+  const auto run = [&](void (*kernel)(float*)) {
+    cuda::launch_early(kernel, dim3(1), dim3(32), 0, x.data<float>());
+    cuda::synchronize();
+  };
+  EXPECT_DEATH(run(early_kernel<0>), "never called wait_for_previous");
+  EXPECT_DEATH(run(early_kernel<31>), "never called wait_for_previous");
+  run(early_kernel<32>);
+  EXPECT_EQ(x.slice(31, 32).item(), 1);
+}
+
+template <bool Loop>
+__global__ void count_up(float* x, int64_t n) {
+  MTCKI_GRID_LOOP(i, n) {
+    x[i] = static_cast<float>(i);
+    if (!Loop) return;
+  }
+}
+
+// A grid-stride loop that makes one turn only.
+TEST_F(Simt, GridsAreSmallerThanTheirWork) {
+  const int64_t n = 5000;
+  const auto last = [&](void (*kernel)(float*, int64_t)) {
+    const Tensor x = Tensor::zeros({n}, DType::f32, kGpu);
+    launch(kernel, cuda::grid_for(n), dim3(cuda::kThreads), 0, x.data<float>(), n);
+    return x.slice(n - 1, n).item();
+  };
+  EXPECT_EQ(last(count_up<true>), static_cast<double>(n - 1));
+  EXPECT_EQ(last(count_up<false>), 0);
 }
 
 // Every lane gets the sum over its warp; and its neighbours' values.
@@ -158,32 +228,6 @@ __global__ void write_past_an_array(float* x, int n) {
   __shared__ float cell[4];
   cell[n] = 1;
   x[0] = cell[0];
-}
-
-// What stream 0 reads without a wait is not there yet; a capture must not leave a stream behind.
-TEST_F(Simt, AMissingWaitBetweenStreamsShows) {
-  for (const bool waits : {true, false}) {
-    const Tensor x = Tensor::zeros({4}, DType::f32, kGpu);
-    cuda::wait_stream(1, 0);
-    {
-      const cuda::StreamScope side(1);
-      add_(x, Tensor::full({4}, 3.0, DType::f32, kGpu));
-    }
-    if (waits) cuda::wait_stream(0, 1);
-    EXPECT_EQ(x.slice(0, 1).item(), waits ? 3.0 : 0.0);
-    cuda::synchronize();
-  }
-  const Tensor x = Tensor::zeros({4}, DType::f32, kGpu),
-               three = Tensor::full({4}, 3.0, DType::f32, kGpu);
-  cuda::Graph graph;
-  graph.begin();
-  cuda::wait_stream(1, 0);
-  {
-    const cuda::StreamScope side(1);
-    add_(x, three);
-  }
-  EXPECT_THROW(graph.end(), Error);
-  EXPECT_FALSE(cuda::capturing());
 }
 
 TEST_F(Simt, HostReadsOfDeviceMemoryAndOverrunsEndTheProgram) {

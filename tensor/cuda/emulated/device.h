@@ -1,4 +1,4 @@
-// Internal to the emulated device: its memory and its only queue.
+// Internal to the emulated device: its memory, and what its streams are given.
 #pragma once
 
 #include <functional>
@@ -16,7 +16,17 @@ class DeviceAccess {
   DeviceAccess& operator=(const DeviceAccess&) = delete;
 };
 
-// Runs the work, or appends it to the graph that is being captured.
+// Gives the current stream this work, or appends it to the graph that is being captured.
 void issue(std::function<void()> work);
+
+// When a stream does its work (MTCKI_EMULATE_STREAMS=NAME; late if not said). A device may do it at
+// any time that the waits allow; these show what the waits leave open:
+//   late            stream 0 at once, others when somebody waits for them: a join that is missing,
+//                   memory handed out too early
+//   early           stream 0 when the host waits, others as soon as their own waits allow, the last
+//                   one first: a fork that is missing, pinned memory written too early
+//   early_reversed  the first one first
+enum class StreamTimes { late, early, early_reversed };
+void set_stream_times(StreamTimes times);
 
 }  // namespace mtcki::cuda

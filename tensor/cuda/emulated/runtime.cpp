@@ -13,6 +13,8 @@
 
 #include "tensor/context.h"
 #include "tensor/cuda/emulated/device.h"
+#include "tensor/cuda/emulated/queues.h"
+#include "tensor/cuda/stream_order.h"
 #include "tensor/error.h"
 
 namespace mtcki::cuda {
@@ -103,32 +105,26 @@ Memory& memory() {
   return *m;
 }
 
-using Work = std::vector<std::function<void()>>;
-
-thread_local Work* recording = nullptr;
-thread_local int current_stream = 0;
+thread_local Queues queues;
+thread_local std::unique_ptr<Recording> recording;
 std::atomic<uint64_t> epoch{0};
 
-// What side streams were given runs when somebody waits for it, as late as a device may run it: a
-// wait that is missing, or memory that was handed out again too early, shows in the results.
-thread_local std::map<int, Work> waiting;
+std::atomic<StreamTimes>& stream_times() {
+  static std::atomic<StreamTimes> times = [] {
+    const char* text = std::getenv("MTCKI_EMULATE_STREAMS");
+    const std::string name = text ? text : "late";
+    return name == "early"            ? StreamTimes::early
+           : name == "early_reversed" ? StreamTimes::early_reversed
+                                      : StreamTimes::late;
+  }();
+  return times;
+}
 
-void begin(std::function<void()> work) {
-  if (recording) {
-    recording->push_back(std::move(work));
-  } else {
-    work();
-  }
-}
-void finish(int stream) {
-  const auto it = waiting.find(stream);
-  if (it == waiting.end()) return;
-  const Work all = std::move(it->second);
-  waiting.erase(it);
-  for (const auto& work : all) begin(work);
-}
-void finish_all() {
-  while (!waiting.empty()) finish(waiting.begin()->first);
+void finish(int stream) { queues.finish(stream, queues.given(stream), stream_times()); }
+void finish_all() { queues.finish_all(stream_times()); }
+// Stream 0 works at once where others are late.
+void run_stream_zero() {
+  if (!recording && stream_times() == StreamTimes::late) finish(0);
 }
 
 }  // namespace
@@ -137,11 +133,16 @@ DeviceAccess::DeviceAccess() { memory().open(); }
 DeviceAccess::~DeviceAccess() { memory().close(); }
 
 void issue(std::function<void()> work) {
-  if (current_stream != 0) {
-    waiting[current_stream].push_back(std::move(work));
-  } else {
-    begin(std::move(work));
-  }
+  const int stream = stream_index();
+  auto shared = std::make_shared<const std::function<void()>>(std::move(work));
+  if (recording) return recording->add(stream, std::move(shared));
+  queues.add(stream, {std::move(shared), 0, 0});
+  if (stream == 0) run_stream_zero();
+}
+
+void set_stream_times(StreamTimes times) {
+  finish_all();
+  stream_times() = times;
 }
 
 const Availability& availability() {
@@ -202,7 +203,7 @@ void free_pinned(void* data) noexcept { std::free(data); }
 
 void copy_to_device(void* dst, const void* src, size_t bytes) {
   forbid_while_capturing("a copy from unpinned host memory");
-  finish(current_stream);
+  finish(stream_index());
   const DeviceAccess access;
   std::memcpy(dst, src, bytes);
 }
@@ -214,7 +215,7 @@ void copy_from_pinned(void* dst, const void* pinned, size_t bytes) {
 }
 void copy_to_host(void* dst, const void* src, size_t bytes) {
   forbid_while_capturing("a copy to the host");
-  finish(current_stream);
+  finish(stream_index());
   const DeviceAccess access;
   std::memcpy(dst, src, bytes);
 }
@@ -236,54 +237,65 @@ void synchronize() {
 }
 
 StreamHandle stream() { return nullptr; }
-int stream_index() { return current_stream; }
-StreamScope::StreamScope(int index) : before_(current_stream) { current_stream = index; }
-StreamScope::~StreamScope() { current_stream = before_; }
-void wait_stream(int, int other) { finish(other); }
+void make_stream_wait(int stream, int other) {
+  if (recording) return recording->wait(stream, other);
+  queues.add(stream, {nullptr, other, queues.given(other)});
+  if (stream == 0) run_stream_zero();
+}
 
 struct Event::Impl {
-  std::chrono::steady_clock::time_point at;
+  std::shared_ptr<std::chrono::steady_clock::time_point> at =
+      std::make_shared<std::chrono::steady_clock::time_point>();
+  int stream = 0;
+  size_t position = 0;
 };
 Event::Event() : impl_(new Impl) {}
 Event::~Event() = default;
 Event::Event(Event&&) noexcept = default;
 Event& Event::operator=(Event&&) noexcept = default;
-void Event::record() { impl_->at = std::chrono::steady_clock::now(); }
-void Event::wait() const { forbid_while_capturing("waiting for an event"); }
+void Event::record() {
+  const auto reach = [at = impl_->at] { *at = std::chrono::steady_clock::now(); };
+  if (recording) return reach();  // what a graph contains is counted
+  issue(reach);
+  impl_->stream = stream_index();
+  impl_->position = queues.given(impl_->stream);
+}
+void Event::wait() const {
+  forbid_while_capturing("waiting for an event");
+  queues.finish(impl_->stream, impl_->position, stream_times());
+}
 double Event::microseconds_since(const Event& start) const {
-  return std::chrono::duration<double, std::micro>(impl_->at - start.impl_->at).count();
+  return std::chrono::duration<double, std::micro>(*impl_->at - *start.impl_->at).count();
 }
 
 struct Graph::Impl {
-  Work work;
+  std::shared_ptr<const Recording> recorded;
 };
 Graph::Graph() : impl_(new Impl) {}
 Graph::~Graph() = default;
 void Graph::begin() {
   forbid_while_capturing("a second capture");
-  impl_->work.clear();
+  impl_->recorded.reset();
   finish_all();
-  recording = &impl_->work;
+  recording = std::make_unique<Recording>(stream_index());
   ++epoch;
 }
 void Graph::end() {
-  recording = nullptr;
   ++epoch;
-  if (waiting.empty()) return;
-  waiting.clear();
-  throw Error("end of a capture: nobody waits for a side stream");
+  const std::shared_ptr<const Recording> made = std::move(recording);
+  made->check_joined();
+  impl_->recorded = made;
 }
 void Graph::abandon() noexcept {
   ++epoch;
-  waiting.clear();
-  recording = nullptr;
-  impl_->work.clear();
+  recording.reset();
+  impl_->recorded.reset();
 }
 void Graph::launch() const {
   ++epoch;
-  for (const auto& work : impl_->work) work();
+  issue([recorded = impl_->recorded] { recorded->replay(stream_times()); });
 }
-size_t Graph::nodes() const { return impl_->work.size(); }
+size_t Graph::nodes() const { return impl_->recorded ? impl_->recorded->works() : 0; }
 
 bool capturing() { return recording != nullptr; }
 uint64_t graph_epoch() { return epoch; }

@@ -4,9 +4,11 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <limits>
 #include <numeric>
 
 #include "tensor/cuda/emulated/device.h"
@@ -47,6 +49,8 @@ thread_local Position here;
 namespace {
 
 constexpr size_t kStack = 128 << 10;
+constexpr int kTurn =
+    256;  // threads that take part in a turn: those that wait, those that end theirs
 
 #if defined(MTCKI_SIMT_UCONTEXT)
 struct Context {
@@ -97,8 +101,11 @@ struct ThreadState {
   bool done = false;
   Wait wait = Wait::none;
   int fiber = -1;
-  std::vector<Copy> copies = {};  // under way, in their order
-  int groups = 0;                 // of copies, ended so far
+  std::vector<Copy> copies = {};   // under way, in their order
+  int groups = 0;                  // of copies, ended so far
+  std::vector<Copy> arrived = {};  // that tensor cores do not see yet
+  bool waited = false;             // for the kernel before
+  int turn = -1;                   // that it waits for
 };
 
 // The block that this OS thread runs.
@@ -113,10 +120,19 @@ struct Block {
   int running_fiber = -1;
   std::vector<int> order;
   size_t next = 0;  // position in `order` of the next thread that has not started
+  size_t end = 0;   // that of the first one that may not start yet
   uint32_t shuffle = 0;
-  bool copy_at_once = false;
+  bool warp_by_warp = false, copy_at_once = false, early = false;
+  std::array<int, 2> arrived_at_turn{};
+  bool any_arrived = false;  // ThreadState::arrived is not empty for some thread
 };
 thread_local Block b;
+
+[[noreturn]] void end_program(const char* why) {
+  std::fprintf(stderr, "simt: %s, in block %u,%u,%u\n", why, here.block_index.x, here.block_index.y,
+               here.block_index.z);
+  std::abort();
+}
 
 ThreadState& this_thread() { return b.threads[static_cast<size_t>(here.thread)]; }
 
@@ -130,12 +146,15 @@ void set_thread(int index) {
 void fiber_main() {
   for (;;) {
     const int fiber = b.running_fiber;
-    while (b.next < b.order.size()) {
+    while (b.next < b.end) {
       const int t = b.order[b.next++];
       ThreadState& state = b.threads[static_cast<size_t>(t)];
       state.fiber = fiber;
       set_thread(t);
       (*b.kernel)();
+      if (b.early && !state.waited)
+        end_program(
+            "a thread of a kernel that was launched early never called wait_for_previous()");
       state.done = true;
       state.fiber = -1;
       // After a yield this fiber was resumed for t alone; starting others is the scheduler's choice
@@ -179,46 +198,107 @@ bool release(size_t first, size_t last, Wait w) {
 std::atomic<uint32_t>& shuffle_seed() {
   static std::atomic<uint32_t> seed = [] {
     const char* text = std::getenv("MTCKI_SIMT_SHUFFLE");
-    return text ? static_cast<uint32_t>(std::strtoul(text, nullptr, 10)) : 0u;
+    return text ? static_cast<uint32_t>(std::strtoul(text, nullptr, 10)) : kDefaultShuffle;
   }();
   return seed;
 }
 
-void run_block() {
-  const size_t n = b.threads.size();
-  for (ThreadState& t : b.threads) t = {};
+size_t random_below(size_t n) {
+  b.shuffle = b.shuffle * 1664525u + 1013904223u;
+  return (b.shuffle >> 8) % n;
+}
+template <class It>
+void shuffle(It begin, It end) {
+  for (auto n = end - begin; n > 1; --n)
+    std::swap(begin[n - 1], begin[random_below(static_cast<size_t>(n))]);
+}
+
+// The order in which the threads of a block start; those that run together (a warp, or all) in one
+// piece.
+void set_order(size_t together) {
+  const size_t n = b.order.size();
   std::iota(b.order.begin(), b.order.end(), 0);
-  if (b.shuffle)
-    for (size_t i = n - 1; i > 0; --i) {
-      b.shuffle = b.shuffle * 1664525u + 1013904223u;
-      std::swap(b.order[i], b.order[(b.shuffle >> 8) % (i + 1)]);
-    }
-  b.next = 0;
-  for (;;) {
-    while (b.next < n) resume(take_fiber());
-    bool ran = false;
-    for (const int t : b.order) {
+  if (b.shuffle == 0) return;
+  std::vector<int> warps((n + together - 1) / together);
+  std::iota(warps.begin(), warps.end(), 0);
+  shuffle(warps.begin(), warps.end());
+  auto out = b.order.begin();
+  for (const int w : warps) {
+    const size_t first = static_cast<size_t>(w) * together, last = std::min(n, first + together);
+    const auto begin = out;
+    for (size_t t = first; t < last; ++t) *out++ = static_cast<int>(t);
+    shuffle(begin, out);
+  }
+}
+
+bool release_turns() {
+  bool some = false;
+  for (size_t w = 0; w < b.arrived_at_turn.size(); ++w) {
+    if (b.arrived_at_turn[w] < kTurn) continue;
+    b.arrived_at_turn[w] -= kTurn;
+    for (ThreadState& t : b.threads)
+      if (!t.done && t.wait == Wait::turn && t.turn == static_cast<int>(w)) {
+        t.wait = Wait::none;
+        some = true;
+      }
+  }
+  return some;
+}
+
+// Positions [first, last) of the order, as far as they come without the others.
+bool run_together(size_t first, size_t last) {
+  bool any = false;
+  for (bool ran = true; ran;) {
+    ran = false;
+    b.end = last;
+    for (; b.next < last; ran = true) resume(take_fiber());
+    for (size_t i = first; i < last; ++i) {
+      const int t = b.order[i];
       const ThreadState& state = b.threads[static_cast<size_t>(t)];
       if (state.done || state.wait != Wait::none) continue;
       ran = true;
       set_thread(t);
       resume(state.fiber);
     }
+    any |= ran;
+    for (size_t i = first; i < last; i += 32) {
+      // A piece is one warp, in any order, or all of them.
+      const size_t w = last - first <= 32 ? static_cast<size_t>(b.order[i]) / 32 * 32 : i;
+      ran |= release(w, std::min(b.threads.size(), w + 32), Wait::warp);
+    }
+  }
+  return any;
+}
+
+void run_block() {
+  const size_t n = b.threads.size(), together = b.warp_by_warp ? 32 : n;
+  for (ThreadState& t : b.threads) t = {};
+  b.arrived_at_turn = {};
+  b.any_arrived = false;
+  set_order(together);
+  b.next = 0;
+  std::vector<size_t> starts;
+  for (size_t i = 0; i < n; i += together) starts.push_back(i);
+  for (;;) {
+    bool ran = false;
+    for (const size_t first : starts) ran |= run_together(first, std::min(n, first + together));
+    if (b.shuffle) shuffle(starts.begin(), starts.end());
     if (ran) continue;
-    bool released = false;
-    for (size_t w = 0; w < n; w += 32) released |= release(w, std::min(n, w + 32), Wait::warp);
+    bool released = release_turns();
     for (size_t w = 0; w < n; w += 128)
       released |= release(w, std::min(n, w + 128), Wait::warpgroup);
     if (released || release(0, n, Wait::block)) continue;
-    if (std::all_of(b.threads.begin(), b.threads.end(), [](const auto& t) { return t.done; }))
+    if (std::all_of(b.threads.begin(), b.threads.end(), [](const auto& t) { return t.done; })) {
+      if (b.arrived_at_turn != decltype(b.arrived_at_turn){})
+        end_program("a turn that nobody takes");
       return;
-    std::fprintf(stderr, "simt: a barrier that not every thread reaches, in block %u,%u,%u\n",
-                 here.block_index.x, here.block_index.y, here.block_index.z);
-    std::abort();
+    }
+    end_program("a barrier that not every thread reaches");
   }
 }
 
-void run_grid(dim3 grid, dim3 block, size_t shared, const std::function<void()>& kernel) {
+void run_grid(dim3 grid, dim3 block, size_t shared, bool early,
+              const std::function<void()>& kernel) {
   const DeviceAccess access;
   const int64_t blocks = int64_t{1} * grid.x * grid.y * grid.z;
   const size_t threads = size_t{1} * block.x * block.y * block.z;
@@ -238,7 +318,9 @@ void run_grid(dim3 grid, dim3 block, size_t shared, const std::function<void()>&
     std::fill(b.shared.begin(), b.shared.end(), static_cast<unsigned char>(0xCD));
     b.kernel = &kernel;
     b.shuffle = shuffle_seed().load(std::memory_order_relaxed);
-    b.copy_at_once = b.shuffle % 2 == 1;
+    b.warp_by_warp = b.shuffle % 2 == 1;
+    b.copy_at_once = b.shuffle / 2 % 2 == 1;
+    b.early = early;
     run_block();
   };
   if (blocks == 1 || omp_in_parallel()) {
@@ -264,12 +346,17 @@ const uint64_t* publish(uint64_t value) {
   return &b.slots[me & ~size_t{31}];
 }
 
+void wait_turn(int turn) {
+  ++b.arrived_at_turn[static_cast<size_t>(turn)];
+  this_thread().turn = turn;
+  yield(Wait::turn);
+}
+void arrive_turn(int turn) { ++b.arrived_at_turn[static_cast<size_t>(turn)]; }
+
 void copy_later(void* to, const void* from, size_t bytes) {
   const Copy copy{to, from, bytes, this_thread().groups};
-  if (b.copy_at_once)
-    copy.run();
-  else
-    this_thread().copies.push_back(copy);
+  if (b.copy_at_once) copy.run();
+  this_thread().copies.push_back(copy);
 }
 
 void end_copies() { ++this_thread().groups; }
@@ -277,8 +364,38 @@ void end_copies() { ++this_thread().groups; }
 void wait_copies(int open) {
   ThreadState& state = this_thread();
   auto next = state.copies.begin();
-  for (; next != state.copies.end() && next->group < state.groups - open; ++next) next->run();
+  for (; next != state.copies.end() && next->group < state.groups - open; ++next) {
+    if (!b.copy_at_once) next->run();
+    state.arrived.push_back(*next);
+    b.any_arrived = true;
+  }
   state.copies.erase(state.copies.begin(), next);
+}
+
+void publish_copies() { this_thread().arrived.clear(); }
+
+void check_published(const void* from, const void* to) {
+  if (!b.any_arrived) return;
+  b.any_arrived = false;
+  for (const ThreadState& t : b.threads) {
+    b.any_arrived |= !t.arrived.empty();
+    for (const Copy& c : t.arrived)
+      if (c.to<to&& static_cast<const char*>(c.to) + c.bytes> from)
+        end_program(
+            "tensor cores read what was copied to shared memory before "
+            "publish_to_products()");
+  }
+}
+
+void note_wait_for_previous() { this_thread().waited = true; }
+
+int64_t most_blocks() {
+  static const int64_t most = [] {
+    const char* text = std::getenv("MTCKI_EMULATE_GRID");
+    const int64_t n = text ? std::strtoll(text, nullptr, 10) : 3;
+    return n > 0 ? n : std::numeric_limits<int64_t>::max();
+  }();
+  return most;
 }
 
 void set_shuffle(uint32_t seed) { shuffle_seed().store(seed); }
@@ -293,14 +410,14 @@ void check_shared(size_t bytes) {
     throw Error(str("simt: ", bytes, " bytes of shared memory in a block; this GPU has ", most));
 }
 
-void launch(dim3 grid, dim3 block, size_t shared, std::function<void()> thread) {
+void launch(dim3 grid, dim3 block, size_t shared, bool early, std::function<void()> thread) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
   const size_t threads = size_t{1} * block.x * block.y * block.z;
   if (threads == 0 || threads > 1024 || grid.y > 65535 || grid.z > 65535)
     throw Error(str("simt: no GPU runs a block of ", threads, " threads in a grid of ", grid.x, "x",
                     grid.y, "x", grid.z));
   check_shared(shared);
-  issue([=] { run_grid(grid, block, shared, thread); });
+  issue([=] { run_grid(grid, block, shared, early, thread); });
 }
 
 }  // namespace mtcki::cuda::simt

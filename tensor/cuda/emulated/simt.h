@@ -3,8 +3,10 @@
 // run beside each other on OpenMP threads. Included by launch.cuh where nvcc is not the compiler.
 //
 // Limits: threads of one block never run at the same time, so there are no real races and no memory
-// model; static __shared__ arrays keep the values of an earlier block. A barrier that some threads
-// never reach ends the program with a message. Tensor cores and asynchronous copies: cuda/mma.cuh.
+// model; static __shared__ arrays keep the values of an earlier block. What ends the program with a
+// message: a barrier that some threads never reach, an early launch whose threads do not wait for
+// the kernel before, tensor cores that read asynchronous copies without a fence. Tensor cores and
+// asynchronous copies: cuda/mma.cuh.
 #pragma once
 
 #include <algorithm>
@@ -23,10 +25,18 @@ struct dim3 {
   unsigned x, y, z;
   constexpr dim3(unsigned a = 1, unsigned b = 1, unsigned c = 1) : x(a), y(b), z(c) {}
 };
-struct alignas(8) float2 { float x, y; };
-struct alignas(16) float4 { float x, y, z, w; };
-struct alignas(8) uint2 { unsigned x, y; };
-struct alignas(16) uint4 { unsigned x, y, z, w; };
+struct alignas(8) float2 {
+  float x, y;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
 inline float2 make_float2(float a, float b) { return {a, b}; }
 inline float4 make_float4(float a, float b, float c, float d) { return {a, b, c, d}; }
 inline uint2 make_uint2(unsigned a, unsigned b) { return {a, b}; }
@@ -49,7 +59,7 @@ struct Position {
 };
 extern thread_local Position here;
 
-enum class Wait { none, block, warpgroup, warp };
+enum class Wait { none, block, warpgroup, warp, turn };
 void yield(Wait wait);
 // Calls use(values), where values[lane] is what that lane of this warp passed to the same collect.
 // No lane goes on before all of them have returned from `use`.
@@ -65,21 +75,34 @@ inline uint64_t exchange(uint64_t value, int source) {
   collect(value, [&](const uint64_t* values) { out = values[source]; });
   return out;
 }
+// Two warpgroups that take turns (cuda/wgmma.cuh): one waits for its turn, the other one arrives.
+void wait_turn(int turn);
+void arrive_turn(int turn);
 // A copy (of zeros: from null) that happens as late as its thread allows, when it waits for the
-// group; with an odd seed of set_shuffle as early as possible, at once. wait: until no more than
-// `open` of the latest groups are left.
+// group; with the second bit of set_shuffle's seed as early as possible, at once. wait: until no more
+// than `open` of the latest groups are left. publish: tensor cores see what this thread's copies
+// brought; check: they are about to read [from, to).
 void copy_later(void* to, const void* from, size_t bytes);
 void end_copies();
 void wait_copies(int open);
+void publish_copies();
+void check_published(const void* from, const void* to);
 void* dynamic_shared();
-// Runs the threads of a block in a random order from now on (0: in order), which shows missing
-// barriers. Also by the environment: MTCKI_SIMT_SHUFFLE=SEED.
+void note_wait_for_previous();
+// The order of a block's threads: a random one, which shows missing barriers; 0: as they are counted.
+// With an odd seed a warp runs as far as it comes before the next one begins, with an even one all
+// run in step. 1 unless MTCKI_SIMT_SHUFFLE=SEED is in the environment.
+constexpr uint32_t kDefaultShuffle = 1;
 void set_shuffle(uint32_t seed);
+// Grid-stride loops get so few blocks that their second turns run: MTCKI_EMULATE_GRID, 0: as many as
+// on a GPU.
+int64_t most_blocks();
 
 // Error when a block of this device has no room for so many bytes.
 void check_shared(size_t bytes);
-// Runs `thread` once per thread of the grid, or records that for the graph being captured.
-void launch(dim3 grid, dim3 block, size_t shared, std::function<void()> thread);
+// Runs `thread` once per thread of the grid, or records that for the graph being captured. early:
+// by launch_early().
+void launch(dim3 grid, dim3 block, size_t shared, bool early, std::function<void()> thread);
 
 template <class T>
 T exchange_value(T value, int source) {
@@ -103,14 +126,15 @@ void allow_shared(void (*)(P...), size_t bytes) {
 template <class... P>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
             std::type_identity_t<P>... args) {
-  simt::launch(grid, block, shared, [=] { kernel(args...); });
+  simt::launch(grid, block, shared, false, [=] { kernel(args...); });
 }
 
 }  // namespace mtcki::cuda
 
 #define MTCKI_UNROLL
 #define MTCKI_UNROLL_BY(n)
-#define MTCKI_DYNAMIC_SHARED(T, name) T* name = static_cast<T*>(::mtcki::cuda::simt::dynamic_shared())
+#define MTCKI_DYNAMIC_SHARED(T, name) \
+  T* name = static_cast<T*>(::mtcki::cuda::simt::dynamic_shared())
 #define threadIdx (::mtcki::cuda::simt::here.thread_index)
 #define blockIdx (::mtcki::cuda::simt::here.block_index)
 #define blockDim (::mtcki::cuda::simt::here.block)

@@ -11,6 +11,7 @@
 
 #include "tensor/context.h"
 #include "tensor/cuda/native/check.h"
+#include "tensor/cuda/stream_order.h"
 #include "tensor/error.h"
 
 namespace mtcki::cuda {
@@ -21,10 +22,18 @@ namespace {
 
 std::string version_text(int v) { return str(v / 1000, ".", v % 1000 / 10); }
 
+std::string cudnn_text(size_t v) { return str(v / 10000, ".", v % 10000 / 100, ".", v % 100); }
+constexpr size_t kOldestCudnn = 90800;  // the device as a descriptor (conv_engine.cpp)
+
 std::atomic<int> chosen{-1};
 
 void need_device() {
-  if (chosen.load(std::memory_order_relaxed) < 0) use_device(0);
+  const int device = chosen.load(std::memory_order_relaxed);
+  if (device < 0) return use_device(0);
+  static thread_local bool current = false;  // CUDA has a current device for each thread, first 0
+  if (current) return;
+  check(cudaSetDevice(device), "cudaSetDevice");
+  current = true;
 }
 
 // Streams of the process, made on first use. Index 0 computes.
@@ -32,6 +41,18 @@ class Streams {
  public:
   cudaStream_t at(int index) {
     const std::lock_guard<std::mutex> lock(mutex_);
+    return made(index);
+  }
+  void after(int waiting, int waited_for) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const cudaStream_t first = made(waited_for), second = made(waiting);
+    const cudaEvent_t e = events_[static_cast<size_t>(waited_for)];
+    check(cudaEventRecord(e, first), "cudaEventRecord");
+    check(cudaStreamWaitEvent(second, e, 0), "cudaStreamWaitEvent");
+  }
+
+ private:
+  cudaStream_t made(int index) {
     while (static_cast<int>(streams_.size()) <= index) {
       // What stream 0 holds goes first: side streams have what nobody waits for yet.
       int least = 0, greatest = 0;
@@ -48,14 +69,6 @@ class Streams {
     }
     return streams_[static_cast<size_t>(index)];
   }
-  void after(int waiting, int waited_for) {
-    const cudaStream_t first = at(waited_for), second = at(waiting);
-    const cudaEvent_t e = events_[static_cast<size_t>(waited_for)];
-    check(cudaEventRecord(e, first), "cudaEventRecord");
-    check(cudaStreamWaitEvent(second, e, 0), "cudaStreamWaitEvent");
-  }
-
- private:
   std::mutex mutex_;
   std::vector<cudaStream_t> streams_;
   std::vector<cudaEvent_t> events_;
@@ -64,13 +77,12 @@ Streams& streams() {
   static auto* s = new Streams;
   return *s;
 }
-thread_local int current_stream = 0;
 thread_local bool is_capturing = false;
 std::atomic<uint64_t> epoch{0};
 
 cudaStream_t now() {
   need_device();
-  return streams().at(current_stream);
+  return streams().at(stream_index());
 }
 
 Availability ask() {
@@ -94,8 +106,11 @@ Availability ask() {
                 : str("the NVIDIA driver answers: ", cudaGetErrorString(error));
     return a;
   }
-  if (const size_t found = cudnnGetVersion(); found / 10000 != CUDNN_VERSION / 10000) {
-    a.why = str("cuDNN ", found, " was found, this build needs version ", CUDNN_MAJOR, ".x");
+  if (const size_t found = cudnnGetVersion();
+      found / 10000 != CUDNN_VERSION / 10000 || found < kOldestCudnn) {
+    a.why = str("cuDNN ", cudnn_text(found), " was found, this build needs ", CUDNN_MAJOR,
+                ".x from ", cudnn_text(kOldestCudnn),
+                " on; another installation may come first on LD_LIBRARY_PATH");
     return a;
   }
   a.devices = count;
@@ -124,7 +139,11 @@ void check_launch(const void* kernel) {
   if (error == cudaSuccess && wait && !is_capturing) error = cudaStreamSynchronize(now());
   if (error == cudaSuccess) return;
   const char* name = nullptr;
+#if CUDART_VERSION >= 12040  // of which cudaFuncGetName is
   if (cudaFuncGetName(&name, kernel) != cudaSuccess) name = nullptr;
+#else
+  static_cast<void>(kernel);
+#endif
   check(error, name ? name : "kernel");
 }
 
@@ -172,7 +191,7 @@ std::string library_versions() {
   cudaRuntimeGetVersion(&runtime);
   const size_t dnn = cudnnGetVersion(), blas = cublasLtGetVersion();
   return str("CUDA ", version_text(runtime), ", cuBLAS ", blas / 10000, ".", blas % 10000 / 100,
-             ".", blas % 100, ", cuDNN ", dnn / 10000, ".", dnn % 10000 / 100, ".", dnn % 100);
+             ".", blas % 100, ", cuDNN ", cudnn_text(dnn));
 }
 
 void use_device(int index) {
@@ -230,8 +249,10 @@ void free_pinned(void* data) noexcept { cudaFreeHost(data); }
 
 void copy_to_device(void* dst, const void* src, size_t bytes) {
   forbid_while_capturing("a copy from unpinned host memory");
-  // From pageable memory the driver stages the source before it returns.
   check(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, now()), "copy to the device");
+  // The source may be a temporary. The driver may stage pageable memory before it returns, but need
+  // not (where the GPU reads the host's pages itself it does not). Inputs of steps are pinned.
+  check(cudaStreamSynchronize(now()), "copy to the device");
 }
 void copy_from_pinned(void* dst, const void* pinned, size_t bytes) {
   check(cudaMemcpyAsync(dst, pinned, bytes, cudaMemcpyHostToDevice, now()), "copy to the device");
@@ -253,10 +274,7 @@ void synchronize() {
 }
 
 StreamHandle stream() { return now(); }
-int stream_index() { return current_stream; }
-StreamScope::StreamScope(int index) : before_(current_stream) { current_stream = index; }
-StreamScope::~StreamScope() { current_stream = before_; }
-void wait_stream(int stream, int other) {
+void make_stream_wait(int stream, int other) {
   need_device();
   streams().after(stream, other);
 }
@@ -313,7 +331,7 @@ void Graph::abandon() noexcept {
     is_capturing = false;
     ++epoch;
     cudaGraph_t broken = nullptr;
-    cudaStreamEndCapture(streams().at(current_stream), &broken);
+    cudaStreamEndCapture(streams().at(stream_index()), &broken);
     if (broken) cudaGraphDestroy(broken);
     cudaGetLastError();
   }
