@@ -1,7 +1,9 @@
 #include "tensor/comm.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -14,11 +16,11 @@ namespace mtcki {
 
 namespace {
 
-// How many ranks the launcher started: Open MPI, MPICH and its relatives say it in the environment.
 int launched() {
-  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE"})
-    if (const char* text = std::getenv(name)) return std::atoi(text);
-  return 1;
+  static const int ranks = launched_ranks(
+      [](const char* name) { return std::getenv(name); },
+      [](const std::string& text) { std::fprintf(stderr, "warning: %s\n", text.c_str()); });
+  return ranks;
 }
 
 // Null: tensors of the GPU travel through the host.
@@ -31,6 +33,20 @@ cuda::Collectives* device_collectives(int rank, int size) {
 const Communicator* current = nullptr;
 
 }  // namespace
+
+int launched_ranks(const std::function<const char*(const char*)>& variable,
+                   const std::function<void(const std::string&)>& warn) {
+  for (const char* name :
+       {"MTCKI_RANKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE"})
+    if (const char* text = variable(name)) return std::atoi(text);
+  const char* tasks = variable("SLURM_STEP_NUM_TASKS");
+  if (!tasks || std::atoi(tasks) <= 1) return 1;
+  if (variable("PMIX_RANK")) return std::atoi(tasks);  // srun --mpi=pmix
+  warn(str("srun started ", tasks,
+           " tasks, but not as ranks of MPI: each works alone. Use srun --mpi=pmix, or one task; "
+           "MTCKI_RANKS=1 if this is meant so"));
+  return 1;
+}
 
 const Communicator& Communicator::self() {
   static const Communicator alone;
@@ -47,6 +63,11 @@ const Communicator& Communicator::world() {
                            " processes, but this build has no MPI; build with ",
                            "MTCKI_MPI=ON, or start one process"));
     const mpi::Ranks r = mpi::start();
+    if (r.size != ranks)
+      throw UsageError(str("started as ", ranks, " processes, but MPI (", mpi::version(),
+                           ") knows of ", r.size,
+                           "; start them with the launcher of this MPI (with srun: --mpi=pmix ",
+                           "or the one that `srun --mpi=list` names for it)"));
     c.rank_ = r.rank;
     c.size_ = r.size;
     c.local_rank_ = r.local_rank;

@@ -4,9 +4,19 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "tensor/dtype.h"
+
+namespace mtcki {
+
+// How many ranks the launcher started, by the environment: Open MPI, MPICH and its relatives, SLURM
+// with PMIx; MTCKI_RANKS where none of them says it. Warns of several tasks that are no ranks.
+int launched_ranks(const std::function<const char*(const char*)>& variable,
+                   const std::function<void(const std::string&)>& warn);
+
+}  // namespace mtcki
 
 namespace mtcki::mpi {
 

@@ -4,6 +4,9 @@
 #include <numeric>
 #include <unordered_map>
 
+#include "tensor/context.h"
+#include "tensor/cuda/runtime.h"
+#include "tensor/error.h"
 #include "tensor/parallel.h"
 #include "tensor/rng_kernels.h"
 
@@ -12,6 +15,15 @@ namespace mtcki {
 namespace {
 
 std::array<uint32_t, 4> array_of(const PhiloxWords& w) { return {w.v[0], w.v[1], w.v[2], w.v[3]}; }
+// The kernels take a Rng by value.
+void forbid_in_captured_steps() {
+  if (!cuda::capturing()) return;
+  const std::string where = context_path();
+  throw CaptureError(
+      str("StepGraph: every replay of a captured step would draw the same random numbers",
+          where.empty() ? "" : " (in " + where + ")",
+          "; draw them before the step and hand them in (StepInputs)"));
+}
 PhiloxWords words_at(const Rng& rng, uint64_t index) {
   return random_words(rng.seed, rng.stream, rng.step, index);
 }
@@ -58,6 +70,7 @@ uint64_t Rng::below(uint64_t n, uint64_t index) const {
 
 Tensor rand(const Shape& shape, const Rng& rng, DType dtype, Device device) {
   if (device.is_cuda()) {
+    forbid_in_captured_steps();
     const Tensor t = Tensor::empty(shape, dtype, device);
     rand_cuda(rng, t);
     return t;
@@ -68,6 +81,7 @@ Tensor rand(const Shape& shape, const Rng& rng, DType dtype, Device device) {
 
 Tensor randn(const Shape& shape, const Rng& rng, DType dtype, Device device) {
   if (device.is_cuda()) {
+    forbid_in_captured_steps();
     const Tensor t = Tensor::empty(shape, dtype, device);
     randn_cuda(rng, t);
     return t;
@@ -77,6 +91,7 @@ Tensor randn(const Shape& shape, const Rng& rng, DType dtype, Device device) {
 
 Tensor randint(int64_t low, int64_t high, const Shape& shape, const Rng& rng, Device device) {
   if (high <= low) throw Error(str("randint: empty range [", low, ", ", high, ")"));
+  if (device.is_cuda()) forbid_in_captured_steps();
   Tensor t = Tensor::empty(shape, DType::i64, device);
   if (device.is_cuda()) {
     randint_cuda(low, static_cast<uint64_t>(high - low), rng, t);

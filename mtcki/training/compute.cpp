@@ -1,5 +1,6 @@
 #include "mtcki/training/compute.h"
 
+#include <cstdio>
 #include <cstdlib>
 
 #include "mtcki/config/config.h"
@@ -13,8 +14,14 @@ std::string device_of_rank(const std::string& text) {
   const Communicator& comm = communicator();
   const bool open = text == "cuda" || (text == "auto" && cuda::availability().usable);
   if (!open || comm.size() == 1 || cuda::is_emulated()) return text;
-  return str("cuda:", comm.local_rank());
+  const int devices = cuda::availability().devices, local = comm.local_rank();
+  // Schedulers often show each rank its own GPU only, which then is cuda:0 for all of them.
+  if (devices > 1 && local == devices)
+    std::fprintf(stderr, "warning: more ranks than the %d GPUs of this machine: some share one\n",
+                 devices);
+  return str("cuda:", gpu_of_rank(local, devices));
 }
+int gpu_of_rank(int local_rank, int devices) { return devices > 0 ? local_rank % devices : 0; }
 
 int threads_of_rank(int64_t asked) {
   if (asked > 0 || std::getenv("OMP_NUM_THREADS")) return static_cast<int>(asked);

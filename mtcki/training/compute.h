@@ -26,6 +26,8 @@ struct Compute {
 // Every rank of a job has a GPU of its own: "cuda" and "auto" become "cuda:N" for the N-th rank of
 // a machine. Before the first use of a GPU. Alone, or with an index given, text is what it was.
 std::string device_of_rank(const std::string& text);
+// Which of the GPUs that the process sees belongs to a rank: often it sees its own one only.
+int gpu_of_rank(int local_rank, int devices);
 
 // CPU threads for set_num_threads: as many as asked for; where 0 leaves it open, the ranks of a
 // machine share its cores (OMP_NUM_THREADS comes first). Alone, 0 stays 0.

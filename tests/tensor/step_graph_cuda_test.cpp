@@ -11,6 +11,7 @@
 #include "tensor/cuda/timing.h"
 #include "tensor/error.h"
 #include "tensor/ops/elementwise.h"
+#include "tensor/rng.h"
 #include "tests/cuda_testing.h"
 #include "tests/tensor/ops/ops_testing.h"
 
@@ -196,9 +197,37 @@ TEST_F(StepGraphCuda, RefusesWhatCannotBeRepeated) {
   EXPECT_THAT(refusal([&] { Tensor::zeros({4}).to(kGpu); }), HasSubstr("unpinned"));
   StepInputs inputs(kGpu);
   EXPECT_THAT(refusal([&] { inputs.set("x", 1.0); }), HasSubstr("setting an input"));
+  uint64_t step = 0;  // would be that of the capture in every replay
+  EXPECT_THAT(refusal([&] {
+                randn({4}, Rng{1, 2, step++}, DType::f32, kGpu);
+              }),
+              HasSubstr("every replay of a captured step would draw the same random numbers"));
+  EXPECT_THAT(refusal([&] { randint(0, 9, {4}, Rng{1, 2, step++}, kGpu); }), HasSubstr("layer1"));
   int64_t n = 1 << 20;
   EXPECT_THAT(refusal([&] { Tensor::zeros({n += 1 << 20}, DType::f32, kGpu); }),
               HasSubstr("new memory from the driver"));
+}
+
+// The reason is the memory, then, and not the capture.
+TEST_F(StepGraphCuda, NoMemoryLeftInACapture) {
+  StepGraph graph(true);
+  const auto step = [] {
+    if (cuda::capturing())
+      Tensor::empty({static_cast<int64_t>(cuda::capacity().total)}, DType::f32, kGpu);
+  };
+  for (int i = 0; i < StepGraph::kWarmup; ++i) graph.run("k", step);
+  EXPECT_THROW(graph.run("k", step), OutOfMemoryError);
+  EXPECT_FALSE(cuda::capturing());
+}
+
+// More refills than slots, with nothing between them that waits.
+TEST_F(StepGraphCuda, ASlotIsFilledAgainWhenItsCopyRan) {
+  StepInputs inputs(kGpu);
+  std::vector<Tensor> seen;
+  for (int i = 0; i < 40; ++i)
+    seen.push_back(inputs.set("x", Tensor::full({5}, static_cast<double>(i))).clone());
+  for (int i = 0; i < 40; ++i)
+    EXPECT_EQ(seen[static_cast<size_t>(i)].slice(4, 5).item(), static_cast<double>(i));
 }
 
 TEST_F(StepGraphCuda, InputsStayWhereTheyAre) {

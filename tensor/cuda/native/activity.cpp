@@ -33,19 +33,22 @@ using CopyRecord = CUpti_ActivityMemcpy5;
 // The functions of libcupti that are used, found by name when the library is first opened.
 struct Cupti {
   std::string why;  // empty when it can be used
-#define MTCKI_CUPTI_FUNCTIONS(F)                                                         \
-  F(cuptiActivityRegisterCallbacks)                                                      \
-  F(cuptiActivityEnable)                                                                 \
-  F(cuptiActivityDisable) F(cuptiActivityFlushAll) F(cuptiActivityGetNextRecord)         \
-      F(cuptiActivityPushExternalCorrelationId) F(cuptiActivityPopExternalCorrelationId) \
-          F(cuptiSubscribe) F(cuptiEnableCallback) F(cuptiGetGraphNodeId) F(cuptiGetResultString)
+#define MTCKI_CUPTI_FUNCTIONS(F)                                                                   \
+  F(cuptiActivityRegisterCallbacks)                                                                \
+  F(cuptiActivityEnable)                                                                           \
+  F(cuptiActivityDisable)                                                                          \
+  F(cuptiActivityFlushAll) F(cuptiActivityGetNextRecord) F(cuptiActivityPushExternalCorrelationId) \
+      F(cuptiActivityPopExternalCorrelationId) F(cuptiSubscribe) F(cuptiEnableCallback)            \
+          F(cuptiGetGraphNodeId) F(cuptiGetResultString)
 #define F(name) decltype(&::name) name = nullptr;
   MTCKI_CUPTI_FUNCTIONS(F)
 #undef F
 
   Cupti() {
     void* library = nullptr;
-    for (const char* name : {"libcupti.so.13", "libcupti.so.12", MTCKI_CUPTI_LIBRARY})
+    // That of the build first: records have the form of its headers.
+    const std::string built_with = str("libcupti.so.", CUDART_VERSION / 1000);
+    for (const char* name : {built_with.c_str(), MTCKI_CUPTI_LIBRARY})
       if (!library) library = dlopen(name, RTLD_NOW | RTLD_LOCAL);
     if (!library) {
       why = "libcupti was not found; put its folder on LD_LIBRARY_PATH";

@@ -86,7 +86,8 @@ std::string plan_key(const Convolution& c, const Gpu& gpu) {
              d.k, " r", d.r, " s", d.s, " stride", d.stride_h, "x", d.stride_w, " pad", d.pad_h,
              "x", d.pad_w, " dilation", d.dil_h, "x", d.dil_w, " g", d.groups,
              " nhwc align16 workspace", kConvWorkspace, " sm", gpu.major, gpu.minor, "x",
-             gpu.multiprocessors, " cudnn", cudnnGetVersion());
+             gpu.multiprocessors, " ", gpu.name, " driver", gpu.driver, " cudnn",
+             cudnnGetVersion());
 }
 
 std::string PlanFile::default_path() {

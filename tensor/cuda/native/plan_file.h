@@ -3,7 +3,8 @@
 //   {"format": 1, "plans": {KEY: {"engine": 67, "knobs": [[0, 1], ...], "workspace": 0,
 //   "us": 12.5}}}
 //
-// KEY names the convolution, the rules of the choice, the GPU and the version of cuDNN (plan_key).
+// KEY names the convolution, the rules of the choice, the board, its driver and the version of cuDNN
+// (plan_key).
 #pragma once
 
 #include <map>
@@ -16,6 +17,8 @@ namespace mtcki::cuda {
 
 struct Gpu {
   int major = 0, minor = 0, multiprocessors = 0;
+  std::string name = {};  // boards of the same chip differ in memory and clocks
+  int driver = 0;         // the newest CUDA version that it knows: 13000
 };
 std::string plan_key(const Convolution& c, const Gpu& gpu);
 

@@ -244,8 +244,12 @@ TEST_F(PlanFileTest, LeavesForeignFilesAlone) {
 TEST(PlanKey, NamesEverythingThatMatters) {
   const Convolution c = example(ConvPass::forward, DType::f32, Math::strict);
   const cuda::Gpu h200{9, 0, 132};
-  std::set<std::string> keys{cuda::plan_key(c, h200), cuda::plan_key(c, {8, 0, 108}),
-                             cuda::plan_key(c, {9, 0, 114})};
+  std::set<std::string> keys{cuda::plan_key(c, h200),
+                             cuda::plan_key(c, {8, 0, 108}),
+                             cuda::plan_key(c, {9, 0, 114}),
+                             cuda::plan_key(c, {9, 0, 132, "NVIDIA H100"}),
+                             cuda::plan_key(c, {9, 0, 132, "NVIDIA H200"}),
+                             cuda::plan_key(c, {9, 0, 132, "NVIDIA H200", 13000})};
   const auto with = [&](const auto& change) {
     Convolution other = c;
     change(other);
@@ -259,7 +263,7 @@ TEST(PlanKey, NamesEverythingThatMatters) {
   with([](Convolution& o) { o.problem.stride_w = 2; });
   with([](Convolution& o) { o.problem.dil_h = 2; });
   with([](Convolution& o) { o.problem.groups = 2; });
-  EXPECT_EQ(keys.size(), 11u);
+  EXPECT_EQ(keys.size(), 14u);
 }
 
 }  // namespace
