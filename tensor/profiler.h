@@ -30,6 +30,8 @@ inline Traffic operator*(double n, const Traffic& t) { return {n * t.bytes, t.op
 
 namespace profiler {
 
+constexpr int64_t kAnyStep = -1;
+
 struct Event {
   std::string op, module, stage;
   std::string shape, dtype, layout;  // of the first operand, "[128, 64, 32, 32]"; empty: unknown
@@ -39,7 +41,7 @@ struct Event {
   bool backward = false;
   bool captured = false;        // seen while a graph was captured: no time
   int64_t id = 0, parent = -1;  // of this scope, of the one around it on the same thread
-  int64_t step = 0;             // set_step()
+  int64_t step = 0;             // set_step(); kAnyStep: which one is not known
   double start_us = 0, duration_us = 0, self_us = 0;  // on the device
   double host_start_us = 0, host_us = 0;              // of the host; host_us excludes nested scopes
   double flops = 0, bytes = 0;

@@ -7,6 +7,9 @@
 #include <map>
 #include <unordered_map>
 
+#include "tensor/cuda/runtime.h"
+#include "tensor/device.h"
+
 namespace mtcki::profiler {
 
 namespace {
@@ -126,7 +129,8 @@ std::vector<Event> attribute(const std::vector<Event>& scopes,
     }
     Event e;
     e.op = label(a);
-    e.device = "cuda:0";
+    e.device = Device::cuda(std::max(0, cuda::current_device())).to_string();
+    e.step = kAnyStep;
     e.bytes = a.kind == Activity::Kind::copy ? 2 * a.bytes : a.bytes;
     set_times(e, Execution{{&a}}, origin);
     out.push_back(std::move(e));

@@ -20,7 +20,8 @@ std::vector<cuda::Activity> stop_kernels();
 
 // One event per execution of a scope that ran kernels: its time is the sum of theirs, its note
 // names them. The n-th replay of a captured scope counts as step n. Kernels, copies and fills of no
-// scope are events of their own, named after themselves. Times begin with the first record.
+// scope are events of their own, named after themselves, of no step (kAnyStep). Times begin with the
+// first record.
 std::vector<Event> attribute(const std::vector<Event>& scopes,
                              const std::vector<cuda::Activity>& records);
 

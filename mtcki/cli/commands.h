@@ -68,7 +68,7 @@ struct SummaryOptions {
 int summary_command(const SummaryOptions& options);
 
 struct ProfileOptions {
-  std::string step = "train", model = "wrn16_1", by = "layer", level = "ops";
+  std::string step = "train", model = "wrn16_1", by = "layer", level = "auto";
   bool graph = false, memory = false;
   std::string roof, json, trace, csv;  // files
   std::vector<std::string> teachers;

@@ -269,9 +269,11 @@ int parse_and_run(int argc, char** argv) {
   profile->add_flag("--graph", profile_o.graph,
                     "on the GPU, with --level kernels: the step captured and repeated");
   profile
-      ->add_option("--level", profile_o.level,
-                   "ops: a time for each op; kernels: for each GPU kernel, through CUPTI")
-      ->check(CLI::IsMember({"ops", "kernels"}))
+      ->add_option(
+          "--level", profile_o.level,
+          "ops: a time for each op; kernels: for each GPU kernel, through CUPTI; auto: on a "
+          "GPU kernels of the captured step, where CUPTI is there, else ops")
+      ->check(CLI::IsMember({"auto", "ops", "kernels"}))
       ->capture_default_str();
   profile->add_flag("--memory", profile_o.memory,
                     "where the memory was taken that a step holds at its peak");

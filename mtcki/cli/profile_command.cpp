@@ -22,18 +22,41 @@ namespace mtcki::cli {
 
 namespace {
 
-// One time per step. A GPU step is over when the GPU is.
+// One time per step. On a GPU from where the step before ended there: what the host does meanwhile
+// costs nothing while the GPU has work.
 std::vector<double> step_times_us(const Workload& step, int64_t steps, Device device) {
   using Clock = std::chrono::steady_clock;
   std::vector<double> times;
+  if (device.is_cuda()) {
+    std::vector<cuda::Event> ends(static_cast<size_t>(steps) + 1);
+    cuda::synchronize();
+    ends[0].record();
+    for (int64_t i = 0; i < steps; ++i) {
+      profiler::set_step(i);
+      step();
+      ends[static_cast<size_t>(i) + 1].record();
+    }
+    cuda::synchronize();
+    for (size_t i = 1; i < ends.size(); ++i)
+      times.push_back(ends[i].microseconds_since(ends[i - 1]));
+    return times;
+  }
   for (int64_t i = 0; i < steps; ++i) {
     profiler::set_step(i);
     const auto start = Clock::now();
     step();
-    if (device.is_cuda()) cuda::synchronize();
     times.push_back(std::chrono::duration<double, std::micro>(Clock::now() - start).count());
   }
   return times;
+}
+
+int64_t warm_up_steps(const WorkloadOptions& w) { return w.graph ? StepGraph::kWarmup + 1 : 3; }
+
+// The time of a step that nobody looks at.
+double plain_step_us(const WorkloadOptions& w, int64_t steps) {
+  const Workload step = make_workload(w);
+  step_times_us(step, warm_up_steps(w), w.device);
+  return median(step_times_us(step, steps, w.device));
 }
 
 // Where the memory was taken that one step, and what it is made of, holds at the peak. Of steps of
@@ -65,22 +88,22 @@ std::string memory_text(WorkloadOptions options, int64_t rows) {
 
 }  // namespace
 
-int profile_command(const ProfileOptions& o) {
+int profile_command(const ProfileOptions& options) {
+  ProfileOptions o = options;
   const Device device = apply(o.compute);
+  const bool open = o.level == "auto";
+  if (open) {
+    o.level = device.is_cuda() ? "kernels" : "ops";
+    o.graph = o.graph || device.is_cuda();
+  }
   std::string no_roof;
   const std::optional<Roof> roof = find_roof(device, o.roof, &no_roof);
-  const bool kernels = o.level == "kernels";
-  if (o.graph && !kernels)
+  if (o.graph && o.level != "kernels")
     throw UsageError("--graph: a repeated graph has no times of its ops; add --level kernels");
-  if (kernels) {
-    if (device.is_cpu())
-      throw UsageError("--level kernels: records of GPU kernels, but this runs on the CPU" +
-                       (cuda::availability().usable ? std::string("; use --device cuda")
-                                                    : ": " + cuda::availability().why));
-    // Before the warm-up, so that graphs captured there are known.
-    if (const std::string why = profiler::start_kernels(); !why.empty())
-      throw DeviceError("--level kernels: " + why);
-  }
+  if (o.level == "kernels" && device.is_cpu())
+    throw UsageError("--level kernels: records of GPU kernels, but this runs on the CPU" +
+                     (cuda::availability().usable ? std::string("; use --device cuda")
+                                                  : ": " + cuda::availability().why));
   WorkloadOptions w;
   w.step = o.step;
   w.model = o.model;
@@ -94,12 +117,24 @@ int profile_command(const ProfileOptions& o) {
   w.graph = o.graph;
   w.precision = nn::parse_precision(o.compute.precision);
   const std::string memory = o.memory ? memory_text(w, o.rows) : "";
+  Profile p;
+  if (o.level == "kernels") {
+    p.step_us = plain_step_us(w, o.steps);  // records of kernels cannot be left out later
+    // Before the warm-up, so that graphs captured there are known.
+    if (const std::string why = profiler::start_kernels(); !why.empty()) {
+      if (!open) throw DeviceError("--level kernels: " + why);
+      console::info("no kernels are recorded (" + why +
+                    "): the times are those of single ops, of small ones the time to issue them");
+      o.level = "ops";
+      o.graph = w.graph = false;
+    }
+  }
+  const bool kernels = o.level == "kernels";
   const Workload step = make_workload(w);
   // Scopes are named while the graph is captured, in the last of these steps.
   if (o.graph) profiler::start();
-  step_times_us(step, o.graph ? StepGraph::kWarmup + 1 : 3, device);
+  step_times_us(step, warm_up_steps(w), device);
 
-  Profile p;
   p.step = o.step;
   for (const std::string& t : o.teachers) p.model += (p.model.empty() ? "" : ",") + t;
   if (p.model.empty() || o.step == "distill")
@@ -116,7 +151,7 @@ int profile_command(const ProfileOptions& o) {
   if (roof) p.roof_date = roof->date;
 
   // Once without the profiler, so that its own cost shows.
-  p.step_us = median(step_times_us(step, o.steps, device));
+  if (!kernels) p.step_us = median(step_times_us(step, o.steps, device));
   reset_peak_memory(device);
   if (!o.graph) profiler::start();
   if (kernels) profiler::clear_kernels();

@@ -83,8 +83,12 @@ std::vector<OpCost> op_costs(const std::vector<profiler::Event>& events, int64_t
     s.us[e.step] += e.self_us;
     s.host_us[e.step] += e.host_us;
   }
+  const double n = static_cast<double>(std::max<int64_t>(1, steps));
   // Steps in which the op did not run count as zero.
   const auto typical = [&](const std::map<int64_t, double>& by_step) {
+    // Of work that no step is known for: its mean.
+    if (const auto any = by_step.find(profiler::kAnyStep); any != by_step.end())
+      return any->second / n;
     std::vector<double> v;
     for (const auto& [step, us] : by_step) v.push_back(us);
     v.resize(std::max(v.size(), static_cast<size_t>(steps)), 0.0);
@@ -93,7 +97,6 @@ std::vector<OpCost> op_costs(const std::vector<profiler::Event>& events, int64_t
   std::vector<OpCost> rows;
   for (auto& [key, s] : sums) {
     OpCost& r = s.row;
-    const double n = static_cast<double>(std::max<int64_t>(1, steps));
     r.us = typical(s.us);
     r.host_us = typical(s.host_us);
     if (roof && (r.flops > 0 || r.bytes > 0)) {

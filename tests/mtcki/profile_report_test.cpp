@@ -10,6 +10,7 @@
 #include "mtcki/profile/table.h"
 #include "mtcki/run/workload.h"
 #include "tensor/error.h"
+#include "tensor/profiler_activity.h"
 
 namespace mtcki {
 namespace {
@@ -89,6 +90,25 @@ const OpCost& row(const std::vector<OpCost>& rows, std::string_view op, std::str
   for (const OpCost& r : rows)
     if (r.op == op && r.module == module) return r;
   throw Error(str("no row ", op, " ", module));
+}
+
+// Copies, fills and kernels that no scope started: one in each of five steps.
+TEST(Profile, WorkOfNoScopeHasItsTime) {
+  std::vector<cuda::Activity> records;
+  for (int i = 0; i < 5; ++i) {
+    cuda::Activity a;
+    a.kind = cuda::Activity::Kind::copy;
+    a.name = "copy to the device";
+    a.start_us = 100.0 * i;
+    a.end_us = 100.0 * i + 8;
+    a.correlation = static_cast<uint32_t>(i + 1);
+    a.bytes = 1 << 20;
+    records.push_back(a);
+  }
+  const auto rows = op_costs(profiler::attribute({}, records), 5, nullptr, 1, "f32");
+  ASSERT_EQ(rows.size(), 1u);
+  EXPECT_DOUBLE_EQ(rows[0].calls, 1);
+  EXPECT_DOUBLE_EQ(rows[0].us, 8);
 }
 
 TEST(Profile, RowsHoldMediansFloorsAndBounds) {

@@ -126,9 +126,9 @@ TEST(ProfilerActivity, KernelNamesAreShortened) {
 
 TEST(ProfilerActivity, OneLineSaysWhyThereIsNone) {
   const std::string why = profiler::start_kernels();
-  if (why.empty()) {  // a real GPU with CUPTI
+  if (why.empty()) {
     profiler::stop_kernels();
-    return;
+    GTEST_SKIP() << "kernels are recorded here";
   }
   EXPECT_EQ(why.find('\n'), std::string::npos);
   EXPECT_GT(why.size(), 10u);
