@@ -86,6 +86,34 @@ std::string memory_text(WorkloadOptions options, int64_t rows) {
   return text;
 }
 
+WorkloadOptions workload_of(const ProfileOptions& o, Device device) {
+  WorkloadOptions w;
+  w.step = o.step;
+  w.model = o.model;
+  w.teachers = o.teachers;
+  w.batch = o.batch;
+  w.classes = o.classes;
+  w.channels = o.channels;
+  w.size = o.size;
+  w.device = device;
+  w.recompute = o.compute.recompute;
+  w.graph = o.graph;
+  w.precision = nn::parse_precision(o.compute.precision);
+  return w;
+}
+
+void print_heading(const Profile& p, const ProfileOptions& o, Device device) {
+  std::printf("%s, %s step, batch %lld, %lldx%lldx%lld, %s", p.model.c_str(), p.step.c_str(),
+              static_cast<long long>(o.batch), static_cast<long long>(o.channels),
+              static_cast<long long>(o.size), static_cast<long long>(o.size), p.math.c_str());
+  if (device.is_cpu())
+    std::printf(", %lld thread%s", static_cast<long long>(p.threads), p.threads == 1 ? "" : "s");
+  else
+    std::printf(", %s (%s)", p.device.c_str(), p.machine.c_str());
+  std::printf(": %.3f ms, %.0f img/s, peak memory %s\n\n", p.step_us * 1e-3,
+              1e6 * static_cast<double>(o.batch) / p.step_us, human_bytes(p.peak_memory).c_str());
+}
+
 }  // namespace
 
 int profile_command(const ProfileOptions& options) {
@@ -104,18 +132,7 @@ int profile_command(const ProfileOptions& options) {
     throw UsageError("--level kernels: records of GPU kernels, but this runs on the CPU" +
                      (cuda::availability().usable ? std::string("; use --device cuda")
                                                   : ": " + cuda::availability().why));
-  WorkloadOptions w;
-  w.step = o.step;
-  w.model = o.model;
-  w.teachers = o.teachers;
-  w.batch = o.batch;
-  w.classes = o.classes;
-  w.channels = o.channels;
-  w.size = o.size;
-  w.device = device;
-  w.recompute = o.compute.recompute;
-  w.graph = o.graph;
-  w.precision = nn::parse_precision(o.compute.precision);
+  WorkloadOptions w = workload_of(o, device);
   const std::string memory = o.memory ? memory_text(w, o.rows) : "";
   Profile p;
   if (o.level == "kernels") {
@@ -162,15 +179,7 @@ int profile_command(const ProfileOptions& options) {
   p.peak_memory = memory_stats(device).peak;
   p.rows = op_costs(events, o.steps, roof ? &*roof : nullptr, num_threads(), p.math);
 
-  std::printf("%s, %s step, batch %lld, %lldx%lldx%lld, %s", p.model.c_str(), p.step.c_str(),
-              static_cast<long long>(o.batch), static_cast<long long>(o.channels),
-              static_cast<long long>(o.size), static_cast<long long>(o.size), p.math.c_str());
-  if (device.is_cpu())
-    std::printf(", %lld thread%s", static_cast<long long>(p.threads), p.threads == 1 ? "" : "s");
-  else
-    std::printf(", %s (%s)", p.device.c_str(), p.machine.c_str());
-  std::printf(": %.3f ms, %.0f img/s, peak memory %s\n\n", p.step_us * 1e-3,
-              1e6 * static_cast<double>(o.batch) / p.step_us, human_bytes(p.peak_memory).c_str());
+  print_heading(p, o, device);
   std::fputs(profile_text(p, profile_by(o.by), o.rows).c_str(), stdout);
   if (!memory.empty()) std::printf("\n%s", memory.c_str());
   if (!no_roof.empty()) console::info(no_roof);
