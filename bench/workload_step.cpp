@@ -190,6 +190,7 @@ void measure(const StepArguments& a, const Workload& step, size_t resident_befor
 }  // namespace
 
 int main(int argc, char** argv) {
+  mtcki::bound_waiting(argv);
   CLI::App app("one step of the framework, timed");
   StepArguments a;
   add_options(app, a);

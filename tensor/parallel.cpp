@@ -1,5 +1,10 @@
 #include "tensor/parallel.h"
 
+#include <unistd.h>
+
+#include <climits>
+#include <cstdlib>
+
 namespace mtcki {
 
 namespace {
@@ -21,5 +26,19 @@ void set_num_threads(int threads) {
 }
 
 int num_threads() { return thread_setting(); }
+
+void bound_waiting(char* const* argv) {
+  // About ten microseconds: the shortest spin that costs steps of a few milliseconds nothing on a
+  // quiet machine (docs/decisions/busy-machines.md).
+  constexpr char kTurns[] = "4000";
+  if (std::getenv("GOMP_SPINCOUNT") || std::getenv("OMP_WAIT_POLICY")) return;
+  // Not by the link itself, or the process would be called "exe".
+  char program[PATH_MAX];
+  const ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
+  if (length <= 0) return;
+  program[length] = '\0';
+  setenv("GOMP_SPINCOUNT", kTurns, 1);
+  execv(program, argv);
+}
 
 }  // namespace mtcki

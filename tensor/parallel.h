@@ -14,6 +14,13 @@ namespace mtcki {
 void set_num_threads(int threads);
 int num_threads();
 
+// For the first line of main(). libgomp's threads wait for each other by spinning for milliseconds,
+// which on a busy machine keeps the awaited thread off its core, and it reads GOMP_SPINCOUNT only
+// while it is loaded. So the program is started anew, once, with a short spin: `argv` as main() got
+// it. Returns where the user chose (GOMP_SPINCOUNT, OMP_WAIT_POLICY) or a start is not possible.
+// What is computed does not change.
+void bound_waiting(char* const* argv);
+
 // f(begin, end) on disjoint chunks that cover [0, n); chunks are no smaller than `grain`. What a
 // chunk throws (scratch memory that is refused) reaches the caller when all have ended.
 template <class F>

@@ -22,6 +22,7 @@
 #include "tensor/comm.h"
 #include "tensor/error.h"
 #include "tensor/nearest_name.h"
+#include "tensor/parallel.h"
 
 namespace mtcki::cli {
 
@@ -476,6 +477,7 @@ static void flush_output() {
 }
 
 int main(int argc, char** argv) {
+  mtcki::bound_waiting(argv);
   fill_standard_files();
   std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is an error of a write, not the end of the run
   std::signal(SIGXFSZ, SIG_IGN);  // a limit on file sizes is an error of a write, with a message

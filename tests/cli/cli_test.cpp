@@ -332,6 +332,32 @@ TEST_F(CliTest, ThreadsAreThoseOfTheFlagElseOfTheEnvironment) {
   set ? setenv("OMP_NUM_THREADS", before.c_str(), 1) : unsetenv("OMP_NUM_THREADS");
 }
 
+// libgomp prints the turns for which its threads spin; without the program's doing that is 300000.
+TEST_F(CliTest, ThreadsWaitBrieflyUnlessTheUserChose) {
+  const auto turns = [&](const std::vector<std::pair<std::string, std::string>>& chosen) {
+    const pid_t child = fork();
+    if (child == 0) {
+      unsetenv("OMP_WAIT_POLICY");
+      unsetenv("GOMP_SPINCOUNT");
+      setenv("OMP_DISPLAY_ENV", "verbose", 1);
+      for (const auto& [name, value] : chosen) setenv(name.c_str(), value.c_str(), 1);
+      const Outcome o = run({"--version"});
+      std::ofstream(dir_ / "all") << o.out << o.err;
+      _exit(o.code);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    EXPECT_EQ(status, 0);
+    const std::string all = read_file(dir_ / "all"), name = "GOMP_SPINCOUNT = '";
+    const size_t at = all.rfind(name);  // a program that is started anew prints twice
+    if (at == std::string::npos) return std::string("not printed: " + all);
+    return all.substr(at + name.size(), all.find('\'', at + name.size()) - at - name.size());
+  };
+  EXPECT_EQ(turns({}), "4000");
+  EXPECT_EQ(turns({{"GOMP_SPINCOUNT", "7"}}), "7");
+  EXPECT_EQ(turns({{"OMP_WAIT_POLICY", "passive"}}), "0");
+}
+
 TEST_F(CliTest, ProfileWritesItsFilesAndReadsTheRoof) {
   const auto path = [&](const char* name) { return (dir_ / name).string(); };
   const std::string roof = path("cache/roof.json"), csv = path("p.csv"), trace = path("t.json");
