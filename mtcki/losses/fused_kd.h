@@ -4,7 +4,8 @@
 //
 //   mean     P_T = softmax(Σ_m w_m z_m / T)
 //   prob     P_T = Σ_m w_m softmax(z_m / T)
-//   conf     mean with ω_m = (1 − softmax_m(CE(z_m, y)))/(M−1) per sample (CA-MKD); M = 1: ω = 1
+//   conf     mean with ω_m = (1 − softmax_m(CE(z_m, y)))/(M−1) per sample; M = 1: ω = 1. These are
+//            the weights of CA-MKD, which sums the divergences to each teacher with them instead
 //   entropy  mean with ω_m ∝ exp(−H(softmax z_m)) per sample
 #pragma once
 
