@@ -43,7 +43,6 @@ int main() {
   d.batch_size = 60;
   d.lr = 0.05;
   d.temperature = 4;
-  d.ts_dim = 32;
   d.ts_queue = 300;
   d.pad = 2;
   d.flip = false;

@@ -59,7 +59,6 @@ int main() {
     job.config_sha256 = model;
     job.config.epochs = 2;
     job.config.batch_size = 25;
-    job.config.ts_dim = 16;
     job.config.ts_queue = 50;
     job.config.pad = 2;
     const DistillResult r = distill(job, teachers, student, images, test, log);

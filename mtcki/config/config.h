@@ -32,6 +32,7 @@ struct DataConfig {
   int64_t skip_bad = 0;                     // unreadable image files that are left out
   std::string class_order = "sorted";       // tiny-imagenet: sorted | file
   int64_t train_limit = 0, test_limit = 0;  // 0: all
+  int64_t holdout = 0;                      // training images that stand in for the test images
   int64_t loader_threads = 1;
 };
 
@@ -90,9 +91,7 @@ struct DistillConfig {
   double temperature = 20.0;
   std::string fuse = "mean";      // mean | prob | conf | entropy
   double ts = 0.5, ts_tau = 0.1;  // eta, tau_s
-  int64_t ts_dim = 128, ts_queue = 4096;
-  std::string ts_head = "mlp";  // linear | mlp
-  bool ts_sym = false, ts_supcon = false;
+  int64_t ts_queue = 4096;
   double ts_ramp = 0.1;
   double ema = 0.0;
   int64_t pad = 4;

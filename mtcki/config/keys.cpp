@@ -72,6 +72,11 @@ void visit(Walk& w, DataConfig& c) {
       .inert_if(c.name != "tiny-imagenet" || c.class_order == "file")  // of earlier versions
       .key("train_limit", c.train_limit, at_least(0), "use the first n training images; 0: all")
       .key("test_limit", c.test_limit, at_least(0), "use the first n test images; 0: all")
+      .key(
+          "holdout", c.holdout, at_least(0),
+          "validation: n of the training images, which no teacher sees then, take the place of the "
+          "test images; the last ones (image files: spread over the classes); 0: none")
+      .inert_if(c.holdout == 0)
       .key("loader_threads", c.loader_threads, between(0, 64), "prefetch threads; 0: none")
       .inert();
 }
@@ -195,11 +200,7 @@ void visit(Walk& w, DistillConfig& c) {
       .key("fuse", c.fuse, {"mean", "prob", "conf", "entropy"}, "how teachers become one target")
       .key("ts", c.ts, number_from(0), "weight eta of the teacher/student contrast")
       .key("ts_tau", c.ts_tau, above(0), "its temperature")
-      .key("ts_dim", c.ts_dim, between(1, 65536), "its embedding width")
       .key("ts_queue", c.ts_queue, at_least(0), "past keys kept per teacher")
-      .key("ts_head", c.ts_head, {"linear", "mlp"}, "its heads")
-      .key("ts_sym", c.ts_sym, "average with the term that has the teacher as anchor")
-      .key("ts_supcon", c.ts_supcon, "positives are all images of the label")
       .key("ts_ramp", c.ts_ramp, between(0, 1), "share of the steps over which eta rises")
       .key("ema", c.ema, between(0, 0.999999), "decay of averaged student weights; 0: off")
       .key("pad", c.pad, between(0, 32), "random crop after padding by this many zeros")

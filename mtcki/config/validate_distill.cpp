@@ -9,8 +9,6 @@ void validate_distill(const RunConfig& c) {
   if (d.nesterov && d.momentum == 0.0)
     throw UsageError("distill.nesterov: needs distill.momentum > 0");
   if (d.min_lr > d.lr) throw UsageError("distill.min_lr: is above distill.lr");
-  if (d.ts_supcon && d.ts == 0.0) throw UsageError("distill.ts_supcon: distill.ts is 0");
-  if (d.ts_sym && d.ts == 0.0) throw UsageError("distill.ts_sym: distill.ts is 0");
   if (d.views > 0 && c.adversarial.rounds > 0)
     throw UsageError(
         "distill.views: the set grows in adversarial.rounds, so the teachers' outputs cannot be "

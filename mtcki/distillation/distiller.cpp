@@ -4,6 +4,7 @@
 
 #include "autograd/parallel.h"
 #include "autograd/side_stream.h"
+#include "mtcki/log/chance_watch.h"
 #include "mtcki/losses/fused_kd.h"
 #include "mtcki/networks/model_file.h"
 #include "mtcki/training/batch_advice.h"
@@ -97,9 +98,11 @@ void Distiller::issue(const data::Batch& batch, double eta, const Tensor& eta_th
   if (eta > 0) {
     // Every row meets every other: the loss of all rows, on every rank.
     for (Tensor& f : teachers.features) f = comm.all_gather(f);
-    const Variable ts = contrast_->loss(gather_over_ranks(y.feature, comm), teachers.features,
-                                        comm.all_gather(batch.labels));
+    const Variable ts = contrast_->loss(gather_over_ranks(y.feature, comm), teachers.features);
     ring_.put("teacher_student_contrast", ts.data(), kHint);
+    ring_.put(str("teacher_student_contrast", kChanceSuffix),
+              Tensor::full({}, contrast_->chance(teachers.features[0].size(0)), DType::f32,
+                           student_.device()));
     loss = add(loss, eta_there.defined() ? mul(ts, Variable(eta_there)) : mul(ts, eta));
   }
   ring_.put("loss", loss.data());

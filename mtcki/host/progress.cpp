@@ -44,6 +44,11 @@ std::string Progress::text(const std::string& stage, int64_t done, int64_t total
     add(buffer);
   }
   for (const auto& [name, value] : values) {
+    if (name.ends_with(".chance")) {  // of the loss before it (mtcki/log/chance_watch.h)
+      std::snprintf(buffer, sizeof buffer, "(chance %.4g)", value);
+      tail += " " + std::string(buffer);
+      continue;
+    }
     const bool percent = name.find("top1") != std::string::npos || name == "acc";
     std::snprintf(buffer, sizeof buffer, percent ? "%s %.2f%%" : "%s %.4g", name.c_str(), value);
     add(buffer);

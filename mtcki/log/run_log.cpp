@@ -16,6 +16,7 @@
 #include "data/formats/tfevents.h"
 #include "mtcki/host/console.h"
 #include "mtcki/host/progress.h"
+#include "mtcki/log/chance_watch.h"
 #include "mtcki/log/metrics_file.h"
 #include "mtcki/log/stage_profiles.h"
 #include "tensor/error.h"
@@ -63,6 +64,7 @@ struct RunLog::Impl {
   std::map<std::string, int64_t> restart;  // stage -> first step that is written again
   Progress progress;
   std::vector<std::string> warnings;
+  ChanceWatch chance;
   std::unique_ptr<StageProfiles> profiles;
 
   ~Impl() {
@@ -112,6 +114,7 @@ RunLog::~RunLog() = default;
 
 void RunLog::metrics(const std::string& stage, int64_t step, double epoch, const std::string& kind,
                      const Values& values) {
+  for (const std::string& text : impl_->chance.see(stage, values)) warn(text);
   if (impl_->folder.empty()) return;
   json v = json::object();
   for (const auto& [name, value] : values) v[name] = metrics_file::number(value);

@@ -30,7 +30,8 @@ class RunLog {
   RunLog(const RunLog&) = delete;
   RunLog& operator=(const RunLog&) = delete;
 
-  // One line of metrics.jsonl and one TensorBoard scalar per value. kind: train | eval.
+  // One line of metrics.jsonl and one TensorBoard scalar per value. kind: train | eval. Warns of a
+  // contrast that stays at chance (chance_watch.h).
   // DiskError when it cannot be written.
   void metrics(const std::string& stage, int64_t step, double epoch, const std::string& kind,
                const Values& values);

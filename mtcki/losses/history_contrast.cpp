@@ -135,6 +135,19 @@ Variable HistoryContrast::loss(const std::vector<Variable>& local,
   return total;
 }
 
+double HistoryContrast::chance(const std::vector<Variable>& local,
+                               const std::vector<double>& weights,
+                               const std::vector<MemoryBank::Draw>& draws) const {
+  double total = 0;
+  for (size_t h = 0; h < heads_.size(); ++h) {
+    if (!local[h].defined()) continue;
+    const int64_t past = draws[h].local.defined() ? draws[h].local.size(0) : 0;
+    total +=
+        weights[h] * (past > 0 ? 2 : 1) * std::log(static_cast<double>(local[h].size(0) + past));
+  }
+  return total;
+}
+
 void HistoryContrast::add(const std::vector<Tensor>& local, const std::vector<Tensor>& global) {
   for (size_t h = 0; h < banks_.size(); ++h) banks_[h].add(local.at(h), global.at(h));
 }

@@ -60,6 +60,10 @@ class HistoryContrast {
   Variable loss(const std::vector<Variable>& local, const std::vector<Tensor>& global,
                 const std::vector<double>& weights, const std::vector<MemoryBank::Draw>& draws);
 
+  // The same loss of heads that know nothing: ln of the keys, for the batch and for the past.
+  double chance(const std::vector<Variable>& local, const std::vector<double>& weights,
+                const std::vector<MemoryBank::Draw>& draws) const;
+
   void step() { optimizer_->step(); }
   void zero_grad() { optimizer_->zero_grad(); }
   void add(const std::vector<Tensor>& local, const std::vector<Tensor>& global);

@@ -26,12 +26,6 @@ std::unique_ptr<nn::Sequential> projection_head(int64_t in, int64_t out, nn::Ini
   return head;
 }
 
-std::unique_ptr<nn::Sequential> linear_head(int64_t in, int64_t out, nn::Init& init) {
-  auto head = std::make_unique<nn::Sequential>();
-  head->add("0", std::make_unique<nn::Linear>(in, out, true, init));
-  return head;
-}
-
 Tensor diagonal_positives(int64_t n, Device device) {
   std::vector<int64_t> v(static_cast<size_t>(n));
   std::iota(v.begin(), v.end(), int64_t{0});

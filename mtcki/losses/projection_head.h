@@ -1,4 +1,4 @@
-// The small networks that contrast losses project features with.
+// What contrast losses share: the small network that projects features, and where positives are.
 #pragma once
 
 #include <map>
@@ -10,8 +10,6 @@ namespace mtcki {
 
 // Linear(in, in) − ReLU − Linear(in, out), children "0", "1", "2".
 std::unique_ptr<nn::Sequential> projection_head(int64_t in, int64_t out, nn::Init& init);
-// Linear(in, out), child "0".
-std::unique_ptr<nn::Sequential> linear_head(int64_t in, int64_t out, nn::Init& init);
 // 0, 1, ..., n-1 (i64): the positive of row i is column i.
 Tensor diagonal_positives(int64_t n, Device device = {});
 // The same, made once per n: a captured step cannot copy from the host.

@@ -1,159 +1,115 @@
 #include "mtcki/losses/teacher_student_contrast.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "autograd/functions.h"
 #include "nn/state_dict.h"
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/index.h"
 #include "tensor/ops/reduce.h"
+#include "tensor/ops/softmax.h"
 
 namespace mtcki {
 
 namespace {
 
-// −mean_i mean over positives p(i) of log softmax_j(q_i·v_j/τ)_p; positives share the label.
-Variable supervised(const Variable& q, const Variable& v, const Tensor& anchor_labels,
-                    const Tensor& key_labels, double tau) {
-  const int64_t a = anchor_labels.size(0), j = key_labels.size(0);
-  Tensor positive =
-      equal(anchor_labels.reshape({a, 1}), key_labels.reshape({1, j})).to(q.data().dtype());
-  positive = div(positive, sum(positive, {1}, true));  // its own key is always one
-  const Variable log_p = log_softmax(mul(matmul(q, transpose(v)), 1.0 / tau));
-  return mul(sum(mul(log_p, Variable(positive))), -1.0 / static_cast<double>(a));
+// Pooled features of a rectifier are all positive: as they are, any two point nearly one way.
+Tensor standardised(const Tensor& features) {
+  const Tensor centred = sub(features, mean(features, {0}, true));
+  const Tensor variance = mean(square(centred), {0}, true);
+  return div(centred, sqrt(add(variance, 1e-5)));
 }
 
 }  // namespace
 
 TeacherStudentContrast::TeacherStudentContrast(const Teachers& teachers, int64_t student_dim,
                                                const DistillConfig& config, uint64_t seed)
-    : config_(config), weights_(teachers.weights()), diagonal_(teachers.device()) {
+    : tau_(config.ts_tau),
+      size_(config.ts_queue),
+      weights_(teachers.weights()),
+      diagonal_(teachers.device()) {
   const Device device = teachers.device();
   nn::Init init(seed);
   init.rng.stream = rng_stream("distill/contrast_heads");
-  const auto head = [&](int64_t dim) {
-    auto made = config.ts_head == "linear" ? linear_head(dim, config.ts_dim, init)
-                                           : projection_head(dim, config.ts_dim, init);
-    made->to(device);
-    return made;
-  };
-  student_head_ = head(student_dim);
   for (size_t m = 0; m < teachers.size(); ++m) {
-    teacher_heads_.push_back(head(teachers[m].feature_dim()));
-    Queue queue;
-    if (config.ts_queue > 0) {
-      queue.keys = Tensor::zeros({config.ts_queue, config.ts_dim}, DType::f32, device);
-      queue.labels = Tensor::zeros({config.ts_queue}, DType::i64, device);
-    }
-    queues_.push_back(queue);
+    const int64_t dim = teachers[m].feature_dim();
+    maps_.push_back(std::make_unique<nn::Linear>(student_dim, dim, false, init));
+    maps_.back()->to(device);
+    queues_.push_back(Tensor::zeros({size_, dim}, DType::f32, device));
   }
+  last_keys_.resize(maps_.size());
+}
+
+double TeacherStudentContrast::chance(int64_t rows) const {
+  return std::log(static_cast<double>(rows + filled_));
 }
 
 Variable TeacherStudentContrast::loss(const Variable& student_feature,
-                                      const std::vector<Tensor>& teacher_features,
-                                      const Tensor& labels) {
+                                      const std::vector<Tensor>& teacher_features) {
   const int64_t batch = student_feature.size(0);
-  const double tau = config_.ts_tau;
-  const Tensor positive = diagonal_.of(batch);
   const Tensor row_weights =
       Tensor::full({batch}, 1.0 / static_cast<double>(batch), student_feature.data().dtype(),
                    student_feature.data().device());
-  const Variable q = normalize((*student_head_)(student_feature));
-  last_labels_ = labels;
   Variable total;
-  for (size_t m = 0; m < queues_.size(); ++m) {
-    Queue& queue = queues_[m];
-    const Variable k = normalize((*teacher_heads_[m])(Variable(teacher_features.at(m))));
-    keep_keys(queue, k.data());
-    const Tensor past = rows(queue.keys, queue.filled);
-    const Variable v = past.defined() ? cat(std::vector<Variable>{k, Variable(past)}) : k;
-    Variable term;
-    if (config_.ts_supcon) {
-      const Tensor past_labels = rows(queue.labels, queue.filled);
-      term = supervised(
-          q, v, labels,
-          past_labels.defined() ? cat(std::vector<Tensor>{labels, past_labels}) : labels, tau);
-      if (config_.ts_sym) term = mul(add(term, supervised(k, q, labels, labels, tau)), 0.5);
-    } else {
-      term = info_nce(q, v, positive, tau, row_weights);
-      if (config_.ts_sym) term = mul(add(term, info_nce(k, q, positive, tau, row_weights)), 0.5);
-    }
-    if (weights_[m] != 1.0) term = mul(term, weights_[m]);
+  for (size_t m = 0; m < maps_.size(); ++m) {
+    const Variable q = normalize((*maps_[m])(student_feature));
+    const Tensor k = normalize(standardised(teacher_features.at(m)));
+    Tensor& last = last_keys_[m];
+    // What a captured step leaves behind has to stay where it is.
+    if (!last.defined() || last.shape() != k.shape()) last = Tensor::empty_like(k);
+    last.copy_(k);
+    const Tensor keys = filled_ > 0 ? cat(std::vector<Tensor>{k, queues_[m].slice(0, filled_)}) : k;
+    const Variable term =
+        mul(info_nce(q, Variable(keys), diagonal_.of(batch), tau_, row_weights), weights_[m]);
     total = total.defined() ? add(total, term) : term;
   }
   return total;
 }
 
-void TeacherStudentContrast::keep_keys(Queue& queue, const Tensor& keys) {
-  if (keys.device().is_cpu()) {
-    queue.last_keys = keys;
-    return;
-  }
-  // What a captured step leaves behind has to stay where it is.
-  if (!queue.last_keys.defined() || queue.last_keys.shape() != keys.shape())
-    queue.last_keys = Tensor::empty_like(keys);
-  queue.last_keys.copy_(keys);
-}
-
 void TeacherStudentContrast::enqueue() {
-  if (config_.ts_queue == 0) return;
-  for (Queue& queue : queues_) {
-    const int64_t size = config_.ts_queue, rows_now = queue.last_keys.size(0);
-    for (int64_t from = std::max<int64_t>(0, rows_now - size); from < rows_now;) {
-      const int64_t n = std::min(rows_now - from, size - queue.position);
-      queue.keys.slice(queue.position, queue.position + n)
-          .copy_(queue.last_keys.slice(from, from + n));
-      queue.labels.slice(queue.position, queue.position + n)
-          .copy_(last_labels_.slice(from, from + n));
-      from += n;
-      queue.position = (queue.position + n) % size;
-      queue.filled = std::min(size, queue.filled + n);
-    }
-    if (queue.keys.device().is_cpu()) queue.last_keys = {};
+  if (size_ == 0) return;
+  const int64_t rows = last_keys_.front().size(0);
+  for (int64_t from = std::max<int64_t>(0, rows - size_); from < rows;) {
+    const int64_t n = std::min(rows - from, size_ - position_);
+    for (size_t m = 0; m < queues_.size(); ++m)
+      queues_[m].slice(position_, position_ + n).copy_(last_keys_[m].slice(from, from + n));
+    from += n;
+    position_ = (position_ + n) % size_;
+    filled_ = std::min(size_, filled_ + n);
   }
 }
 
 nn::NamedList<Variable> TeacherStudentContrast::parameters() {
   nn::NamedList<Variable> out;
-  for (auto& [name, p] : student_head_->named_parameters())
-    out.emplace_back("ts.student." + name, *p);
-  for (size_t m = 0; m < teacher_heads_.size(); ++m)
-    for (auto& [name, p] : teacher_heads_[m]->named_parameters())
-      out.emplace_back(str("ts.teacher.", m, ".", name), *p);
+  for (size_t m = 0; m < maps_.size(); ++m)
+    out.emplace_back(str("ts.", m, ".weight"), maps_[m]->weight);
   return out;
 }
 
 nn::StateDict TeacherStudentContrast::state_dict() const {
   nn::StateDict out;
-  append(out, student_head_->state_dict(), "student.");
-  for (size_t m = 0; m < queues_.size(); ++m) {
-    append(out, teacher_heads_[m]->state_dict(), str("teacher.", m, "."));
-    const Queue& queue = queues_[m];
-    if (config_.ts_queue == 0) continue;
-    out.emplace_back(str("queue.", m, ".keys"), queue.keys.clone());
-    out.emplace_back(str("queue.", m, ".labels"), queue.labels.clone());
-    out.emplace_back(str("queue.", m, ".ring"),
-                     Tensor::from(std::vector<int64_t>{queue.filled, queue.position}, {2}));
+  for (size_t m = 0; m < maps_.size(); ++m) {
+    append(out, maps_[m]->state_dict(), str("map.", m, "."));
+    out.emplace_back(str("queue.", m), queues_[m].clone());
   }
+  out.emplace_back("ring", Tensor::from(std::vector<int64_t>{filled_, position_}, {2}));
   return out;
 }
 
 void TeacherStudentContrast::load_state_dict(const nn::StateDict& state) {
-  student_head_->load_state_dict(under(state, "student."));
-  for (size_t m = 0; m < queues_.size(); ++m) {
-    teacher_heads_[m]->load_state_dict(under(state, str("teacher.", m, ".")));
-    if (config_.ts_queue == 0) continue;
-    const nn::StateDict saved = under(state, str("queue.", m, "."));
-    const Tensor ring = entry(saved, "ring"), keys = entry(saved, "keys"),
-                 labels = entry(saved, "labels");
-    if (!ring.defined() || !keys.defined() || !labels.defined())
-      throw DataError(str("teacher_student_contrast state: queue ", m, " is missing"));
-    queues_[m].keys.copy_(keys);
-    queues_[m].labels.copy_(labels);
-    const auto numbers = ring.to_vector<int64_t>();
-    queues_[m].filled = std::clamp<int64_t>(numbers.at(0), 0, config_.ts_queue);
-    queues_[m].position = std::clamp<int64_t>(numbers.at(1), 0, config_.ts_queue - 1);
+  const Tensor ring = entry(state, "ring");
+  if (!ring.defined()) throw DataError("teacher_student_contrast state: ring is missing");
+  for (size_t m = 0; m < maps_.size(); ++m) {
+    maps_[m]->load_state_dict(under(state, str("map.", m, ".")));
+    const Tensor keys = entry(state, str("queue.", m));
+    if (!keys.defined() || keys.shape() != queues_[m].shape())
+      throw DataError(str("teacher_student_contrast state: queue ", m, " is missing or misshapen"));
+    queues_[m].copy_(keys);
   }
+  const auto numbers = ring.to_vector<int64_t>();
+  filled_ = std::clamp<int64_t>(numbers.at(0), 0, size_);
+  position_ = size_ > 0 ? std::clamp<int64_t>(numbers.at(1), 0, size_ - 1) : 0;
 }
 
 }  // namespace mtcki

@@ -200,7 +200,8 @@ std::string line_chart(const std::vector<Series>& series, const ChartOptions& op
       last = vy;
     }
     if (path.empty()) continue;
-    svg += fmt::format("<path class=\"line s{}\" d=\"{}\"/>", i % 8, path);
+    svg += fmt::format("<path class=\"line s{}{}\" d=\"{}\"/>", i % 8,
+                       series[i].level ? " level" : "", path);
     if (options.markers && points.size() <= 60)
       for (const auto& [vx, vy] : points)
         if (std::isfinite(vy))

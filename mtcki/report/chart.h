@@ -13,6 +13,7 @@ std::string base64(const std::string& bytes);
 struct Series {
   std::string name;
   std::vector<std::pair<double, double>> points;  // x ascending; y may be NaN: a gap
+  bool level = false;  // dashed: something that the others are compared with
 };
 
 // At most 2 points per column of x: the least and the largest y, in their order. First and last

@@ -13,6 +13,7 @@
 #include "data/formats/file_bytes.h"
 #include "data/formats/json_file.h"
 #include "mtcki/host/progress.h"
+#include "mtcki/log/chance_watch.h"
 #include "mtcki/log/metrics_file.h"
 #include "mtcki/report/chart.h"
 #include "mtcki/report/confusion.h"
@@ -39,7 +40,7 @@ h1{margin:0 0 4px;font-size:26px}h2{margin:36px 0 10px;font-size:19px;border-bot
 table{border-collapse:collapse;margin:8px 0;align-self:start;font-variant-numeric:tabular-nums}th,td{padding:4px 12px 4px 0;text-align:left;border-bottom:1px solid var(--line);vertical-align:top}td.n,th.n{text-align:right}
 .grid2{display:grid;grid-template-columns:repeat(auto-fill,minmax(360px,1fr));gap:14px}figure{margin:0;padding:10px 12px;background:var(--card);border:1px solid var(--line);border-radius:8px}
 figcaption{font-weight:600;font-size:14px;margin-bottom:4px}svg{width:100%;height:auto;display:block}.grid{stroke:var(--line);stroke-width:1}.tick{fill:var(--soft);font-size:15px;font-family:system-ui,sans-serif}
-.line{fill:none;stroke-width:1.6;stroke-linejoin:round}.legend{display:flex;flex-wrap:wrap;gap:2px 14px;font-size:12.5px;color:var(--soft)}.key b{color:var(--fg);font-weight:600}.key i{display:inline-block;width:14px;height:3px;margin-right:5px;vertical-align:middle}
+.line{fill:none;stroke-width:1.6;stroke-linejoin:round}.level{stroke-dasharray:6 4}.legend{display:flex;flex-wrap:wrap;gap:2px 14px;font-size:12.5px;color:var(--soft)}.key b{color:var(--fg);font-weight:600}.key i{display:inline-block;width:14px;height:3px;margin-right:5px;vertical-align:middle}
 .line.s0{stroke:#0072b2}.line.s1{stroke:#e69f00}.line.s2{stroke:#009e73}.line.s3{stroke:#cc79a7}.line.s4{stroke:#56b4e9}.line.s5{stroke:#d55e00}.line.s6{stroke:#b8a800}.line.s7{stroke:var(--fg)}
 .dot.s0,i.s0{fill:#0072b2;background:#0072b2}.dot.s1,i.s1{fill:#e69f00;background:#e69f00}.dot.s2,i.s2{fill:#009e73;background:#009e73}.dot.s3,i.s3{fill:#cc79a7;background:#cc79a7}.dot.s4,i.s4{fill:#56b4e9;background:#56b4e9}.dot.s5,i.s5{fill:#d55e00;background:#d55e00}.dot.s6,i.s6{fill:#b8a800;background:#b8a800}.dot.s7,i.s7{fill:var(--fg);background:var(--fg)}
 img{max-width:100%;image-rendering:pixelated;border-radius:4px;display:block}
@@ -280,13 +281,17 @@ std::string curves_section(const std::vector<Run>& runs) {
         auto at = known.find(key);
         if (at == known.end()) {
           const std::string f = family(l.stage);
-          auto c = std::find_if(charts.begin(), charts.end(), [&, &value = value](const Chart& x) {
-            return x.family == f && x.kind == l.kind && x.value == value;
+          // What a loss is at chance belongs into its chart.
+          const bool level = value.ends_with(kChanceSuffix);
+          const std::string shown =
+              level ? value.substr(0, value.size() - std::string(kChanceSuffix).size()) : value;
+          auto c = std::find_if(charts.begin(), charts.end(), [&](const Chart& x) {
+            return x.family == f && x.kind == l.kind && x.value == shown;
           });
-          if (c == charts.end()) c = charts.insert(charts.end(), {f, l.kind, value, {}});
-          std::string name = l.stage;
+          if (c == charts.end()) c = charts.insert(charts.end(), {f, l.kind, shown, {}});
+          std::string name = l.stage + (level ? " at chance" : "");
           if (runs.size() > 1) name = r.name + ": " + name;
-          c->series.push_back({name, {}});
+          c->series.push_back({name, {}, level});
           at = known
                    .emplace(key, std::pair{static_cast<size_t>(c - charts.begin()),
                                            c->series.size() - 1})

@@ -7,6 +7,7 @@
 #include "data/formats/file_bytes.h"
 #include "data/formats/json_file.h"
 #include "data/sets/digest.h"
+#include "data/sets/holdout.h"
 #include "mtcki/host/console.h"
 #include "mtcki/networks/class_order.h"
 #include "mtcki/training/checkpoint.h"
@@ -88,11 +89,12 @@ std::string RunContext::classifier_sha() const {
 }
 
 data::ImageSet RunContext::load(const char* split, int64_t limit) const {
+  const int64_t holdout = config_.data.holdout;
   data::DatasetSpec spec;
   spec.name = config_.data.name;
   spec.dir = config_.data.dir;
-  spec.split = split;
-  spec.limit = limit;
+  spec.split = holdout > 0 ? "train" : split;
+  spec.limit = holdout > 0 ? 0 : limit;
   spec.seed = config_.seed;
   spec.size = config_.data.size;
   spec.fit = config_.data.fit;
@@ -101,6 +103,13 @@ data::ImageSet RunContext::load(const char* split, int64_t limit) const {
   spec.class_order = config_.data.class_order;
   data::ImageSet set = data::load_dataset(spec);
   if (!set.note.empty()) console::info(str(set.name, " ", split, ": ", set.note));
+  if (holdout == 0) return set;
+  set = data::holdout_part(set, holdout, data::has_image_files(set.name),
+                           split == std::string("test"));
+  if (limit > 0 && limit < set.size()) {
+    set.images = set.images.slice(0, limit).clone();
+    set.labels = set.labels.slice(0, limit).clone();
+  }
   return set;
 }
 

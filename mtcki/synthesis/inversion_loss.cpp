@@ -6,6 +6,7 @@
 
 #include "autograd/parallel.h"
 #include "autograd/side_stream.h"
+#include "mtcki/log/chance_watch.h"
 #include "mtcki/losses/activation_loss.h"
 #include "mtcki/losses/adversarial.h"
 #include "mtcki/losses/class_balance.h"
@@ -40,8 +41,16 @@ class Sum {
     result_.value += weight * value;
     if (selects) result_.select += weight * value;
   }
+  // What the term is at chance, for the log.
+  void chance(const char* name, double value) {
+    if (ring_)
+      ring_->put(str(name, kChanceSuffix), Tensor::full({}, value, DType::f32, device_of_total()));
+    else
+      result_.terms.emplace_back(str(name, kChanceSuffix), value);
+  }
 
  private:
+  Device device_of_total() const { return result_.total.data().device(); }
   InversionLoss::Result& result_;
   MetricRing* ring_;
 };
@@ -166,8 +175,10 @@ InversionLoss::Result InversionLoss::evaluate(const Variable& images, const Step
       const std::vector<Tensor> index = step.bank_index.empty()
                                             ? contrast_->draw_indices(step.subset, step.bank)
                                             : step.bank_index;
+      const std::vector<MemoryBank::Draw> past = contrast_->rows(index);
       sum("history_contrast", config_.cr,
-          contrast_->loss(phi_l, result.phi_global, head_weights, contrast_->rows(index)));
+          contrast_->loss(phi_l, result.phi_global, head_weights, past));
+      sum.chance("history_contrast", contrast_->chance(phi_l, head_weights, past));
     } else {
       result.phi_local.resize(contrast_->heads());
       result.phi_global.resize(contrast_->heads());

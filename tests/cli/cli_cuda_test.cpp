@@ -73,7 +73,6 @@ head_dim = 4
 epochs = 1
 batch_size = 4
 ts_queue = 4
-ts_dim = 4
 [[students]]
 model = "vgg8_w0.125"
 name = "pupil"

@@ -97,7 +97,6 @@ head_dim = 16
 epochs = 2
 batch_size = 16
 ts_queue = 32
-ts_dim = 8
 [[students]]
 model = "resnet8"
 name = "pupil"

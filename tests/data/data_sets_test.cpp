@@ -5,6 +5,7 @@
 #include "data/formats/image_file.h"
 #include "data/sets/cifar.h"
 #include "data/sets/dataset.h"
+#include "data/sets/holdout.h"
 #include "data/sets/idx.h"
 #include "data/sets/image_folder.h"
 #include "data/sets/verify.h"
@@ -21,6 +22,26 @@ using testing::message_of;
 using testing::read_all;
 using testing::TempDir;
 using testing::write_all_text;
+
+TEST(Holdout, TheLastOrEveryKth) {
+  ImageSet set;
+  set.images = Tensor::from(std::vector<uint8_t>{0, 1, 2, 3, 4, 5}, {6, 1, 1, 1});
+  set.labels = Tensor::from(std::vector<int64_t>{0, 0, 0, 1, 1, 1}, {6});
+  const auto part = [&](bool spread, bool held) {
+    const ImageSet p = holdout_part(set, 2, spread, held);
+    EXPECT_EQ(p.size(), p.labels.size(0));
+    return p.images.to_vector<uint8_t>();
+  };
+  EXPECT_EQ(part(false, true), (std::vector<uint8_t>{4, 5}));
+  EXPECT_EQ(part(false, false), (std::vector<uint8_t>{0, 1, 2, 3}));
+  EXPECT_EQ(part(true, true), (std::vector<uint8_t>{2, 5}));  // one of each class
+  EXPECT_EQ(part(true, false), (std::vector<uint8_t>{0, 1, 3, 4}));
+  EXPECT_EQ(holdout_part(set, 2, true, true).labels.to_vector<int64_t>(),
+            (std::vector<int64_t>{0, 1}));
+  for (const int64_t n : {0, 6})
+    EXPECT_THAT(message_of<UsageError>([&] { holdout_part(set, n, false, true); }),
+                HasSubstr("data.holdout"));
+}
 
 TEST(Idx, VectorAndTypes) {
   const auto parse = [](const std::string& hex) {

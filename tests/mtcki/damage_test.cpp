@@ -54,7 +54,6 @@ RunConfig tiny(const fs::path& out, uint64_t seed) {
   c.adversarial.kd_steps = 2;
   c.distill.batch_size = 6;
   c.distill.lr = 0.05;
-  c.distill.ts_dim = 4;
   c.distill.ts_queue = 12;
   c.metrics.neighbours = 2;
   c.students.resize(1);

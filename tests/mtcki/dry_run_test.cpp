@@ -70,7 +70,6 @@ class DryRunTest : public ::testing::Test {
     config_.synthesis.bank_draw = 10;
     config_.distill.epochs = 5;
     config_.distill.batch_size = 25;
-    config_.distill.ts_dim = 8;
     config_.distill.ts_queue = 20;
     config_.students.resize(2);
     config_.students[0].name = "a";

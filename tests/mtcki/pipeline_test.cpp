@@ -48,7 +48,6 @@ RunConfig tiny() {
   c.distill.epochs = 2;
   c.distill.batch_size = 9;
   c.distill.lr = 0.05;
-  c.distill.ts_dim = 8;
   c.distill.ts_queue = 20;
   c.distill.ema = 0.5;
   c.students.resize(1);

@@ -132,6 +132,21 @@ TEST_F(ReportTest, SeveralRunsShareTheCharts) {
   EXPECT_THAT(html, HasSubstr("class=\"line s1\""));
 }
 
+TEST_F(ReportTest, ChanceIsADashedLineInTheChartOfItsLoss) {
+  const std::string folder = run("chance", 0);
+  std::ofstream out(folder + "/metrics.jsonl", std::ios::app);
+  for (int i = 0; i < 3; ++i)
+    out << "{\"stage\":\"student/a\",\"kind\":\"train\",\"step\":" << i
+        << ",\"values\":{\"contrast\":" << 8 - i << ",\"contrast.chance\":8.35}}\n";
+  out.close();
+  const std::string html = report_html({folder});
+  expect_self_contained(html);
+  EXPECT_THAT(html, HasSubstr("<figcaption>contrast</figcaption>"));
+  EXPECT_THAT(html, ::testing::Not(HasSubstr("<figcaption>contrast.chance")));
+  EXPECT_THAT(html, HasSubstr("class=\"line s1 level\""));
+  EXPECT_THAT(html, HasSubstr("student/a at chance <b>8.35</b>"));
+}
+
 TEST_F(ReportTest, StaysSmallWithManyPointsAndPictures) {
   const std::string folder = run("long", 0);
   std::ofstream out(folder + "/metrics.jsonl", std::ios::app);

@@ -22,6 +22,7 @@
 #include "mtcki/host/console.h"
 #include "mtcki/host/progress.h"
 #include "mtcki/host/stop_signal.h"
+#include "mtcki/log/chance_watch.h"
 #include "mtcki/log/metrics_file.h"
 #include "tensor/error.h"
 #include "tensor/ops/matmul.h"
@@ -62,6 +63,29 @@ class RunLogTest : public ::testing::Test {
   }
   fs::path dir_;
 };
+
+TEST_F(RunLogTest, WarnsOnceOfAContrastThatStaysAtChance) {
+  RunLog log(path(), false);
+  const double chance = std::log(4224.0);
+  const auto step = [&](const std::string& stage, double loss) {
+    log.metrics(stage, 1, 0.1, "train", {{"contrast", loss}, {"contrast.chance", chance}});
+  };
+  for (int i = 0; i < 3 * ChanceWatch::kSteps; ++i) {
+    step("student/a", 0.9 * chance);
+    // As a healthy one begins: at chance for some steps.
+    step("student/b", i % ChanceWatch::kSteps == 0 ? 0.9 * chance : 1.01 * chance);
+  }
+  EXPECT_TRUE(log.warnings().empty());
+  for (int i = 0; i < 3 * ChanceWatch::kSteps; ++i) step("student/c", 8.348);
+  ASSERT_EQ(log.warnings().size(), 1u);
+  EXPECT_THAT(log.warnings()[0], HasSubstr("student/c: contrast stays at chance (8.348 of 8.349"));
+  EXPECT_EQ(lines().size(), static_cast<size_t>(9 * ChanceWatch::kSteps + 1));
+}
+
+TEST_F(RunLogTest, ProgressShowsChanceBesideItsLoss) {
+  EXPECT_THAT(Progress::text("s", 1, 2, 0, 5, {{"contrast", 5.25}, {"contrast.chance", 8.349}}, 0),
+              HasSubstr("contrast 5.25 (chance 8.349)"));
+}
 
 TEST_F(RunLogTest, EveryLineIsAJsonObjectThatReadsBack) {
   const double nan = std::numeric_limits<double>::quiet_NaN();

@@ -376,7 +376,6 @@ TEST_P(DistillationCuda, EqualsTheCpuAndItsGraph) {
     j.config.lr = 0.05;
     j.config.pad = 2;
     j.config.ts_queue = 12;
-    j.config.ts_dim = 8;
     j.config.fuse = "conf";
     j.config.views = GetParam();
     j.seed = 2;

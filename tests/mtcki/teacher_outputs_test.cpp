@@ -25,7 +25,6 @@ class TeacherOutputsTest : public ::testing::Test {
     config_.batch_size = kBatch;
     config_.pad = 2;
     config_.lr = 0.05;
-    config_.ts_dim = 8;
     config_.ts_queue = 16;
     config_.fuse = "conf";
   }

@@ -1,4 +1,5 @@
-// The multi-teacher/student contrast: values from its own heads, queues, variants, resume.
+// The multi-teacher/student contrast: values from its formula, gradients, queues, resume, and that it
+// learns at the rate of the demonstration.
 #include "mtcki/losses/teacher_student_contrast.h"
 
 #include <gtest/gtest.h>
@@ -6,13 +7,14 @@
 #include <cmath>
 
 #include "nn/state_dict.h"
-#include "tensor/ops/matmul.h"
-#include "tensor/ops/softmax.h"
+#include "optim/optimizer.h"
+#include "tensor/ops/elementwise.h"
+#include "tensor/ops/index.h"
 
 namespace mtcki {
 namespace {
 
-constexpr int64_t kBatch = 5, kStudentDim = 6, kDim = 4;
+constexpr int64_t kBatch = 5, kStudentDim = 6;
 
 class TeacherStudentContrastTest : public ::testing::Test {
  protected:
@@ -24,106 +26,186 @@ class TeacherStudentContrastTest : public ::testing::Test {
           Teacher::Options{str("t", m), spec, {{0.5}, {0.5}}, m == 0 ? 1.0 : 3.0, -1},
           nn::make_classifier(spec, init)));
     }
-    config_.ts_dim = kDim;
+    dim_ = teachers_[0].feature_dim();
     config_.ts_queue = 7;
-    config_.ts_head = "linear";
     config_.ts_tau = 0.5;
   }
   Tensor student(uint64_t step) const { return randn({kBatch, kStudentDim}, Rng{1, 1, step}); }
   std::vector<Tensor> teacher(uint64_t step) const {
-    const int64_t d = teachers_[0].feature_dim();
-    return {randn({kBatch, d}, Rng{2, 1, step}), randn({kBatch, d}, Rng{3, 1, step})};
+    return {randn({kBatch, dim_}, Rng{2, 1, step}), randn({kBatch, dim_}, Rng{3, 1, step})};
   }
-  // Cosines of student row i and teacher row j through the linear heads, over τ.
-  std::vector<double> similarities(TeacherStudentContrast& c, const Tensor& s, const Tensor& t,
-                                   int m) {
-    const nn::StateDict state = c.state_dict();
-    const auto project = [&](const Tensor& x, const std::string& head) {
-      return normalize(linear(x, entry(state, head + "0.weight"), entry(state, head + "0.bias")));
-    };
-    auto v = matmul(project(s, "student."), project(t, str("teacher.", m, ".")), false, true)
-                 .to_vector<double>();
-    for (double& x : v) x /= config_.ts_tau;
-    return v;
+  TeacherStudentContrast make() const { return {teachers_, kStudentDim, config_, 9}; }
+  double value(TeacherStudentContrast& c, uint64_t step) const {
+    return c.loss(Variable(student(step)), teacher(step)).item();
   }
 
   Teachers teachers_;
   DistillConfig config_;
-  const Tensor labels_ = Tensor::from(std::vector<int64_t>{0, 1, 0, 2, 1}, {kBatch});
+  int64_t dim_ = 0;
 };
 
-TEST_F(TeacherStudentContrastTest, EqualsTheFormula) {
-  for (const bool supcon : {false, true})
-    for (const bool sym : {false, true}) {
-      config_.ts_supcon = supcon;
-      config_.ts_sym = sym;
-      TeacherStudentContrast c(teachers_, kStudentDim, config_, 9);
-      const Tensor s = student(0);
-      const auto t = teacher(0);
-      const auto y = labels_.to_vector<int64_t>();
-      double want = 0;
-      for (int m = 0; m < 2; ++m) {
-        const auto sim = similarities(c, s, t[static_cast<size_t>(m)], m);
-        const auto at = [&](int64_t i, int64_t j, bool transposed) {
-          return sim[static_cast<size_t>(transposed ? j * kBatch + i : i * kBatch + j)];
-        };
-        double both[2] = {0, 0};
-        for (const bool transposed : {false, true})
-          for (int64_t i = 0; i < kBatch; ++i) {
-            double total = 0, positive = 0;
-            int count = 0;
-            for (int64_t j = 0; j < kBatch; ++j) {
-              total += std::exp(at(i, j, transposed));
-              const bool match =
-                  supcon ? y[static_cast<size_t>(i)] == y[static_cast<size_t>(j)] : i == j;
-              if (match) positive += at(i, j, transposed), ++count;
-            }
-            both[transposed] += (std::log(total) - positive / count) / kBatch;
-          }
-        want += (m == 0 ? 0.25 : 0.75) * (sym ? 0.5 * (both[0] + both[1]) : both[0]);
-      }
-      EXPECT_NEAR(c.loss(Variable(s), t, labels_).item(), want, 1e-5) << supcon << sym;
-    }
+using Rows = std::vector<std::vector<double>>;
+
+Rows rows_of(const Tensor& t) {
+  const auto v = t.to_vector<double>();
+  Rows out(static_cast<size_t>(t.size(0)));
+  const size_t width = v.size() / out.size();
+  for (size_t i = 0; i < out.size(); ++i)
+    out[i].assign(v.begin() + static_cast<int64_t>(i * width),
+                  v.begin() + static_cast<int64_t>((i + 1) * width));
+  return out;
 }
 
-TEST_F(TeacherStudentContrastTest, QueueAddsNegatives) {
-  TeacherStudentContrast c(teachers_, kStudentDim, config_, 9);
-  const double without = c.loss(Variable(student(0)), teacher(0), labels_).item();
-  c.enqueue();
-  const double with = c.loss(Variable(student(0)), teacher(0), labels_).item();
-  EXPECT_GT(with, without);           // the same batch against five more keys
-  for (uint64_t i = 1; i < 4; ++i) {  // 5 rows each into a queue of 7: it wraps
-    c.loss(Variable(student(i)), teacher(i), labels_);
+double dot(const std::vector<double>& a, const std::vector<double>& b) {
+  double s = 0;
+  for (size_t i = 0; i < a.size(); ++i) s += a[i] * b[i];
+  return s;
+}
+
+void normalise(Rows& x) {
+  for (auto& row : x) {
+    const double length = std::sqrt(dot(row, row));
+    for (double& v : row) v /= length;
+  }
+}
+
+// Keys from features, written from the formula.
+Rows keys_of(const Tensor& features) {
+  Rows k = rows_of(features);
+  for (size_t c = 0; c < k[0].size(); ++c) {
+    double mean = 0, variance = 0;
+    for (const auto& row : k) mean += row[c] / static_cast<double>(k.size());
+    for (const auto& row : k)
+      variance += (row[c] - mean) * (row[c] - mean) / static_cast<double>(k.size());
+    for (auto& row : k) row[c] = (row[c] - mean) / std::sqrt(variance + 1e-5);
+  }
+  normalise(k);
+  return k;
+}
+
+TEST_F(TeacherStudentContrastTest, EqualsTheFormulaWithAndWithoutPastKeys) {
+  TeacherStudentContrast c = make();
+  const nn::StateDict state = c.state_dict();
+  const double weight[] = {0.25, 0.75};
+  Rows past[2];
+  for (uint64_t step = 0; step < 3; ++step) {  // of 5 rows each, into a queue of 7: it wraps
+    const Rows f = rows_of(student(step));
+    double want = 0;
+    for (size_t m = 0; m < 2; ++m) {
+      const Rows map = rows_of(entry(state, str("map.", m, ".weight")));
+      Rows q(f.size()), keys = keys_of(teacher(step)[m]);
+      for (size_t i = 0; i < f.size(); ++i)
+        for (const auto& row : map) q[i].push_back(dot(row, f[i]));
+      normalise(q);
+      const Rows now = keys;
+      keys.insert(keys.end(), past[m].begin(), past[m].end());
+      for (size_t i = 0; i < q.size(); ++i) {
+        double z = 0;
+        for (const auto& k : keys) z += std::exp(dot(q[i], k) / config_.ts_tau);
+        want += weight[m] * (std::log(z) - dot(q[i], keys[i]) / config_.ts_tau) / kBatch;
+      }
+      // The last 7, in any order.
+      past[m].insert(past[m].end(), now.begin(), now.end());
+      if (past[m].size() > 7) past[m].erase(past[m].begin(), past[m].end() - 7);
+    }
+    const double keys = std::min<double>(5.0 * static_cast<double>(step), 7) + 5;
+    EXPECT_DOUBLE_EQ(c.chance(kBatch), std::log(keys));
+    EXPECT_EQ(c.settled(), step == 2);
+    EXPECT_NEAR(value(c, step), want, 1e-5) << step;
     c.enqueue();
   }
-  config_.ts_queue = 0;
-  TeacherStudentContrast none(teachers_, kStudentDim, config_, 9);
-  none.loss(Variable(student(0)), teacher(0), labels_);
-  none.enqueue();
-  EXPECT_NEAR(none.loss(Variable(student(0)), teacher(0), labels_).item(), without, 1e-6);
+}
+
+TEST_F(TeacherStudentContrastTest, GradientsEqualFiniteDifferences) {
+  TeacherStudentContrast c = make();
+  value(c, 1);
+  c.enqueue();
+  const Variable s(student(0), true);
+  c.loss(s, teacher(0)).backward();
+  const auto check = [&](Tensor x, const Tensor& g, const std::string& what) {
+    ASSERT_TRUE(g.defined()) << what;
+    float* p = x.data<float>();
+    for (int64_t i = 0; i < x.numel(); i += 1 + x.numel() / 8) {
+      const float before = p[i], h = 5e-3f;
+      p[i] = before + h;
+      const double up = c.loss(s, teacher(0)).item();
+      p[i] = before - h;
+      const double down = c.loss(s, teacher(0)).item();
+      p[i] = before;
+      EXPECT_NEAR(g.to_vector<float>()[static_cast<size_t>(i)], (up - down) / (2 * h), 5e-4)
+          << what << " " << i;
+    }
+  };
+  check(s.data(), s.grad(), "student");
+  for (auto& [name, p] : c.parameters()) check(p.data(), p.grad(), name);
 }
 
 TEST_F(TeacherStudentContrastTest, StateContinuesExactly) {
-  for (const char* head : {"linear", "mlp"}) {
-    config_.ts_head = head;
-    TeacherStudentContrast a(teachers_, kStudentDim, config_, 9),
-        b(teachers_, kStudentDim, config_, 10);
-    for (uint64_t i = 0; i < 3; ++i) {
-      a.loss(Variable(student(i)), teacher(i), labels_);
-      a.enqueue();
-    }
-    b.load_state_dict(a.state_dict());
-    EXPECT_EQ(a.loss(Variable(student(5)), teacher(5), labels_).item(),
-              b.loss(Variable(student(5)), teacher(5), labels_).item());
+  TeacherStudentContrast a = make(), b(teachers_, kStudentDim, config_, 10);
+  for (uint64_t i = 0; i < 3; ++i) {
+    value(a, i);
+    a.enqueue();
   }
+  b.load_state_dict(a.state_dict());
+  for (uint64_t i = 5; i < 7; ++i) {  // the place in the ring too
+    EXPECT_EQ(value(a, i), value(b, i));
+    a.enqueue();
+    b.enqueue();
+  }
+  nn::StateDict torn = a.state_dict();
+  torn.pop_back();
+  EXPECT_THROW(b.load_state_dict(torn), DataError);
+  config_.ts_queue = 8;
+  TeacherStudentContrast other = make();
+  EXPECT_THROW(other.load_state_dict(a.state_dict()), DataError);
 }
 
-TEST_F(TeacherStudentContrastTest, StudentAndHeadsGetGradients) {
-  TeacherStudentContrast c(teachers_, kStudentDim, config_, 9);
-  const Variable s(student(0), true);
-  c.loss(s, teacher(0), labels_).backward();
-  EXPECT_TRUE(s.grad().defined());
-  for (auto& [name, p] : c.parameters()) EXPECT_TRUE(p.grad().defined()) << name;
+TEST_F(TeacherStudentContrastTest, WorksWithoutAQueue) {
+  config_.ts_queue = 0;
+  TeacherStudentContrast c = make();
+  EXPECT_TRUE(c.settled());
+  const double before = value(c, 0);
+  c.enqueue();
+  EXPECT_EQ(value(c, 0), before);
+  TeacherStudentContrast again = make();
+  again.load_state_dict(c.state_dict());
+  EXPECT_EQ(value(again, 0), before);
+}
+
+// At the demonstration's rate and momentum, on ten clusters: what has to be told apart is mostly alike.
+// The form before this one, whose teachers had trained heads, ended at 0.60 of chance here (0.55 with
+// linear heads), and at chance in the demonstration; this one ends at 0.34.
+TEST_F(TeacherStudentContrastTest, StaysBelowChanceAtAHighRate) {
+  constexpr int64_t kRows = 64, kInputs = 16;
+  config_.ts_queue = 512;
+  config_.ts_tau = DistillConfig().ts_tau;
+  nn::Init init(3);
+  nn::Linear student(kInputs, 32, true, init);
+  TeacherStudentContrast c(teachers_, 32, config_, 9);
+  const Tensor see[2] = {randn({kInputs, dim_}, Rng{5, 1, 0}),
+                         randn({kInputs, dim_}, Rng{5, 1, 1})};
+  optim::SgdOptions sgd;
+  sgd.lr = 0.3;
+  sgd.momentum = 0.9;
+  sgd.weight_decay = 1e-4;
+  const auto optimizer = optim::make_sgd({optim::group_of(student), {c.parameters()}}, sgd);
+  const Tensor centres = randn({10, kInputs}, Rng{7, 1, 0});
+  std::vector<int64_t> cluster(kRows);
+  for (int64_t i = 0; i < kRows; ++i) cluster[static_cast<size_t>(i)] = i % 10;
+  const Tensor centre = index_select(centres, Tensor::from(cluster, {kRows}));
+  double last = 0;
+  for (uint64_t step = 0; step < 300; ++step) {
+    const Variable x(add(centre, mul(randn({kRows, kInputs}, Rng{6, 1, step}), 0.3)));
+    const std::vector<Tensor> seen = {relu(matmul(x, Variable(see[0]))).data(),
+                                      relu(matmul(x, Variable(see[1]))).data()};
+    optimizer->zero_grad();
+    const Variable loss = c.loss(relu(student(x)), seen);
+    loss.backward();
+    optimizer->step();
+    c.enqueue();
+    if (step >= 280) last += loss.item() / 20;
+  }
+  EXPECT_LT(last, 0.5 * c.chance(kRows));
 }
 
 }  // namespace

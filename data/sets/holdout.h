@@ -1,0 +1,13 @@
+// A validation split: choices are made on training images that no teacher has seen, so that the test
+// images are used once.
+#pragma once
+
+#include "data/sets/dataset.h"
+
+namespace mtcki::data {
+
+// The n held-out images of a training set (held), or all the others. They are the last ones, or,
+// spread, every k-th: of sets that lie sorted by class. UsageError unless 0 < n < size.
+ImageSet holdout_part(const ImageSet& set, int64_t n, bool spread, bool held);
+
+}  // namespace mtcki::data
