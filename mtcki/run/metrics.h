@@ -1,6 +1,7 @@
 // The numbers of a finished run beside the accuracies: image quality and diversity, budget, memory.
 #pragma once
 
+#include "mtcki/log/run_log.h"
 #include "mtcki/run/context.h"
 #include "mtcki/run/result.h"
 #include "mtcki/training/budget.h"

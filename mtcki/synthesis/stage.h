@@ -22,7 +22,7 @@ struct SynthesisResult {
   int64_t images = 0;
   Budget budget;
   double seconds = 0;
-  std::string final_state;  // what seals the state of dir/final, relative to dir
+  std::string final_state = {};  // what seals the state of dir/final, relative to dir
 };
 
 // Makes config.batches batches; resumes from the newest good checkpoint. What stage C continues

@@ -35,8 +35,10 @@ std::string small_safetensors() {
 
 std::string small_cifar() {
   std::string out;
-  for (int i = 0; i < 2; ++i)
-    out += std::string(1, static_cast<char>(i + 3)) + std::string(3072, 'x');
+  for (int i = 0; i < 2; ++i) {
+    out.push_back(static_cast<char>(i + 3));
+    out.append(3072, 'x');
+  }
   return out;
 }
 

@@ -41,7 +41,7 @@ Roof roof() {
   Roof r;
   r.device = "cpu";
   r.machine = "Test CPU";
-  r.date = "2026-01-31T12:00:00Z";
+  r.date = std::string("2026-01-31T12:00:00Z");
   r.version = "0";
   r.libraries = "none";
   r.threads = 4;
