@@ -41,8 +41,8 @@ Roof roof() {
   Roof r;
   r.device = "cpu";
   r.machine = "Test CPU";
-  r.date = std::string("2026-01-31T12:00:00Z");
-  r.version = "0";
+  r.date = "2026-01-31T12:00:00Z";
+  r.version = std::string("0");
   r.libraries = "none";
   r.threads = 4;
   r.values = {{"f32_fma_gflops", 150}, {"f32_fma_gflops_1", 100}, {"copy_gbs", 20},
