@@ -373,6 +373,13 @@ TorchStorageId torch_storage_id(const Pickle& pickle, const PickleValue& persist
     throw_data_error(file_name, -1, expected, "something else", "the file is damaged");
   };
   const PickleValue& id = pickle.at(persistent.items[0]);
+  // Old files name the class and the source code of each module so.
+  if (id.kind == Kind::tuple && id.items.size() == 4 && is_text(pickle.at(id.items[0])) &&
+      pickle.at(id.items[0]).text == "module" && pickle.at(id.items[1]).kind == Kind::global) {
+    const PickleValue& type = pickle.at(id.items[1]);
+    throw_data_error(file_name, -1, "a state dict", str("an object of ", type.text, ".", type.name),
+                     "this is a pickled module: save model.state_dict() instead");
+  }
   if (id.kind != Kind::tuple || id.items.size() < 5 || id.items.size() > 6)
     fail("a storage id of 5 or 6 values");
   const PickleValue &tag = pickle.at(id.items[0]), &type = pickle.at(id.items[1]),

@@ -370,7 +370,7 @@ TEST(Pickle, RefusesDamage) {
   std::string bomb = "c_codecs\nencode\nq" + from_hex("00") + "X" + from_hex("e8030000") +
                      std::string(1000, 'x') + "U\x06latin1\x86q\x01";
   for (int i = 0; i < 100; ++i) bomb += "0h" + from_hex("00") + "h\x01R";
-  EXPECT_THAT(pickle_refusal(bomb), HasSubstr("values no larger than the file"));
+  EXPECT_THAT(pickle_refusal(bomb), HasSubstr("values of at most four times"));
 }
 
 TEST(Pickle, NumbersAndDeepNesting) {
@@ -390,7 +390,7 @@ TEST(Pickle, NumbersAndDeepNesting) {
   EXPECT_EQ(item(6).real, 1.5);
   EXPECT_EQ(item(8).text, "ab");
   std::string deep = from_hex("8002") + ")";
-  for (int i = 0; i < 300000; ++i) deep += '\x85';  // a tuple in a tuple in a ...
+  for (int i = 0; i < 250000; ++i) deep += '\x85';  // a tuple in a tuple in a ...
   deep += ".";
   ByteReader deep_reader(as_bytes(deep), "p");
   EXPECT_EQ(Pickle(&deep_reader).root().items.size(), 1u);
