@@ -50,6 +50,15 @@ void require_usable(const std::string& path, const nn::StateDict& state) {
   }
 }
 
+// As JSON; empty where a folder's name is no UTF-8: readers then do not know the order.
+std::string class_list(const std::vector<std::string>& names) {
+  try {
+    return names.empty() ? "" : nlohmann::json(names).dump();
+  } catch (const nlohmann::json::type_error&) {
+    return "";
+  }
+}
+
 }  // namespace
 
 void write_model_file(const std::string& path, nn::Classifier& net, const ModelCard& card) {
@@ -65,7 +74,8 @@ void write_model_file(const std::string& path, nn::Classifier& net, const ModelC
   if (!card.config_sha256.empty()) meta["mtcki.config_sha256"] = card.config_sha256;
   if (card.top1 >= 0) meta["mtcki.top1"] = number(card.top1);
   if (card.top5 >= 0) meta["mtcki.top5"] = number(card.top5);
-  if (!card.classes.empty()) meta["mtcki.classes"] = nlohmann::json(card.classes).dump();
+  if (const std::string names = class_list(card.classes); !names.empty())
+    meta["mtcki.classes"] = names;
   if (communicator().is_root()) data::write_safetensors(path, net.state_dict(), meta);
   communicator().barrier();
 }
