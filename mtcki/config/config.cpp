@@ -395,20 +395,21 @@ void validate(const RunConfig& c) {
   if (t.min_lr > t.lr) throw UsageError("train.min_lr: is above train.lr");
   config_keys::validate_distill(c);
   const SynthesisConfig& s = c.synthesis;
-  if (s.bn + s.cls + s.activation + s.balance + s.consensus + s.cr <= 0)
-    throw UsageError("synthesis: every loss weight is 0; nothing would be learned");
+  double all = 0;
+  for (const LossTermRow& row : inversion_terms()) all += s.loss.at(row.key);
+  if (all <= 0) throw UsageError("synthesis: every loss weight is 0; nothing would be learned");
   if (s.bank_draw > s.bank_size)
     throw UsageError(
         fmt::format("synthesis.bank_draw: {} rows from a bank of {}", s.bank_draw, s.bank_size));
   if (s.teachers_per_step > static_cast<int64_t>(c.teachers.size()))
     throw UsageError(fmt::format("synthesis.teachers_per_step: {} of {} teachers",
                                  s.teachers_per_step, c.teachers.size()));
-  if (s.teachers_per_step > 0 && s.cr > 0 && s.cr_mode == "cat" &&
+  if (s.teachers_per_step > 0 && s.loss.at("cr") > 0 && s.cr_mode == "cat" &&
       s.teachers_per_step < static_cast<int64_t>(c.teachers.size()))
     throw UsageError(
         "synthesis.teachers_per_step: with a part of the teachers, synthesis.cr needs "
         "cr_mode each or first");
-  if (s.adv > 0)
+  if (s.loss.at("adv") > 0)
     throw UsageError(
         "synthesis.adv: there is no student while the set is made; set adversarial.rounds and "
         "adversarial.adv");
@@ -484,11 +485,13 @@ std::string config_reference() {
       out += fmt::format("{}## {}\n\n| key | default | accepted | meaning |\n|---|---|---|---|\n",
                          out.empty() ? "" : "\n", title);
     }
-    std::string accepted = f.accepted();
-    for (size_t p = 0; (p = accepted.find('|', p)) != std::string::npos; p += 2)
-      accepted.insert(p, "\\");
+    const auto cell = [](std::string text) {
+      for (size_t p = 0; (p = text.find('|', p)) != std::string::npos; p += 2) text.insert(p, "\\");
+      return text;
+    };
+    const std::string accepted = f.accepted();
     out += fmt::format("| `{}` | `{}` | {} | {} |\n", plain, f.value(),
-                       accepted.empty() ? f.type() : accepted, f.help);
+                       cell(accepted.empty() ? f.type() : accepted), cell(f.help));
   }
   return out;
 }

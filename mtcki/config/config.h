@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "mtcki/config/loss_rows.h"
+
 namespace mtcki {
 
 // Supervised training (teachers), and the optimiser part of distillation.
@@ -54,16 +56,16 @@ struct StudentConfig {
 // docs/method.md: losses on the images, the stages.
 struct SynthesisConfig {
   int64_t batches = 196, batch_size = 256, g_steps = 200;
-  std::string generator = "cmi";  // cmi | large | dcgan
+  std::string source = "generator";  // what is optimised: synthesis/sources/sources.cpp
+  std::string generator = "cmi";     // cmi | large | dcgan
   int64_t nz = 256, ngf = 64;
-  double lr_g = 1e-3, lr_z = 0.0;  // 0: lr_g
-  int64_t g_life = 1;              // batches before the generator is re-initialised; 0: never
-  double bn = 1.0, cls = 1.0, adv = 0.0, cr = 0.8;  // alpha, beta, gamma, lambda
-  double consensus = 0.0, tv = 0.0, l2 = 0.0, activation = 0.0, balance = 0.0;
-  double bn_mmt = 0.0;                // kappa
-  std::string bn_reduce = "layer";    // sum | layer | init
-  std::string cls_mode = "each";      // each | ens
-  std::string adv_mode = "kl-agree";  // kl-agree | js
+  double lr_g = 1e-3, lr_z = 0.0;       // 0: lr_g
+  int64_t g_life = 1;                   // batches before the generator is re-initialised; 0: never
+  LossWeights loss{inversion_terms()};  // synthesis.bn, synthesis.cls, ...: losses/terms.cpp
+  double bn_mmt = 0.0;                  // kappa
+  std::string bn_reduce = "layer";      // sum | layer | init
+  std::string cls_mode = "each";        // each | ens
+  std::string adv_mode = "kl-agree";    // kl-agree | js
   bool adv_each = false;
   std::string targets = "balanced";   // balanced | uniform
   std::string cr_mode = "cat";        // cat | each | first

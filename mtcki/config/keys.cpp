@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "mtcki/config/source_names.h"
+
 namespace mtcki::config_keys {
 
 namespace {
@@ -22,7 +24,7 @@ class Walk {
 
   // Numbers and lists of numbers, with the range of a value.
   template <class T>
-  Walk& key(const char* name, T& target, const Range& range, const char* help) {
+  Walk& key(const char* name, T& target, const Range& range, const std::string& help) {
     return add(name, &target, range, {}, help);
   }
   Walk& key(const char* name, bool& target, const char* help) {
@@ -46,7 +48,7 @@ class Walk {
 
  private:
   Walk& add(const char* name, Field::Target target, const Range& range,
-            std::vector<std::string> choices, const char* help) {
+            std::vector<std::string> choices, const std::string& help) {
     out_.push_back({prefix_ + name, target, range, std::move(choices), help, true});
     return *this;
   }
@@ -130,22 +132,19 @@ void visit(Walk& w, SynthesisConfig& c) {
   w.key("batches", c.batches, at_least(1), "batches of images to synthesise")
       .key("batch_size", c.batch_size, at_least(2), "images per batch")
       .key("g_steps", c.g_steps, at_least(1), "optimiser steps per batch")
+      .key("source", c.source, source_names(), "what is optimised")
+      .inert_if(c.source == "generator")
       .key("generator", c.generator, {"cmi", "large", "dcgan"}, "generator architecture")
       .key("nz", c.nz, between(1, 65536), "latent dimensions")
       .key("ngf", c.ngf, between(1, 4096), "generator width")
       .key("lr_g", c.lr_g, above(0), "learning rate of the generator and the contrast head")
       .key("lr_z", c.lr_z, number_from(0), "learning rate of the latents; 0: lr_g")
-      .key("g_life", c.g_life, at_least(0), "batches before the generator is redrawn; 0: never")
-      .key("bn", c.bn, number_from(0), "weight alpha of the batch-norm statistics loss")
-      .key("cls", c.cls, number_from(0), "weight beta of the class prior")
-      .key("adv", c.adv, number_from(0), "weight gamma of the disagreement with the student")
-      .key("cr", c.cr, number_from(0), "weight lambda of the contrast with the history")
-      .key("consensus", c.consensus, number_from(0), "weight of the teachers' consensus")
-      .key("tv", c.tv, number_from(0), "weight of the total variation of the images")
-      .key("l2", c.l2, number_from(0), "weight of the norm of the images")
-      .key("activation", c.activation, number_from(0), "weight of the feature activation (DAFL)")
-      .key("balance", c.balance, number_from(0), "weight of the class balance (DAFL, DFQ)")
-      .key("bn_mmt", c.bn_mmt, between(0, 0.9999), "momentum kappa of the statistics; 0: plain")
+      .key("g_life", c.g_life, at_least(0), "batches before the generator is redrawn; 0: never");
+  // A weight of 0 is as if there were no such term.
+  for (const LossTermRow& row : inversion_terms())
+    w.key(row.key, c.loss[row.key], number_from(0), fmt::format("{}: {}", row.help, row.formula))
+        .inert_if(c.loss[row.key] == 0);
+  w.key("bn_mmt", c.bn_mmt, between(0, 0.9999), "momentum kappa of the statistics; 0: plain")
       .key("bn_reduce", c.bn_reduce, {"sum", "layer", "init"},
            "weight of a teacher's layers: plain sum, by their number, by the first loss")
       .key("cls_mode", c.cls_mode, {"each", "ens"}, "every teacher confident, or the fused logits")

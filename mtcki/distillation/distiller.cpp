@@ -7,7 +7,6 @@
 #include "mtcki/log/chance_watch.h"
 #include "mtcki/losses/fused_kd.h"
 #include "mtcki/networks/model_file.h"
-#include "mtcki/training/batch_advice.h"
 #include "mtcki/training/step_metrics.h"
 #include "tensor/context.h"
 
@@ -59,15 +58,13 @@ Distiller::Distiller(Teachers& teachers, Student& student, const DistillConfig& 
       contrast_(make_contrast(teachers, student, config, seed)),
       trainer_(student.net(), groups_of(student, contrast_.get()), sgd_of(config),
                schedule_of(config, total_steps), config.clip_norm, config.ema),
-      inputs_(student.device()),
-      ring_(step_metrics(compute.at(student.device()))),
-      graph_(compute.graph && ring_.is_deferred()) {}
+      runner_(compute.at(student.device()), "distill.batch_size", config.batch_size) {}
 
 void Distiller::keep_teacher_outputs(const data::ImageSet& pool,
                                      const data::LoaderOptions& options) {
   kept_ = std::make_unique<KeptTeacherOutputs>(teachers_, pool, options, contrast_ != nullptr);
   kept_images_ = pool.size();
-  graph_.clear();
+  runner_.forget_graphs();
 }
 
 TeacherOutputs Distiller::teacher_outputs(const data::Batch& batch, bool features) {
@@ -85,6 +82,7 @@ int64_t Distiller::images_asked(const BatchSource& source, int64_t source_step) 
 
 // eta: weight of the contrast, 0 for none; eta_there: the same on the device when values wait.
 void Distiller::issue(const data::Batch& batch, double eta, const Tensor& eta_there) {
+  MetricRing& values = runner_.values();
   TeacherOutputs teachers = teacher_outputs(batch, eta > 0);
   const StageScope scope("distill/student");
   const Tensor targets = fused_targets(config_.fuse, teachers.logits, teachers_.weights(),
@@ -93,20 +91,20 @@ void Distiller::issue(const data::Batch& batch, double eta, const Tensor& eta_th
   const nn::Classifier::Output y = student_.features(Variable(batch.images));
   const Communicator& comm = communicator();
   const Variable kd = mean_over_ranks(fused_kd(targets, y.logits, config_.temperature), comm);
-  ring_.put("fused_kd", kd.data(), kHint);
+  values.put("fused_kd", kd.data(), kHint);
   Variable loss = kd;
   if (eta > 0) {
     // Every row meets every other: the loss of all rows, on every rank.
     for (Tensor& f : teachers.features) f = comm.all_gather(f);
     const Variable ts = contrast_->loss(gather_over_ranks(y.feature, comm), teachers.features);
-    ring_.put("teacher_student_contrast", ts.data(), kHint);
-    ring_.put(str("teacher_student_contrast", kChanceSuffix),
-              Tensor::full({}, contrast_->chance(teachers.features[0].size(0)), DType::f32,
-                           student_.device()));
+    values.put("teacher_student_contrast", ts.data(), kHint);
+    values.put(str("teacher_student_contrast", kChanceSuffix),
+               Tensor::full({}, contrast_->chance(teachers.features[0].size(0)), DType::f32,
+                            student_.device()));
     loss = add(loss, eta_there.defined() ? mul(ts, Variable(eta_there)) : mul(ts, eta));
   }
-  ring_.put("loss", loss.data());
-  ring_.put("agree", mean_over_ranks(percent_agreement(y.logits.data(), targets), comm).data());
+  values.put("loss", loss.data());
+  values.put("agree", mean_over_ranks(percent_agreement(y.logits.data(), targets), comm).data());
   loss.backward();
   trainer_.update();
 }
@@ -120,54 +118,33 @@ Values Distiller::step(BatchSource& source, int64_t source_step, int64_t step) {
   source.prepare(source_step);
   trainer_.prepare(step);
   student_.net().train();
-  const Tensor eta_there = contrasts && ring_.is_deferred() ? inputs_.set("eta", eta) : Tensor();
+  const Tensor eta_there = contrasts && is_deferred() ? runner_.inputs().set("eta", eta) : Tensor();
   // While the queues fill, every step has its own shapes.
   const bool repeats = !contrasts || contrast_->settled();
   const double weight = contrasts ? eta : 0.0;
-  try {
-    if (kept_) {
-      const StageScope scope("distill/teachers");
-      kept_->make(source_step / source.batches_per_pass() % config_.views);
-    }
-    graph_.run(repeats ? str("distill ", source.rows(), contrasts ? " contrast" : "") : "",
-               [&] { issue(source.batch(), weight, eta_there); });
-  } catch (const OutOfMemoryError& e) {
-    graph_.clear();
-    throw_with_batch_advice(e, student_.device(), "distill.batch_size", config_.batch_size,
-                            [&](int64_t n) {
-                              const nn::ModelSpec& s = student_.spec();
-                              issue({Tensor::zeros({n, s.in_channels, s.image_size, s.image_size},
-                                                   DType::f32, student_.device()),
-                                     Tensor::zeros({n}, DType::i64, student_.device()),
-                                     {},
-                                     {}},
-                                    weight, eta_there);
-                            });
+  if (kept_) {
+    const StageScope scope("distill/teachers");
+    runner_.before_step(
+        [&] { kept_->make(source_step / source.batches_per_pass() % config_.views); });
   }
-  ring_.commit(step);
+  Values values =
+      runner_.run(step, repeats ? str("distill ", source.rows(), contrasts ? " contrast" : "") : "",
+                  [&] { issue(source.batch(), weight, eta_there); });
   if (contrasts) contrast_->enqueue();
   ++budget_.kd_steps;
   budget_.kd_forward_macs +=
       teachers_.macs() * static_cast<double>(images_asked(source, source_step));
-  return is_deferred() ? Values() : read();
+  return values.empty() ? values : with_rate(std::move(values), trainer_.lr());
 }
 
-Values Distiller::read() { return with_rate(ring_.read(), trainer_.lr()); }
+Values Distiller::read() { return with_rate(runner_.read(), trainer_.lr()); }
 
-void Distiller::save(StageState& state) const {
-  state.put(student_.net().state_dict(), "model.");
-  trainer_.save(state);
-  if (contrast_) state.put(contrast_->state_dict(), "ts.");
-  state.meta["budget"] = budget_.to_json();
-}
-
-void Distiller::load(const StageState& state) {
-  ring_.drop();
-  graph_.clear();
-  student_.net().load_state_dict(state.take("model."));
-  trainer_.load(state);
-  if (contrast_) contrast_->load_state_dict(state.take("ts."));
-  budget_ = Budget::from_json(state.meta.at("budget"));
+void Distiller::visit(State& s) {
+  if (s.loading()) runner_.restart();
+  s("model", student_.net());
+  trainer_.visit(s);
+  if (contrast_) s("ts", *contrast_);
+  s("budget", budget_);
 }
 
 data::LoaderOptions pool_loader(const DistillConfig& config, int64_t threads, uint64_t seed) {
@@ -203,8 +180,7 @@ FitJob student_fit_job(const DistillJob& job, Student& student, Distiller& disti
       return 0;
     });
   };
-  fit.save = [&](StageState& state) { distiller.save(state); };
-  fit.load = [&](const StageState& state) { distiller.load(state); };
+  fit.state = [&](State& state) { distiller.visit(state); };
   if (distiller.is_deferred()) {
     fit.read = [&] { return distiller.read(); };
     fit.read_every = job.compute.read_every;

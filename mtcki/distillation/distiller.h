@@ -15,10 +15,8 @@
 #include "mtcki/training/budget.h"
 #include "mtcki/training/compute.h"
 #include "mtcki/training/fit.h"
-#include "mtcki/training/metric_ring.h"
 #include "mtcki/training/sgd_trainer.h"
-#include "tensor/cuda/step_graph.h"
-#include "tensor/cuda/step_inputs.h"
+#include "mtcki/training/step_runner.h"
 
 namespace mtcki {
 
@@ -37,15 +35,14 @@ class Distiller {
   // a loss is not finite; on the GPU values wait for read().
   Values step(BatchSource& source, int64_t source_step, int64_t step);
   Values read();
-  bool is_deferred() const { return ring_.is_deferred(); }
+  bool is_deferred() const { return runner_.is_deferred(); }
   // Another source, or other teachers: captured steps know the old ones.
-  void forget_graphs() { graph_.clear(); }
+  void forget_graphs() { runner_.forget_graphs(); }
 
   SgdTrainer& trainer() { return trainer_; }
-  const StepGraph& graph() const { return graph_; }
+  const StepGraph& graph() const { return runner_.graph(); }
   const Budget& budget() const { return budget_; }
-  void save(StageState& state) const;
-  void load(const StageState& state);
+  void visit(State& state);
 
  private:
   void issue(const data::Batch& batch, double eta, const Tensor& eta_there);
@@ -62,9 +59,7 @@ class Distiller {
   int64_t kept_images_ = 0;                   // in one view
   SgdTrainer trainer_;
   Budget budget_;
-  StepInputs inputs_;
-  MetricRing ring_;
-  StepGraph graph_;
+  StepRunner runner_;
 };
 
 struct DistillJob {

@@ -36,14 +36,16 @@ AdversarialResult adversarial_rounds(const AdversarialJob& job, Teachers& teache
   BankShards stage_a_bank(job.stage_a_bank_dir, job.stage_a_dir, job.synthesis.batch_size, 0);
   BankShards bank(bank_dir, job.distill.dir, job.synthesis.batch_size, rounds);
 
-  Synthesizer synthesizer(teachers, job.synthesis, job.options);
-  synthesizer.set_weights(job.config.cls, job.config.adv);
+  SynthesisConfig config = job.synthesis;
+  config.loss["cls"] = job.config.cls;
+  config.loss["adv"] = job.config.adv;
+  Synthesizer synthesizer(teachers, config, job.options);
   const auto continue_stage_a = [&] {
     const auto state = CheckpointStore(job.stage_a_dir + "/final", job.stage_a_sha256).load();
     if (!state)
       throw UsageError(
           str(job.stage_a_dir, ": no finished synthesis to continue; run `mtcki invert`"));
-    synthesizer.load(*state);
+    load(synthesizer, *state);
     stage_a_bank.set_checksums(state->meta.at("bank"));
     if (synthesizer.contrast()) stage_a_bank.restore(*synthesizer.contrast(), batches_before);
   };
@@ -86,27 +88,18 @@ AdversarialResult adversarial_rounds(const AdversarialJob& job, Teachers& teache
   };
   if (distiller.is_deferred())
     fit_job.read = [&] { return synthesising ? synthesizer.read() : distiller.read(); };
-  fit_job.save = [&](StageState& state) {
-    distiller.save(state);
-    const int64_t step = state.step;
-    StageState synthesis;
-    synthesizer.save(synthesis);
-    state.put(synthesis.tensors, "synthesis.");
-    state.meta["synthesis"] = synthesis.meta;
-    state.meta["pool"] = pool.digest(synthesizer.batch() - batches_before);
-    state.meta["bank"] = bank.checksums();
-    state.step = step;
-  };
-  fit_job.load = [&](const StageState& state) {
-    distiller.load(state);
-    StageState synthesis;
-    synthesis.tensors = state.take("synthesis.");
-    synthesis.meta = state.meta.at("synthesis");
-    synthesizer.load(synthesis);
+  fit_job.state = [&](State& state) {
+    distiller.visit(state);
+    state("synthesis", synthesizer);
+    uint32_t shards = state.loading() ? 0 : pool.digest(synthesizer.batch() - batches_before);
+    nlohmann::json rows = bank.checksums();
+    state("pool", shards);
+    state("bank", rows);
+    if (!state.loading()) return;
     const int64_t own = synthesizer.batch() - batches_before;
-    pool.require(own, state.meta.at("pool"));
+    pool.require(own, shards);
     pool.truncate(own);
-    bank.set_checksums(state.meta.at("bank"));
+    bank.set_checksums(rows);
     set_round = -1;
     if (!synthesizer.contrast()) return;
     // The ring: rows of stage A, then this stage's.

@@ -79,6 +79,26 @@ bool BnStatisticsLoss::blends(size_t m) const {
   return !layers.empty() && layers.front().ema_mean.defined();
 }
 
+Variable BnStatisticsLoss::loss(const InversionStep& s) {
+  std::vector<Variable> sums(std::move(sums_));
+  sums_.clear();
+  if (!ready()) {
+    std::vector<double> first;
+    for (const Variable& v : sums) first.push_back(v.defined() ? v.item() : 0.0);
+    set_first_losses(first);
+  }
+  std::vector<double> weights = s.weights;
+  for (size_t k = 0; k < weights.size(); ++k) weights[k] *= rho(s.asked[k]);
+  return weighted_sum(sums, weights);
+}
+
+std::optional<std::string> BnStatisticsLoss::variant(const std::vector<size_t>& asked) const {
+  if (!ready()) return std::nullopt;  // the first losses are read
+  std::string text;
+  for (const size_t m : asked) text += blends(m) ? 'b' : '-';
+  return text;
+}
+
 void BnStatisticsLoss::set_first_losses(const std::vector<double>& losses) {
   double mean = 0;
   for (const double loss : losses) mean += loss / static_cast<double>(losses.size());
@@ -86,9 +106,13 @@ void BnStatisticsLoss::set_first_losses(const std::vector<double>& losses) {
   for (const double loss : losses) rho_.push_back(loss > 0 ? mean / loss : 1.0);
 }
 
-void BnStatisticsLoss::finish_batch(const std::set<size_t>& asked) {
-  if (momentum_ <= 0) return;
-  for (const size_t m : asked)
+std::vector<Tensor> BnStatisticsLoss::draw(const std::vector<size_t>& asked, const Rng&) {
+  asked_.insert(asked.begin(), asked.end());
+  return {};
+}
+
+void BnStatisticsLoss::finish_batch(const Variable&, const Variable&) {
+  for (const size_t m : asked_)
     for (Layer& layer : layers_.at(m)) {
       if (!layer.last_mean.defined()) continue;
       if (!layer.ema_mean.defined()) {
@@ -98,42 +122,23 @@ void BnStatisticsLoss::finish_batch(const std::set<size_t>& asked) {
         ema_update_({layer.ema_mean, layer.ema_var}, {layer.last_mean, layer.last_var}, momentum_);
       }
     }
+  asked_.clear();
 }
 
-nn::StateDict BnStatisticsLoss::state_dict() const {
-  nn::StateDict out;
-  if (reduce_ == "init" && !rho_.empty())
-    out.emplace_back("rho", Tensor::from(rho_, {static_cast<int64_t>(rho_.size())}));
+void BnStatisticsLoss::visit(State& s) {
+  s("rho", rho_);
+  s("asked", asked_);
   for (size_t m = 0; m < layers_.size(); ++m)
     for (size_t l = 0; l < layers_[m].size(); ++l) {
-      const Layer& layer = layers_[m][l];
-      for (const auto& [name, tensor] : {std::pair{"ema_mean", layer.ema_mean},
-                                         {"ema_var", layer.ema_var},
-                                         {"last_mean", layer.last_mean},
-                                         {"last_var", layer.last_var}})
-        if (tensor.defined()) out.emplace_back(str(name, ".", m, ".", l), tensor);
+      Layer& layer = layers_[m][l];
+      const auto tensor = [&](const char* name, Tensor& t) {
+        s.optional(str(name, ".", m, ".", l), t, layer.running_mean.device());
+      };
+      tensor("ema_mean", layer.ema_mean);
+      tensor("ema_var", layer.ema_var);
+      tensor("last_mean", layer.last_mean);
+      tensor("last_var", layer.last_var);
     }
-  return out;
-}
-
-void BnStatisticsLoss::load_state_dict(const nn::StateDict& state) {
-  for (const auto& [key, tensor] : state) {
-    if (key == "rho") {
-      rho_ = tensor.to_vector<double>();
-      continue;
-    }
-    const size_t dot = key.find('.'), second = key.find('.', dot + 1);
-    if (dot == std::string::npos || second == std::string::npos)
-      throw DataError(str("bn_statistics state: unexpected entry ", key));
-    Layer& layer =
-        layers_.at(std::stoul(key.substr(dot + 1))).at(std::stoul(key.substr(second + 1)));
-    const std::string name = key.substr(0, dot);
-    Tensor& target = name == "ema_mean"    ? layer.ema_mean
-                     : name == "ema_var"   ? layer.ema_var
-                     : name == "last_mean" ? layer.last_mean
-                                           : layer.last_var;
-    target = tensor.clone().to(layer.running_mean.device());
-  }
 }
 
 }  // namespace mtcki

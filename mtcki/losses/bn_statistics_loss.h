@@ -15,32 +15,34 @@
 #include <string>
 #include <vector>
 
-#include "mtcki/networks/teacher.h"
+#include "mtcki/losses/term.h"
 
 namespace mtcki {
 
-class BnStatisticsLoss {
+class BnStatisticsLoss : public LossTerm {
  public:
   BnStatisticsLoss(const Teachers& teachers, std::string reduce, double momentum);
+
+  Needs needs(size_t) const override { return {Teacher::kBn, {}}; }
+  Rows rows() const override { return Rows::all; }
+  std::vector<Tensor> draw(const std::vector<size_t>& asked, const Rng& rng) override;
+  void see(const InversionStep& s, size_t k) override {
+    if (k == 0) sums_.clear();  // of a step that failed
+    sums_.push_back(layers(s.asked[k], s.global[k]));
+  }
+  Variable loss(const InversionStep& s) override;
+  std::optional<std::string> variant(const std::vector<size_t>& asked) const override;
+  // Moves the EMA of the teachers that were asked in the batch, by the statistics of their last
+  // layers() call.
+  void finish_batch(const Variable& global_view, const Variable& local_view) override;
+  void visit(State& s) override;
 
   // Σ_l over the BN inputs that one pass of teacher m collected; scalar, without w_m ρ_m.
   // A teacher without batch norm gives an undefined Variable.
   Variable layers(size_t m, const Teacher::View& view);
   // Reduce `init` needs the first loss of every teacher before rho() is known.
   bool ready() const { return reduce_ != "init" || !rho_.empty(); }
-  void set_first_losses(const std::vector<double>& losses);
   double rho(size_t m) const { return rho_.at(m); }
-
-  // Whether an EMA takes part for teacher m: once a batch that asked it is finished, when there is
-  // a momentum.
-  bool blends(size_t m) const;
-
-  // After the last step of a batch: moves the EMA of the teachers that were asked in it, by the
-  // statistics of their last layers() call.
-  void finish_batch(const std::set<size_t>& asked);
-
-  nn::StateDict state_dict() const;
-  void load_state_dict(const nn::StateDict& state);
 
  private:
   struct Layer {
@@ -50,11 +52,17 @@ class BnStatisticsLoss {
   };
   Variable together(std::vector<Layer>& layers, const Teacher::View& view);
   static void keep(Tensor& kept, const Tensor& value);
+  void set_first_losses(const std::vector<double>& losses);
+  // Whether an EMA takes part for teacher m: once a batch that asked it is finished, when there is
+  // a momentum.
+  bool blends(size_t m) const;
 
   std::string reduce_;
   double momentum_;
   std::vector<std::vector<Layer>> layers_;  // [teacher][layer]
   std::vector<double> rho_;
+  std::set<size_t> asked_;      // teachers of this batch so far
+  std::vector<Variable> sums_;  // of the step under way, by asked teacher
 };
 
 }  // namespace mtcki

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "autograd/functions.h"
-#include "nn/state_dict.h"
 #include "tensor/ops/index.h"
 
 namespace mtcki {
@@ -36,13 +36,20 @@ Variable contrast_loss(nn::Module& head, const Variable& local, const Tensor& gl
                   row_weights);
 }
 
-HistoryContrast::HistoryContrast(const Teachers& teachers, const SynthesisConfig& config,
-                                 int64_t rows, uint64_t seed)
-    : mode_(config.cr_mode),
+HistoryContrast::HistoryContrast(Teachers& teachers, const SynthesisConfig& config, int64_t rows,
+                                 uint64_t seed)
+    : teachers_(teachers),
+      mode_(config.cr_mode),
       stage_(config.cr_features == "stage"),
       tau_(config.cr_tau),
       draw_(config.bank_draw),
+      weights_(teachers.weights()),
       diagonal_(teachers.device()) {
+  if (config.teachers_per_step > 0 && mode_ == "cat" &&
+      config.teachers_per_step < static_cast<int64_t>(teachers.size()))
+    throw UsageError(
+        "synthesis.cr_mode = \"cat\" joins the features of all teachers and cannot go with "
+        "synthesis.teachers_per_step; use cr_mode \"each\" or \"first\"");
   for (size_t m = 0; m < teachers.size(); ++m) {
     const auto& channels = stage_ ? teachers[m].stage_channels() : teachers[m].bn_channels();
     dims_.push_back(std::accumulate(channels.begin(), channels.end(), int64_t{0}));
@@ -84,7 +91,8 @@ Variable HistoryContrast::features(size_t m, const Teacher::View& view) const {
   Variable phi = pooled.size() == 1 ? pooled[0] : cat(pooled, 1);
   // Heads, bank and loss are f32 in every precision.
   if (phi.data().dtype() == DType::bf16) phi = cast(phi, DType::f32);
-  return mode_ == "cat" ? mul(phi, 1.0 / std::sqrt(static_cast<double>(dims_.at(m)))) : phi;
+  return all_rows(mode_ == "cat" ? mul(phi, 1.0 / std::sqrt(static_cast<double>(dims_.at(m))))
+                                 : phi);
 }
 
 std::vector<Variable> HistoryContrast::join(const std::vector<Variable>& per_teacher) const {
@@ -97,12 +105,15 @@ std::vector<Variable> HistoryContrast::join(const std::vector<Variable>& per_tea
 }
 
 bool HistoryContrast::asked(size_t h, const std::vector<size_t>& subset) const {
-  return mode_ == "cat" || subset.empty() ||
-         std::find(subset.begin(), subset.end(), h) != subset.end();
+  return mode_ == "cat" || std::find(subset.begin(), subset.end(), h) != subset.end();
 }
 
-std::vector<Tensor> HistoryContrast::draw_indices(const std::vector<size_t>& subset,
-                                                  const Rng& rng) const {
+Needs HistoryContrast::needs(size_t m) const {
+  if (!uses(m)) return {};
+  return {taps(), taps()};
+}
+
+std::vector<Tensor> HistoryContrast::draw(const std::vector<size_t>& subset, const Rng& rng) {
   std::vector<Tensor> indices;
   for (size_t h = 0; h < banks_.size(); ++h) {
     Rng own = rng;  // every bank its own draw
@@ -112,58 +123,65 @@ std::vector<Tensor> HistoryContrast::draw_indices(const std::vector<size_t>& sub
   return indices;
 }
 
-std::vector<MemoryBank::Draw> HistoryContrast::rows(const std::vector<Tensor>& indices) const {
-  std::vector<MemoryBank::Draw> draws;
-  for (size_t h = 0; h < banks_.size(); ++h) draws.push_back(banks_[h].rows(indices.at(h)));
-  return draws;
+void HistoryContrast::see(const InversionStep& s, size_t k) {
+  if (k == 0) local_.clear(), global_.clear();  // of a step that failed
+  const size_t m = s.asked[k];
+  if (!uses(m)) return;
+  local_.resize(dims_.size());
+  global_.resize(dims_.size());
+  {
+    const NoGradScope keys;  // the global side of the contrast gets no gradient
+    global_[m] = features(m, s.global[k]);
+  }
+  local_[m] = features(m, s.local[k]);
 }
 
-Variable HistoryContrast::loss(const std::vector<Variable>& local,
-                               const std::vector<Tensor>& global,
-                               const std::vector<double>& weights,
-                               const std::vector<MemoryBank::Draw>& draws) {
+Variable HistoryContrast::loss(const InversionStep& s) {
+  if (local_.empty()) return {};  // no asked teacher takes part
+  const std::vector<Variable> local = join(std::exchange(local_, {}));
+  const std::vector<Variable> global = join(std::exchange(global_, {}));
+  // What makes sums over a part of the teachers unbiased.
+  const double boost = static_cast<double>(dims_.size()) / static_cast<double>(s.asked.size());
   Variable total;
+  chance_ = 0;
   for (size_t h = 0; h < heads_.size(); ++h) {
     if (!local[h].defined()) continue;
-    const Tensor& past = draws[h].local;
-    const int64_t keys = local[h].size(0) + (past.defined() ? past.size(0) : 0);
+    const MemoryBank::Draw past = banks_[h].rows(s.drawn.at(h));
+    const bool any = past.local.defined() && past.local.size(0) > 0;
+    const int64_t keys = local[h].size(0) + (any ? past.local.size(0) : 0);
     Variable term =
-        contrast_loss(*heads_[h], local[h], global[h], draws[h], tau_, diagonal_.of(keys));
-    if (weights[h] != 1.0) term = mul(term, weights[h]);
+        contrast_loss(*heads_[h], local[h], global[h].data(), past, tau_, diagonal_.of(keys));
+    const double weight = mode_ == "each" ? weights_[h] * boost : mode_ == "first" ? boost : 1.0;
+    chance_ += weight * (any ? 2 : 1) * std::log(static_cast<double>(keys));
+    if (weight != 1.0) term = mul(term, weight);
     total = total.defined() ? mtcki::add(total, term) : term;
   }
   return total;
 }
 
-double HistoryContrast::chance(const std::vector<Variable>& local,
-                               const std::vector<double>& weights,
-                               const std::vector<MemoryBank::Draw>& draws) const {
-  double total = 0;
-  for (size_t h = 0; h < heads_.size(); ++h) {
-    if (!local[h].defined()) continue;
-    const int64_t past = draws[h].local.defined() ? draws[h].local.size(0) : 0;
-    total +=
-        weights[h] * (past > 0 ? 2 : 1) * std::log(static_cast<double>(local[h].size(0) + past));
+void HistoryContrast::finish_batch(const Variable& global_view, const Variable& local_view) {
+  std::vector<Variable> local(dims_.size()), global(dims_.size());
+  for (size_t m = 0; m < dims_.size(); ++m) {
+    if (!uses(m)) continue;
+    const auto phi = [&](const Variable& x) {
+      return features(m, teachers_[m].view(x, taps() | Teacher::kTapsOnly));
+    };
+    local[m] = phi(local_view);
+    global[m] = phi(global_view);
   }
-  return total;
+  latest_ = {};
+  for (const Variable& v : join(local)) latest_.local.push_back(v.data().to(Device::cpu()));
+  for (const Variable& v : join(global)) latest_.global.push_back(v.data().to(Device::cpu()));
+  add(latest_.local, latest_.global);
 }
 
 void HistoryContrast::add(const std::vector<Tensor>& local, const std::vector<Tensor>& global) {
   for (size_t h = 0; h < banks_.size(); ++h) banks_[h].add(local.at(h), global.at(h));
 }
 
-nn::StateDict HistoryContrast::state_dict() const {
-  nn::StateDict out;
-  for (size_t h = 0; h < heads_.size(); ++h)
-    append(out, heads_[h]->state_dict(), str("head.", h, "."));
-  append(out, optimizer_->state_dict(), "optim.");
-  return out;
-}
-
-void HistoryContrast::load_state_dict(const nn::StateDict& state) {
-  for (size_t h = 0; h < heads_.size(); ++h)
-    heads_[h]->load_state_dict(under(state, str("head.", h, ".")));
-  optimizer_->load_state_dict(under(state, "optim."));
+void HistoryContrast::visit(State& s) {
+  for (size_t h = 0; h < heads_.size(); ++h) s(str("head.", h), *heads_[h]);
+  s("optim", *optimizer_);
 }
 
 }  // namespace mtcki

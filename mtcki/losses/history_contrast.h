@@ -13,14 +13,13 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
-#include "mtcki/config/config.h"
 #include "mtcki/losses/memory_bank.h"
 #include "mtcki/losses/projection_head.h"
-#include "mtcki/networks/teacher.h"
-#include "optim/optimizer.h"
+#include "mtcki/losses/term.h"
 
 namespace mtcki {
 
@@ -29,59 +28,60 @@ namespace mtcki {
 Variable contrast_loss(nn::Module& head, const Variable& local, const Tensor& global,
                        const MemoryBank::Draw& draw, double tau, const Tensor& positive = {});
 
-class HistoryContrast {
+class HistoryContrast : public LossTerm {
  public:
   // rows: how many rows can ever be added; a larger bank is not allocated.
-  HistoryContrast(const Teachers& teachers, const SynthesisConfig& config, int64_t rows,
-                  uint64_t seed);
+  HistoryContrast(Teachers& teachers, const SynthesisConfig& config, int64_t rows, uint64_t seed);
 
-  // What to tap, and whether teacher m takes part.
-  unsigned taps() const { return stage_ ? Teacher::kStages : Teacher::kBn; }
-  bool uses(size_t m) const { return mode_ != "first" || m == 0; }
-
-  // φ_m of one pass; with the mode's scale.
-  Variable features(size_t m, const Teacher::View& view) const;
+  Needs needs(size_t m) const override;
+  Rows rows() const override { return Rows::all; }
+  // Which bank rows a step takes, per head: i64, undefined when there are none or the head is not
+  // asked.
+  std::vector<Tensor> draw(const std::vector<size_t>& asked, const Rng& rng) override;
+  void see(const InversionStep& s, size_t k) override;
+  Variable loss(const InversionStep& s) override;
+  // ln of the keys, for the batch and for the past.
+  std::optional<double> chance() const override { return chance_; }
+  optim::Optimizer* optimizer() override { return optimizer_.get(); }
+  // φ of the kept images go into the banks.
+  void finish_batch(const Variable& global_view, const Variable& local_view) override;
+  // Heads and their optimiser; the bank is kept in shards beside the run.
+  void visit(State& s) override;
 
   size_t heads() const { return heads_.size(); }
   nn::Module& head(size_t h) { return *heads_.at(h); }
   MemoryBank& bank(size_t h) { return banks_.at(h); }
-
-  // One φ per head (cat joins the teachers'); undefined entries of `each` are left out.
-  std::vector<Variable> join(const std::vector<Variable>& per_teacher) const;
-
-  // Whether head h takes part when these teachers are asked (empty: all).
-  bool asked(size_t h, const std::vector<size_t>& subset) const;
-  // Which bank rows a step takes, per head: i64 on the CPU, undefined when there are none or the
-  // head is not asked.
-  std::vector<Tensor> draw_indices(const std::vector<size_t>& subset, const Rng& rng) const;
-  std::vector<MemoryBank::Draw> rows(const std::vector<Tensor>& indices) const;
-
-  // weights: per head; an entry whose local feature is undefined is skipped. draws: bank rows.
-  Variable loss(const std::vector<Variable>& local, const std::vector<Tensor>& global,
-                const std::vector<double>& weights, const std::vector<MemoryBank::Draw>& draws);
-
-  // The same loss of heads that know nothing: ln of the keys, for the batch and for the past.
-  double chance(const std::vector<Variable>& local, const std::vector<double>& weights,
-                const std::vector<MemoryBank::Draw>& draws) const;
-
-  void step() { optimizer_->step(); }
-  void zero_grad() { optimizer_->zero_grad(); }
+  // Per head, f32 [B,C]: what was added to the banks last, and adding.
+  struct Features {
+    std::vector<Tensor> local, global;
+  };
+  const Features& latest() const { return latest_; }
   void add(const std::vector<Tensor>& local, const std::vector<Tensor>& global);
 
-  // Heads and their optimiser; the bank is kept in shards beside the run.
-  nn::StateDict state_dict() const;
-  void load_state_dict(const nn::StateDict& state);
-
  private:
+  // Whether teacher m takes part, and whether head h does when these teachers are asked.
+  bool uses(size_t m) const { return mode_ != "first" || m == 0; }
+  bool asked(size_t h, const std::vector<size_t>& subset) const;
+  unsigned taps() const { return stage_ ? Teacher::kStages : Teacher::kBn; }
+  // φ_m of one pass, with the mode's scale, of the rows of all ranks.
+  Variable features(size_t m, const Teacher::View& view) const;
+  // φ per teacher to φ per head (cat joins the teachers').
+  std::vector<Variable> join(const std::vector<Variable>& per_teacher) const;
+
+  Teachers& teachers_;
   std::string mode_;
   bool stage_;
   double tau_;
   int64_t draw_;
   std::vector<int64_t> dims_;  // per teacher
+  std::vector<double> weights_;
   std::vector<std::unique_ptr<nn::Sequential>> heads_;
   std::vector<MemoryBank> banks_;
   DiagonalPositives diagonal_;
   std::unique_ptr<optim::Optimizer> optimizer_;
+  std::vector<Variable> local_, global_;  // φ of the step under way, per teacher
+  double chance_ = 0;
+  Features latest_;
 };
 
 }  // namespace mtcki

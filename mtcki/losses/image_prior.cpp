@@ -1,6 +1,6 @@
 #include "mtcki/losses/image_prior.h"
 
-#include "autograd/parallel.h"
+#include "autograd/functions.h"
 
 namespace mtcki {
 
@@ -16,10 +16,6 @@ Variable total_variation(const Variable& x) {
   return add(add(right, below), add(down_left, down_right));
 }
 
-Variable image_norm(const Variable& x) {
-  const Communicator& comm = communicator();
-  if (comm.size() == 1) return norm(x);
-  return norm(gather_over_ranks(reshape(norm(x), {1}), comm));
-}
+Variable image_norm(const Variable& x) { return norm(x); }
 
 }  // namespace mtcki

@@ -158,7 +158,7 @@ int64_t synthesis_stage(RunContext& run, RunLog& log, PipelineResult* out, Budge
   SynthesisResult result;
   stop_here_if_asked();
   if (const auto done = read_marker(dir, sha)) {
-    result = {done->at("images"), Budget::from_json(done->at("budget")), done->at("seconds")};
+    result = {done->at("images"), done->at("budget").get<Budget>(), done->at("seconds")};
   } else {
     SynthesisJob job;
     job.dir = dir;
@@ -169,11 +169,10 @@ int64_t synthesis_stage(RunContext& run, RunLog& log, PipelineResult* out, Budge
     job.info = pool_info(run, sha);
     job.keep_checkpoints = run.config().keep_checkpoints;
     result = synthesize(job, run.teachers(), log);
-    write_marker(dir, sha,
-                 {{"images", result.images},
-                  {"budget", result.budget.to_json()},
-                  {"seconds", result.seconds}},
-                 {"manifest.json", result.final_state});
+    write_marker(
+        dir, sha,
+        {{"images", result.images}, {"budget", result.budget}, {"seconds", result.seconds}},
+        {"manifest.json", result.final_state});
     if (communicator().is_root()) check_statistics(run, log);
   }
   if (out) out->seconds["synthesis"] += result.seconds;
@@ -197,7 +196,7 @@ StudentResult run_student(RunContext& run, const StudentConfig& s, RunLog& log, 
   if (const auto done = read_marker(dir, sha)) {
     if (run.config().adversarial.rounds > 0) ImagePool::open(dir + "/synth").verify();
     *seconds = done->at("seconds");
-    *budget += Budget::from_json(done->at("budget"));
+    *budget += done->at("budget").get<Budget>();
     return {run.name(s),           s.model,
             done->at("top1"),      done->at("top5"),
             done->at("top1_best"), done->at("agreement"),
@@ -265,7 +264,7 @@ StudentResult run_student(RunContext& run, const StudentConfig& s, RunLog& log, 
                 {"agreement", result.agreement},
                 {"parameters", result.parameters},
                 {"js_loyalty", js_loyalty(mine, run.fused_test_logits())},
-                {"budget", spent.to_json()},
+                {"budget", spent},
                 {"seconds", fit.seconds}},
                files);
   *seconds = fit.seconds;

@@ -77,7 +77,7 @@ void preflight(const RunConfig& config, const Needs& needs) {
     spec.image_size = set.images.size(2);
     spec.num_classes = set.num_classes();
   }
-  if (needs.generator) {
+  if (needs.generator && config.synthesis.source == "generator") {
     const SynthesisConfig& s = config.synthesis;
     try {
       nn::Init init;

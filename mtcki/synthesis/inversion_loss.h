@@ -1,70 +1,86 @@
-// The loss of one generator step (docs/method.md):
+// The loss of one step of synthesis (docs/method.md): the weighted sum of the terms of the table in
+// losses/terms.cpp,
 //   L_G = α L_BN + β L_cls + γ L_adv + λ L_cr + optional terms
 // In a job of several ranks images, labels and views are this rank's rows; the loss is that of all
-// rows, and so are φ. Contrast heads get their whole gradient on every rank.
-// A term of weight 0 costs nothing: no pass, no tap, no local view is made for it.
+// rows. A term of weight 0 costs nothing: it is not made, and no pass, tap or view is made for it.
 #pragma once
 
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
-#include "mtcki/config/config.h"
 #include "mtcki/losses/bn_statistics_loss.h"
 #include "mtcki/losses/history_contrast.h"
+#include "mtcki/losses/term.h"
 #include "mtcki/networks/student.h"
-#include "mtcki/networks/teacher.h"
 #include "mtcki/synthesis/views.h"
 #include "mtcki/training/metric_ring.h"
+#include "tensor/cuda/step_inputs.h"
 
 namespace mtcki {
 
 class InversionLoss {
  public:
-  // rows: rows the history bank can ever get.
+  // rows: images that can ever be made, which bounds the history bank.
   InversionLoss(Teachers& teachers, const SynthesisConfig& config, int64_t rows, uint64_t seed);
 
   struct Step {
     Tensor labels;  // i64 [B]
     ViewParameters views;
-    Rng bank;                        // draws from the history, unless they are given:
-    std::vector<Tensor> bank_index;  // HistoryContrast::draw_indices
-    std::vector<size_t> subset;      // teachers asked in this step, ascending; empty: all
-    Student* student = nullptr;      // for the adversarial term
-    double cls = 0, adv = 0;         // β, γ of this stage
-    MetricRing* ring = nullptr;      // deferred: values stay on the device
+    std::vector<size_t> asked;  // teachers of this step, ascending
+    Student* student = nullptr;
+    std::vector<std::vector<Tensor>> drawn;  // per term, made by draw()
   };
+  // The host's part of a step: the terms' random draws, as inputs of the device.
+  void draw(Step& step, const Rng& rng, StepInputs& inputs);
+
   struct Result {
     Variable total;
-    Tensor selected;  // total without the adversarial part; undefined when that is all there is
-    // The same as numbers, and the terms, unweighted, as they were added. Not when deferred.
-    double value = 0, select = 0;
-    std::vector<std::pair<std::string, double>> terms;
-    std::vector<Tensor> phi_local, phi_global;  // per head; undefined if not seen
+    Tensor selected;  // what chooses the best images; undefined when no term does
   };
-  Result evaluate(const Variable& images, const Step& step);
+  // Terms go to `values`, unweighted, as they are added.
+  Result evaluate(const Variable& images, const Step& step, MetricRing& values);
 
+  void zero_grad();  // of what the terms train themselves
+  void update();
+  // The batch is finished; these are its kept images and their views.
+  void finish_batch(const Tensor& images, const ViewParameters& views);
+  void visit(State& state);
+
+  // Names the operations and the memory of a step, as far as they change from step to step; empty
+  // when it has to read values on the host.
+  std::string variant(const Step& step) const;
+  // Whether any subset of the teachers may be asked: some terms have to see all of them once.
+  bool ready() const;
   // Forward MACs of teachers and student in a step on this many images.
   double macs(const Step& step, int64_t images) const;
 
-  // φ of teachers that the step with the best images did not ask (no graph).
-  void complete_features(const Tensor& images, const ViewParameters& views,
-                         std::vector<Tensor>& local, std::vector<Tensor>& global);
-
-  BnStatisticsLoss& bn() { return bn_; }
-  const BnStatisticsLoss& bn() const { return bn_; }
-  HistoryContrast* contrast() { return contrast_.get(); }
-  const HistoryContrast* contrast() const { return contrast_.get(); }
-  // False until `bn_reduce = init` has seen all teachers once.
-  bool ready() const { return bn_.ready() || config_.bn == 0; }
+  // The term of a type, or null when its weight is 0.
+  template <class T>
+  T* find() const {
+    for (const Weighted& t : terms_)
+      if (auto* term = dynamic_cast<T*>(t.term.get())) return term;
+    return nullptr;
+  }
+  HistoryContrast* contrast() const { return contrast_; }
 
  private:
+  struct Weighted {
+    const LossTermRow* row;
+    double weight;
+    std::unique_ptr<LossTerm> term;
+  };
+  Needs needs(size_t teacher) const;  // of all terms together
+  bool needs_student() const;
+  bool needs_local_view() const;
+  InversionStep offer(const Variable& images, const Step& step);
+  std::vector<size_t> everyone() const;
+
   Teachers& teachers_;
-  SynthesisConfig config_;
+  int64_t pad_;
   std::vector<double> weights_;
-  BnStatisticsLoss bn_;
-  std::unique_ptr<HistoryContrast> contrast_;
+  std::vector<Weighted> terms_;  // those that choose the best images first
+  HistoryContrast* contrast_;
 };
 
 }  // namespace mtcki

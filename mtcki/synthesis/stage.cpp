@@ -33,8 +33,8 @@ void store_batch(const Synthesizer::Batch& batch, int64_t number, Teachers& teac
       logits.emplace_back(teachers[m].name(),
                           teachers[m].ask(u8_to_unit(batch.images)).logits.data());
   for (auto& named : logits) named.second = named.second.to(Device::cpu());
-  if (!batch.phi_local.empty())
-    bank.write(number, batch.phi_local, batch.phi_global,
+  if (const HistoryContrast* contrast = synthesizer.contrast())
+    bank.write(number, contrast->latest().local, contrast->latest().global,
                config.bank_dtype == "bf16" ? DType::bf16 : DType::f32);
   pool.add(number, batch.images, batch.labels, logits);
 }
@@ -49,7 +49,7 @@ SynthesisResult synthesize(const SynthesisJob& job, Teachers& teachers, RunLog& 
   Synthesizer synthesizer(teachers, c, job.options);
   double seconds_before = 0;
   if (const auto state = store.load()) {
-    synthesizer.load(*state);
+    load(synthesizer, *state);
     seconds_before = state->meta.at("seconds");
     pool.require(synthesizer.batch(), state->meta.at("pool"));
     bank.set_checksums(state->meta.at("bank"));
@@ -67,7 +67,7 @@ SynthesisResult synthesize(const SynthesisJob& job, Teachers& teachers, RunLog& 
   const auto seconds = [&] { return seconds_before + now() - start; };
   const auto save = [&](CheckpointStore& where) {
     StageState state;
-    synthesizer.save(state);
+    mtcki::save(synthesizer, state);
     if (const std::string name = not_finite(state.tensors); !name.empty())
       throw NumericError(str("synthesis, batch ", synthesizer.batch(), ": ", name,
                              " is not finite after step ", synthesizer.step_in_batch()));

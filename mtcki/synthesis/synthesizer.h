@@ -1,31 +1,26 @@
-// Stage A (docs/method.md): images that the teachers recognise and that look like their training
-// data to their batch norms. Per batch a generator and its latents are optimised together:
+// Synthesis (docs/method.md): images that the teachers recognise and that look like their training
+// data to their batch norms. Per batch an image source (sources/) is optimised against the loss
+// terms (losses/terms.cpp):
 //
-//   reset G; Z ~ N(0,I); y; Adam([G,Z]);  repeat g_steps: X = G(Z); L_G(X); step G, Z and head
-//   keep the images of the lowest selection loss;  pool.add(uint8(X_best), y);  bank.add(φ_best)
+//   begin a batch; labels y;  repeat g_steps: X = source; L(X); step the source and the terms
+//   keep the images of the lowest selection loss;  pool.add(uint8(X_best), y);  bank.add(φ(X_best))
 //
 // All draws are functions of (seed, batch, step), so any position resumes exactly. In a job of
-// several ranks each makes the images of its rows; latents, generator and heads are the same on all
-// of them, and so is what is saved.
+// several ranks each makes the images of its rows; what is trained is the same on all of them, and
+// so is what is saved.
 #pragma once
 
 #include <memory>
-#include <set>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "mtcki/config/config.h"
-#include "mtcki/log/run_log.h"
 #include "mtcki/networks/student.h"
 #include "mtcki/networks/teacher.h"
 #include "mtcki/synthesis/inversion_loss.h"
+#include "mtcki/synthesis/sources/source.h"
 #include "mtcki/training/budget.h"
-#include "mtcki/training/checkpoint.h"
-#include "mtcki/training/compute.h"
-#include "optim/optimizer.h"
-#include "tensor/cuda/step_graph.h"
-#include "tensor/cuda/step_inputs.h"
+#include "mtcki/training/step_runner.h"
 
 namespace mtcki {
 
@@ -39,16 +34,14 @@ class Synthesizer {
   };
   Synthesizer(Teachers& teachers, const SynthesisConfig& config, const Options& options);
 
-  // Weights β and γ from now on (stage C has its own).
-  void set_weights(double cls, double adv) { cls_ = cls, adv_ = adv; }
-
   int64_t batch() const { return batch_; }  // finished ones
   int64_t step_in_batch() const { return step_; }
   bool batch_done() const { return step_ == config_.g_steps; }
   int64_t global_step() const { return batch_ * config_.g_steps + step_; }
 
-  // One step of generator, latents and head; begins a batch when none is under way. On the GPU
-  // values wait to be read: it returns none but every `read_every` steps and at the end of a batch.
+  // One step of the source and of what the terms train; begins a batch when none is under way. On
+  // the GPU values wait to be read: it returns none but every `read_every` steps and at the end of
+  // a batch. student: for terms that need one.
   Values step(Student* student = nullptr);
   // The values of all steps since, checked; those of the last one. Before save().
   Values read();
@@ -57,20 +50,18 @@ class Synthesizer {
     Tensor images;  // u8 [B,C,H,W], on the CPU
     Tensor labels;  // i64 [B], on the CPU
     double select = 0;
-    std::vector<Tensor> phi_local, phi_global;  // per contrast head
   };
-  // Ends a batch whose g_steps are done: quantises the best images, adds their features to the
-  // bank.
+  // Ends a batch whose g_steps are done: quantises the best images, and lets the terms take from
+  // them what they remember.
   Batch finish();
 
-  HistoryContrast* contrast() { return loss_.contrast(); }
+  HistoryContrast* contrast() const { return loss_.contrast(); }
   const Budget& budget() const { return budget_; }
   const SynthesisConfig& config() const { return config_; }
-  const StepGraph& graph() const { return graph_; }
+  const StepGraph& graph() const { return runner_.graph(); }
 
   // Everything but the bank's rows, also inside a batch.
-  void save(StageState& state) const;
-  void load(const StageState& state);
+  void visit(State& state);
 
  private:
   void begin();
@@ -79,48 +70,27 @@ class Synthesizer {
   Rng rng(const char* stream, int64_t step) const;
   ViewParameters views_at(int64_t step_in_batch) const;  // of this rank's rows
   RowRange rows() const;                                 // of this rank
-  void make_optimizer();
   InversionLoss::Step prepare(Student* student);
-  InversionLoss::Result forward(const InversionLoss::Step& s, Variable* images);
-  void backward(const InversionLoss::Result& r);
-  Values checked_step(const InversionLoss::Step& s);
-  void deferred_step(const InversionLoss::Step& s);
+  std::string variant(const InversionLoss::Step& s) const;
+  void issue(const InversionLoss::Step& s);
   void keep_best(const InversionLoss::Result& r, const Tensor& images);
-  std::set<size_t> asked_by(const InversionLoss::Step& s) const;  // teachers
-  std::string structure(const InversionLoss::Step& s) const;
-  [[noreturn]] void throw_numeric(const NumericError& e) const;
-  void probe(InversionLoss::Step s, int64_t n);
-  struct Best {
-    int64_t step;
-    double select;
-    std::vector<Tensor> local, global;  // undefined for heads that this step did not ask
-  };
-  Best best() const;
+  void visit_best(State& state);
 
   Teachers& teachers_;
   SynthesisConfig config_;
   Options options_;
   InversionLoss loss_;
-  std::unique_ptr<nn::Generator> generator_;
-  double cls_, adv_;
+  std::unique_ptr<ImageSource> source_;
+  StepRunner runner_;
   int64_t batch_ = 0, step_ = 0;
   bool under_way_ = false;
-  // This batch:
-  std::set<size_t> asked_;  // teachers, so far
-  Variable latents_;
-  Tensor labels_;
-  std::unique_ptr<optim::Optimizer> optimizer_;
-  // Best so far. Deferred: buffers that stay where they are, and the two numbers on the device too.
-  Tensor best_images_;
-  std::vector<Tensor> best_local_, best_global_;
-  double best_select_ = 0;
-  int64_t best_step_ = -1;
-  Tensor device_select_, device_step_, step_number_;  // f32 []
   Budget budget_;
+  // Of this batch. The best so far: its images, its score and its step, f32 [], where captured steps
+  // find them.
+  Tensor labels_;
+  Tensor best_images_, best_score_, best_step_;
+  Tensor step_number_;
   Values values_;  // of the last step that was read
-  StepInputs inputs_;
-  MetricRing ring_;
-  StepGraph graph_;
 };
 
 }  // namespace mtcki

@@ -14,7 +14,8 @@ struct ViewParameters {
   Tensor local_flip;  // bool [B]
 
   ViewParameters to(Device device) const {
-    return {offset.to(device), flip.to(device), box.to(device), local_flip.to(device)};
+    const auto there = [&](const Tensor& t) { return t.defined() ? t.to(device) : Tensor(); };
+    return {there(offset), there(flip), there(box), there(local_flip)};
   }
 };
 

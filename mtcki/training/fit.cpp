@@ -35,17 +35,14 @@ struct Position {
   double top1_best = -1, seconds = 0;
   uint32_t best_crc32c = 0;  // of best.safetensors
 
-  nlohmann::json to_json() const {
-    return {{"top1", last.top1},      {"top5", last.top5},  {"n", last.n},
-            {"top1_best", top1_best}, {"seconds", seconds}, {"best_crc32c", best_crc32c}};
-  }
-  void read(const StageState& state) {
-    const nlohmann::json& j = state.meta.at("fit");
-    step = state.step;
-    last = {j.at("top1"), j.at("top5"), j.at("n")};
-    top1_best = j.at("top1_best");
-    seconds = j.at("seconds");
-    best_crc32c = j.at("best_crc32c");
+  void visit(State& s) {
+    s("step", step);
+    s("top1", last.top1);
+    s("top5", last.top5);
+    s("n", last.n);
+    s("top1_best", top1_best);
+    s("seconds", seconds);
+    s("best_crc32c", best_crc32c);
   }
 };
 
@@ -58,9 +55,12 @@ FitResult fit(const FitJob& job, RunLog& log) {
   const StageScope scope(job.stage.c_str());
   const std::string best = job.dir + "/best.safetensors";
   Position at;
+  const auto visit = [&](State s) {
+    s("fit", at);
+    job.state(s);
+  };
   if (const auto state = store.load()) {
-    job.load(*state);
-    at.read(*state);
+    visit(State::loading(*state));
     log.rewind(job.stage, at.step);
     log.info(str(job.stage, ": resumed at step ", at.step, " of ", job.total_steps));
   } else {
@@ -74,8 +74,7 @@ FitResult fit(const FitJob& job, RunLog& log) {
     at.seconds = seconds_before + clock.seconds();
     StageState state;
     state.step = at.step;
-    state.meta["fit"] = at.to_json();
-    job.save(state);
+    visit(State::saving(state));
     store.save(state);
     saved_at = clock.seconds();
   };
@@ -83,7 +82,7 @@ FitResult fit(const FitJob& job, RunLog& log) {
   // be good to go back to.
   const auto check_state = [&](int64_t step) {
     StageState state;
-    job.save(state);
+    visit(State::saving(state));
     if (const std::string name = not_finite(state.tensors); !name.empty())
       throw NumericError(str(name, " is not finite after step ", step));
   };

@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "mtcki/log/run_log.h"
-#include "mtcki/training/checkpoint.h"
 #include "mtcki/training/evaluate.h"
+#include "mtcki/training/state.h"
 
 namespace mtcki {
 
@@ -32,8 +32,7 @@ struct FitJob {
   std::function<Values()> read;
   int64_t read_every = 1;
   std::function<Accuracy()> evaluate;
-  std::function<void(StageState&)> save;
-  std::function<void(const StageState&)> load;
+  std::function<void(State&)> state;
   // Writes the weights that evaluate() tested.
   std::function<void(const std::string& path, const Accuracy&)> write_model;
 };

@@ -7,7 +7,7 @@
 #include <optional>
 #include <vector>
 
-#include "mtcki/training/checkpoint.h"
+#include "mtcki/training/state.h"
 #include "nn/module.h"
 #include "nn/parallel.h"
 #include "optim/gradient_sync.h"
@@ -53,13 +53,9 @@ class SgdTrainer {
     return f();
   }
 
-  void save(StageState& state) const {
-    state.put(optimizer_->state_dict(), "optim.");
-    if (ema_) state.put(ema_->state_dict(), "average.");
-  }
-  void load(const StageState& state) {
-    optimizer_->load_state_dict(state.take("optim."));
-    if (ema_) ema_->load_state_dict(state.take("average."));
+  void visit(State& s) {
+    s("optim", *optimizer_);
+    if (ema_) s("average", *ema_);
   }
 
  private:

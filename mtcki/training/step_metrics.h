@@ -3,16 +3,9 @@
 
 #include <string>
 
-#include "mtcki/training/compute.h"
 #include "mtcki/training/metric_ring.h"
 
 namespace mtcki {
-
-// Deferred on the GPU.
-inline MetricRing step_metrics(const Compute& compute) {
-  return compute.device.is_cpu() ? MetricRing()
-                                 : MetricRing::deferred(compute.device, compute.read_every);
-}
 
 inline Values with_rate(Values values, double lr) {
   values.emplace_back("lr", lr);

@@ -4,11 +4,10 @@
 
 #include "autograd/parallel.h"
 #include "mtcki/networks/model_file.h"
-#include "mtcki/training/batch_advice.h"
 #include "mtcki/training/batch_source.h"
 #include "mtcki/training/sgd_trainer.h"
 #include "mtcki/training/step_metrics.h"
-#include "tensor/cuda/step_graph.h"
+#include "mtcki/training/step_runner.h"
 
 namespace mtcki {
 
@@ -51,8 +50,8 @@ FitResult train_classifier(const TrainJob& job, const data::ImageSet& train,
   const Tensor mean = job.normalization.mean_tensor().to(device),
                std = job.normalization.std_tensor().to(device);
   const data::ImageSet held_out = on_device(test, device);
-  MetricRing ring = step_metrics(job.compute);
-  StepGraph graph(job.compute.graph && ring.is_deferred());
+  StepRunner runner(job.compute, "train.batch_size", c.batch_size);
+  MetricRing& ring = runner.values();
   const auto one_step = [&] {
     const data::Batch batch = source.batch();
     trainer.zero_grad();
@@ -64,14 +63,6 @@ FitResult train_classifier(const TrainJob& job, const data::ImageSet& train,
     loss.backward();
     trainer.update();
     ring.put("acc", mean_over_ranks(percent_correct(logits.data(), batch.labels), comm).data());
-  };
-  const auto probe = [&](int64_t n) {
-    const Shape shape{n, job.spec.in_channels, job.spec.image_size, job.spec.image_size};
-    trainer.zero_grad();
-    cross_entropy((*net)(Variable(Tensor::zeros(shape, DType::f32, device))),
-                  Tensor::zeros({n}, DType::i64, device))
-        .backward();
-    trainer.update();
   };
   FitJob fit_job;
   fit_job.stage = job.stage;
@@ -87,17 +78,11 @@ FitResult train_classifier(const TrainJob& job, const data::ImageSet& train,
     source.prepare(step);
     net->train();
     trainer.prepare(step);
-    try {
-      graph.run(str("train ", source.rows()), one_step);
-    } catch (const OutOfMemoryError& e) {
-      graph.clear();
-      throw_with_batch_advice(e, device, "train.batch_size", c.batch_size, probe);
-    }
-    ring.commit(step);
-    return ring.is_deferred() && !ring.full() ? Values() : with_rate(ring.read(), trainer.lr());
+    Values values = runner.run(step, str("train ", source.rows()), one_step);
+    return values.empty() ? values : with_rate(std::move(values), trainer.lr());
   };
-  if (ring.is_deferred()) {
-    fit_job.read = [&] { return with_rate(ring.read(), trainer.lr()); };
+  if (runner.is_deferred()) {
+    fit_job.read = [&] { return with_rate(runner.read(), trainer.lr()); };
     fit_job.read_every = job.compute.read_every;
   }
   fit_job.evaluate = [&] {
@@ -108,15 +93,10 @@ FitResult train_classifier(const TrainJob& job, const data::ImageSet& train,
       });
     });
   };
-  fit_job.save = [&](StageState& state) {
-    state.put(net->state_dict(), "model.");
-    trainer.save(state);
-  };
-  fit_job.load = [&](const StageState& state) {
-    ring.drop();
-    net->load_state_dict(state.take("model."));
-    trainer.load(state);
-    graph.clear();
+  fit_job.state = [&](State& state) {
+    if (state.loading()) runner.restart();
+    state("model", *net);
+    trainer.visit(state);
   };
   fit_job.write_model = [&](const std::string& path, const Accuracy& a) {
     trainer.with_final_weights([&] {

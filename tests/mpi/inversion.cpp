@@ -56,6 +56,7 @@ Evaluated evaluate(const SynthesisConfig& c, const Communicator& comm) {
   const CommunicatorScope scope(comm);
   const auto team = teachers();
   InversionLoss loss(*team, c, 64, 3);
+  StepInputs inputs;
   Student student("s", {"resnet8", 3, kSize, 10}, {{0.5, 0.5, 0.5}, {0.3, 0.3, 0.3}}, 9);
   const RowRange r = rows_of_rank(c.batch_size, comm, "batch");
   Evaluated out;
@@ -67,22 +68,23 @@ Evaluated evaluate(const SynthesisConfig& c, const Communicator& comm) {
     s.views = draw_views(c.batch_size, kSize, kSize, c.pad, c.flip, c.min_crop, Rng{6, 6, step});
     for (Tensor* t : {&s.views.offset, &s.views.flip, &s.views.box, &s.views.local_flip})
       *t = t->slice(r.begin, r.end);
-    s.bank = Rng{7, 7, step};
+    s.asked = {0, 1};
     s.student = &student;
-    s.cls = 0.7;
-    s.adv = 0.6;
-    loss.contrast()->zero_grad();
-    InversionLoss::Result result = loss.evaluate(images, s);
+    loss.draw(s, Rng{7, 7, step}, inputs);
+    loss.zero_grad();
+    MetricRing ring;
+    InversionLoss::Result result = loss.evaluate(images, s, ring);
     result.total.backward();
-    out.terms = {result.terms.begin(), result.terms.end()};
+    ring.commit(0);
+    const Values terms = ring.read();
+    out.terms = {terms.begin(), terms.end()};
     out.terms["total"] = result.total.item();
     out.images = images.grad();
-    out.phi = result.phi_local;
     out.heads.clear();
     for (size_t h = 0; h < loss.contrast()->heads(); ++h)
       for (const Variable& p : loss.contrast()->head(h).parameters()) out.heads.push_back(p.grad());
-    loss.contrast()->add(result.phi_local, result.phi_global);
-    loss.bn().finish_batch({0, 1});
+    loss.finish_batch(images.data(), s.views);
+    out.phi = loss.contrast()->latest().local;
   }
   return out;
 }
@@ -95,11 +97,13 @@ TEST(ParallelInversion, EveryTermEqualsOneProcess) {
     c.adv_mode = c.cr_mode == "cat" ? "js" : "kl-agree";
     c.cls_mode = c.cr_mode == "cat" ? "ens" : "each";
     c.bn_mmt = 0.5;
-    c.consensus = 0.3;
-    c.tv = 0.2;
-    c.l2 = 0.1;
-    c.activation = 0.2;
-    c.balance = 0.4;
+    c.loss["consensus"] = 0.3;
+    c.loss["tv"] = 0.2;
+    c.loss["l2"] = 0.1;
+    c.loss["activation"] = 0.2;
+    c.loss["balance"] = 0.4;
+    c.loss["cls"] = 0.7;
+    c.loss["adv"] = 0.6;
     const Evaluated want = evaluate(c, Communicator::self());
     const Evaluated got = evaluate(c, world());
     ASSERT_EQ(got.terms.size(), want.terms.size());
@@ -135,33 +139,38 @@ struct Synthesis {
 
 // Saved inside a batch by all ranks, continued by each as one process, and the other way round.
 TEST(ParallelInversion, ABatchContinuesWithAnotherNumberOfRanks) {
-  Synthesizer::Batch want;
+  struct Finished {
+    Synthesizer::Batch batch;
+    std::vector<Tensor> phi;
+  };
+  Finished want;
   {
     Synthesis one(Communicator::self());
     one.steps(3);
-    want = one.synthesizer->finish();
+    want.batch = one.synthesizer->finish();
+    want.phi = one.synthesizer->contrast()->latest().local;
   }
   const auto mixed = [](const Communicator& first, const Communicator& then) {
     StageState state;
     {
       Synthesis s(first);
       s.steps(2);
-      s.synthesizer->save(state);
+      save(*s.synthesizer, state);
     }
     Synthesis s(then);
-    s.synthesizer->load(state);
+    load(*s.synthesizer, state);
     s.steps(1);
-    return s.synthesizer->finish();
+    Finished out{s.synthesizer->finish(), s.synthesizer->contrast()->latest().local};
+    return out;
   };
-  for (const Synthesizer::Batch& got :
-       {mixed(world(), Communicator::self()), mixed(Communicator::self(), world()),
-        mixed(world(), world())}) {
-    EXPECT_TRUE(identical(got.labels, want.labels));
-    EXPECT_NEAR(got.select, want.select, 1e-3 * std::fabs(want.select));
-    EXPECT_TRUE(close(got.images, want.images, 0.02));  // bytes: a rounding step or two
-    ASSERT_EQ(got.phi_local.size(), want.phi_local.size());
-    for (size_t h = 0; h < want.phi_local.size(); ++h)
-      EXPECT_TRUE(close(got.phi_local[h], want.phi_local[h], 1e-2)) << h;
+  for (const Finished& got : {mixed(world(), Communicator::self()),
+                              mixed(Communicator::self(), world()), mixed(world(), world())}) {
+    EXPECT_TRUE(identical(got.batch.labels, want.batch.labels));
+    EXPECT_NEAR(got.batch.select, want.batch.select, 1e-3 * std::fabs(want.batch.select));
+    EXPECT_TRUE(close(got.batch.images, want.batch.images, 0.02));  // bytes: a rounding step or two
+    ASSERT_EQ(got.phi.size(), want.phi.size());
+    for (size_t h = 0; h < want.phi.size(); ++h)
+      EXPECT_TRUE(close(got.phi[h], want.phi[h], 1e-2)) << h;
   }
 }
 

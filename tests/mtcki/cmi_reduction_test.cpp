@@ -30,8 +30,8 @@ class CmiReduction : public ::testing::Test {
                                          kNormalization, 0);
     student_->net().load_state_dict(under(file_, "student."));
 
-    config_.bn = 1.0;
-    config_.cr = 0.8;
+    config_.loss["bn"] = 1.0;
+    config_.loss["cr"] = 0.8;
     config_.bn_reduce = "sum";
     config_.bn_mmt = 0.0;
     config_.cr_mode = "first";
@@ -60,27 +60,31 @@ class CmiReduction : public ::testing::Test {
 };
 
 TEST_F(CmiReduction, OneStepEqualsPyTorch) {
+  config_.loss["cls"] = config_.loss["adv"] = 0.5;
   InversionLoss loss(teachers_, config_, 1000, 0);
   loss.contrast()->head(0).load_state_dict(under(file_, "head."));
   loss.contrast()->add({get("bank_local")}, {get("bank_global")});
   InversionLoss::Step step;
   step.labels = get("labels");
   step.views = {get("offset"), get("flip"), get("box"), get("local_flip")};
-  step.bank = Rng{1, 2, 3};  // draws all rows, in an order that does not matter
+  step.asked = {0};
   step.student = student_.get();
-  step.cls = 0.5;
-  step.adv = 0.5;
+  StepInputs inputs;
+  loss.draw(step, Rng{1, 2, 3}, inputs);  // all rows, in an order that does not matter
   const Variable images(get("images").clone(), true);
-  const InversionLoss::Result r = loss.evaluate(images, step);
+  MetricRing ring;
+  const InversionLoss::Result r = loss.evaluate(images, step, ring);
+  ring.commit(0);
 
-  ASSERT_EQ(r.terms.size(), 5u);
+  const Values terms = ring.read();
+  ASSERT_EQ(terms.size(), 5u);
   const double keys = static_cast<double>(images.size(0) + get("bank_local").size(0));
-  for (const auto& [name, value] : r.terms) {
+  for (const auto& [name, value] : terms) {
     const double want = name == "history_contrast.chance" ? 2 * std::log(keys) : expected(name);
     EXPECT_NEAR(value, want, 2e-5 * std::abs(want)) << name;
   }
-  EXPECT_NEAR(r.value, expected("total"), 2e-5 * expected("total"));
-  EXPECT_NEAR(r.select, expected("total") - 0.5 * expected("adversarial"),
+  EXPECT_NEAR(r.total.item(), expected("total"), 2e-5 * expected("total"));
+  EXPECT_NEAR(r.selected.item(), expected("total") - 0.5 * expected("adversarial"),
               2e-5 * expected("total"));
 
   r.total.backward();

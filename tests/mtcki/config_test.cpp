@@ -75,7 +75,7 @@ TEST_F(ConfigTest, ReadsFilesInOrderThenOverrides) {
       load_config({a, b}, {"synthesis.cr=0.25", "synthesis.g_steps=12", "teachers.2.model=vgg8"});
   EXPECT_EQ(c.seed, 9u);
   EXPECT_EQ(c.synthesis.g_steps, 12);
-  EXPECT_DOUBLE_EQ(c.synthesis.cr, 0.25);
+  EXPECT_DOUBLE_EQ(c.synthesis.loss.at("cr"), 0.25);
   EXPECT_EQ(c.train.milestones, (std::vector<int64_t>{1, 2}));
   ASSERT_EQ(c.teachers.size(), 3u);
   EXPECT_EQ(c.teachers[0].name, "wrn16_1");
@@ -234,11 +234,24 @@ TEST_F(ConfigTest, HashIsOfWhatAffectsResults) {
           }
         },
         f.target);
-    // The defaults of these leave the hash as it was before there was a choice.
-    static const std::set<std::string> kInert{
-        "precision",     "conv",         "distill.views",          "data.channels",
-        "data.skip_bad", "data.holdout", "teachers.0.weights_key", "teachers.1.weights_key"};
-    const bool expected = f.affects_results || kInert.count(f.path) > 0;
+    // The defaults of these leave the hash as it was before there was a choice, and a loss term of
+    // weight 0 as it was before there was the term.
+    static const std::set<std::string> kSilent{"precision",
+                                               "conv",
+                                               "distill.views",
+                                               "data.channels",
+                                               "data.skip_bad",
+                                               "data.holdout",
+                                               "teachers.0.weights_key",
+                                               "teachers.1.weights_key",
+                                               "synthesis.source",
+                                               "synthesis.adv",
+                                               "synthesis.consensus",
+                                               "synthesis.tv",
+                                               "synthesis.l2",
+                                               "synthesis.activation",
+                                               "synthesis.balance"};
+    const bool expected = f.affects_results || kSilent.count(f.path) > 0;
     EXPECT_EQ(config_sha256(walk) != config_sha256(base), expected) << f.path;
   }
   changed.distill.epochs += 1;

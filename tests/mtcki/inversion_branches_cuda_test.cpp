@@ -24,7 +24,7 @@ struct Member {
 struct Case {
   const char* name;
   std::vector<Member> members;
-  std::vector<size_t> asked;  // empty: all
+  std::vector<size_t> asked;
   double bn;
   const char* reduce;
 };
@@ -51,19 +51,22 @@ std::unique_ptr<Teachers> team(Device device, const std::vector<Member>& members
 std::vector<float> image_gradient(Device device, const Case& k) {
   const auto teachers = team(device, k.members);
   SynthesisConfig c;
-  c.bn = k.bn;
+  c.loss["bn"] = k.bn;
   c.bn_reduce = k.reduce;
-  c.cr = 0;
+  c.loss["cls"] = 1.0;
+  c.loss["cr"] = 0;
   c.pad = 2;
   c.teachers_per_step = static_cast<int64_t>(k.asked.size());
   InversionLoss loss(*teachers, c, 8, 1);
   InversionLoss::Step s;
   s.labels = Tensor::from<int64_t>({0, 1, 2, 3, 4}, {5}).to(device);
   s.views = draw_views(5, 28, 28, 2, true, 0.5, Rng{3, 4, 5}).to(device);
-  s.subset = k.asked;
-  s.cls = 1.0;
+  s.asked = k.asked;
   const Variable x(mul(sample({5, 1, 28, 28}, 7, DType::f32), 0.3).to(device), true);
-  loss.evaluate(x, s).total.backward();
+  StepInputs inputs(device);
+  loss.draw(s, Rng{6, 7, 8}, inputs);
+  MetricRing values;
+  loss.evaluate(x, s, values).total.backward();
   return x.grad().to_vector<float>();
 }
 
@@ -80,14 +83,14 @@ TEST_F(InversionBranchesCuda, TheImageGradientIsThatOfTheCpu) {
   const std::string small = "vgg8_w0.125";
   const Case cases[] = {
       // 15 and 5 batch norms: shares of 0.5 and 2.
-      {"two networks, mean over layers", {{"resnet14"}, {small}}, {}, 10, "layer"},
+      {"two networks, mean over layers", {{"resnet14"}, {small}}, {0, 1}, 10, "layer"},
       {"of four, the first and the last",
        {{small}, {small}, {small}, {small, 3.0}},
        {0, 3},
        10,
        "sum"},
       {"the heavier one first", {{small, 3.0}, {small}, {small}, {small}}, {0, 3}, 10, "sum"},
-      {"bn 1", {{"resnet14"}, {small}}, {}, 1, "layer"},
+      {"bn 1", {{"resnet14"}, {small}}, {0, 1}, 1, "layer"},
   };
   for (const Case& k : cases)
     EXPECT_LT(relative_distance(image_gradient(kGpu, k), image_gradient(Device::cpu(), k)), 1e-4)

@@ -158,7 +158,7 @@ TEST(Pipeline, CompleteRun) {
 
   // Another configuration in the same folder is refused, not mixed in.
   RunConfig other = config;
-  other.synthesis.bn = 2;
+  other.synthesis.loss["bn"] = 2;
   EXPECT_THROW(run_pipeline(other, folder, log), UsageError);
   fs::remove_all(folder);
 }

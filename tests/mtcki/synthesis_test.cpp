@@ -68,13 +68,13 @@ Synthesizer::Options options(uint64_t seed = 3) {
   return o;
 }
 
-InversionLoss::Step step_of(const SynthesisConfig& c, double cls = 1.0) {
+InversionLoss::Step step_of(const SynthesisConfig& c, const std::vector<size_t>& asked) {
   InversionLoss::Step s;
+  s.asked = asked;
   std::vector<int64_t> y;
   for (int64_t i = 0; i < c.batch_size; ++i) y.push_back(i % 10);
   s.labels = Tensor::from(y, {c.batch_size});
   s.views = draw_views(c.batch_size, kSize, kSize, c.pad, c.flip, c.min_crop, Rng{1, 2, 0});
-  s.cls = cls;
   return s;
 }
 
@@ -82,8 +82,17 @@ Variable images_of(const SynthesisConfig& c) {
   return Variable(rand({c.batch_size, 1, kSize, kSize}, Rng{9, 9, 9}), true);
 }
 
-std::map<std::string, double> terms(const InversionLoss::Result& r) {
-  return {r.terms.begin(), r.terms.end()};
+// The terms of one step, unweighted; backward: of their sum.
+std::map<std::string, double> terms(InversionLoss& loss, const Variable& images,
+                                    InversionLoss::Step step, bool backward = false) {
+  StepInputs inputs;
+  loss.draw(step, Rng{}, inputs);
+  MetricRing ring;
+  const InversionLoss::Result r = loss.evaluate(images, step, ring);
+  if (backward) r.total.backward();
+  ring.commit(0);
+  const Values values = ring.read();
+  return {values.begin(), values.end()};
 }
 
 TEST(Teacher, RefusesToBeTrained) {
@@ -158,7 +167,7 @@ TEST(Teachers, BitIdenticalAfterSynthesis) {
 TEST(Synthesis, NoWorkForTermsOfWeightZero) {
   for (const double cr : {0.0, 0.8}) {
     SynthesisConfig c = tiny();
-    c.cr = cr;
+    c.loss["cr"] = cr;
     Team t = team({"vgg8_w0.125"}, {1});
     int bodies = 0, heads = 0;
     const auto modules = t.nets[0]->named_modules();
@@ -181,7 +190,7 @@ TEST(Synthesis, BalancedLabels) {
   Team t = team({"vgg8_w0.125"}, {1});
   SynthesisConfig c = tiny();
   c.batch_size = 23;
-  c.cr = 0;
+  c.loss["cr"] = 0;
   c.g_steps = 1;
   Synthesizer s(t.teachers, c, options());
   s.step();
@@ -196,22 +205,20 @@ TEST(Synthesis, CopiesOfOneTeacherEqualOne) {
   Team one = team({"resnet8"}, {5}), three = team({"resnet8", "resnet8", "resnet8"}, {5, 5, 5});
   InversionLoss a(one.teachers, c, 100, 7), b(three.teachers, c, 100, 7);
   const Variable xa = images_of(c), xb = images_of(c);
-  const auto ra = a.evaluate(xa, step_of(c)), rb = b.evaluate(xb, step_of(c));
-  for (const auto& [name, value] : terms(ra))
-    EXPECT_NEAR(terms(rb)[name], value, 1e-4 * std::abs(value)) << name;
-  ra.total.backward();
-  rb.total.backward();
+  const auto ta = terms(a, xa, step_of(c, {0}), true);
+  auto tb = terms(b, xb, step_of(c, {0, 1, 2}), true);
+  for (const auto& [name, value] : ta) EXPECT_NEAR(tb[name], value, 1e-4 * std::abs(value)) << name;
   EXPECT_TRUE(allclose(xb.grad(), xa.grad(), 1e-3, 1e-6));
 }
 
 TEST(Synthesis, OrderOfTeachersOnlyMattersToTheContrast) {
   SynthesisConfig c = tiny();
-  c.consensus = c.balance = c.activation = c.tv = 1;
+  for (const char* key : {"consensus", "balance", "activation", "tv"}) c.loss[key] = 1;
   Team ab = team({"resnet8", "vgg8_w0.125"}, {1, 2}), ba = team({"vgg8_w0.125", "resnet8"}, {2, 1});
   InversionLoss a(ab.teachers, c, 100, 7), b(ba.teachers, c, 100, 7);
-  const auto ta = terms(a.evaluate(images_of(c), step_of(c)));
-  auto tb = terms(b.evaluate(images_of(c), step_of(c)));
-  ASSERT_EQ(ta.size(), 8u);  // the contrast's chance level is one
+  const auto ta = terms(a, images_of(c), step_of(c, {0, 1}));
+  auto tb = terms(b, images_of(c), step_of(c, {0, 1}));
+  ASSERT_EQ(ta.size(), 8u);  // the contrast with its chance
   for (const auto& [name, value] : ta) {
     if (name == "history_contrast") continue;
     EXPECT_NEAR(tb[name], value, 1e-4 * std::abs(value)) << name;
@@ -220,34 +227,28 @@ TEST(Synthesis, OrderOfTeachersOnlyMattersToTheContrast) {
 
 TEST(Synthesis, RandomTeachersAreUnbiased) {
   SynthesisConfig c = tiny();
-  c.cr = 0;
+  c.loss["cr"] = 0;
   Team t = team({"resnet8", "vgg8_w0.125"}, {1, 2}, {1, 3});
   InversionLoss loss(t.teachers, c, 100, 7);
-  const auto full = terms(loss.evaluate(images_of(c), step_of(c)));
+  const auto full = terms(loss, images_of(c), step_of(c, {0, 1}));
   std::map<std::string, double> mean;
-  for (size_t m = 0; m < 2; ++m) {
-    InversionLoss::Step s = step_of(c);
-    s.subset = {m};
-    for (const auto& [name, v] : terms(loss.evaluate(images_of(c), s))) mean[name] += v / 2;
-  }
+  for (size_t m = 0; m < 2; ++m)
+    for (const auto& [name, v] : terms(loss, images_of(c), step_of(c, {m}))) mean[name] += v / 2;
   for (const auto& [name, v] : full) EXPECT_NEAR(mean[name], v, 1e-4 * std::abs(v)) << name;
 }
 
 TEST(Synthesis, InitReductionMakesFirstLossesEqual) {
   SynthesisConfig c = tiny();
-  c.cr = 0;
+  c.loss["cr"] = 0;
   c.bn_reduce = "init";
   Team t = team({"resnet8", "vgg8_w0.125"}, {1, 2});
   InversionLoss loss(t.teachers, c, 100, 7);
   EXPECT_FALSE(loss.ready());
-  loss.evaluate(images_of(c), step_of(c));
+  terms(loss, images_of(c), step_of(c, {0, 1}));
   ASSERT_TRUE(loss.ready());
   std::vector<double> each;
-  for (size_t m = 0; m < 2; ++m) {
-    InversionLoss::Step s = step_of(c);
-    s.subset = {m};
-    each.push_back(terms(loss.evaluate(images_of(c), s))["bn_statistics"]);
-  }
+  for (size_t m = 0; m < 2; ++m)
+    each.push_back(terms(loss, images_of(c), step_of(c, {m}))["bn_statistics"]);
   EXPECT_NEAR(each[0], each[1], 1e-3 * each[0]);
 }
 
@@ -267,11 +268,14 @@ TEST(Synthesis, LayerReductionAndMomentum) {
     return loss.layers(0, t.teachers[0].view(x, Teacher::kBn)).item();
   };
   EXPECT_EQ(value(plain, 1), value(ema, 1));
-  ema.finish_batch({0});
+  ema.draw({0}, Rng{});  // asked in this batch
+  ema.finish_batch({}, {});
   const double blended = value(ema, 2);
   EXPECT_NE(blended, value(plain, 2));
   BnStatisticsLoss restored(t.teachers, "sum", 0.9);
-  restored.load_state_dict(ema.state_dict());
+  StageState state;
+  save(ema, state);
+  load(restored, state);
   EXPECT_EQ(value(restored, 2), blended);
 }
 
@@ -306,8 +310,9 @@ TEST(Synthesis, StepsInBf16) {
     for (int batch = 0; batch < 2; ++batch) {  // the second with a bank
       while (!s.batch_done())
         for (const auto& [name, value] : s.step()) EXPECT_TRUE(std::isfinite(value)) << name;
-      const Synthesizer::Batch made = s.finish();
-      for (const Tensor& phi : made.phi_local) EXPECT_EQ(phi.dtype(), DType::f32) << features;
+      s.finish();
+      for (const Tensor& phi : s.contrast()->latest().local)
+        EXPECT_EQ(phi.dtype(), DType::f32) << features;
     }
   }
 }
@@ -319,8 +324,8 @@ TEST(Synthesis, RandomTeachersWithTheirContrast) {
   Team t = team({"resnet8", "vgg8_w0.125"}, {1, 2});
   Synthesizer s(t.teachers, c, options());
   while (!s.batch_done()) s.step();
-  const auto batch = s.finish();  // both banks get rows, although the best step asked one teacher
-  EXPECT_TRUE(batch.phi_local[0].defined() && batch.phi_local[1].defined());
+  s.finish();  // both banks get rows, although the best step asked one teacher
+  for (size_t h = 0; h < 2; ++h) EXPECT_EQ(s.contrast()->bank(h).filled(), c.batch_size);
   c.cr_mode = "cat";
   EXPECT_THROW(Synthesizer(t.teachers, c, options()), UsageError);
 }
@@ -329,17 +334,17 @@ TEST(Synthesis, GlobalSideOfTheContrastGetsNoGradient) {
   // With the contrast as the only loss and a local view that shows the upper left quarter alone, no
   // other pixel moves.
   SynthesisConfig c = tiny();
-  c.bn = 0;
+  c.loss["bn"] = c.loss["cls"] = 0;
   c.pad = 0;
   c.flip = false;
   Team t = team({"vgg8_w0.125"}, {1});
   InversionLoss loss(t.teachers, c, 100, 7);
-  InversionLoss::Step s = step_of(c, 0.0);
+  InversionLoss::Step s = step_of(c, {0});
   std::vector<float> box;
   for (int64_t i = 0; i < c.batch_size; ++i) box.insert(box.end(), {0, 0, 14, 14});
   s.views.box = Tensor::from(box, {c.batch_size, 4});
   const Variable x = images_of(c);
-  loss.evaluate(x, s).total.backward();
+  terms(loss, x, s, true);
   const auto g = x.grad().to_vector<float>();
   double inside = 0, outside = 0;
   for (int64_t i = 0; i < static_cast<int64_t>(g.size()); ++i) {
@@ -362,22 +367,26 @@ TEST(Synthesis, ResumesInsideABatch) {
       return s.finish();
     };
     Synthesizer whole(t.teachers, c, options());
-    const auto first = finish(whole);
-    const auto second = finish(whole), third = finish(whole);
+    finish(whole);
+    const HistoryContrast::Features first = whole.contrast()->latest();
+    const auto second = finish(whole);
+    const Tensor phi = whole.contrast()->latest().local[0];
+    const auto third = finish(whole);
 
     Synthesizer begun(t.teachers, c, options());
     finish(begun);
     begun.step();
     begun.step();
     StageState state;
-    begun.save(state);
+    save(begun, state);
     Synthesizer resumed(t.teachers, c, options());
-    resumed.load(state);
-    resumed.contrast()->add(first.phi_local, first.phi_global);  // the bank comes from its shards
-    const auto again = finish(resumed), last = finish(resumed);
+    load(resumed, state);
+    resumed.contrast()->add(first.local, first.global);  // the bank comes from its shards
+    const auto again = finish(resumed);
+    EXPECT_TRUE(identical(resumed.contrast()->latest().local[0], phi));
+    const auto last = finish(resumed);
     EXPECT_TRUE(identical(again.images, second.images)) << reduce;
     EXPECT_TRUE(identical(again.labels, second.labels));
-    EXPECT_TRUE(identical(again.phi_local[0], second.phi_local[0]));
     EXPECT_TRUE(identical(last.images, third.images)) << reduce;
   }
 }
@@ -391,12 +400,11 @@ TEST(Synthesis, WhichImagesAreKept) {
     c.best = best;
     c.g_steps = steps;
     c.lr_g = 0.05;
-    c.cr = 0;
+    c.loss["cr"] = 0;
     c.adv_mode = "js";
     Student student("s", {"vgg8_w0.125", 1, kSize, 10}, {{0.3}, {0.4}}, 9);
-    if (only_disagreement) c.bn = c.cls = 0;
+    if (only_disagreement) c.loss["bn"] = c.loss["cls"] = 0, c.loss["adv"] = 1;
     Synthesizer s(t.teachers, c, options());
-    if (only_disagreement) s.set_weights(0, 1);
     while (!s.batch_done()) s.step(only_disagreement ? &student : nullptr);
     return s.finish().images;
   };
@@ -410,12 +418,12 @@ TEST(Synthesis, ResumesThePartOfTheTeachersThatWasAsked) {
   SynthesisConfig c = tiny();
   c.batches = 5;
   c.bn_mmt = 0.5;
-  c.cr = 0;
+  c.loss["cr"] = 0;
   c.teachers_per_step = 1;
   const std::vector<std::string> names(4, "vgg8_w0.125");
-  const auto saved = [](const Synthesizer& s) {
+  const auto saved = [](Synthesizer& s) {
     StageState state;
-    s.save(state);
+    save(s, state);
     for (auto& [name, tensor] : state.tensors) tensor = tensor.clone();  // as a file would hold it
     return state;
   };
@@ -434,7 +442,7 @@ TEST(Synthesis, ResumesThePartOfTheTeachersThatWasAsked) {
     }
     for (const StageState* state : {&between, &inside}) {
       Synthesizer resumed(t.teachers, c, options(seed));
-      resumed.load(*state);
+      load(resumed, *state);
       for (size_t b = 2; b < images.size(); ++b) {
         while (!resumed.batch_done()) resumed.step();
         EXPECT_TRUE(identical(resumed.finish().images, images[b]))
@@ -442,6 +450,15 @@ TEST(Synthesis, ResumesThePartOfTheTeachersThatWasAsked) {
       }
     }
   }
+}
+
+TEST(Synthesis, ATermThatNeedsAStudentSaysSo) {
+  Team t = team({"vgg8_w0.125"}, {1});
+  SynthesisConfig c = tiny();
+  c.loss["adv"] = 1;
+  Synthesizer s(t.teachers, c, options());
+  EXPECT_THROW(s.step(), UsageError);
+  EXPECT_THROW(c.loss["advv"], Error);
 }
 
 TEST(Synthesis, NanNamesTermAndStep) {
@@ -463,7 +480,7 @@ TEST(Synthesis, TheLossFalls) {
   SynthesisConfig c = tiny();
   c.g_steps = 25;
   c.lr_g = 5e-3;
-  c.cr = 0;
+  c.loss["cr"] = 0;
   Team t = team({"resnet8", "vgg8_w0.125"}, {1, 2});
   Synthesizer s(t.teachers, c, options());
   double first = 0, last = 0;  // means over five steps: the views are random
@@ -473,22 +490,6 @@ TEST(Synthesis, TheLossFalls) {
     if (i >= 20) last += loss;
   }
   EXPECT_LT(last, 0.99 * first);
-}
-
-TEST(Views, BoxesAreInsideAndLargeEnough) {
-  const auto p = draw_views(500, 28, 28, 4, true, 0.25, Rng{1, 2, 3});
-  const auto box = p.box.to_vector<float>();
-  for (size_t i = 0; i < box.size(); i += 4) {
-    EXPECT_GE(box[i], 0);
-    EXPECT_GE(box[i + 1], 0);
-    EXPECT_LE(box[i] + box[i + 2], 28.001);
-    EXPECT_LE(box[i + 1] + box[i + 3], 28.001);
-    EXPECT_GE(box[i + 2] * box[i + 3], 0.2 * 784);
-  }
-  for (const int32_t o : p.offset.to_vector<int32_t>()) {
-    EXPECT_GE(o, 0);
-    EXPECT_LE(o, 8);
-  }
 }
 
 }  // namespace

@@ -1,0 +1,137 @@
+// The table of loss terms. A term that is a formula and nothing else stands here completely; one
+// that remembers something is a class of its own file.
+#include "autograd/parallel.h"
+#include "mtcki/losses/activation_loss.h"
+#include "mtcki/losses/adversarial.h"
+#include "mtcki/losses/bn_statistics_loss.h"
+#include "mtcki/losses/class_balance.h"
+#include "mtcki/losses/class_prior.h"
+#include "mtcki/losses/history_contrast.h"
+#include "mtcki/losses/image_prior.h"
+#include "mtcki/losses/teacher_consensus.h"
+#include "mtcki/losses/term.h"
+
+namespace mtcki {
+
+namespace {
+
+using Formula = std::function<Variable(const InversionStep&)>;
+
+class Plain : public LossTerm {
+ public:
+  Plain(Rows rows, Formula formula) : rows_(rows), formula_(std::move(formula)) {}
+  Rows rows() const override { return rows_; }
+  Variable loss(const InversionStep& step) override { return formula_(step); }
+
+ private:
+  Rows rows_;
+  Formula formula_;
+};
+
+auto plain(Rows rows, const Formula& formula) {
+  return [rows, formula](const LossTermContext&) { return std::make_unique<Plain>(rows, formula); };
+}
+
+// f of every asked teacher, as a weighted sum.
+template <class F>
+Variable over_teachers(const InversionStep& s, const F& f) {
+  std::vector<Variable> terms;
+  for (const Teacher::View& view : s.global) terms.push_back(f(view));
+  return weighted_sum(terms, s.weights);
+}
+
+std::unique_ptr<LossTerm> class_prior(const LossTermContext& c) {
+  const bool ens = c.config.cls_mode == "ens";
+  return std::make_unique<Plain>(Rows::mean, [ens](const InversionStep& s) {
+    return ens ? class_prior_ens(s.logits(), s.shares, s.labels)
+               : class_prior_each(s.logits(), s.weights, s.labels);
+  });
+}
+
+class Disagreement : public LossTerm {
+ public:
+  explicit Disagreement(const SynthesisConfig& c) : mode_(c.adv_mode), each_(c.adv_each) {}
+  bool needs_student() const override { return true; }
+  bool selects() const override { return false; }
+  Variable loss(const InversionStep& s) override {
+    return each_ ? adversarial_each(mode_, s.logits(), s.shares, s.student_logits)
+                 : adversarial(mode_, fuse_logits(s.logits(), s.shares), s.student_logits);
+  }
+
+ private:
+  std::string mode_;
+  bool each_;
+};
+
+}  // namespace
+
+const std::vector<LossTermRow>& inversion_terms() {
+  static const std::vector<LossTermRow> rows{
+      {"bn", 1.0, "bn_statistics", "weight alpha of the batch-norm statistics loss",
+       "Σ_m w_m ρ_m Σ_l (‖μ − μ̂‖₂ + ‖s − ŝ‖₂)",
+       [](const LossTermContext& c) {
+         return std::make_unique<BnStatisticsLoss>(c.teachers, c.config.bn_reduce, c.config.bn_mmt);
+       }},
+      {"cls", 1.0, "class_prior", "weight beta of the class prior",
+       "Σ_m w_m CE(z_m, y), or CE(Σ_m w_m z_m, y)", class_prior},
+      {"cr", 0.8, "history_contrast", "weight lambda of the contrast with the history",
+       "InfoNCE of h(φ(X_l)) against h(φ(X_g)) of the batch and of bank pairs",
+       [](const LossTermContext& c) {
+         return std::make_unique<HistoryContrast>(c.teachers, c.config, c.rows, c.seed);
+       }},
+      {"consensus", 0.0, "teacher_consensus", "weight of the teachers' consensus",
+       "Σ_m w_m KL(p_m ‖ Σ_m w_m p_m)",
+       plain(Rows::mean,
+             [](const InversionStep& s) { return teacher_consensus(s.logits(), s.shares); })},
+      {"tv", 0.0, "total_variation", "weight of the total variation of the images",
+       "Σ over four directions of mean |x_i − x_j|",
+       plain(Rows::mean, [](const InversionStep& s) { return total_variation(s.images); })},
+      {"l2", 0.0, "image_norm", "weight of the norm of the images", "‖x‖₂",
+       plain(Rows::all, [](const InversionStep& s) { return image_norm(all_rows(s.images)); })},
+      {"activation", 0.0, "activation_loss", "weight of the feature activation (DAFL)",
+       "−Σ_m w_m mean |f_m|",
+       plain(Rows::mean,
+             [](const InversionStep& s) {
+               return over_teachers(s,
+                                    [](const auto& view) { return activation_loss(view.feature); });
+             })},
+      {"balance", 0.0, "class_balance", "weight of the class balance (DAFL, DFQ)",
+       "Σ_m w_m Σ_k p̂_k log p̂_k, p̂ = batch mean of softmax(z_m)",
+       plain(Rows::all,
+             [](const InversionStep& s) {
+               return over_teachers(
+                   s, [](const auto& view) { return class_balance(all_rows(view.logits)); });
+             })},
+      {"adv", 0.0, "adversarial", "weight gamma of the disagreement with the student",
+       "−mean k KL(p̄ ‖ p_S), or 1 − JS(p̄, p_S)/ln 2",
+       [](const LossTermContext& c) { return std::make_unique<Disagreement>(c.config); }}};
+  return rows;
+}
+
+double& LossWeights::operator[](const std::string& key) {
+  for (auto& [name, weight] : weights_)
+    if (name == key) return weight;
+  throw Error(str("no loss term has the key ", key));
+}
+
+double LossWeights::at(const std::string& key) const { return LossWeights(*this)[key]; }
+
+std::vector<Variable> InversionStep::logits() const {
+  std::vector<Variable> out;
+  for (const Teacher::View& view : global) out.push_back(view.logits);
+  return out;
+}
+
+Variable all_rows(const Variable& x) { return gather_over_ranks(x, communicator()); }
+
+Variable weighted_sum(const std::vector<Variable>& terms, const std::vector<double>& weights) {
+  Variable total;
+  for (size_t k = 0; k < terms.size(); ++k) {
+    if (!terms[k].defined()) continue;
+    const Variable part = weights[k] == 1.0 ? terms[k] : mul(terms[k], weights[k]);
+    total = total.defined() ? add(total, part) : part;
+  }
+  return total;
+}
+
+}  // namespace mtcki

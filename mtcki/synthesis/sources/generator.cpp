@@ -1,0 +1,101 @@
+// X = G(Z): generator and latents are optimised together, by one Adam (β₁ = 0.5).
+//
+//   per batch  Z ~ N(0,I) [B,nz]; Adam as before its first step; G anew every g_life batches
+//   step       G and Z, the latents at lr_z where that is set
+#include "autograd/functions.h"
+#include "mtcki/synthesis/sources/source.h"
+#include "nn/models/model.h"
+#include "nn/parallel.h"
+#include "optim/gradient_sync.h"
+#include "optim/optimizer.h"
+#include "tensor/context.h"
+#include "tensor/rng.h"
+
+namespace mtcki {
+
+namespace {
+
+class GeneratorSource : public ImageSource {
+ public:
+  GeneratorSource(const SynthesisConfig& c, const SourceOptions& o)
+      : config_(c), seed_(o.seed), device_(o.compute.device) {
+    nn::GeneratorSpec spec;
+    spec.name = c.generator;
+    spec.nz = c.nz;
+    spec.ngf = c.ngf;
+    spec.channels = o.channels;
+    spec.image_size = o.image_size;
+    nn::Init init(o.seed);
+    init.rng.stream = rng_stream("synthesis/generator");
+    net_ = nn::make_generator(spec, init);
+    net_->to(device_);
+    net_->set_precision(o.compute.precision);
+    nn::make_parallel(*net_, communicator());
+  }
+
+  void begin_batch(int64_t batch) override {
+    if (batch == 0 || (config_.g_life > 0 && batch % config_.g_life == 0))
+      net_->reset(rng("synthesis/reset", batch));
+    net_->train();
+    const Tensor z = randn({config_.batch_size, config_.nz}, rng("synthesis/latents", batch));
+    if (latents_.defined()) {
+      Tensor(latents_.data()).copy_(z);
+      adam_->reset();
+      return;
+    }
+    latents_ = Variable(z.to(device_), true);
+    optim::ParameterGroup generator, latents;
+    for (auto& [name, p] : net_->named_parameters())
+      generator.parameters.emplace_back("g." + name, *p);
+    latents.parameters.emplace_back("z", latents_);
+    latents.lr_scale = config_.lr_z > 0 ? config_.lr_z / config_.lr_g : 1.0;
+    optim::AdamOptions adam;
+    adam.lr = config_.lr_g;
+    adam.beta1 = 0.5;
+    adam_ = optim::make_adam({generator, latents}, adam);
+  }
+
+  Variable images(const RowRange& rows) override {
+    const StageScope scope("synthesis/generator");
+    return (*net_)(rows.size() == config_.batch_size ? latents_
+                                                     : narrow(latents_, 0, rows.begin, rows.end));
+  }
+
+  void zero_grad() override { adam_->zero_grad(); }
+
+  void update() override {
+    std::vector<Variable> trained = net_->parameters();
+    trained.push_back(latents_);
+    optim::all_reduce_gradients(trained, communicator());
+    adam_->step();
+  }
+
+  void visit(State& s, bool in_batch) override {
+    if (config_.g_life != 1 || in_batch) s("weights", *net_);
+    if (!in_batch) return;
+    Tensor z = latents_.data();
+    s("latents", z);
+    s("adam", *adam_);
+  }
+
+ private:
+  Rng rng(const char* stream, int64_t batch) const {
+    return {seed_, rng_stream(stream), static_cast<uint64_t>(batch)};
+  }
+
+  SynthesisConfig config_;
+  uint64_t seed_;
+  Device device_;
+  std::unique_ptr<nn::Generator> net_;
+  Variable latents_;
+  std::unique_ptr<optim::Optimizer> adam_;
+};
+
+}  // namespace
+
+std::unique_ptr<ImageSource> make_generator_source(const SynthesisConfig& config,
+                                                   const SourceOptions& options) {
+  return std::make_unique<GeneratorSource>(config, options);
+}
+
+}  // namespace mtcki

@@ -1,0 +1,44 @@
+// ImageSource: what synthesis optimises. A source makes the images of a batch, with their graph, and
+// moves whatever they are made from down their gradient. Which source: synthesis.source.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "mtcki/config/config.h"
+#include "mtcki/training/compute.h"
+#include "mtcki/training/state.h"
+#include "tensor/comm.h"
+
+namespace mtcki {
+
+struct SourceOptions {
+  int64_t channels = 3, image_size = 32;
+  uint64_t seed = 0;
+  Compute compute;
+};
+
+class ImageSource {
+ public:
+  virtual ~ImageSource() = default;
+
+  // Begins batch number `batch`. What a method draws anew is drawn from (seed, batch), so that any
+  // batch can be begun again; tensors that captured steps know stay where they are.
+  virtual void begin_batch(int64_t batch) = 0;
+  // These rows of the batch: [n,C,H,W] in [0,1]. Gradients are summed over ranks by update().
+  virtual Variable images(const RowRange& rows) = 0;
+  virtual void zero_grad() = 0;
+  // After the backward: the step of the optimiser.
+  virtual void update() = 0;
+  // in_batch: a batch is under way, and was begun before its state is loaded.
+  virtual void visit(State& state, bool in_batch) = 0;
+};
+
+// The source that the configuration names.
+std::unique_ptr<ImageSource> make_source(const SynthesisConfig& config,
+                                         const SourceOptions& options);
+// One row each of the table in sources.cpp.
+std::unique_ptr<ImageSource> make_generator_source(const SynthesisConfig& config,
+                                                   const SourceOptions& options);
+
+}  // namespace mtcki
