@@ -59,7 +59,8 @@ struct SynthesisConfig {
   std::string source = "generator";  // what is optimised: synthesis/sources/sources.cpp
   std::string generator = "cmi";     // cmi | large | dcgan
   int64_t nz = 256, ngf = 64;
-  double lr_g = 1e-3, lr_z = 0.0;       // 0: lr_g
+  double lr_g = 1e-3, lr_z = 0.0;  // 0: lr_g
+  double beta2 = 0.999;
   int64_t g_life = 1;                   // batches before the generator is re-initialised; 0: never
   LossWeights loss{inversion_terms()};  // synthesis.bn, synthesis.cls, ...: losses/terms.cpp
   double bn_mmt = 0.0;                  // kappa
@@ -75,6 +76,7 @@ struct SynthesisConfig {
   std::string bank_dtype = "f32";  // f32 | bf16
   std::string best = "select";     // select (without the adversarial part) | total
   std::string quant = "round";     // round | trunc
+  std::string views = "crop";      // crop | roll
   double min_crop = 0.25;          // local view area
   int64_t pad = 4;
   bool flip = true;

@@ -132,13 +132,17 @@ void visit(Walk& w, SynthesisConfig& c) {
   w.key("batches", c.batches, at_least(1), "batches of images to synthesise")
       .key("batch_size", c.batch_size, at_least(2), "images per batch")
       .key("g_steps", c.g_steps, at_least(1), "optimiser steps per batch")
-      .key("source", c.source, source_names(), "what is optimised")
+      .key("source", c.source, source_names(),
+           "what is optimised: generator and latents, or pixels")
       .inert_if(c.source == "generator")
       .key("generator", c.generator, {"cmi", "large", "dcgan"}, "generator architecture")
       .key("nz", c.nz, between(1, 65536), "latent dimensions")
       .key("ngf", c.ngf, between(1, 4096), "generator width")
-      .key("lr_g", c.lr_g, above(0), "learning rate of the generator and the contrast head")
+      .key("lr_g", c.lr_g, above(0),
+           "learning rate of the generator or the pixels, and of the contrast head")
       .key("lr_z", c.lr_z, number_from(0), "learning rate of the latents; 0: lr_g")
+      .key("beta2", c.beta2, between(0, 0.99999), "decay of the second moments in that Adam")
+      .inert_if(c.beta2 == 0.999)
       .key("g_life", c.g_life, at_least(0), "batches before the generator is redrawn; 0: never");
   // A weight of 0 is as if there were no such term.
   for (const LossTermRow& row : inversion_terms())
@@ -163,8 +167,12 @@ void visit(Walk& w, SynthesisConfig& c) {
       .key("best", c.best, {"select", "total", "last"},
            "images kept: lowest loss without, or with, the disagreement; of the last step")
       .key("quant", c.quant, {"round", "trunc"}, "how images become bytes")
+      .key("views", c.views, {"crop", "roll"},
+           "global view: each image cropped after padding, or the batch shifted in a circle")
+      .inert_if(c.views == "crop")
       .key("min_crop", c.min_crop, between(0.01, 1), "smallest area of the local view")
-      .key("pad", c.pad, between(0, 32), "padding of the global view's crop")
+      .key("pad", c.pad, between(0, 32),
+           "padding of the global view's crop, or how far it is shifted")
       .key("flip", c.flip, "mirror the views at random")
       .key("teachers_per_step", c.teachers_per_step, at_least(0),
            "random teachers per step; 0: all")

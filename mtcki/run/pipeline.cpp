@@ -123,6 +123,7 @@ Synthesizer::Options synthesis_options(RunContext& run) {
   o.channels = run.channels();
   o.image_size = run.image_size();
   o.num_classes = run.num_classes();
+  o.normalization = run.default_normalization();
   o.most_batches = run.config().synthesis.batches + run.config().adversarial.rounds;
   o.seed = run.config().seed;
   o.compute = run.compute();

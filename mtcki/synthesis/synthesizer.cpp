@@ -15,7 +15,7 @@ namespace {
 constexpr double kNone = std::numeric_limits<float>::max();  // nothing was kept yet
 
 SourceOptions source_options(const Synthesizer::Options& o, Device device) {
-  return {o.channels, o.image_size, o.seed, o.compute.at(device)};
+  return {o.channels, o.image_size, o.normalization, o.seed, o.compute.at(device)};
 }
 
 }  // namespace
@@ -71,6 +71,10 @@ ViewParameters Synthesizer::views_at(int64_t step_in_batch) const {
   const RowRange own = rows();
   for (Tensor* t : {&all.offset, &all.flip, &all.box, &all.local_flip})
     if (t->defined()) *t = t->slice(own.begin, own.end);
+  if (config_.views == "roll")
+    draw_roll({own.size(), options_.channels, options_.image_size, options_.image_size},
+              config_.pad, config_.flip,
+              rng("synthesis/roll", batch_ * config_.g_steps + step_in_batch), &all);
   return all;
 }
 
@@ -92,8 +96,12 @@ InversionLoss::Step Synthesizer::prepare(Student* student) {
   InversionLoss::Step s;
   s.labels = inputs.set("labels", labels_.slice(rows().begin, rows().end));
   const ViewParameters v = views_at(step_);
-  s.views = {inputs.set("offset", v.offset), inputs.set("flip", v.flip), inputs.set("box", v.box),
-             inputs.set("local_flip", v.local_flip)};
+  s.views = {inputs.set("offset", v.offset),
+             inputs.set("flip", v.flip),
+             inputs.set("box", v.box),
+             inputs.set("local_flip", v.local_flip),
+             inputs.set("roll_rows", v.roll_rows),
+             inputs.set("roll_columns", v.roll_columns)};
   s.asked = draw_subset(step_);
   s.student = student;
   loss_.draw(s, rng("synthesis/bank", global_step()), inputs);

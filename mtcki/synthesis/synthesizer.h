@@ -28,7 +28,8 @@ class Synthesizer {
  public:
   struct Options {
     int64_t channels = 3, image_size = 32, num_classes = 10;
-    int64_t most_batches = 0;  // of stages A and C together: bounds the bank
+    data::Normalization normalization;  // of the real set
+    int64_t most_batches = 0;           // of stages A and C together: bounds the bank
     uint64_t seed = 0;
     Compute compute;  // the device is the teachers'
   };

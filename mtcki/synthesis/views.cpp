@@ -44,7 +44,31 @@ ViewParameters draw_views(int64_t batch, int64_t height, int64_t width, int64_t 
   return p;
 }
 
+void draw_roll(const Shape& images, int64_t reach, bool flip, const Rng& rng, ViewParameters* p) {
+  const int64_t height = images[2], width = images[3], planes = images[0] * images[1];
+  const auto shift = [&](uint64_t k, int64_t size) {  // in [0, size)
+    const auto drawn = static_cast<int64_t>(rng.below(static_cast<uint64_t>(2 * reach + 1), k));
+    return ((drawn - reach) % size + size) % size;
+  };
+  const int64_t down = shift(0, height), right = shift(1, width);
+  const bool mirror = flip && rng.uniform(2) < 0.5;
+  p->roll_rows = Tensor::empty({planes * height}, DType::i64);
+  for (int64_t i = 0; i < planes * height; ++i)
+    p->roll_rows.data<int64_t>()[i] = i - i % height + (i % height + height - down) % height;
+  p->roll_columns = Tensor::zeros({width, width}, DType::f32);
+  for (int64_t x = 0; x < width; ++x) {
+    const int64_t from = (x + width - right) % width;
+    p->roll_columns.data<float>()[(mirror ? width - 1 - from : from) * width + x] = 1;
+  }
+}
+
 Variable global_view(const Variable& images, const ViewParameters& p, int64_t pad) {
+  if (p.roll_rows.defined()) {
+    const Variable x = to_layout(images, Layout::plain);
+    const Variable rows = index_select(reshape(x, {p.roll_rows.size(0), x.size(3)}), p.roll_rows);
+    const Tensor columns = p.roll_columns.to(x.data().dtype());
+    return reshape(matmul(rows, Variable(columns)), x.data().shape());
+  }
   if (pad == 0 && !p.flip.defined()) return images;
   return pad_crop_flip(images, pad, p.offset, p.flip);
 }

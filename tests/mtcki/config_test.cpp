@@ -245,6 +245,8 @@ TEST_F(ConfigTest, HashIsOfWhatAffectsResults) {
                                                "teachers.0.weights_key",
                                                "teachers.1.weights_key",
                                                "synthesis.source",
+                                               "synthesis.beta2",
+                                               "synthesis.views",
                                                "synthesis.adv",
                                                "synthesis.consensus",
                                                "synthesis.tv",

@@ -52,6 +52,7 @@ class GeneratorSource : public ImageSource {
     optim::AdamOptions adam;
     adam.lr = config_.lr_g;
     adam.beta1 = 0.5;
+    adam.beta2 = config_.beta2;
     adam_ = optim::make_adam({generator, latents}, adam);
   }
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "data/sets/dataset.h"
 #include "mtcki/config/config.h"
 #include "mtcki/training/compute.h"
 #include "mtcki/training/state.h"
@@ -14,6 +15,7 @@ namespace mtcki {
 
 struct SourceOptions {
   int64_t channels = 3, image_size = 32;
+  data::Normalization normalization;  // of the real set: where pixels are optimised
   uint64_t seed = 0;
   Compute compute;
 };
@@ -40,5 +42,7 @@ std::unique_ptr<ImageSource> make_source(const SynthesisConfig& config,
 // One row each of the table in sources.cpp.
 std::unique_ptr<ImageSource> make_generator_source(const SynthesisConfig& config,
                                                    const SourceOptions& options);
+std::unique_ptr<ImageSource> make_pixel_source(const SynthesisConfig& config,
+                                               const SourceOptions& options);
 
 }  // namespace mtcki

@@ -10,7 +10,7 @@ struct Row {
   std::unique_ptr<ImageSource> (*make)(const SynthesisConfig&, const SourceOptions&);
 };
 
-constexpr Row kSources[] = {{"generator", make_generator_source}};
+constexpr Row kSources[] = {{"generator", make_generator_source}, {"pixels", make_pixel_source}};
 
 }  // namespace
 
