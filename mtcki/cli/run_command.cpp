@@ -35,8 +35,8 @@ RunConfig resolve(const RunOptions& o) {
     (file ? files : overrides).push_back(input);
   }
   overrides.insert(overrides.end(), o.compute_given.begin(), o.compute_given.end());
-  if (o.profile > 0) overrides.push_back("graph=off");  // repeated graphs have no times of ops
-  if (o.no_tensorboard) overrides.push_back("tensorboard=false");
+  if (o.profile > 0) overrides.emplace_back("graph=off");  // repeated graphs have no times of ops
+  if (o.no_tensorboard) overrides.emplace_back("tensorboard=false");
   if (o.inputs.empty())
     throw UsageError("no configuration given, e.g. mtcki run configs/demo.toml");
   return load_config(files, overrides);

@@ -13,6 +13,7 @@
 #include <sstream>
 
 #include "mtcki/config/keys.h"
+#include "mtcki/config/loss_rows.h"
 #include "tensor/error.h"
 #include "tensor/nearest_name.h"
 
@@ -287,9 +288,8 @@ bool mentions_member(const std::string& code, const std::string& member) {
 TEST_F(ConfigTest, EveryKeyIsConsumed) {
   std::string code;
   for (const auto& entry : fs::recursive_directory_iterator(fs::path(MTCKI_SOURCE_DIR) / "mtcki")) {
-    const std::string name = entry.path().filename().string();
     if (entry.path().extension() != ".cpp" && entry.path().extension() != ".h") continue;
-    if (name.rfind("config", 0) == 0) continue;
+    if (entry.path().parent_path().filename() == "config") continue;  // where keys are declared
     std::ifstream in(entry.path());
     std::ostringstream text;
     text << in.rdbuf();
@@ -298,7 +298,10 @@ TEST_F(ConfigTest, EveryKeyIsConsumed) {
   RunConfig sample;
   sample.teachers.resize(1);
   sample.students.resize(1);
+  std::set<std::string> rows;  // weights of terms, which the table's users read by their key
+  for (const LossTermRow& row : inversion_terms()) rows.insert(str("synthesis.", row.key));
   for (const auto& f : config_keys::fields(sample)) {
+    if (rows.count(f.path) > 0) continue;
     const std::string member = f.path.substr(f.path.rfind('.') + 1);
     EXPECT_TRUE(mentions_member(code, member)) << f.path << " is accepted, but nothing reads it";
   }
