@@ -28,9 +28,9 @@ void set_num_threads(int threads) {
 int num_threads() { return thread_setting(); }
 
 void bound_waiting(char* const* argv) {
-  // About ten microseconds: the shortest spin that costs steps of a few milliseconds nothing on a
-  // quiet machine (docs/decisions/busy-machines.md).
-  constexpr char kTurns[] = "4000";
+  // The shortest of the spins tried that did not slow down steps of a few milliseconds on a quiet
+  // machine (docs/decisions/busy-machines.md).
+  constexpr char kTurns[] = "5000";
   if (std::getenv("GOMP_SPINCOUNT") || std::getenv("OMP_WAIT_POLICY")) return;
   // Not by the link itself, or the process would be called "exe".
   char program[PATH_MAX];

@@ -353,7 +353,7 @@ TEST_F(CliTest, ThreadsWaitBrieflyUnlessTheUserChose) {
     if (at == std::string::npos) return std::string("not printed: " + all);
     return all.substr(at + name.size(), all.find('\'', at + name.size()) - at - name.size());
   };
-  EXPECT_EQ(turns({}), "4000");
+  EXPECT_EQ(turns({}), "5000");
   EXPECT_EQ(turns({{"GOMP_SPINCOUNT", "7"}}), "7");
   EXPECT_EQ(turns({{"OMP_WAIT_POLICY", "passive"}}), "0");
 }
