@@ -9,11 +9,6 @@ namespace mtcki::nn {
 
 namespace {
 
-void assign(Variable& p, const Tensor& value) {
-  Tensor t = p.data();
-  t.copy_(value);
-}
-
 int64_t fan(const Shape& weight, int dim) {
   if (weight.rank() < 2)
     throw ShapeError(str("init: fan of ", weight.to_string(), " needs at least two dimensions"));
@@ -25,17 +20,14 @@ int64_t fan(const Shape& weight, int dim) {
 }  // namespace
 
 void uniform_(Variable& p, double low, double high, const Rng& rng) {
-  assign(p, add(mul(rand(p.shape(), rng, p.data().dtype()), high - low), low));
+  p.data().copy_(add(mul(rand(p.shape(), rng, p.data().dtype()), high - low), low));
 }
 
 void normal_(Variable& p, double mean, double std, const Rng& rng) {
-  assign(p, add(mul(randn(p.shape(), rng, p.data().dtype()), std), mean));
+  p.data().copy_(add(mul(randn(p.shape(), rng, p.data().dtype()), std), mean));
 }
 
-void constant_(Variable& p, double value) {
-  Tensor t = p.data();
-  t.fill_(value);
-}
+void constant_(Variable& p, double value) { p.data().fill_(value); }
 
 int64_t fan_in(const Shape& weight) { return fan(weight, 1); }
 int64_t fan_out(const Shape& weight) { return fan(weight, 0); }

@@ -90,7 +90,7 @@ void Communicator::all_reduce_sum_(const Tensor& t) const {
     cuda::forbid_while_capturing("a sum over ranks without NCCL");
     const Tensor host = t.to(Device::cpu());
     mpi::sum(host.raw(), host.numel(), host.dtype());
-    Tensor(t).copy_(host.to(t.device()));
+    t.copy_(host.to(t.device()));
   }
 }
 
@@ -112,7 +112,7 @@ Tensor Communicator::all_gather(const Tensor& rows) const {
     const Tensor mine = rows.to(Device::cpu());
     const Tensor host = Tensor::empty(all.shape(), all.dtype(), Device::cpu(), mine.layout());
     mpi::all_gather(mine.raw(), host.raw(), mine.nbytes());
-    Tensor(all).copy_(host.to(all.device()));
+    all.copy_(host.to(all.device()));
   }
   return all;
 }
@@ -130,7 +130,7 @@ void Communicator::broadcast_(const Tensor& t, int root) const {
     cuda::forbid_while_capturing("a broadcast without NCCL");
     const Tensor host = t.to(Device::cpu());
     mpi::broadcast(host.raw(), host.nbytes(), root);
-    Tensor(t).copy_(host.to(t.device()));
+    t.copy_(host.to(t.device()));
   }
 }
 

@@ -181,7 +181,7 @@ Tensor Tensor::clone() const {
   return t;
 }
 
-void Tensor::copy_(const Tensor& src) {
+void Tensor::copy_(const Tensor& src) const {
   if (shape() != src.shape())
     OpError("copy_")
         .operand("destination", *this)

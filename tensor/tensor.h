@@ -114,10 +114,11 @@ class Tensor {
   Tensor plain() const { return to(Layout::plain); }
   Tensor clone() const;
 
-  // In-place writes; each moves the version, which autograd's saved tensors watch.
-  void fill_(double value);
-  void zero_() { fill_(0.0); }
-  void copy_(const Tensor& src);  // same shape; converts dtype and layout
+  // In-place writes; each moves the version, which autograd's saved tensors watch. A Tensor is a
+  // handle: const says that the handle stays, not the values.
+  void fill_(double value) const;
+  void zero_() const { fill_(0.0); }
+  void copy_(const Tensor& src) const;  // same shape; converts dtype and layout
   void bump_version() const {
     if (storage_) storage_->bump_version();
   }

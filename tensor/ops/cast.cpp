@@ -59,7 +59,7 @@ Tensor Tensor::to(Layout layout) const {
   return layout == layout_ ? *this : to_layout(*this, layout);
 }
 
-void Tensor::fill_(double value) {
+void Tensor::fill_(double value) const {
   if (!defined()) throw ShapeError("fill_: the tensor is undefined");
   bump_version();
   const int64_t n = numel();

@@ -207,7 +207,7 @@ void mul_(const Tensor& dst, double s) {
   ProfileScope scope("mul_", static_cast<double>(dst.numel()), 2 * bytes_of(dst));
   const Tensor product = widen(dst);
   if (dst.numel() > 0) MTCKI_ON_DEVICE(dst, scale, product, s);
-  product.shares_memory(dst) ? dst.bump_version() : Tensor(dst).copy_(product);
+  product.shares_memory(dst) ? dst.bump_version() : dst.copy_(product);
 }
 
 }  // namespace mtcki

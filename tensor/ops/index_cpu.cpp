@@ -149,7 +149,7 @@ void gather_rows_cpu(const char* src, char* dst, const int64_t* index, int64_t r
 }
 
 void add_rows_cpu(const Tensor& gy, const Tensor& index, const Tensor& gx) {
-  Tensor(gx).zero_();
+  gx.zero_();
   const int64_t* at = index.data<int64_t>();
   const int64_t row = gx.size(0) ? gx.numel() / gx.size(0) : 0;
   MTCKI_DISPATCH_FLOAT(gx.dtype(), "index_select_grad", T, {
@@ -190,7 +190,7 @@ void subsample_pad_cpu(const Tensor& x, const Tensor& y, int64_t stride, int64_t
 }
 
 void subsample_pad_grad_cpu(const Tensor& gy, const Tensor& gx, int64_t stride, int64_t before) {
-  Tensor(gx).zero_();
+  gx.zero_();
   as_bits(gy.dtype(), [&](auto t) { subsample_grad<decltype(t)>(gy, gx, stride, before); });
 }
 

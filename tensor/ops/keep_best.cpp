@@ -9,7 +9,7 @@ void copy_if_less_cpu(const Tensor& score, const Tensor& best, const std::vector
                       const std::vector<Tensor>& dst) {
   if (!(*score.data<float>() < *best.data<float>())) return;
   for (size_t i = 0; i < src.size(); ++i) Tensor(dst[i]).copy_(src[i]);
-  Tensor(best).copy_(score);
+  best.copy_(score);
 }
 
 void copy_if_less_(const Tensor& score, const Tensor& best, const std::vector<Tensor>& src,

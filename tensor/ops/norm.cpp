@@ -75,7 +75,7 @@ void write_back(const Tensor& stored, const Tensor& wide) {
   if (stored.shares_memory(wide)) {
     stored.bump_version();
   } else {
-    Tensor(stored).copy_(wide);
+    stored.copy_(wide);
   }
 }
 

@@ -191,7 +191,7 @@ TEST(Autograd, WritingASavedTensorIsFoundAndNamed) {
                         HasSubstr("written in place"), HasSubstr("version 0 when saved, 1 now"))));
   const Variable a = leaf({1, 2}, {2});
   const Variable b = a + a;  // saves nothing: a write is harmless
-  Tensor(a.data()).fill_(7.0);
+  a.data().fill_(7.0);
   sum(b).backward();
   EXPECT_THAT(grad(a), ElementsAre(2, 2));
   // The real case: weights stepped between forward and backward.

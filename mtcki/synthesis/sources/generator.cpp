@@ -39,7 +39,7 @@ class GeneratorSource : public ImageSource {
     net_->train();
     const Tensor z = randn({config_.batch_size, config_.nz}, rng("synthesis/latents", batch));
     if (latents_.defined()) {
-      Tensor(latents_.data()).copy_(z);
+      latents_.data().copy_(z);
       adam_->reset();
       return;
     }

@@ -56,7 +56,7 @@ class PixelSource : public ImageSource {
   void update() override {
     optim::all_reduce_gradients({pixels_}, communicator());
     adam_->step();
-    Tensor x = pixels_.data();
+    const Tensor x = pixels_.data();
     x.copy_(neg(maximum(neg(maximum(x, low_)), minus_high_)));
   }
 

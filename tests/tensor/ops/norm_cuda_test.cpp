@@ -352,7 +352,7 @@ TEST_F(NormCuda, BnStatisticsOfAPerfectMatchAndInAGraph) {
   const Tensor gx = bn_statistics_grad(g, x, s.scale, s.shift);
   graph.end();
   for (const double factor : {1.0, 2.5}) {  // the factor is read when the kernel runs
-    Tensor(g).fill_(factor);
+    g.fill_(factor);
     graph.launch();
     const BnStatistics eager = bn_statistics(x, rm, rv);
     EXPECT_TRUE(identical(s.loss, eager.loss));

@@ -263,7 +263,7 @@ TEST_F(ReduceIndexCuda, CopiesOnlyWhenLess) {
     EXPECT_EQ(values(kept_labels), (Values{4, 5, 6}));
     EXPECT_EQ(values(kept_odd), (Values{2, 3, 4}));
     EXPECT_EQ(best.item(), 2);
-    Tensor(images).zero_();
+    images.zero_();
     step(2.0);  // equal is not less
     EXPECT_NE(norm(kept).item(), 0);
     const uint32_t version = kept.version();
@@ -287,7 +287,7 @@ TEST_F(ReduceIndexCuda, CopyIfLessIsReplayedWithNewScores) {
   graph.end();
   graph.launch();
   EXPECT_EQ(norm(dst).item(), 0);
-  Tensor(score).fill_(1);
+  score.fill_(1);
   graph.launch();
   EXPECT_TRUE(identical(dst, src));
   EXPECT_EQ(best.item(), 1);

@@ -61,7 +61,7 @@ TEST_F(UpdateCuda, SgdFollowsTheCpu) {
       const List p = tensors(1, dtype), g = tensors(2, dtype), b = zeros(p);
       const List gp = to(p, kGpu), gg = to(g, kGpu), gb = to(b, kGpu);
       for (const Tensor& t : gb)
-        if (t.numel() > 0) Tensor(t).fill_(NAN);  // the first step does not read it
+        if (t.numel() > 0) t.fill_(NAN);  // the first step does not read it
       for (int step = 1; step <= 3; ++step) {
         u.step = step;
         sgd_update_(p, g, form > 0 ? b : List{}, u);
@@ -177,9 +177,9 @@ TEST_F(UpdateCuda, CapturedStepsReadTheirScalars) {
   run(replayed, Scalar(lr), Scalar(step), Scalar(decay));
   graph.end();
   for (int i = 1; i <= 3; ++i) {
-    Tensor(lr).fill_(0.1 / i);
-    Tensor(step).fill_(i);
-    Tensor(decay).fill_(1 - 0.1 * i);
+    lr.fill_(0.1 / i);
+    step.fill_(i);
+    decay.fill_(1 - 0.1 * i);
     graph.launch();
     run(eager, 0.1 / i, i, 1 - 0.1 * i);
     expect_identical(replayed.p, eager.p);

@@ -234,7 +234,7 @@ TEST_F(ConvCuda, CapturedStepsConvertChangedWeights) {
   const Tensor x = sample({2, 8, 5, 5}, 16, DType::f32).to(kGpu);
   const auto run = [&](const Tensor& w, const Tensor& y) {
     const Tensor out = conv2d(x, w, {}, o);
-    Tensor(y).copy_(out);
+    y.copy_(out);
     conv2d_grad_input(out, w, x.shape(), o);
     add_(w, conv2d_grad_weight(out, x, w.shape(), o), -1e-4);
   };
