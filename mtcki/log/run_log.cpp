@@ -114,7 +114,7 @@ RunLog::~RunLog() = default;
 
 void RunLog::metrics(const std::string& stage, int64_t step, double epoch, const std::string& kind,
                      const Values& values) {
-  for (const std::string& text : impl_->chance.see(stage, values)) warn(text);
+  for (const std::string& text : impl_->chance.see(stage, step, values)) warn(text);
   if (impl_->folder.empty()) return;
   json v = json::object();
   for (const auto& [name, value] : values) v[name] = metrics_file::number(value);

@@ -67,19 +67,21 @@ class RunLogTest : public ::testing::Test {
 TEST_F(RunLogTest, WarnsOnceOfAContrastThatStaysAtChance) {
   RunLog log(path(), false);
   const double chance = std::log(4224.0);
-  const auto step = [&](const std::string& stage, double loss) {
-    log.metrics(stage, 1, 0.1, "train", {{"contrast", loss}, {"contrast.chance", chance}});
+  const auto step = [&](const std::string& stage, int64_t at, double loss) {
+    log.metrics(stage, at, 0.1, "train", {{"contrast", loss}, {"contrast.chance", chance}});
   };
-  for (int i = 0; i < 3 * ChanceWatch::kSteps; ++i) {
-    step("student/a", 0.9 * chance);
+  const int logged = 3 * ChanceWatch::kLogged, every = ChanceWatch::kSteps / ChanceWatch::kLogged;
+  for (int i = 0; i < logged; ++i) {
+    step("student/a", i * every, 0.9 * chance);
     // As a healthy one begins: at chance for some steps.
-    step("student/b", i % ChanceWatch::kSteps == 0 ? 0.9 * chance : 1.01 * chance);
+    step("student/b", i * every, i % ChanceWatch::kLogged == 0 ? 0.9 * chance : 1.01 * chance);
+    step("student/short", i, chance);  // many logged steps, but few steps
   }
   EXPECT_TRUE(log.warnings().empty());
-  for (int i = 0; i < 3 * ChanceWatch::kSteps; ++i) step("student/c", 8.348);
+  for (int i = 0; i < logged; ++i) step("student/c", (i + 1) * every, 8.348);
   ASSERT_EQ(log.warnings().size(), 1u);
   EXPECT_THAT(log.warnings()[0], HasSubstr("student/c: contrast stays at chance (8.348 of 8.349"));
-  EXPECT_EQ(lines().size(), static_cast<size_t>(9 * ChanceWatch::kSteps + 1));
+  EXPECT_EQ(lines().size(), static_cast<size_t>(4 * logged + 1));
 }
 
 TEST_F(RunLogTest, ProgressShowsChanceBesideItsLoss) {
