@@ -1,7 +1,8 @@
 // An op of one's own: Swish, y = x sigmoid(beta x), with a trainable beta per channel. The forward
 // is written with tensor ops, the backward beside it; gradcheck compares it with finite
-// differences, and a Module makes it a layer with a named parameter. Expect: gradcheck ok, beta
-// learned
+// differences, and a Module makes it a layer with a named parameter.
+//
+// Expect: gradcheck ok, beta learned
 #include <cstdio>
 
 #include "autograd/functions.h"

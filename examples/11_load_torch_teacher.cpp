@@ -1,7 +1,8 @@
 // Somebody else's classifier: a checkpoint written by PyTorch (a dict around a DataParallel state
 // dict) is loaded, evaluated, and saved as safetensors with its normalisation. PyTorch
-// measured 89.61 % with it (tests/data/make/torch_teacher.py). Expect: after safetensors: top-1
-// 89\.6[0-9] %; the same: yes
+// measured 89.61 % with it (tests/data/make/torch_teacher.py).
+//
+// Expect: after safetensors: top-1 89\.6[0-9] %; the same: yes
 #include <cstdio>
 #include <filesystem>
 

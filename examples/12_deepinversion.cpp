@@ -1,7 +1,9 @@
 // Images out of a trained classifier, without any image: pixels are optimised until every batch
 // norm of the frozen teacher sees the statistics that it saw in training, and until the teacher
 // recognises the wanted class (Yin et al. 2020). No generator, no contrast: the core of the method
-// alone. Expect: statistics loss more than halved: yes
+// alone.
+//
+// Expect: statistics loss more than halved: yes
 #include <cstdio>
 #include <filesystem>
 

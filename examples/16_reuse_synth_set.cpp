@@ -1,6 +1,7 @@
 // Generate once, teach many: a synthetic set is a folder of its own. Here it is made once, read
-// back, and teaches two students of different architecture; its bytes do not change. Expect: one
-// set of 100 images taught 2 students
+// back, and teaches two students of different architecture; its bytes do not change.
+//
+// Expect: one set of 100 images taught 2 students
 #include <cstdio>
 #include <filesystem>
 

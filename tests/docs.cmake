@@ -1,6 +1,7 @@
-# The C++ blocks of docs/*.md and README.md are compiled and run: each ```cpp block is the body of one
+# The C++ blocks of docs/*.md, docs/course/*.md and README.md are compiled and run: each ```cpp block is the body of one
 # function. What they assert is checked.
-file(GLOB doc_files CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/docs/*.md ${CMAKE_SOURCE_DIR}/README.md)
+file(GLOB doc_files CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/docs/*.md
+     ${CMAKE_SOURCE_DIR}/docs/course/*.md ${CMAKE_SOURCE_DIR}/README.md)
 set(doc_functions "")
 set(doc_calls "")
 set(count 0)

@@ -22,8 +22,8 @@ std::vector<fs::path> files(const std::vector<std::string>& extensions) {
   };
   for (const auto& entry : fs::directory_iterator(root))
     if (entry.is_regular_file()) add(entry.path());
-  for (const char* folder : {"autograd", "bench", "configs", "data", "docs", "examples", "launcher",
-                             "mtcki", "nn", "optim", "scripts", "tensor", "tests"})
+  for (const char* folder : {"autograd", "bench", "configs", "course", "data", "docs", "examples",
+                             "launcher", "mtcki", "nn", "optim", "scripts", "tensor", "tests"})
     for (const auto& entry : fs::recursive_directory_iterator(root / folder))
       if (entry.is_regular_file()) add(entry.path());
   return out;

@@ -1,0 +1,59 @@
+// Exercise 9: a residual block and an epoch of training (docs/course/09_resnet.md).
+#include "course/course.h"
+#include "data/loader.h"
+#include "optim/optimizer.h"
+#include "optim/schedule.h"
+
+namespace mtcki::course {
+
+namespace {
+
+class Block : public nn::Module {
+ public:
+  Block(int64_t in, int64_t out, int64_t stride, nn::Init& init)
+      : conv1_(add("conv1", std::make_unique<nn::Conv2d>(in, out, 3, Conv2dOptions(stride, 1),
+                                                         false, init))),
+        bn1_(add("bn1", std::make_unique<nn::BatchNorm2d>(out))),
+        conv2_(add("conv2",
+                   std::make_unique<nn::Conv2d>(out, out, 3, Conv2dOptions(1, 1), false, init))),
+        bn2_(add("bn2", std::make_unique<nn::BatchNorm2d>(out))) {
+    if (stride == 1 && in == out) return;  // the shortcut is x itself
+    projection_ = &add("shortcut", std::make_unique<nn::Sequential>());
+    projection_->add(
+        "0", std::make_unique<nn::Conv2d>(in, out, 1, Conv2dOptions(stride, 0), false, init));
+    projection_->add("1", std::make_unique<nn::BatchNorm2d>(out));
+  }
+  std::string kind() const override { return "Block"; }
+
+ protected:
+  // relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut(x))
+  Variable forward(const Variable& x) override {
+    hole("Block::forward: the two branches and their sum");
+  }
+
+ private:
+  nn::Conv2d& conv1_;
+  nn::BatchNorm2d& bn1_;
+  nn::Conv2d& conv2_;
+  nn::BatchNorm2d& bn2_;
+  nn::Sequential* projection_ = nullptr;
+};
+
+}  // namespace
+
+std::unique_ptr<nn::Module> make_block(int64_t in, int64_t out, int64_t stride, nn::Init& init) {
+  return std::make_unique<Block>(in, out, stride, init);
+}
+
+double train_epoch(nn::Module& net, data::Loader& loader, int64_t epoch,
+                   optim::Optimizer& optimizer, const optim::Schedule& schedule, int64_t* step) {
+  net.train();
+  loader.start_epoch(epoch);
+  double sum = 0;
+  for (data::Batch batch = loader.next(); batch.defined(); batch = loader.next()) {
+    hole("train_epoch: set the rate of this step, forget old gradients, loss, backward, update");
+  }
+  return sum / static_cast<double>(loader.batches_per_epoch());
+}
+
+}  // namespace mtcki::course

@@ -1,0 +1,31 @@
+// Solution 5: a layer of one's own, layer normalisation (docs/course/05_layers.md).
+#include "course/course.h"
+
+namespace mtcki::course {
+
+namespace {
+
+class LayerNorm : public nn::Module {
+ public:
+  LayerNorm(int64_t features, DType dtype)
+      : weight(register_parameter("weight", Tensor::full({features}, 1.0, dtype))),
+        bias(register_parameter("bias", Tensor::zeros({features}, dtype))) {}
+  std::string kind() const override { return "LayerNorm"; }
+  Variable &weight, &bias;
+
+ protected:
+  // Only functions of autograd/functions.h on Variables: then the engine knows the gradient.
+  Variable forward(const Variable& x) override {
+    const Variable centred = x - mean(x, {1}, /*keepdim=*/true);
+    const Variable variance = mean(square(centred), {1}, /*keepdim=*/true);
+    return centred / sqrt(add(variance, 1e-5)) * weight + bias;
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<nn::Module> make_layer_norm(int64_t features, DType dtype) {
+  return std::make_unique<LayerNorm>(features, dtype);
+}
+
+}  // namespace mtcki::course
