@@ -10,6 +10,7 @@
 #include "data/loader.h"
 #include "mtcki/evaluation/metrics.h"
 #include "optim/optimizer.h"
+#include "optim/schedule.h"
 #include "tensor/ops/cast.h"
 #include "tensor/ops/elementwise.h"
 
@@ -25,10 +26,13 @@ std::unique_ptr<Teacher> train_classifier(const data::ImageSet& train) {
   options.batch_size = 50;
   options.normalization = train.normalization;
   data::Loader loader(train, options);
-  const auto sgd = optim::make_sgd({optim::group_of(*net)}, {.lr = 0.05, .momentum = 0.9});
-  for (int64_t epoch = 0; epoch < 2; ++epoch) {
+  const auto sgd = optim::make_sgd({optim::group_of(*net)}, {.lr = 0.1, .momentum = 0.9});
+  optim::Schedule schedule;  // cosine, from 0.1 to 0
+  schedule.total_steps = 5 * loader.batches_per_epoch();
+  for (int64_t epoch = 0, step = 0; epoch < 5; ++epoch) {
     loader.start_epoch(epoch);
     for (data::Batch batch = loader.next(); batch.defined(); batch = loader.next()) {
+      sgd->set_lr(schedule.at(step++));
       sgd->zero_grad();
       cross_entropy((*net)(batch.images), batch.labels).backward();
       sgd->step();

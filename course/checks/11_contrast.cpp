@@ -4,6 +4,7 @@
 #include "course/checks/judge.h"
 #include "mtcki/evaluation/metrics.h"
 #include "tensor/ops/elementwise.h"
+#include "tensor/ops/softmax.h"
 #include "tensor/rng.h"
 
 namespace mtcki::course {

@@ -9,6 +9,7 @@
 #include "data/loader.h"
 #include "mtcki/networks/teacher.h"
 #include "optim/optimizer.h"
+#include "optim/schedule.h"
 
 namespace mtcki::course {
 
@@ -23,9 +24,13 @@ inline std::unique_ptr<Teacher> small_teacher(const std::string& model, const da
   options.seed = seed;
   data::Loader loader(train, options);
   const auto sgd = optim::make_sgd({optim::group_of(*net)}, {.lr = 0.05, .momentum = 0.9});
-  for (int64_t epoch = 0; epoch < 2; ++epoch) {
+  optim::Schedule schedule;
+  schedule.base_lr = 0.1;
+  schedule.total_steps = 5 * loader.batches_per_epoch();
+  for (int64_t epoch = 0, step = 0; epoch < 5; ++epoch) {
     loader.start_epoch(epoch);
     for (data::Batch batch = loader.next(); batch.defined(); batch = loader.next()) {
+      sgd->set_lr(schedule.at(step++));
       sgd->zero_grad();
       cross_entropy((*net)(batch.images), batch.labels).backward();
       sgd->step();

@@ -18,7 +18,7 @@ class LayerNorm : public nn::Module {
   Variable forward(const Variable& x) override {
     const Variable centred = x - mean(x, {1}, /*keepdim=*/true);
     const Variable variance = mean(square(centred), {1}, /*keepdim=*/true);
-    return centred / sqrt(add(variance, 1e-5)) * weight + bias;
+    return centred / sqrt(mtcki::add(variance, 1e-5)) * weight + bias;
   }
 };
 
