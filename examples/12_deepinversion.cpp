@@ -17,13 +17,14 @@
 #include "mtcki/synthesis/views.h"
 #include "mtcki/training/evaluate.h"
 #include "optim/optimizer.h"
+#include "optim/schedule.h"
 #include "tensor/ops/cast.h"
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/index.h"
 
 using namespace mtcki;
 
-// A small teacher, trained for two epochs on the procedural set.
+// A small teacher, trained for five epochs on the procedural set.
 std::unique_ptr<Teacher> train_teacher(const data::ImageSet& train) {
   const nn::ModelSpec spec{"vgg8_w0.125", 1, 28, 10};
   nn::Init init(0);
@@ -32,10 +33,13 @@ std::unique_ptr<Teacher> train_teacher(const data::ImageSet& train) {
   options.batch_size = 50;
   options.normalization = train.normalization;
   data::Loader loader(train, options);
-  const auto sgd = optim::make_sgd({optim::group_of(*net)}, {.lr = 0.05, .momentum = 0.9});
-  for (int64_t epoch = 0; epoch < 2; ++epoch) {
+  const auto sgd = optim::make_sgd({optim::group_of(*net)}, {.lr = 0.1, .momentum = 0.9});
+  optim::Schedule schedule;  // cosine, from 0.1 to 0
+  schedule.total_steps = 5 * loader.batches_per_epoch();
+  for (int64_t epoch = 0, step = 0; epoch < 5; ++epoch) {
     loader.start_epoch(epoch);
     for (data::Batch batch = loader.next(); batch.defined(); batch = loader.next()) {
+      sgd->set_lr(schedule.at(step++));
       sgd->zero_grad();
       cross_entropy((*net)(batch.images), batch.labels).backward();
       sgd->step();
