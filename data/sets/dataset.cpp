@@ -88,6 +88,10 @@ std::vector<std::string> folder_names(const std::string& name) {
 }
 
 const DatasetInfo& find(const std::string& name) {
+  if (name == "none")
+    throw UsageError(
+        "dataset \"none\" has no images: `mtcki run` and its stages make their own "
+        "(docs/teachers.md); everything else needs real ones");
   std::vector<std::string> names;
   std::string all;
   for (const DatasetInfo& row : table()) {

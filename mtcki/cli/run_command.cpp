@@ -13,6 +13,7 @@
 #include "mtcki/run/dry_run.h"
 #include "mtcki/run/folder.h"
 #include "mtcki/run/folder_content.h"
+#include "mtcki/run/no_data.h"
 #include "mtcki/run/pipeline.h"
 #include "mtcki/run/preflight.h"
 #include "mtcki/training/compute.h"
@@ -72,6 +73,7 @@ PipelineResult execute(const RunOptions& o, const RunConfig& config, const std::
           "students: none given; write [[students]] with a model, or "
           "students.0.model=... on the command line");
     result.students = run_students(config, folder, log);
+    result.note = measurement_note(config);
   } else {
     result = run_pipeline(config, folder, log);
   }

@@ -394,6 +394,7 @@ void validate(const RunConfig& c) {
   if (t.nesterov && t.momentum == 0.0) throw UsageError("train.nesterov: needs train.momentum > 0");
   if (t.min_lr > t.lr) throw UsageError("train.min_lr: is above train.lr");
   config_keys::validate_distill(c);
+  config_keys::validate_data(c);
   const SynthesisConfig& s = c.synthesis;
   double all = 0;
   for (const LossTermRow& row : inversion_terms()) all += s.loss.at(row.key);

@@ -30,12 +30,15 @@ struct DataConfig {
   std::string name = "cifar10", dir;
   int64_t size = 0;                         // image files become size x size; 0: as they are
   std::string fit = "crop";                 // crop | pad
-  int64_t channels = 0;                     // imagefolder: 1 or 3; 0: 3
+  int64_t channels = 0;                     // imagefolder, none: 1 or 3; 0: 3
+  int64_t classes = 0, pixels = 0;          // none: of the teachers
   int64_t skip_bad = 0;                     // unreadable image files that are left out
   std::string class_order = "sorted";       // tiny-imagenet: sorted | file
   int64_t train_limit = 0, test_limit = 0;  // 0: all
   int64_t holdout = 0;                      // training images that stand in for the test images
   int64_t loader_threads = 1;
+
+  bool is_none() const { return name == "none"; }  // there are no real images at all
 };
 
 struct TeacherConfig {
@@ -144,6 +147,9 @@ struct RunConfig {
 RunConfig load_config(const std::vector<std::string>& files,
                       const std::vector<std::string>& overrides);
 void validate(const RunConfig& config);
+// How many of the synthetic images students are measured on when data.name is "none":
+// data.holdout, or a tenth.
+int64_t held_out_images(const RunConfig& config);
 // Complete TOML text; loading it gives the same config and the same hash.
 std::string to_toml(const RunConfig& config);
 std::string config_sha256(

@@ -58,14 +58,20 @@ class Walk {
 
 void visit(Walk& w, DataConfig& c) {
   w.key("name", c.name,
-        "real set: teachers train on it, everybody is tested on it (mtcki data list)")
+        "real set: teachers train on it, everybody is tested on it (mtcki data list); none: there "
+        "is no real image, teachers are imported")
       .key("dir", c.dir, "folder of its files; empty: $MTCKI_DATA_DIR/<name> or data/<name>")
       .inert_if(c.name != "imagefolder")  // whose name does not say which images they are
       .key("size", c.size, between(0, 4096),
            "imagefolder, tiny-imagenet: bring every image to size x size; 0: they have one size")
       .key("fit", c.fit, {"crop", "pad"}, "with size: the centre square, or all of it on black")
-      .key("channels", c.channels, between(0, 3), "imagefolder: 1 reads grey, 3 colour; 0: 3")
+      .key("channels", c.channels, between(0, 3),
+           "imagefolder: 1 reads grey, 3 colour; none: of the teachers' images; 0: 3")
       .inert_if(c.channels == 0)
+      .key("classes", c.classes, between(0, 1e6), "none: how many classes the teachers know")
+      .inert_if(c.classes == 0)
+      .key("pixels", c.pixels, between(0, 4096), "none: height and width of the teachers' images")
+      .inert_if(c.pixels == 0)
       .key("skip_bad", c.skip_bad, at_least(0),
            "imagefolder, tiny-imagenet: leave out up to n files that cannot be read, and name them")
       .inert_if(c.skip_bad == 0)
@@ -77,7 +83,8 @@ void visit(Walk& w, DataConfig& c) {
       .key(
           "holdout", c.holdout, at_least(0),
           "validation: n of the training images, which no teacher sees then, take the place of the "
-          "test images; the last ones (image files: spread over the classes); 0: none")
+          "test images; the last ones (image files: spread over the classes); 0: none. data.name "
+          "none: n of the synthetic images, which no student sees, drawn by the seed; 0: a tenth")
       .inert_if(c.holdout == 0)
       .key("loader_threads", c.loader_threads, between(0, 64), "prefetch threads; 0: none")
       .inert();

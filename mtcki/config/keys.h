@@ -44,7 +44,8 @@ std::vector<Field> fields(StudentConfig& student, const std::string& prefix);
 const std::vector<std::string>& sections();
 bool is_array(const std::string& section);
 
-// The part of validate() for [distill]. UsageError.
+// The parts of validate() for [distill] and for data.name = "none". UsageError.
 void validate_distill(const RunConfig& config);
+void validate_data(const RunConfig& config);
 
 }  // namespace mtcki::config_keys

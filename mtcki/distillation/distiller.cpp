@@ -168,12 +168,15 @@ FitJob student_fit_job(const DistillJob& job, Student& student, Distiller& disti
   fit.checkpoint_every = job.config.checkpoint_every;
   fit.keep_checkpoints = job.keep_checkpoints;
   fit.images_per_step = job.config.batch_size;
+  fit.measure = job.measure;
   const data::ImageSet held_out = on_device(test, student.device());
   fit.evaluate = [&student, &distiller, held_out] {
     return distiller.trainer().with_final_weights([&] { return evaluate(student, held_out); });
   };
-  fit.write_model = [&student, &distiller, sha = job.config_sha256, classes = test.class_ids](
-                        const std::string& path, const Accuracy& a) {
+  fit.write_model = [&student, &distiller, sha = job.config_sha256, classes = test.class_ids,
+                     is_accuracy = job.measure == "top1"](const std::string& path,
+                                                          const Accuracy& measured) {
+    const Accuracy a = is_accuracy ? measured : Accuracy{};
     distiller.trainer().with_final_weights([&] {
       write_model_file(path, student.net(),
                        {student.spec(), student.normalization(), a.top1, a.top5, sha, classes});

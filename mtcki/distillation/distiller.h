@@ -70,6 +70,7 @@ struct DistillJob {
   uint64_t seed = 0;
   int64_t loader_threads = 1, keep_checkpoints = 2;
   Compute compute;
+  std::string measure = "top1";  // FitJob::measure
 };
 struct DistillResult {
   FitResult fit;

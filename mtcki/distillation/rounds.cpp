@@ -30,7 +30,7 @@ AdversarialResult adversarial_rounds(const AdversarialJob& job, Teachers& teache
   // that it can stop and resume anywhere.
   const int64_t g = job.synthesis.g_steps, per_round = g + kd;
   const int64_t batches_before = job.synthesis.batches;
-  const data::ImageSet base = ImagePool::open(job.stage_a_dir).load();
+  const data::ImageSet& base = job.stage_a;
   ImagePool pool(job.distill.dir + "/synth", job.info);
   const std::string bank_dir = job.distill.dir + "/bank";
   BankShards stage_a_bank(job.stage_a_bank_dir, job.stage_a_dir, job.synthesis.batch_size, 0);

@@ -14,6 +14,7 @@ struct AdversarialJob {
   AdversarialConfig config;
   SynthesisConfig synthesis;
   Synthesizer::Options options;
+  data::ImageSet stage_a;   // what the student learns from of the shared set
   std::string stage_a_dir;  // the shared set, never written; its final/ is where synthesis goes on
   std::string stage_a_bank_dir;
   std::string stage_a_sha256;  // of the configuration that made it

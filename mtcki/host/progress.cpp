@@ -49,7 +49,8 @@ std::string Progress::text(const std::string& stage, int64_t done, int64_t total
       tail += " " + std::string(buffer);
       continue;
     }
-    const bool percent = name.find("top1") != std::string::npos || name == "acc";
+    const bool percent =
+        name.find("top1") != std::string::npos || name == "acc" || name == "agreement";
     std::snprintf(buffer, sizeof buffer, percent ? "%s %.2f%%" : "%s %.4g", name.c_str(), value);
     add(buffer);
   }

@@ -53,12 +53,13 @@ void align_classes(nn::Classifier& net, ModelCard* card, const data::ImageSet& s
   const double chance = 100.0 / static_cast<double>(std::max<int64_t>(1, set.num_classes()));
   const bool older = has.empty() && !card->spec.name.empty() && !set.listed_ids.empty();
   if (older && card->top1 > 2 * chance) has = set.listed_ids;
-  if (has.empty() || has == set.class_ids) return;
+  // Without a set, and without a teacher that names its classes, there is nothing to compare.
+  if (has.empty() || set.class_ids.empty() || has == set.class_ids) return;
   const std::vector<int64_t> from = places(has, set.class_ids);
   nn::Linear* head = last_linear(net);
   if (from.empty() || !head || head->weight.size(0) != set.num_classes()) {
     say(str("its classes (", has[0], ", ...) are not called as those of ", set.name, " (",
-            set.class_ids.empty() ? "" : set.class_ids[0],
+            set.class_ids[0],
             ", ...): unless these are other words for the same, in the same order, it was trained "
             "for something else"));
     return;

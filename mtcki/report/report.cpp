@@ -208,14 +208,28 @@ std::string fact(const std::string& name, double v) {
   return fmt::format("{:.6g}", v);
 }
 
+const std::pair<const char*, const char*> kColumns[] = {
+    {"parameters", "parameters"}, {"top1", "top-1 %"},
+    {"top1_best", "best %"},      {"top5", "top-5 %"},
+    {"agreement", "agreement %"}, {"agreement_best", "best agreement %"}};
+
+bool is_known(const Run& r, const char* key) {
+  for (const char* kind : {"teachers", "students"})
+    for (const json& row : child(r.result, kind))
+      if (row.is_object() && row.contains(key)) return true;
+  return false;
+}
+
 std::string result_section(const std::vector<Run>& runs) {
   const bool several = runs.size() > 1;
   std::string out;
   std::vector<std::string> head = {"", "name", "model"};
   if (several) head.insert(head.begin(), "run");
   const size_t text_columns = head.size();
-  for (const char* c : {"parameters", "top-1 %", "best %", "top-5 %", "agreement %"})
-    head.emplace_back(c);
+  std::vector<std::pair<const char*, const char*>> columns;  // of which there are numbers
+  for (const auto& c : kColumns)
+    if (std::any_of(runs.begin(), runs.end(), [&](const Run& r) { return is_known(r, c.first); }))
+      columns.push_back(c), head.emplace_back(c.second);
   std::string rows;
   for (const Run& r : runs) {
     for (const char* kind : {"teachers", "students"}) {
@@ -225,18 +239,17 @@ std::string result_section(const std::vector<Run>& runs) {
                                           html_escape(text_of(j, "name")),
                                           html_escape(text_of(j, "model"))};
         if (several) cells.insert(cells.begin(), html_escape(r.name));
-        const std::string top1 = number_of(j, "top1", "{:.2f}");
-        cells.push_back(number_of(j, "parameters", "{:.0f}"));
-        cells.push_back(kind == std::string("students") ? "<b>" + top1 + "</b>" : top1);
-        cells.push_back(number_of(j, "top1_best", "{:.2f}"));
-        cells.push_back(number_of(j, "top5", "{:.2f}"));
-        cells.push_back(number_of(j, "agreement", "{:.2f}"));
+        for (const auto& [key, title] : columns)
+          cells.push_back(number_of(j, key, *key == 'p' ? "{:.0f}" : "{:.2f}"));
+        if (*kind == 's' && columns.size() > 1) cells[text_columns + 1].insert(0, "<b>") += "</b>";
         rows += row(cells, "td", text_columns);
       }
     }
   }
   if (!rows.empty()) out += "<table>\n" + row(head, "th", text_columns) + rows + "</table>\n";
   for (const Run& r : runs) {
+    if (const std::string note = html_escape(text_of(r.result, "note")); !note.empty())
+      out += fmt::format("<p class=\"soft\">{} {}</p>\n", html_escape(several ? r.name : ""), note);
     std::string facts;
     const json& synthetic = child(r.result, "synthetic");
     if (synthetic.contains("images"))
@@ -322,7 +335,7 @@ std::string curves_section(const std::vector<Run>& runs) {
           last = std::max(last, s.points.back().first);
         }
         if (!(first < last)) continue;  // a single number is in the tables
-        const bool accuracy = c.value.rfind("top", 0) == 0;
+        const bool accuracy = c.value.rfind("top", 0) == 0 || c.value == "agreement";
         figures += line_chart(c.series, {(c.kind == std::string("eval") ? "test " : "") + c.value +
                                              (accuracy ? " %" : ""),
                                          "step", !accuracy, c.kind == std::string("eval")});

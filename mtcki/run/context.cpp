@@ -10,11 +10,14 @@
 #include "data/sets/holdout.h"
 #include "mtcki/host/console.h"
 #include "mtcki/networks/class_order.h"
+#include "mtcki/run/no_data.h"
+#include "mtcki/synthesis/image_pool.h"
 #include "mtcki/training/checkpoint.h"
 #include "mtcki/training/evaluate.h"
 #include "tensor/comm.h"
 #include "tensor/ops/conv/conv.h"
 #include "tensor/ops/elementwise.h"
+#include "tensor/ops/reduce.h"
 
 namespace mtcki {
 
@@ -119,11 +122,37 @@ const data::ImageSet& RunContext::train() {
 }
 
 const data::ImageSet& RunContext::test() {
-  if (!test_) test_ = load("test", config_.data.test_limit);
+  if (!test_)
+    test_ = config_.data.is_none() ? set_without_images(config_)
+                                   : load("test", config_.data.test_limit);
   return *test_;
 }
 
+data::ImageSet RunContext::distilled() {
+  data::ImageSet pool = ImagePool::open(folder_ + "/synth").load();
+  return config_.data.is_none() ? pool_part(pool, config_, false) : pool;
+}
+
+const data::ImageSet& RunContext::measured_images() {
+  if (!config_.data.is_none()) return test();
+  if (!held_out_) {
+    held_out_ = pool_part(ImagePool::open(folder_ + "/synth").load(), config_, true);
+    held_out_->class_ids = test().class_ids;
+  }
+  return *held_out_;
+}
+
+const data::ImageSet& RunContext::measured() {
+  const data::ImageSet& set = measured_images();
+  if (held_out_ && !held_out_labelled_) {
+    held_out_->labels = argmax(fused_test_logits(), 1);
+    held_out_labelled_ = true;
+  }
+  return set;
+}
+
 data::Normalization RunContext::normalization(const TeacherConfig& t, const ModelCard& card) {
+  if (config_.data.is_none()) return known_normalization(t, card.normalization);
   data::Normalization n = default_normalization();
   if (!card.normalization.mean.empty()) n = card.normalization;
   if (!t.mean.empty()) n.mean = t.mean;
@@ -168,9 +197,9 @@ json RunContext::teacher_cards() {
 const std::vector<Tensor>& RunContext::teacher_test_logits() {
   if (teacher_logits_.empty())
     for (size_t m = 0; m < teachers().size(); ++m)
-      teacher_logits_.push_back(logits_of(on_device(test(), compute_.device), [&](const Tensor& x) {
-        return teachers()[m].ask(x).logits.data();
-      }));
+      teacher_logits_.push_back(
+          logits_of(on_device(measured_images(), compute_.device),
+                    [&](const Tensor& x) { return teachers()[m].ask(x).logits.data(); }));
   return teacher_logits_;
 }
 

@@ -43,7 +43,13 @@ class RunContext {
   std::string classifier_sha() const;
 
   const data::ImageSet& train();
+  // With data.name "none" they say their shape and classes, but there are no images.
   const data::ImageSet& test();
+  // What students are measured on: the real test images, or synthetic ones that distillation does
+  // not see, with the fused teachers' class as their label; and what they learn from. After the
+  // synthesis.
+  const data::ImageSet& measured();
+  data::ImageSet distilled();
   int64_t channels() { return test().images.size(1); }
   int64_t image_size() { return test().images.size(2); }
   int64_t num_classes() { return test().num_classes(); }
@@ -59,7 +65,7 @@ class RunContext {
   // From teachers/NAME/model.safetensors, on the run's device.
   Teachers& teachers();
   nlohmann::json teacher_cards();
-  // On the real test set, computed once: f32 [N,K] per teacher, and their weighted sum.
+  // On the images of measured(), computed once: f32 [N,K] per teacher, and their weighted sum.
   const std::vector<Tensor>& teacher_test_logits();
   Tensor fused_test_logits();
 
@@ -74,11 +80,13 @@ class RunContext {
 
  private:
   data::ImageSet load(const char* split, int64_t limit) const;
+  const data::ImageSet& measured_images();  // labels of held-out ones are not there yet
 
   RunConfig config_;
   Compute compute_;
   std::string folder_;
-  std::optional<data::ImageSet> train_, test_;
+  std::optional<data::ImageSet> train_, test_, held_out_;
+  bool held_out_labelled_ = false;
   std::unique_ptr<Teachers> teachers_;
   std::vector<Tensor> teacher_logits_;
   Tensor fused_;

@@ -56,7 +56,8 @@ struct Silence {
 
 // Two batches of images, so that the second one has a history to differ from.
 int64_t short_batches(const RunConfig& c) {
-  const int64_t pool = std::max(2 * c.synthesis.batch_size, c.distill.batch_size);
+  const int64_t learnt = c.data.is_none() ? 2 * c.distill.batch_size : c.distill.batch_size;
+  const int64_t pool = std::max(2 * c.synthesis.batch_size, learnt);
   return (pool + c.synthesis.batch_size - 1) / c.synthesis.batch_size;
 }
 
@@ -65,7 +66,7 @@ RunConfig shortened(const RunConfig& config, int64_t steps, int64_t train_images
   RunConfig c = config;
   c.tensorboard = false;
   c.data.train_limit = std::min(train_images, steps * c.train.batch_size);
-  c.data.test_limit = test_images;
+  (config.data.is_none() ? c.data.holdout : c.data.test_limit) = test_images;
   c.train.epochs = c.train.eval_every = 1;
   c.train.checkpoint_every = 0;
   c.train.schedule = "constant";
@@ -82,7 +83,7 @@ RunConfig shortened(const RunConfig& config, int64_t steps, int64_t train_images
   c.distill.ts_ramp = 0;  // the contrast counts from the first step
   c.adversarial.rounds = std::min<int64_t>(c.adversarial.rounds, 1);
   c.adversarial.kd_steps = steps;
-  c.metrics.samples = std::min(c.metrics.samples, c.data.test_limit);
+  c.metrics.samples = std::min(c.metrics.samples, test_images);
   c.metrics.neighbours = 0;
   return c;
 }
@@ -165,7 +166,14 @@ DryRun dry_run(const RunConfig& config) {
       !config.metrics.classifier_model.empty() && config.metrics.classifier_weights.empty();
   // Held until the end, as the run holds them.
   RunContext full(config, folder.path() + "/none");
-  const int64_t test_images = full.test().size();
+  const bool none = config.data.is_none();
+  const int64_t test_images = none ? held_out_images(config) : full.test().size();
+  // Held-out images come from the short run's own set, of which students need a batch.
+  const int64_t short_pool = short_batches(config) * config.synthesis.batch_size;
+  const int64_t most_tests =
+      none ? std::min(config.synthesis.batches * config.synthesis.batch_size, short_pool) -
+                 config.distill.batch_size
+           : test_images;
   const bool needs_train = trained > 0 || trains_classifier;
   const int64_t train_images = needs_train ? full.train().size() : 1;
 
@@ -181,7 +189,8 @@ DryRun dry_run(const RunConfig& config) {
   std::string last;
   for (size_t i = 0; i < samples.size(); ++i) {
     Sample& s = samples[i];
-    s.tested = std::min(s.tested, test_images);
+    s.tested = std::min({s.tested, test_images, i < 3 && none ? most_tests / 2 : most_tests});
+    s.tested = std::max<int64_t>(1, s.tested);
     last = folder.path() + "/" + std::to_string(i);
     fs::create_directories(last);
     RunLog log(last, false);
@@ -210,8 +219,8 @@ DryRun dry_run(const RunConfig& config) {
     add("teachers", fmt::format("{} x {}", trained, training),
         times("teachers").at(train_steps, train_tests));
   else
-    add("teachers", fmt::format("{} imported, tested", config.teachers.size()),
-        times("teachers", false).at(0, number(test_images)));
+    add("teachers", fmt::format("{} imported{}", config.teachers.size(), none ? "" : ", tested"),
+        times("teachers", false).at(0, none ? 0 : number(test_images)));
 
   const SynthesisConfig& s = config.synthesis;
   const StageTimes synthesis = times("synthesis");
@@ -221,7 +230,7 @@ DryRun dry_run(const RunConfig& config) {
       number(s.batches) / few * synthesis.at(number(s.g_steps), 0));
 
   const DistillConfig& d = config.distill;
-  const int64_t pool = s.batches * s.batch_size;
+  const int64_t pool = s.batches * s.batch_size - (none ? test_images : 0);
   const int64_t rounds = config.adversarial.rounds;
   const int64_t pool_steps =
       d.steps_per_epoch > 0 ? d.steps_per_epoch : std::max<int64_t>(1, pool / d.batch_size);

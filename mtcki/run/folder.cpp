@@ -184,6 +184,7 @@ json to_json(const PipelineResult& r) {
     json j = {{"name", t.name}, {"model", t.model}};
     put(j, "top1", t.top1);
     put(j, "top5", t.top5);
+    put(j, "agreement", t.agreement);
     j["parameters"] = t.parameters;
     j["imported"] = t.imported;
     out["teachers"].push_back(j);
@@ -195,10 +196,12 @@ json to_json(const PipelineResult& r) {
     put(j, "top5", s.top5);
     put(j, "top1_best", s.top1_best);
     put(j, "agreement", s.agreement);
+    put(j, "agreement_best", s.agreement_best);
     j["parameters"] = s.parameters;
     out["students"].push_back(j);
   }
   if (r.synthetic_images >= 0) out["synthetic"] = {{"images", r.synthetic_images}};
+  if (!r.note.empty()) out["note"] = r.note;
   out["metrics"] = json::object();
   for (const auto& [name, value] : r.metrics)
     if (std::isfinite(value)) out["metrics"][name] = value;
@@ -218,17 +221,29 @@ std::string result_table(const json& r) {
     const auto it = row.find(key);
     return it != row.end() && it->is_string() ? it->get<std::string>() : std::string();
   };
-  out += fmt::format("{:<9} {:<16} {:<12} {:>11} {:>7} {:>7} {:>7} {:>7}\n", "", "name", "model",
-                     "parameters", "top-1", "best", "top-5", "agree");
+  out += fmt::format("{:<9} {:<16} {:<12} {:>11}", "", "name", "model", "parameters");
+  // Without real images there is nothing but agreement.
+  const std::vector<std::pair<const char*, const char*>> columns =
+      r.contains("note")
+          ? std::vector<std::pair<const char*, const char*>>{{"agreement", "agree"},
+                                                             {"agreement_best", "best"}}
+          : std::vector<std::pair<const char*, const char*>>{{"top1", "top-1"},
+                                                             {"top1_best", "best"},
+                                                             {"top5", "top-5"},
+                                                             {"agreement", "agree"}};
+  for (const auto& [key, title] : columns) out += fmt::format(" {:>7}", title);
+  out += "\n";
   for (const char* kind : {"teachers", "students"}) {
     if (!r.contains(kind)) continue;
-    for (const json& row : r[kind])
-      out +=
-          fmt::format("{:<9} {:<16} {:<12} {:>11} {:>7} {:>7} {:>7} {:>7}\n",
-                      kind == std::string("teachers") ? "teacher" : "student", text(row, "name"),
-                      text(row, "model"), row.value("parameters", int64_t{0}), percent(row, "top1"),
-                      percent(row, "top1_best"), percent(row, "top5"), percent(row, "agreement"));
+    for (const json& row : r[kind]) {
+      out += fmt::format("{:<9} {:<16} {:<12} {:>11}",
+                         kind == std::string("teachers") ? "teacher" : "student", text(row, "name"),
+                         text(row, "model"), row.value("parameters", int64_t{0}));
+      for (const auto& [key, title] : columns) out += fmt::format(" {:>7}", percent(row, key));
+      out += "\n";
+    }
   }
+  if (r.contains("note")) out += text(r, "note") + "\n";
   if (r.contains("synthetic"))
     out += fmt::format("synthetic images: {}\n", r["synthetic"].value("images", int64_t{0}));
   if (r.contains("metrics") && !r["metrics"].empty()) {

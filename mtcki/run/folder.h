@@ -40,7 +40,7 @@ class RunFolder {
 
 // {"teachers":[{"name","model","top1",...}],"students":[{"name","model","top1","top1_best",...}],
 //  "synthetic":{"images"},"metrics":{...},"seconds":{...}}; percent. What was not measured is left
-//  out.
+//  out; "note" then says why.
 nlohmann::json to_json(const PipelineResult& result);
 // The table that `mtcki run` prints at the end.
 std::string result_table(const nlohmann::json& result);

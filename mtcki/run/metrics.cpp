@@ -74,7 +74,7 @@ data::ImageSet spread(const data::ImageSet& set, int64_t limit) {
 void show_neighbours(RunContext& run, const data::ImageSet& synthetic, Teacher* classifier,
                      RunLog& log) {
   const MetricsConfig& c = run.config().metrics;
-  if (c.neighbours == 0 || !communicator().is_root()) return;
+  if (c.neighbours == 0 || run.config().data.is_none() || !communicator().is_root()) return;
   const std::string dir = run.folder() + "/metrics", path = dir + "/neighbours.safetensors";
   const std::string inputs =
       data::sha256_hex(str(run.synthesis_sha(), " ", run.classifier_sha(), " ", c.neighbours));
@@ -101,13 +101,13 @@ void add_metrics(RunContext& run, PipelineResult& result, const Budget& budget, 
   const int64_t limit = run.config().metrics.samples;
   const data::ImageSet pool = ImagePool::open(run.folder() + "/synth").load();
   const data::ImageSet synthetic = spread(pool, limit);
-  const data::ImageSet real = spread(run.test(), limit);
   const std::unique_ptr<Teacher> judge = held_out_classifier(run, log);
   stop_here_if_asked();
   Teacher& describer = judge ? *judge : run.teachers()[0];
   const Described ours = describe(describer, synthetic, 0);
   stop_here_if_asked();
-  const Described theirs = describe(describer, real, 0);
+  Described theirs;
+  if (!run.config().data.is_none()) theirs = describe(describer, spread(run.test(), limit), 0);
   stop_here_if_asked();
   if (judge) {
     out.emplace_back("fid_c", frechet_distance(feature_statistics(ours.features),
@@ -118,9 +118,11 @@ void add_metrics(RunContext& run, PipelineResult& result, const Budget& budget, 
     out.emplace_back("label_accuracy", accuracy(ours.logits, synthetic.labels).top1);
   }
   out.emplace_back("diversity", pairwise_diversity(ours.features));
-  out.emplace_back("diversity_real", pairwise_diversity(theirs.features));
+  if (theirs.features.defined())
+    out.emplace_back("diversity_real", pairwise_diversity(theirs.features));
   out.emplace_back("class_coverage", class_coverage(ours.logits));
-  out.emplace_back("distinct_neighbours", distinct_neighbours(ours.features, theirs.features));
+  if (theirs.features.defined())
+    out.emplace_back("distinct_neighbours", distinct_neighbours(ours.features, theirs.features));
   out.emplace_back("generator_steps", static_cast<double>(budget.generator_steps));
   out.emplace_back("teacher_forward_macs", budget.forward_macs);
   out.emplace_back("kd_steps", static_cast<double>(budget.kd_steps));

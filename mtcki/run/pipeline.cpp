@@ -14,6 +14,7 @@
 #include "mtcki/networks/statistics_check.h"
 #include "mtcki/run/context.h"
 #include "mtcki/run/metrics.h"
+#include "mtcki/run/no_data.h"
 #include "mtcki/synthesis/image_pool.h"
 #include "mtcki/synthesis/stage.h"
 #include "mtcki/training/stage_control.h"
@@ -36,6 +37,7 @@ TeacherResult run_teacher(RunContext& run, const TeacherConfig& t, RunLog& log, 
         run.name(t),         t.model, done->at("top1"), done->at("top5"), done->at("parameters"),
         done->at("imported")};
   }
+  const bool tested = !run.config().data.is_none();
   const nn::ModelSpec spec = run.spec(t.model);
   const bool imported = !t.weights.empty();
   Accuracy accuracy;
@@ -54,15 +56,15 @@ TeacherResult run_teacher(RunContext& run, const TeacherConfig& t, RunLog& log, 
     for (const std::string& doubt : doubts) log.warn(str("teacher ", run.name(t), ": ", doubt));
     teacher.to(run.compute().device);
     teacher.set_precision(run.compute().precision);
-    accuracy = evaluate(teacher, run.test());
+    if (tested) accuracy = evaluate(teacher, run.test());
     const std::string hint = chance_hint(accuracy, run.num_classes());
     if (!hint.empty()) log.warn(str("teacher ", run.name(t), ": ", hint));
     data::make_directories(dir);
     teacher.save(dir + "/model.safetensors", accuracy.top1, accuracy.top5, sha,
-                 hint.empty() ? run.test().class_ids : card.classes);
+                 tested && hint.empty() ? run.test().class_ids : card.classes);
     spent = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    log.info(str("teacher ", run.name(t), ": ", t.model, " from ", t.weights, ", top-1 ",
-                 accuracy.top1, " % on ", run.config().data.name));
+    log.info(str("teacher ", run.name(t), ": ", t.model, " from ", t.weights,
+                 tested ? str(", top-1 ", accuracy.top1, " % on ", run.config().data.name) : ""));
   } else {
     TrainJob job;
     job.stage = "teacher/" + run.name(t);
@@ -198,10 +200,14 @@ StudentResult run_student(RunContext& run, const StudentConfig& s, RunLog& log, 
     if (run.config().adversarial.rounds > 0) ImagePool::open(dir + "/synth").verify();
     *seconds = done->at("seconds");
     *budget += done->at("budget").get<Budget>();
-    return {run.name(s),           s.model,
-            done->at("top1"),      done->at("top5"),
-            done->at("top1_best"), done->at("agreement"),
-            done->at("parameters")};
+    return {run.name(s),
+            s.model,
+            done->at("top1"),
+            done->at("top5"),
+            done->at("top1_best"),
+            done->at("agreement"),
+            done->at("parameters"),
+            done->value("agreement_best", -1.0)};
   }
   const RunConfig& c = run.config();
   Student student(run.name(s), run.spec(s.model), run.default_normalization(), c.seed);
@@ -217,6 +223,7 @@ StudentResult run_student(RunContext& run, const StudentConfig& s, RunLog& log, 
   job.loader_threads = c.data.loader_threads;
   job.keep_checkpoints = c.keep_checkpoints;
   job.compute = run.compute();
+  if (c.data.is_none()) job.measure = "agreement";
   FitResult fit;
   Budget spent;
   if (c.adversarial.rounds > 0) {
@@ -225,17 +232,18 @@ StudentResult run_student(RunContext& run, const StudentConfig& s, RunLog& log, 
     adversarial.config = c.adversarial;
     adversarial.synthesis = c.synthesis;
     adversarial.options = synthesis_options(run);
+    adversarial.stage_a = run.distilled();
     adversarial.stage_a_dir = run.folder() + "/synth";
     adversarial.stage_a_bank_dir = run.folder() + "/bank";
     adversarial.stage_a_sha256 = run.synthesis_sha();
     adversarial.info = pool_info(run, sha);
     const AdversarialResult r =
-        adversarial_rounds(adversarial, run.teachers(), student, run.test(), log);
+        adversarial_rounds(adversarial, run.teachers(), student, run.measured(), log);
     fit = r.fit;
     spent = r.budget;
   } else {
-    const data::ImageSet pool = ImagePool::open(run.folder() + "/synth").load();
-    const DistillResult r = distill(job, run.teachers(), student, pool, run.test(), log);
+    const DistillResult r =
+        distill(job, run.teachers(), student, run.distilled(), run.measured(), log);
     fit = r.fit;
     spent = r.budget;
   }
@@ -245,7 +253,7 @@ StudentResult run_student(RunContext& run, const StudentConfig& s, RunLog& log, 
   Teacher finished(options, load_model(dir + "/model.safetensors", student.spec(), ""));
   finished.to(run.compute().device);
   finished.set_precision(run.compute().precision);
-  const Tensor mine = logits_of(on_device(run.test(), run.compute().device),
+  const Tensor mine = logits_of(on_device(run.measured(), run.compute().device),
                                 [&](const Tensor& x) { return finished.ask(x).logits.data(); });
   StudentResult result{run.name(s),
                        s.model,
@@ -254,15 +262,21 @@ StudentResult run_student(RunContext& run, const StudentConfig& s, RunLog& log, 
                        fit.top1_best,
                        agreement(mine, run.fused_test_logits()),
                        student.net().parameter_count()};
-  keep_confusion(run, dir, sha, s.model, mine);
   std::vector<std::string> files = fit_files();
-  files.push_back("confusion.json");
+  if (c.data.is_none()) {
+    result.agreement_best = result.top1_best;
+    result.top1 = result.top5 = result.top1_best = -1;
+  } else {
+    keep_confusion(run, dir, sha, s.model, mine);
+    files.push_back("confusion.json");
+  }
   if (c.adversarial.rounds > 0) files.push_back("synth/manifest.json");
   write_marker(dir, sha,
                {{"top1", result.top1},
                 {"top5", result.top5},
                 {"top1_best", result.top1_best},
                 {"agreement", result.agreement},
+                {"agreement_best", result.agreement_best},
                 {"parameters", result.parameters},
                 {"js_loyalty", js_loyalty(mine, run.fused_test_logits())},
                 {"budget", spent},
@@ -277,6 +291,7 @@ std::vector<StudentResult> students_stage(RunContext& run, RunLog& log, Pipeline
                                           Budget* budget) {
   std::vector<StudentResult> results;
   Budget ignored;
+  if (const std::string note = measurement_note(run.config()); !note.empty()) log.info(note);
   for (const StudentConfig& s : run.config().students) {
     double seconds = 0;
     stop_here_if_asked();
@@ -317,8 +332,13 @@ PipelineResult run_pipeline(const RunConfig& config, const std::string& folder, 
   out.teachers = teachers_stage(run, log, &out);
   out.synthetic_images = synthesis_stage(run, log, &out, &budget);
   out.students = students_stage(run, log, &out, &budget);
+  out.note = measurement_note(config);
   for (size_t m = 0; m < config.teachers.size(); ++m) {
     const TeacherConfig& t = config.teachers[m];
+    if (config.data.is_none()) {
+      out.teachers[m].agreement = agreement(run.teacher_test_logits()[m], run.fused_test_logits());
+      continue;
+    }
     const std::string dir = run.teacher_dir(t), sha = run.teacher_sha(t);
     const auto known = read_confusion(dir);
     if (!known || known->config_sha256 != sha)

@@ -6,6 +6,7 @@
 #include "data/sets/verify.h"
 #include "mtcki/host/console.h"
 #include "mtcki/networks/model_file.h"
+#include "mtcki/run/no_data.h"
 #include "mtcki/training/compute.h"
 #include "nn/models/model.h"
 #include "tensor/comm.h"
@@ -33,13 +34,23 @@ void check_normalization(const std::string& who, const std::vector<double>& mean
                          channels == 1 ? " channel" : " channels"));
 }
 
-}  // namespace
+// Where imported teachers would do without the missing files.
+std::string without_images(const RunConfig& config, const data::DatasetInfo& info) {
+  for (const TeacherConfig& t : config.teachers)
+    if (t.weights.empty()) return "";
+  return str(". Without any real image: data.name=none data.classes=", info.num_classes,
+             " data.channels=", info.channels, " data.pixels=", info.image_size);
+}
 
-void preflight(const RunConfig& config, const Needs& needs) {
-  compute_of(config);
-  rows_of_rank(config.train.batch_size, communicator(), "train.batch_size");
-  rows_of_rank(config.synthesis.batch_size, communicator(), "synthesis.batch_size");
-  rows_of_rank(config.distill.batch_size, communicator(), "distill.batch_size");
+// What the data set's files, or [data] where there are none, say of the images.
+nn::ModelSpec shape_of_images(const RunConfig& config, const Needs& needs) {
+  nn::ModelSpec spec;
+  if (config.data.is_none()) {
+    spec.in_channels = config.data.channels > 0 ? config.data.channels : 3;
+    spec.image_size = config.data.pixels;
+    spec.num_classes = config.data.classes;
+    return spec;
+  }
   const data::DatasetInfo info = data::dataset_info(config.data.name);
   if (config.data.size > 0 && !data::has_image_files(config.data.name))
     throw UsageError(str("data.size: the images of ", config.data.name,
@@ -49,7 +60,8 @@ void preflight(const RunConfig& config, const Needs& needs) {
   std::error_code ec;
   if (config.data.name.rfind("synth10", 0) != 0 && !std::filesystem::is_directory(dir, ec))
     throw DataError(str("dataset ", config.data.name, ": no folder \"", dir, "\"; ", info.source,
-                        ". Set data.dir=..., or try: mtcki data get ", config.data.name));
+                        ". Set data.dir=..., or try: mtcki data get ", config.data.name,
+                        without_images(config, info)));
   for (const char* split : {"train", "test"}) {
     if (split == std::string("train") && !needs.training_set) continue;
     const std::vector<std::string> missing = data::missing_files(config.data.name, dir, split);
@@ -58,7 +70,6 @@ void preflight(const RunConfig& config, const Needs& needs) {
                           "\"; ", info.source, ". Set data.dir=..., or try: mtcki data get ",
                           config.data.name));
   }
-  nn::ModelSpec spec;
   spec.in_channels = info.channels;
   spec.image_size = info.image_size;
   spec.num_classes = info.num_classes;
@@ -77,6 +88,18 @@ void preflight(const RunConfig& config, const Needs& needs) {
     spec.image_size = set.images.size(2);
     spec.num_classes = set.num_classes();
   }
+  return spec;
+}
+
+}  // namespace
+
+void preflight(const RunConfig& config, const Needs& needs) {
+  compute_of(config);
+  rows_of_rank(config.train.batch_size, communicator(), "train.batch_size");
+  rows_of_rank(config.synthesis.batch_size, communicator(), "synthesis.batch_size");
+  rows_of_rank(config.distill.batch_size, communicator(), "distill.batch_size");
+  nn::ModelSpec spec = shape_of_images(config, needs);
+  std::error_code ec;
   if (needs.generator && config.synthesis.source == "generator") {
     const SynthesisConfig& s = config.synthesis;
     try {
@@ -94,7 +117,9 @@ void preflight(const RunConfig& config, const Needs& needs) {
     if (t.weights.empty()) continue;
     if (!std::filesystem::is_regular_file(t.weights, ec))
       throw DataError(who + ": weights \"" + t.weights + "\": no such file");
-    load_model(t.weights, spec, t.name_map, nullptr, nullptr, t.weights_key);
+    ModelCard card;
+    load_model(t.weights, spec, t.name_map, &card, nullptr, t.weights_key);
+    if (config.data.is_none()) known_normalization(t, card.normalization);
   }
   for (const StudentConfig& s : config.students) {
     spec.name = s.model;

@@ -117,8 +117,9 @@ FitResult fit(const FitJob& job, RunLog& log) {
     if (!values.empty() && logged) log.metrics(job.stage, at.step, fraction, "train", values);
     if (epoch_end && (epoch % job.eval_every == 0 || at.step == job.total_steps)) {
       at.last = job.evaluate();
-      log.metrics(job.stage, at.step, fraction, "eval",
-                  {{"top1", at.last.top1}, {"top5", at.last.top5}});
+      Values tested{{job.measure, at.last.top1}};
+      if (job.measure == "top1") tested.emplace_back("top5", at.last.top5);
+      log.metrics(job.stage, at.step, fraction, "eval", tested);
       if (at.last.top1 > at.top1_best) {
         at.top1_best = at.last.top1;
         job.write_model(best, at.last);
@@ -128,7 +129,7 @@ FitResult fit(const FitJob& job, RunLog& log) {
     const double speed =
         static_cast<double>((at.step - first) * job.images_per_step) / clock.seconds();
     Values shown = values;
-    if (at.last.top1 >= 0) shown.emplace_back("top1", at.last.top1);
+    if (at.last.top1 >= 0) shown.emplace_back(job.measure, at.last.top1);
     log.progress(job.stage, at.step, job.total_steps, speed, shown);
     if (due) save();
     if (at.step == job.total_steps) break;

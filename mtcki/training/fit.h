@@ -32,6 +32,8 @@ struct FitJob {
   std::function<Values()> read;
   int64_t read_every = 1;
   std::function<Accuracy()> evaluate;
+  // What its top1 is called: "agreement" where labels are what teachers say.
+  std::string measure = "top1";
   std::function<void(State&)> state;
   // Writes the weights that evaluate() tested.
   std::function<void(const std::string& path, const Accuracy&)> write_model;

@@ -241,6 +241,8 @@ TEST_F(ConfigTest, HashIsOfWhatAffectsResults) {
                                                "conv",
                                                "distill.views",
                                                "data.channels",
+                                               "data.classes",
+                                               "data.pixels",
                                                "data.skip_bad",
                                                "data.holdout",
                                                "teachers.0.weights_key",
