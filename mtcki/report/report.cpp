@@ -8,6 +8,7 @@
 #include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "data/formats/atomic_file.h"
 #include "data/formats/file_bytes.h"
@@ -208,17 +209,8 @@ std::string fact(const std::string& name, double v) {
   return fmt::format("{:.6g}", v);
 }
 
-const std::pair<const char*, const char*> kColumns[] = {
-    {"parameters", "parameters"}, {"top1", "top-1 %"},
-    {"top1_best", "best %"},      {"top5", "top-5 %"},
-    {"agreement", "agreement %"}, {"agreement_best", "best agreement %"}};
-
-bool is_known(const Run& r, const char* key) {
-  for (const char* kind : {"teachers", "students"})
-    for (const json& row : child(r.result, kind))
-      if (row.is_object() && row.contains(key)) return true;
-  return false;
-}
+const char* const kKeys[] = {"top1", "top1_best", "top5", "agreement", "agreement_best"};
+const char* const kTitles[] = {"top-1 %", "best %", "top-5 %", "agreement %", "best agreement %"};
 
 std::string result_section(const std::vector<Run>& runs) {
   const bool several = runs.size() > 1;
@@ -226,10 +218,14 @@ std::string result_section(const std::vector<Run>& runs) {
   std::vector<std::string> head = {"", "name", "model"};
   if (several) head.insert(head.begin(), "run");
   const size_t text_columns = head.size();
-  std::vector<std::pair<const char*, const char*>> columns;  // of which there are numbers
-  for (const auto& c : kColumns)
-    if (std::any_of(runs.begin(), runs.end(), [&](const Run& r) { return is_known(r, c.first); }))
-      columns.push_back(c), head.emplace_back(c.second);
+  std::set<std::string> known;
+  for (const Run& r : runs)
+    for (const char* kind : {"teachers", "students"})
+      for (const json& j : child(r.result, kind))
+        for (const auto& entry : j.items()) known.insert(entry.key());
+  head.emplace_back("parameters");
+  for (size_t i = 0; i < std::size(kKeys); ++i)
+    if (known.count(kKeys[i])) head.emplace_back(kTitles[i]);
   std::string rows;
   for (const Run& r : runs) {
     for (const char* kind : {"teachers", "students"}) {
@@ -239,9 +235,11 @@ std::string result_section(const std::vector<Run>& runs) {
                                           html_escape(text_of(j, "name")),
                                           html_escape(text_of(j, "model"))};
         if (several) cells.insert(cells.begin(), html_escape(r.name));
-        for (const auto& [key, title] : columns)
-          cells.push_back(number_of(j, key, *key == 'p' ? "{:.0f}" : "{:.2f}"));
-        if (*kind == 's' && columns.size() > 1) cells[text_columns + 1].insert(0, "<b>") += "</b>";
+        const std::string main = known.count("top1") ? "top1" : "agreement";
+        cells.push_back(number_of(j, "parameters", "{:.0f}"));
+        for (const char* key : kKeys)
+          if (const bool bold = *kind == 's' && key == main; known.count(key))
+            cells.push_back(number_of(j, key, bold ? "<b>{:.2f}</b>" : "{:.2f}"));
         rows += row(cells, "td", text_columns);
       }
     }
