@@ -73,6 +73,19 @@ Variable Conv2d::operator()(const Variable& x, const Variable& residual) {
   });
 }
 
+Variable Conv2d::operator()(const Variable& x, BatchNorm2d& bn, const Variable& residual) {
+  const Variable y = call(x, [&] {
+    return bn_conv2d(x, bn.weight, bn.bias, bn.running_mean, bn.running_var, bn.momentum_, bn.eps_,
+                     weight, optional(bias), with_precision(options_, *this), residual);
+  });
+  bn.count_batch();
+  return y;
+}
+
+bool Conv2d::normalises(const Variable& x) const {
+  return precision() != Precision::bf16 && conv2d_normalises(x.data(), weight.shape(), options_);
+}
+
 double Conv2d::macs(const Shape&, const Shape& output) const {
   const Shape& w = weight.shape();
   return static_cast<double>(output.numel()) * static_cast<double>(w[1] * w[2] * w[3]);
@@ -142,92 +155,26 @@ void BatchNorm2d::count_batch() {
   });
 }
 
+// DCGAN's initialisation (Radford et al. 2016, section 4), of the layers that its authors list.
 namespace {
 
-bool wants_gradient(const Conv2d& conv, const Variable& x, const Variable& residual) {
-  return grad_enabled() && (x.requires_grad() || residual.requires_grad() ||
-                            conv.weight.requires_grad() || optional(conv.bias).requires_grad());
-}
-
-// Whether bn is nothing but an affine map here.
-bool only_maps(BatchNorm2d& bn) {
-  const bool trains =
-      bn.training() || (grad_enabled() && (bn.weight.requires_grad() || bn.bias.requires_grad()));
-  return !trains && !bn.keeps_moments() && !bn.has_hooks();
-}
-
-ConvNeighbours::BatchNorm frozen(const BatchNorm2d& bn) {
-  return {bn.weight.data(), bn.bias.data(), bn.running_mean, bn.running_var, bn.eps()};
-}
-
-// The values, without the handle.
-Tensor take(Variable* v) {
-  const Tensor data = v->data();
-  *v = Variable();
-  return data;
+void dcgan_init(Variable& weight, Variable* bias, Init& init) {
+  normal_(weight, 0.0, 0.02, init.next());
+  if (bias != nullptr) constant_(*bias, 0.0);
 }
 
 }  // namespace
 
-Variable conv_bn(Conv2d& conv, BatchNorm2d& bn, const Variable& x, Activation act,
-                 Variable residual) {
-  if (!only_maps(bn) || conv.has_hooks() || wants_gradient(conv, x, residual))
-    return bn(conv(x), act, residual);
-  ConvNeighbours around;
-  around.norm = frozen(bn);
-  around.act = act;
-  around.residual = take(&residual);
-  return conv(x, std::move(around));
-}
+void Conv2d::reset_parameters(Init& init) { dcgan_init(weight, bias, init); }
+void ConvTranspose2d::reset_parameters(Init& init) { dcgan_init(weight, bias, init); }
+void Linear::reset_parameters(Init& init) { dcgan_init(weight, bias, init); }
 
-Variable bn_conv_bn(BatchNorm2d& before, Conv2d& conv, BatchNorm2d& bn, const Variable& x,
-                    Activation act) {
-  if (!only_maps(before) || !only_maps(bn) || conv.has_hooks() || wants_gradient(conv, x, {}))
-    return conv_bn(conv, bn, before(x, Activation::relu()), act);
-  ConvNeighbours around;
-  around.norm_before = frozen(before);
-  around.norm = frozen(bn);
-  around.act = act;
-  return conv(x, std::move(around));
-}
-
-Variable conv_add(Conv2d& conv, const Variable& x, Variable residual) {
-  if (conv.has_hooks()) return add(conv(x), residual);
-  if (wants_gradient(conv, x, residual)) return conv(x, residual);
-  ConvNeighbours around;
-  around.residual = take(&residual);
-  return conv(x, std::move(around));
-}
-
-Variable bn_conv(BatchNorm2d& bn, Conv2d& conv, const Variable& x, const Variable& residual) {
-  const bool fuses = bn.training() && bn.comm_->size() == 1 && !bn.has_hooks() &&
-                     !conv.has_hooks() && conv.precision() != Precision::bf16 &&
-                     conv2d_normalises(x.data(), conv.weight.shape(), conv.options_);
-  if (!fuses) {
-    const Variable a = bn(x, Activation::relu());
-    return residual.defined() ? conv_add(conv, a, residual) : conv(a);
-  }
-  const Variable y = conv.call(x, [&] {
-    return bn_conv2d(x, bn.weight, bn.bias, bn.running_mean, bn.running_var, bn.momentum_, bn.eps_,
-                     conv.weight, optional(conv.bias), with_precision(conv.options_, conv),
-                     residual);
-  });
-  bn.count_batch();
-  return y;
-}
-
-Variable Sequential::consume(Variable x) {
-  for (size_t i = 0; i < order_.size(); ++i) {
-    auto* conv = dynamic_cast<Conv2d*>(order_[i]);
-    auto* bn = i + 1 < order_.size() ? dynamic_cast<BatchNorm2d*>(order_[i + 1]) : nullptr;
-    if (conv != nullptr && bn != nullptr) {
-      x = conv_bn(*conv, *bn, x);
-      ++i;
-    } else {
-      x = (*order_[i])(std::move(x));
-    }
-  }
-  return x;
+void BatchNorm2d::reset_parameters(Init& init) {
+  normal_(weight, 1.0, 0.02, init.next());
+  constant_(bias, 0.0);
+  running_mean.fill_(0.0);
+  running_var.fill_(1.0);
+  num_batches_tracked.fill_(0.0);
 }
 
 }  // namespace mtcki::nn

@@ -35,23 +35,30 @@ struct Init {
   Rng next() { return rng.at(rng.step++); }
 };
 
+class BatchNorm2d;
+
 class Conv2d : public Module {
  public:
   Conv2d(int64_t in, int64_t out, int64_t kernel, const Conv2dOptions& o, bool bias, Init& init);
   std::string kind() const override { return "Conv2d"; }
   using Module::operator();
-  // With what stands around it, in one pass where the kernels can (ops/conv.h). Records no
+  // With what stands around it, in one pass where the kernels can (ops/conv/conv.h). Records no
   // gradient.
   Variable operator()(const Variable& x, ConvNeighbours around);
   Variable operator()(const Variable& x, const Variable& residual);  // conv(x) + residual
+  // conv(relu(before(x))) + residual as one op that does not store the batch norm's output
+  // (bn_conv2d); `before` is in train mode.
+  Variable operator()(const Variable& x, BatchNorm2d& before, const Variable& residual);
+  // Whether that op costs the kernels no pass of its own over x.
+  bool normalises(const Variable& x) const;
+  void reset_parameters(Init& init) override;
   double macs(const Shape& input, const Shape& output) const override;
+  const Conv2dOptions& options() const { return options_; }
   Variable& weight;  // [out, in/groups, k, k]
   Variable* bias;    // [out] or null
 
  protected:
   Variable forward(const Variable& x) override;
-  friend Variable bn_conv(class BatchNorm2d& bn, Conv2d& conv, const Variable& x,
-                          const Variable& residual);
 
  private:
   Conv2dOptions options_;
@@ -62,6 +69,7 @@ class ConvTranspose2d : public Module {
   ConvTranspose2d(int64_t in, int64_t out, int64_t kernel, const ConvTranspose2dOptions& o,
                   bool bias, Init& init);
   std::string kind() const override { return "ConvTranspose2d"; }
+  void reset_parameters(Init& init) override;
   double macs(const Shape& input, const Shape& output) const override;
   Variable& weight;  // [in, out/groups, k, k]
   Variable* bias;
@@ -77,6 +85,7 @@ class Linear : public Module {
  public:
   Linear(int64_t in, int64_t out, bool bias, Init& init);
   std::string kind() const override { return "Linear"; }
+  void reset_parameters(Init& init) override;
   double macs(const Shape& input, const Shape& output) const override;
   // Computes in f32 under Precision::bf16 too: for the layer that makes the logits.
   void keep_f32() { keep_f32_ = true; }
@@ -97,6 +106,7 @@ class BatchNorm2d : public Module {
   explicit BatchNorm2d(int64_t channels, double eps = 1e-5, double momentum = 0.1,
                        DType dtype = DType::f32);
   std::string kind() const override { return "BatchNorm2d"; }
+  void reset_parameters(Init& init) override;
   using Module::operator();
   // Fused form: act(bn(x) + residual).
   Variable operator()(const Variable& x, Activation act, const Variable& residual = {}) {
@@ -110,6 +120,7 @@ class BatchNorm2d : public Module {
   MomentSums take_moments() { return std::exchange(moments_, {}); }
   // Train mode takes its statistics over the rows of all ranks (nn/parallel.h).
   void set_communicator(const Communicator& comm) { comm_ = &comm; }
+  const Communicator& communicator() const { return *comm_; }
   Variable& weight;
   Variable& bias;
   Tensor& running_mean;
@@ -120,48 +131,13 @@ class BatchNorm2d : public Module {
   Variable forward(const Variable& x) override { return fused(x, {}, {}); }
 
  private:
-  friend Variable bn_conv(BatchNorm2d& bn, Conv2d& conv, const Variable& x,
-                          const Variable& residual);
+  friend class Conv2d;  // takes the training pass of one before it into its own
   Variable fused(const Variable& x, Activation act, const Variable& residual);
   void count_batch();
   double eps_, momentum_;
   bool keeps_moments_ = false;
   MomentSums moments_;
   const Communicator* comm_ = &Communicator::self();
-};
-
-// act(bn(conv(x)) + residual), act(bn(conv(relu(before(x))))), and conv(x) + residual. Where only
-// the values are wanted (no input needs a gradient, batch norms are in eval mode and keep no
-// moments, nobody listens at the layers) the kernel of the convolution does it all when it loads
-// its input and stores its output, over a residual that is handed over (moved in, with no other
-// handle); a sum that somebody differentiates too. Else it is the layers one after the other.
-Variable conv_bn(Conv2d& conv, BatchNorm2d& bn, const Variable& x, Activation act = {},
-                 Variable residual = {});
-Variable bn_conv_bn(BatchNorm2d& before, Conv2d& conv, BatchNorm2d& bn, const Variable& x,
-                    Activation act = {});
-Variable conv_add(Conv2d& conv, const Variable& x, Variable residual);
-// conv(relu(bn(x))) + residual, bn in train mode: one op (bn_conv2d) where that saves passes and
-// nobody listens at the layers.
-Variable bn_conv(BatchNorm2d& bn, Conv2d& conv, const Variable& x, const Variable& residual = {});
-
-// A list of modules applied in order (a convolution and a batch norm behind it by conv_bn);
-// children may be named freely (checkpoint names have gaps).
-class Sequential : public Module {
- public:
-  std::string kind() const override { return "Sequential"; }
-  template <class M>
-  M& add(const std::string& name, std::unique_ptr<M> child) {
-    M& ref = Module::add(name, std::move(child));
-    order_.push_back(&ref);
-    return ref;
-  }
-
- protected:
-  Variable forward(const Variable& x) override { return consume(x); }
-  Variable consume(Variable x) override;
-
- private:
-  std::vector<Module*> order_;
 };
 
 }  // namespace mtcki::nn

@@ -63,6 +63,16 @@ void Module::train(bool on) {
   for (auto& [path, module] : named_modules()) module->training_ = on;
 }
 
+EvalScope::EvalScope(Module& root) {
+  for (auto& [path, module] : root.named_modules()) modes_.emplace_back(module, module->training());
+  root.eval();
+}
+
+// Parents come first, children correct them.
+EvalScope::~EvalScope() {
+  for (auto& [module, on] : modes_) module->train(on);
+}
+
 void Module::set_precision(Precision precision) {
   for (auto& [path, module] : named_modules()) module->precision_ = precision;
 }
@@ -129,6 +139,13 @@ StateDict Module::state_dict() {
 }
 
 HookHandle Module::add_before_hook(BeforeHook hook) {
+  return add_stop_hook([hook = std::move(hook)](const Module& m, const Variable& x) {
+    hook(m, x);
+    return false;
+  });
+}
+
+HookHandle Module::add_stop_hook(StopHook hook) {
   const int id = hooks_->next++;
   hooks_->before.emplace(id, std::move(hook));
   return HookHandle(hooks_, id);
@@ -142,10 +159,18 @@ HookHandle Module::add_after_hook(AfterHook hook) {
 
 bool Module::has_hooks() const { return !hooks_->before.empty() || !hooks_->after.empty(); }
 
+void Module::require_input(const Variable& x) const {
+  if (!x.defined())
+    throw Error(str(kind(), ": the input is undefined; in ", context_path(),
+                    " (a pass that a hook has ended goes on in chains only)"));
+}
+
 // Over copies, so that a hook may remove itself or add others.
-void Module::run_before_hooks(const Variable& x) const {
+bool Module::run_before_hooks(const Variable& x) const {
   const auto hooks = hooks_->before;
-  for (const auto& [id, hook] : hooks) hook(*this, x);
+  bool goes_on = true;
+  for (const auto& [id, hook] : hooks) goes_on = !hook(*this, x) && goes_on;
+  return goes_on;
 }
 
 void Module::run_after_hooks(const Variable& x, const Variable& y) const {

@@ -25,6 +25,7 @@ using StateDict = NamedList<Tensor>;  // always plain NCHW/OIHW tensors on the C
 
 class Module;
 struct HookTable;
+struct Init;  // nn/layers.h
 
 // Removes its hook when destroyed; harmless when the module went first.
 class [[nodiscard]] HookHandle {
@@ -47,6 +48,9 @@ class Module {
   using BeforeHook = std::function<void(const Module&, const Variable& input)>;
   using AfterHook =
       std::function<void(const Module&, const Variable& input, const Variable& output)>;
+  // true: the pass ends at this module. It and all that it would have gone through return an
+  // undefined Variable, and no after hook sees one (nn/chain.h).
+  using StopHook = std::function<bool(const Module&, const Variable& input)>;
 
   Module();
   virtual ~Module();
@@ -103,11 +107,15 @@ class Module {
   void load_state_dict(const StateDict& state, std::vector<std::string>* notes = nullptr);
 
   [[nodiscard]] HookHandle add_before_hook(BeforeHook hook);
+  [[nodiscard]] HookHandle add_stop_hook(StopHook hook);
   [[nodiscard]] HookHandle add_after_hook(AfterHook hook);
   bool has_hooks() const;
 
   const std::string& name() const { return name_; }  // as registered in the parent
   virtual std::string kind() const = 0;              // "Conv2d"
+  // Redraws the module's own parameters as a generator begins with them: weights ~ N(0, 0.02), those
+  // of a batch norm ~ N(1, 0.02) with fresh running statistics, biases 0.
+  virtual void reset_parameters(Init& /*init*/) {}
   // Multiply-accumulates of one forward on an input of this shape, for leaves that have any.
   virtual double macs(const Shape& input, const Shape& output) const;
 
@@ -119,9 +127,10 @@ class Module {
   template <class Body>
   Variable call(const Variable& x, const Body& body) {
     const ContextScope scope(ContextScope::Kind::module, name_);
-    if (has_hooks()) run_before_hooks(x);
+    require_input(x);
+    if (has_hooks() && !run_before_hooks(x)) return {};
     Variable y = body();
-    if (has_hooks()) run_after_hooks(x, y);
+    if (has_hooks() && y.defined()) run_after_hooks(x, y);
     return y;
   }
 
@@ -138,7 +147,8 @@ class Module {
  private:
   void register_child(const std::string& name, std::unique_ptr<Module> child);
   void check_new_name(const std::string& name) const;
-  void run_before_hooks(const Variable& x) const;
+  void require_input(const Variable& x) const;
+  bool run_before_hooks(const Variable& x) const;  // false: one of them ends the pass
   void run_after_hooks(const Variable& x, const Variable& y) const;
 
   std::string name_;
@@ -153,8 +163,20 @@ class Module {
   std::shared_ptr<HookTable> hooks_;  // handles hold it weakly
 };
 
+// Evaluation mode for every module below `root`; then each has its own mode again.
+class EvalScope {
+ public:
+  explicit EvalScope(Module& root);
+  ~EvalScope();
+  EvalScope(const EvalScope&) = delete;
+  EvalScope& operator=(const EvalScope&) = delete;
+
+ private:
+  std::vector<std::pair<Module*, bool>> modes_;
+};
+
 struct HookTable {
-  std::map<int, Module::BeforeHook> before;
+  std::map<int, Module::StopHook> before;
   std::map<int, Module::AfterHook> after;
   int next = 1;
 };

@@ -16,23 +16,6 @@ DType parameter_dtype(Module& module) {
   return DType::f32;
 }
 
-// Puts every module back into its own mode; parents come first, children correct them.
-class RestoreModes {
- public:
-  explicit RestoreModes(Module& root) {
-    for (auto& [path, module] : root.named_modules())
-      modes_.emplace_back(module, module->training());
-  }
-  ~RestoreModes() {
-    for (auto& [module, on] : modes_) module->train(on);
-  }
-  RestoreModes(const RestoreModes&) = delete;
-  RestoreModes& operator=(const RestoreModes&) = delete;
-
- private:
-  std::vector<std::pair<Module*, bool>> modes_;
-};
-
 std::string with_separators(int64_t n) {
   std::string text = std::to_string(n);
   for (int at = static_cast<int>(text.size()) - 3; at > 0; at -= 3)
@@ -78,9 +61,8 @@ ModelSummary summarize(Module& module, const Shape& input) {
     ++s.state_keys;
   }
   {
-    const RestoreModes restore(module);
+    const EvalScope eval(module);
     const NoGradScope no_grad;
-    module.eval();
     module(Tensor::zeros(input, parameter_dtype(module)));
   }
   for (const LayerRow& row : s.layers) {

@@ -237,7 +237,7 @@ int parse_and_run(int argc, char** argv) {
   SummaryOptions summary_o;
   CLI::App* summary = app.add_subcommand("summary", "layers, parameters, MACs, memory of a model");
   summary->add_option("--model", summary_o.model, "classifier, e.g. wrn40_2");
-  summary->add_option("--generator", summary_o.generator, "generator: cmi, large or dcgan");
+  summary->add_option("--generator", summary_o.generator, "generator, e.g. cmi");
   summary->add_option("--nz", summary_o.nz, "generator: latent dimensions")
       ->check(CLI::Range(1, 1 << 16))
       ->capture_default_str();

@@ -165,7 +165,8 @@ int summary_command(const SummaryOptions& o) {
     std::puts("classifiers (--model):");
     for (const std::string& name : nn::classifier_names()) std::printf("  %s\n", name.c_str());
     std::puts("  wrn<d>_<k> for any d = 6n+4 and any k; vgg<8|11|13|16>_w<factor>");
-    std::puts("generators (--generator): cmi large dcgan");
+    std::puts("generators (--generator):");
+    for (const std::string& name : nn::generator_names()) std::printf("  %s\n", name.c_str());
     return 0;
   }
   if (o.model.empty() == o.generator.empty())

@@ -60,7 +60,7 @@ struct StudentConfig {
 struct SynthesisConfig {
   int64_t batches = 196, batch_size = 256, g_steps = 200;
   std::string source = "generator";  // what is optimised: synthesis/sources/sources.cpp
-  std::string generator = "cmi";     // cmi | large | dcgan
+  std::string generator = "cmi";     // nn::generator_names()
   int64_t nz = 256, ngf = 64;
   double lr_g = 1e-3, lr_z = 0.0;  // 0: lr_g
   double beta2 = 0.999;

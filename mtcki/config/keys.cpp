@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "mtcki/config/source_names.h"
+#include "nn/models/model.h"
 
 namespace mtcki::config_keys {
 
@@ -142,7 +143,7 @@ void visit(Walk& w, SynthesisConfig& c) {
       .key("source", c.source, source_names(),
            "what is optimised: generator and latents, or pixels")
       .inert_if(c.source == "generator")
-      .key("generator", c.generator, {"cmi", "large", "dcgan"}, "generator architecture")
+      .key("generator", c.generator, nn::generator_names(), "generator architecture")
       .key("nz", c.nz, between(1, 65536), "latent dimensions")
       .key("ngf", c.ngf, between(1, 4096), "generator width")
       .key("lr_g", c.lr_g, above(0),

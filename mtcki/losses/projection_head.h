@@ -4,7 +4,7 @@
 #include <map>
 #include <memory>
 
-#include "nn/layers.h"
+#include "nn/chain.h"
 
 namespace mtcki {
 

@@ -11,52 +11,20 @@ namespace mtcki {
 
 namespace {
 
-// Ends a pass at its last wanted tap. Not an error: thrown by a hook, caught in view().
-struct LastTapSeen {};
-
-// Fills a view during one pass. The hooks go with it: a layer with hooks is not fused with its
-// neighbours.
-class Tapping {
+// While alive, the batch norms keep the moments of their inputs.
+class KeepMoments {
  public:
-  Tapping(nn::Classifier& net, const std::vector<nn::BatchNorm2d*>& batch_norms, unsigned taps,
-          Teacher::View* view)
-      : view_(view), ends_early_(taps & Teacher::kTapsOnly) {
-    if (taps & Teacher::kBn) {
-      collect({batch_norms.begin(), batch_norms.end()}, &view->bn_inputs);
-      view->bn_moments.resize(batch_norms.size());
-      if (!ends_early_) norms_ = batch_norms;
-    }
-    if (taps & Teacher::kStages) collect(net.stages(), &view->stage_inputs);
+  explicit KeepMoments(const std::vector<nn::BatchNorm2d*>& norms) : norms_(norms) {
     for (nn::BatchNorm2d* bn : norms_) bn->keep_moments(true);
   }
-  ~Tapping() {
+  ~KeepMoments() {
     for (nn::BatchNorm2d* bn : norms_) bn->keep_moments(false);
   }
-  Tapping(const Tapping&) = delete;
-  Tapping& operator=(const Tapping&) = delete;
-
-  bool needs_no_pass() const { return ends_early_ && left_ == 0; }
-  void take_moments() {
-    for (size_t i = 0; i < norms_.size(); ++i) view_->bn_moments[i] = norms_[i]->take_moments();
-  }
+  KeepMoments(const KeepMoments&) = delete;
+  KeepMoments& operator=(const KeepMoments&) = delete;
 
  private:
-  void collect(const std::vector<nn::Module*>& modules, std::vector<Variable>* inputs) {
-    inputs->resize(modules.size());
-    left_ += modules.size();
-    for (size_t i = 0; i < modules.size(); ++i)
-      hooks_.push_back(
-          modules[i]->add_before_hook([this, inputs, i](const nn::Module&, const Variable& x) {
-            (*inputs)[i] = x;
-            if (--left_ == 0 && ends_early_) throw LastTapSeen{};
-          }));
-  }
-
-  Teacher::View* view_;
-  bool ends_early_;
-  size_t left_ = 0;                      // taps still to come
-  std::vector<nn::BatchNorm2d*> norms_;  // that keep their moments
-  std::vector<nn::HookHandle> hooks_;
+  std::vector<nn::BatchNorm2d*> norms_;
 };
 
 }  // namespace
@@ -117,16 +85,27 @@ Variable Teacher::normalized(const Variable& images) const {
 Teacher::View Teacher::view(const Variable& images, unsigned taps) {
   check_frozen();
   View out;
-  Tapping tapping(*net_, batch_norms_, taps, &out);
-  if (tapping.needs_no_pass()) return out;
+  std::vector<nn::Module*> tapped;
+  if (taps & kBn) tapped.assign(batch_norms_.begin(), batch_norms_.end());
+  const auto norms = static_cast<std::ptrdiff_t>(tapped.size());
+  if (taps & kStages)
+    for (nn::Module* stage : net_->stages()) tapped.push_back(stage);
+  out.bn_moments.resize(static_cast<size_t>(norms));
+  if ((taps & kTapsOnly) && tapped.empty()) return out;
   const ContextScope scope(ContextScope::Kind::module, options_.name);
-  try {
-    const nn::Classifier::Output y = net_->features(normalized(images));
-    out.logits = y.logits;
-    out.feature = y.feature;
-    tapping.take_moments();
-  } catch (const LastTapSeen&) {
+  nn::Classifier::Output y;
+  if (taps & kTapsOnly) {
+    y.taps = net_->taps(normalized(images), tapped);
+  } else {
+    const KeepMoments keep(taps & kBn ? batch_norms_ : std::vector<nn::BatchNorm2d*>());
+    y = net_->features(normalized(images), tapped);
+    for (size_t i = 0; i < out.bn_moments.size(); ++i)
+      out.bn_moments[i] = batch_norms_[i]->take_moments();
   }
+  out.logits = y.logits;
+  out.feature = y.feature;
+  out.bn_inputs.assign(y.taps.begin(), y.taps.begin() + norms);
+  out.stage_inputs.assign(y.taps.begin() + norms, y.taps.end());
   return out;
 }
 

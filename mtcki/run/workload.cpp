@@ -4,7 +4,6 @@
 #include "autograd/side_stream.h"
 #include "mtcki/distillation/distiller.h"
 #include "mtcki/synthesis/synthesizer.h"
-#include "nn/feature_tap.h"
 #include "nn/models/model.h"
 #include "optim/optimizer.h"
 #include "tensor/context.h"
@@ -121,13 +120,11 @@ Workload inversion(const WorkloadOptions& o) {
   struct Asked {
     std::shared_ptr<nn::Classifier> net;
     std::vector<nn::BatchNorm2d*> norms;
-    std::shared_ptr<nn::FeatureTap> tap;
   };
   std::vector<Asked> teachers;
   for (const std::string& name : teacher_names(o)) {
-    Asked t{frozen(name, o), {}, nullptr};
+    Asked t{frozen(name, o), {}};
     t.norms = t.net->batch_norms();
-    t.tap = std::make_shared<nn::FeatureTap>(t.norms);
     for (nn::BatchNorm2d* bn : t.norms) bn->keep_moments(true);
     teachers.push_back(std::move(t));
   }
@@ -158,12 +155,14 @@ Workload inversion(const WorkloadOptions& o) {
     for (const Asked& t : teachers)
       branches.run([&] {
         Variable term;
+        std::vector<Variable> inputs;
         {
           const StageScope stage("teacher");
-          term = cross_entropy((*t.net)(made), y);
+          nn::Classifier::Output out = t.net->features(made, t.norms);
+          term = cross_entropy(out.logits, y);
+          inputs = std::move(out.taps);
         }
         const StageScope stage("statistics");
-        const std::vector<Variable> inputs = t.tap->take();
         std::vector<BnStatisticsInput> layers;
         for (size_t i = 0; i < inputs.size(); ++i) {
           nn::BatchNorm2d& bn = *t.norms[i];

@@ -155,30 +155,44 @@ class DcganGenerator : public Generator {
 
 }  // namespace
 
-// Running statistics return to their start as well, so that a reset generator depends on `rng`
-// only.
+// Every tensor has its own position; 4096 of them fit between two steps of the caller.
 void Generator::reset(const Rng& rng) {
-  uint64_t draw = 0;
-  // Every tensor has its own position; 4096 of them fit between two steps of the caller.
-  const auto next = [&] { return rng.at((rng.step << 12) + draw++); };
-  for (auto& [path, module] : named_modules()) {
-    if (auto* c = dynamic_cast<Conv2d*>(module)) {
-      normal_(c->weight, 0.0, 0.02, next());
-      if (c->bias != nullptr) constant_(*c->bias, 0.0);
-    } else if (auto* t = dynamic_cast<ConvTranspose2d*>(module)) {
-      normal_(t->weight, 0.0, 0.02, next());
-      if (t->bias != nullptr) constant_(*t->bias, 0.0);
-    } else if (auto* l = dynamic_cast<Linear*>(module)) {
-      normal_(l->weight, 0.0, 0.02, next());
-      if (l->bias != nullptr) constant_(*l->bias, 0.0);
-    } else if (auto* bn = dynamic_cast<BatchNorm2d*>(module)) {
-      normal_(bn->weight, 1.0, 0.02, next());
-      constant_(bn->bias, 0.0);
-      bn->running_mean.fill_(0.0);
-      bn->running_var.fill_(1.0);
-      bn->num_batches_tracked.fill_(0.0);
-    }
-  }
+  Init init;
+  init.rng = rng.at(rng.step << 12);
+  for (auto& [path, module] : named_modules()) module->reset_parameters(init);
+}
+
+namespace {
+
+using Make = std::unique_ptr<Generator> (*)(const GeneratorSpec& spec, Init& init);
+struct Row {
+  const char* name;
+  Make make;
+};
+constexpr Row kGenerators[] = {
+    {"cmi",
+     [](const GeneratorSpec& s, Init& init) -> std::unique_ptr<Generator> {
+       return std::make_unique<UpsamplingGenerator>(s, 2 * s.ngf, init);
+     }},
+    {"large",
+     [](const GeneratorSpec& s, Init& init) -> std::unique_ptr<Generator> {
+       return std::make_unique<UpsamplingGenerator>(s, 4 * s.ngf, init);
+     }},
+    {"dcgan",
+     [](const GeneratorSpec& s, Init& init) -> std::unique_ptr<Generator> {
+       return std::make_unique<DcganGenerator>(s, init);
+     }},
+};
+
+}  // namespace
+
+const std::vector<std::string>& generator_names() {
+  static const std::vector<std::string> names = [] {
+    std::vector<std::string> out;
+    for (const Row& row : kGenerators) out.emplace_back(row.name);
+    return out;
+  }();
+  return names;
 }
 
 std::unique_ptr<Generator> make_generator(const GeneratorSpec& spec, Init& init) {
@@ -189,12 +203,12 @@ std::unique_ptr<Generator> make_generator(const GeneratorSpec& spec, Init& init)
                          "an image size that 4 divides; got nz ",
                          spec.nz, ", ngf ", spec.ngf, ", channels ", spec.channels, ", size ",
                          spec.image_size));
-  if (spec.name == "cmi") return std::make_unique<UpsamplingGenerator>(spec, 2 * spec.ngf, init);
-  if (spec.name == "large") return std::make_unique<UpsamplingGenerator>(spec, 4 * spec.ngf, init);
-  if (spec.name == "dcgan") return std::make_unique<DcganGenerator>(spec, init);
-  throw UsageError(str("unknown generator '", spec.name,
-                       "'; nearest: ", nearest_name(spec.name, {"cmi", "large", "dcgan"}),
-                       ". Known: cmi large dcgan"));
+  for (const Row& row : kGenerators)
+    if (row.name == spec.name) return row.make(spec, init);
+  std::string all;
+  for (const std::string& name : generator_names()) all += " " + name;
+  throw UsageError(str("unknown generator '", spec.name, "'; nearest: ",
+                       nearest_name(spec.name, generator_names()), ". Known:", all));
 }
 
 }  // namespace mtcki::nn

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "nn/layers.h"
+#include "nn/chain.h"
 
 namespace mtcki::nn {
 
@@ -13,11 +13,19 @@ namespace mtcki::nn {
 class Classifier : public Module {
  public:
   struct Output {
-    Variable logits;   // [N, classes], f32 in every precision
-    Variable feature;  // [N, feature_dim()], likewise
+    Variable logits;             // [N, classes], f32 in every precision
+    Variable feature;            // [N, feature_dim()], likewise
+    std::vector<Variable> taps;  // inputs of modules, with their graph
   };
-  // One pass that gives both; operator() gives the logits only.
-  Output features(const Variable& x);
+  // One pass that gives all three; operator() gives the logits only. `tapped`: modules of this
+  // network, each of which runs once in a pass. A tapped layer is not fused with its neighbours.
+  Output features(const Variable& x, const std::vector<Module*>& tapped = {});
+  // The taps alone: the pass ends as soon as the last of them is there.
+  std::vector<Variable> taps(const Variable& x, const std::vector<Module*>& tapped);
+  template <class M>
+  Output features(const Variable& x, const std::vector<M*>& tapped) {
+    return features(x, std::vector<Module*>(tapped.begin(), tapped.end()));
+  }
   virtual int64_t feature_dim() const = 0;
   int64_t num_classes() const { return num_classes_; }
   // Modules whose *inputs* CMI contrasts when not all BN inputs are wanted ("stage features").
@@ -29,10 +37,10 @@ class Classifier : public Module {
   explicit Classifier(int64_t num_classes) : num_classes_(num_classes) {}
   virtual Variable trunk(const Variable& x) = 0;       // [N,C,H,W] -> [N, feature_dim]
   virtual Variable head(const Variable& feature) = 0;  // -> logits
-  Variable forward(const Variable& x) override { return head(feature_of(x)); }
+  Variable forward(const Variable& x) override { return pass(x).logits; }
 
  private:
-  Variable feature_of(const Variable& x);  // the trunk's, at least f32
+  Output pass(const Variable& x);
 
   int64_t num_classes_;
 };
@@ -55,13 +63,14 @@ std::vector<std::string> classifier_names();  // for help texts; wrn as wrn40_2 
 class Generator : public Module {
  public:
   virtual int64_t nz() const = 0;
-  // Re-draws every weight: conv, linear ~ N(0, 0.02), biases 0, BN weight ~ N(1, 0.02), bias 0.
+  // Module::reset_parameters of every module; the result depends on `rng` only.
   void reset(const Rng& rng);
 };
 struct GeneratorSpec {
-  std::string name = "cmi";  // cmi | large | dcgan
+  std::string name = "cmi";  // one of generator_names()
   int64_t nz = 256, ngf = 64, channels = 3, image_size = 32;
 };
 std::unique_ptr<Generator> make_generator(const GeneratorSpec& spec, Init& init);
+const std::vector<std::string>& generator_names();
 
 }  // namespace mtcki::nn

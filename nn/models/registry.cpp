@@ -1,8 +1,8 @@
 // Model names -> networks.
 #include <cmath>
 #include <cstdio>
-#include <map>
 #include <optional>
+#include <utility>
 
 #include "nn/models/families.h"
 #include "tensor/nearest_name.h"
@@ -24,42 +24,53 @@ ResNetConfig small_resnet(int64_t depth, int64_t stem, std::vector<int64_t> widt
   return c;
 }
 
-std::map<std::string, ResNetConfig> make_resnets() {
-  std::map<std::string, ResNetConfig> out;
-  ResNetConfig large;
-  large.widths = {64, 128, 256, 512};
-  large.blocks = {2, 2, 2, 2};
-  out["resnet18"] = large;
-  large.blocks = {3, 4, 6, 3};
-  out["resnet34"] = large;
-  for (const char* name : {"resnet18", "resnet34"}) {
-    ResNetConfig pooled = out[name];
+// The networks with a name of their own, in the order in which they are listed.
+template <class Config>
+using Table = std::vector<std::pair<std::string, Config>>;
+
+template <class Config>
+const Config* find(const Table<Config>& table, const std::string& name) {
+  for (const auto& [known, config] : table)
+    if (known == name) return &config;
+  return nullptr;
+}
+
+Table<ResNetConfig> make_resnets() {
+  ResNetConfig r18;
+  r18.widths = {64, 128, 256, 512};
+  r18.blocks = {2, 2, 2, 2};
+  ResNetConfig r34 = r18;
+  r34.blocks = {3, 4, 6, 3};
+  Table<ResNetConfig> out = {{"resnet18", r18}, {"resnet34", r34}};
+  for (size_t i = 0; i < 2; ++i) {
+    auto [name, pooled] = out[i];
     pooled.stem_pool = true;
     pooled.shortcut_name = "downsample";
     pooled.head_name = "fc";
-    out[std::string(name) + "_pool"] = pooled;
+    out.emplace_back(name + "_pool", pooled);
   }
-  for (int64_t depth : {8, 14, 20, 32, 44, 56, 110}) {
-    const std::string name = "resnet" + std::to_string(depth);
-    out[name] = small_resnet(depth, 16, {16, 32, 64});
-    ResNetConfig a = out[name];
-    a.shortcut = ResNetConfig::Shortcut::padded;
-    a.head_name = "linear";
-    a.weights = ResNetConfig::Weights::kaiming_normal_fan_in;
-    out[name + "_a"] = a;
-  }
-  out["resnet8x4"] = small_resnet(8, 32, {64, 128, 256});
-  out["resnet32x4"] = small_resnet(32, 32, {64, 128, 256});
+  for (const bool option_a : {false, true})
+    for (const int64_t depth : {8, 14, 20, 32, 44, 56, 110}) {
+      ResNetConfig c = small_resnet(depth, 16, {16, 32, 64});
+      if (option_a) {
+        c.shortcut = ResNetConfig::Shortcut::padded;
+        c.head_name = "linear";
+        c.weights = ResNetConfig::Weights::kaiming_normal_fan_in;
+      }
+      out.emplace_back(str("resnet", depth, option_a ? "_a" : ""), c);
+    }
+  out.emplace_back("resnet8x4", small_resnet(8, 32, {64, 128, 256}));
+  out.emplace_back("resnet32x4", small_resnet(32, 32, {64, 128, 256}));
   return out;
 }
 
-const std::map<std::string, ResNetConfig>& resnets() {
-  static const std::map<std::string, ResNetConfig> table = make_resnets();
+const Table<ResNetConfig>& resnets() {
+  static const Table<ResNetConfig> table = make_resnets();
   return table;
 }
 
-const std::map<std::string, VggConfig>& vggs() {
-  static const std::map<std::string, VggConfig> table = {
+const Table<VggConfig>& vggs() {
+  static const Table<VggConfig> table = {
       {"vgg8", {{{{64}, {128}, {256}, {512}, {512}}}}},
       {"vgg11", {{{{64}, {128}, {256, 256}, {512, 512}, {512, 512}}}}},
       {"vgg13", {{{{64, 64}, {128, 128}, {256, 256}, {512, 512}, {512, 512}}}}},
@@ -87,9 +98,9 @@ std::optional<VggConfig> parse_vgg(const std::string& full_name) {
   const std::string name =
       pooled ? full_name.substr(0, full_name.size() - std::string(kPool).size()) : full_name;
   const size_t at = name.find("_w");
-  const auto it = vggs().find(name.substr(0, at));
-  if (it == vggs().end()) return {};
-  VggConfig config = it->second;
+  const VggConfig* known = find(vggs(), name.substr(0, at));
+  if (known == nullptr) return {};
+  VggConfig config = *known;
   config.five_pools = pooled;
   if (at == std::string::npos) return config;
   double factor = 0.0;
@@ -106,14 +117,14 @@ std::optional<VggConfig> parse_vgg(const std::string& full_name) {
 }  // namespace
 
 std::vector<std::string> classifier_names() {
-  std::vector<std::string> names = {"resnet18", "resnet34", "resnet18_pool", "resnet34_pool"};
-  for (const char* suffix : {"", "_a"})
-    for (int depth : {8, 14, 20, 32, 44, 56, 110})
-      names.push_back("resnet" + std::to_string(depth) + suffix);
-  for (const char* name : {"resnet8x4", "resnet32x4", "wrn10_1", "wrn16_1", "wrn16_2", "wrn28_10",
-                           "wrn40_1", "wrn40_2", "vgg8", "vgg11", "vgg13", "vgg16", "vgg8_w0.5",
-                           "vgg8_pool", "vgg11_pool", "vgg13_pool", "vgg16_pool"})
-    names.push_back(name);
+  std::vector<std::string> names;
+  for (const auto& [name, config] : resnets()) names.push_back(name);
+  // Of the families that have a name for every size, the sizes that papers use.
+  for (const char* name : {"wrn10_1", "wrn16_1", "wrn16_2", "wrn28_10", "wrn40_1", "wrn40_2"})
+    names.emplace_back(name);
+  for (const auto& [name, config] : vggs()) names.push_back(name);
+  names.emplace_back("vgg8_w0.5");
+  for (const auto& [name, config] : vggs()) names.push_back(name + "_pool");
   return names;
 }
 
@@ -123,8 +134,8 @@ std::unique_ptr<Classifier> make_classifier(const ModelSpec& spec, Init& init) {
                          ": needs at least 1 input channel, 1 class and 8 "
                          "pixels; got ",
                          spec.in_channels, ", ", spec.num_classes, ", ", spec.image_size));
-  if (const auto it = resnets().find(spec.name); it != resnets().end())
-    return make_resnet(it->second, spec, init);
+  if (const ResNetConfig* resnet = find(resnets(), spec.name))
+    return make_resnet(*resnet, spec, init);
   if (const auto wide = parse_wide(spec.name))
     return make_wide_resnet(wide->depth, wide->k, spec, init);
   if (const auto vgg = parse_vgg(spec.name)) return make_vgg(*vgg, spec, init);

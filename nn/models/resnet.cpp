@@ -51,20 +51,15 @@ class BasicBlock : public Module {
  protected:
   Variable forward(const Variable& x) override { return consume(x); }
   Variable consume(Variable x) override {
-    if (training()) {
-      const Variable h = conv1_(x), residual = shortcut(x);
-      return bn2_(bn_conv(bn1_, conv2_, h), Activation::relu(), residual);
-    }
-    const Variable h = conv_bn(conv1_, bn1_, x, Activation::relu());
-    return conv_bn(conv2_, bn2_, h, Activation::relu(), shortcut(std::move(x)));
+    Chain h = Chain(x) | conv1_ | bn1_ | relu | conv2_ | bn2_;
+    return (std::move(h) + shortcut(std::move(x))) | relu;
   }
 
  private:
-  Variable shortcut(Variable x) {
-    if (projection_ != nullptr) return (*projection_)(std::move(x));
+  Chain shortcut(Variable x) {
     // Widths double at every change, so (out - in)/2 = out/4 on either side.
-    if (padded_) return subsample_pad_channels(x, stride_, padding_, padding_);
-    return x;
+    if (padded_) return Chain(std::move(x)) | PadShortcut{stride_, padding_, padding_};
+    return Chain(std::move(x)) | projection_;
   }
 
   Conv2d& conv1_;
@@ -96,12 +91,12 @@ class ResNet : public Classifier {
 
  protected:
   Variable trunk(const Variable& x) override {
-    Variable h = conv_bn(conv1_, bn1_, x, Activation::relu());
-    if (stem_pool_) h = max_pool2d(h, Pool2dOptions(3, 2, 1));
-    for (Sequential* layer : layers_) h = (*layer)(std::move(h));
-    return global_avg_pool(h);
+    Chain h = Chain(x) | conv1_ | bn1_ | relu;
+    if (stem_pool_) h |= MaxPool2d{Pool2dOptions(3, 2, 1)};
+    for (Sequential* layer : layers_) h |= *layer;
+    return std::move(h) | global_avg_pool;
   }
-  Variable head(const Variable& feature) override { return head_(feature); }
+  Variable head(const Variable& feature) override { return Chain(feature) | head_; }
 
  private:
   std::vector<Sequential*> make_layers(const ResNetConfig& config, Init& init) {

@@ -30,7 +30,7 @@ class VggBlock : public Module {
  protected:
   Variable forward(const Variable& x) override {
     Variable h = x;
-    for (const Layer& layer : layers_) h = conv_bn(*layer.conv, *layer.bn, h, Activation::relu());
+    for (const Layer& layer : layers_) h = Chain(std::move(h)) | *layer.conv | *layer.bn | relu;
     return h;
   }
 
@@ -61,15 +61,18 @@ class Vgg : public Classifier {
 
  protected:
   Variable trunk(const Variable& x) override {
-    Variable h = x;
+    Chain h(x);
+    int64_t size = x.size(2);
     for (size_t b = 0; b < blocks_.size(); ++b) {
-      h = (*blocks_[b])(h);
+      h |= *blocks_[b];
       const bool pools = b < 3 || five_pools_ || (b == 3 && x.size(2) == 64);
-      if (pools && h.size(2) > 1) h = max_pool2d(h, Pool2dOptions(2));
+      if (!pools || size == 1) continue;
+      h |= MaxPool2d{Pool2dOptions(2)};
+      size /= 2;
     }
-    return global_avg_pool(h);
+    return std::move(h) | global_avg_pool;
   }
-  Variable head(const Variable& feature) override { return classifier_(feature); }
+  Variable head(const Variable& feature) override { return Chain(feature) | classifier_; }
 
  private:
   std::vector<VggBlock*> make_blocks(const VggConfig& config, int64_t in, Init& init) {

@@ -35,23 +35,11 @@ class WideBlock : public Module {
 
  protected:
   Variable forward(const Variable& x) override { return consume(x); }
-  // What is not needed any more is let go of at once: it is freed where no gradient is to come.
   Variable consume(Variable x) override {
-    if (training()) {
-      if (shortcut_ == nullptr) return bn_conv(bn2_, conv2_, bn_conv(bn1_, conv1_, x), x);
-      const Variable a = bn1_(x, Activation::relu()), h = conv1_(a);
-      return bn_conv(bn2_, conv2_, h, (*shortcut_)(a));
-    }
-    if (shortcut_ == nullptr) {
-      const Variable h = bn_conv_bn(bn1_, conv1_, bn2_, x, Activation::relu());
-      return conv_add(conv2_, h, std::move(x));
-    }
-    Variable a = bn1_(x, Activation::relu());
-    x = Variable();
-    const Variable h = conv_bn(conv1_, bn2_, a, Activation::relu());
-    Variable shortcut = (*shortcut_)(a);
-    a = Variable();
-    return conv_add(conv2_, h, std::move(shortcut));
+    Chain a = Chain(x) | bn1_ | relu;
+    if (shortcut_ != nullptr) x = a.value();
+    Chain h = std::move(a) | conv1_ | bn2_ | relu | conv2_;
+    return std::move(h) + (Chain(std::move(x)) | shortcut_);
   }
 
  private:
@@ -100,10 +88,9 @@ class WideResNet : public Classifier {
 
  protected:
   Variable trunk(const Variable& x) override {
-    const Variable h = block3_(block2_(block1_(conv1_(x))));
-    return global_avg_pool(bn1_(h, Activation::relu()));
+    return Chain(x) | conv1_ | block1_ | block2_ | block3_ | bn1_ | relu | global_avg_pool;
   }
-  Variable head(const Variable& feature) override { return fc_(feature); }
+  Variable head(const Variable& feature) override { return Chain(feature) | fc_; }
 
  private:
   Conv2d& conv1_;

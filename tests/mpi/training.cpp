@@ -3,7 +3,6 @@
 #include <memory>
 
 #include "autograd/parallel.h"
-#include "nn/feature_tap.h"
 #include "nn/models/model.h"
 #include "nn/parallel.h"
 #include "optim/gradient_sync.h"
@@ -141,15 +140,13 @@ Inversion invert(const Communicator& comm, int64_t batch, DType dtype) {
   out.teacher->eval();
   out.teacher->set_requires_grad(false);
   const std::vector<nn::BatchNorm2d*> norms = out.teacher->batch_norms();
-  nn::FeatureTap tap(norms);
 
   // Latents are whole on every rank, like a parameter; each makes the images of its rows.
   out.latents = Variable(sample({batch, spec.nz}, 21, dtype), true);
   const Tensor labels = randint(0, 10, {batch}, Rng{5, 5, 0});
   const RowRange r = rows_of_rank(batch, comm, "batch");
   const Variable images = (*out.generator)(narrow(out.latents, 0, r.begin, r.end));
-  const Variable logits = (*out.teacher)(images);
-  const std::vector<Variable> inputs = tap.take();
+  const auto [logits, feature, inputs] = out.teacher->features(images, norms);
   Variable loss = mean_over_ranks(cross_entropy(logits, labels.slice(r.begin, r.end)), comm);
   for (size_t i = 0; i < inputs.size(); ++i)
     loss = add(loss, bn_statistics(inputs[i], norms[i]->running_mean, norms[i]->running_var, 0.0,

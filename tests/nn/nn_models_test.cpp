@@ -8,7 +8,6 @@
 #include <fstream>
 #include <sstream>
 
-#include "nn/feature_tap.h"
 #include "nn/init.h"
 #include "nn/models/model.h"
 #include "nn/summary.h"
@@ -164,10 +163,9 @@ TEST_P(Counts, ParametersMacsAndBatchNormsEqualThePublishedTable) {
 
   // The BN inputs that the statistics loss sees have those channels.
   int64_t channels = 0;
-  FeatureTap tap(model->batch_norms());
   model->eval();
-  (*model)(Tensor::zeros({1, 3, 32, 32}));
-  for (const Variable& x : tap.take()) channels += x.size(1);
+  const Variable zeros(Tensor::zeros({1, 3, 32, 32}));
+  for (const Variable& x : model->features(zeros, model->batch_norms()).taps) channels += x.size(1);
   EXPECT_EQ(channels, c.bn_channels);
 }
 
@@ -228,9 +226,9 @@ TEST(Models, EvaluationInOnePassEqualsTheLayersOneByOne) {
     }
     // The first of a wide block stays where two convolutions read it, and the last layer's.
     EXPECT_EQ(norms, std::string(name) == "wrn16_1" ? 3u : 0u) << name;
-    FeatureTap tap(net->batch_norms());
-    const Tensor plain = (*net)(x).data();
-    EXPECT_EQ(tap.take().size(), net->batch_norms().size());
+    const auto tapped = net->features(x, net->batch_norms());
+    const Tensor plain = tapped.logits.data();
+    EXPECT_EQ(tapped.taps.size(), net->batch_norms().size());
     EXPECT_TRUE(allclose(fused, plain, 1e-5, 1e-5)) << name;
   }
 }
@@ -336,10 +334,9 @@ TEST(Models, PathsAreTheCheckpointNames) {
 std::vector<int64_t> stage_channels(const std::string& name) {
   const auto model = structure(name);
   model->eval();
-  FeatureTap tap(model->stages());
-  (*model)(Tensor::zeros({1, 3, 32, 32}));
   std::vector<int64_t> out;
-  for (const Variable& x : tap.take()) out.push_back(x.size(1));
+  for (const Variable& x : model->taps(Tensor::zeros({1, 3, 32, 32}), model->stages()))
+    out.push_back(x.size(1));
   return out;
 }
 
@@ -408,7 +405,7 @@ TEST(Models, InitialisationOfEachFamily) {
 }
 
 TEST(Generators, MakeImagesOfEveryForm) {
-  for (const char* name : {"cmi", "large", "dcgan"})
+  for (const std::string& name : generator_names())
     for (const int64_t channels : {1, 3})
       for (const int64_t size : {28, 32, 64}) {
         const auto g = generator(name, 12, size, 4, channels);

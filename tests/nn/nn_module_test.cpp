@@ -4,9 +4,8 @@
 
 #include <cmath>
 
-#include "nn/feature_tap.h"
+#include "nn/chain.h"
 #include "nn/init.h"
-#include "nn/layers.h"
 #include "nn/module.h"
 #include "tensor/ops/elementwise.h"
 
@@ -152,6 +151,30 @@ TEST(Module, AHandleMayOutliveItsModuleAndAHookMayRemoveItself) {
   handle.remove();
 }
 
+TEST(Module, AStopHookEndsThePass) {
+  Net net;
+  int runs = 0, ends = 0;
+  const HookHandle count =
+      net.last->add_before_hook([&](const Module&, const Variable&) { ++runs; });
+  const HookHandle after =
+      net.add_after_hook([&](const Module&, const Variable&, const Variable&) { ++ends; });
+  {
+    const HookHandle stop =
+        net.bn->add_stop_hook([](const Module&, const Variable& x) { return x.size(0) == 5; });
+    EXPECT_FALSE(net(input()).defined());
+    EXPECT_EQ(runs + ends, 0);
+    EXPECT_TRUE(net(input(7)).defined());
+  }
+  EXPECT_TRUE(net(input()).defined());
+  EXPECT_EQ(runs, 2);
+  EXPECT_EQ(ends, 2);
+  // Not through a module that is called by hand with what the other left.
+  const HookHandle stop =
+      net.stem->add_stop_hook([](const Module&, const Variable&) { return true; });
+  EXPECT_THAT([&] { net(input()); },
+              ThrowsMessage<Error>(HasSubstr("Sequential: the input is undefined; in body")));
+}
+
 TEST(Module, ErrorsNameTheModulePath) {
   Net net;
   EXPECT_THAT(
@@ -227,39 +250,6 @@ TEST(LoadStateDict, RefusesIntegersForFloatsAndNamesGivenTwice) {
   state.emplace_back("module.stem.bias", state[1].second);
   EXPECT_THAT([&] { b.load_state_dict(state); },
               ThrowsMessage<DataError>(HasSubstr("twice       module.stem.bias")));
-}
-
-TEST(FeatureTap, GivesInputsWithTheirGraphOncePerForward) {
-  Net net;
-  net.eval();
-  FeatureTap tap(std::vector<Module*>{net.last, net.bn});
-  Variable x(input(), true);
-  net(x);
-  std::vector<Variable> inputs = tap.take();
-  ASSERT_EQ(inputs.size(), 2u);
-  EXPECT_EQ(inputs[1].shape(), (Shape{5, 8}));
-  sum(inputs[1]).backward();
-  EXPECT_TRUE(x.grad().defined());
-  EXPECT_THAT([&] { tap.take(); }, ThrowsMessage<Error>(HasSubstr("ran 0 times")));
-  net(x);
-  net(x);
-  EXPECT_THAT([&] { tap.take(); }, ThrowsMessage<Error>(HasSubstr("ran 2 times")));
-  FeatureTap moved = std::move(tap);
-  net(x);
-  EXPECT_EQ(moved.take().size(), 2u);
-}
-
-TEST(FeatureTap, KeepsNoGraphAliveAndEndsWithItself) {
-  Net net;
-  const LeakCheckScope leaks;
-  {
-    FeatureTap tap(std::vector<Module*>{net.bn});
-    net(Variable(input(), true));
-    EXPECT_GT(leaks.alive(), 0);
-    tap.clear();
-  }
-  EXPECT_LE(leaks.alive(), 5);  // collectors of the parameters stay with them
-  net(input());
 }
 
 struct Moments {

@@ -9,7 +9,6 @@
 #include <string>
 #include <vector>
 
-#include "nn/feature_tap.h"
 #include "nn/models/model.h"
 #include "tensor/ops/elementwise.h"
 
@@ -96,13 +95,12 @@ inline std::vector<Tensor> take_gradients(nn::Module& m) {
 inline Pass pass_of(nn::Classifier& m, nn::Precision precision, const Tensor& images,
                     const Tensor& classes) {
   m.set_precision(precision);
-  nn::FeatureTap tap(m.batch_norms());
   const Variable x(images.clone(), true);
-  const nn::Classifier::Output out = m.features(x);
+  const nn::Classifier::Output out = m.features(x, m.batch_norms());
   const Variable loss = cross_entropy(out.logits, classes);
   loss.backward();
   return {out.logits.data(), out.feature.data(), x.grad(),
-          loss.item(),       take_gradients(m),  tap.take()};
+          loss.item(),       take_gradients(m),  out.taps};
 }
 
 // The loss is a product with fixed values.

@@ -1,0 +1,201 @@
+#include "nn/chain.h"
+
+#include "autograd/functions.h"
+
+namespace mtcki::nn {
+
+namespace {
+
+thread_local std::vector<TraceStep>* tracing = nullptr;
+
+bool wants_gradient(const Conv2d& conv, const Variable& x, const Variable& residual) {
+  return grad_enabled() &&
+         (x.requires_grad() || residual.requires_grad() || conv.weight.requires_grad() ||
+          (conv.bias != nullptr && conv.bias->requires_grad()));
+}
+
+// Whether bn is nothing but an affine map here.
+bool only_maps(const BatchNorm2d& bn) {
+  const bool trains =
+      bn.training() || (grad_enabled() && (bn.weight.requires_grad() || bn.bias.requires_grad()));
+  return !trains && !bn.keeps_moments() && !bn.has_hooks();
+}
+
+ConvNeighbours::BatchNorm frozen(const BatchNorm2d& bn) {
+  return {bn.weight.data(), bn.bias.data(), bn.running_mean, bn.running_var, bn.eps()};
+}
+
+}  // namespace
+
+// [norm] [+ shortcut] [relu], as far as it stands there.
+struct Chain::Beside {
+  BatchNorm2d* norm = nullptr;
+  Chain* shortcut = nullptr;
+  bool relu = false;
+  size_t next = 0;
+  Activation act() const { return relu ? Activation::relu() : Activation::none(); }
+  Variable value() const { return shortcut != nullptr ? shortcut->x_ : Variable(); }
+  // Of a shortcut that nobody else holds, a kernel may take the memory.
+  Tensor take() const {
+    const Variable v = shortcut != nullptr ? std::move(shortcut->x_) : Variable();
+    return v.defined() ? v.data() : Tensor();
+  }
+};
+
+enum class Chain::Takes {
+  nothing,
+  all,          // evaluation: batch norms before and behind, sum and ReLU
+  norm_before,  // training: the batch norm before, and a sum directly behind
+  sum,          // directly behind
+};
+
+namespace {
+
+// One link by itself.
+struct Run {
+  Variable x;
+  template <class Layer>
+  Variable operator()(Layer* layer) {
+    return (*layer)(std::move(x));
+  }
+  Variable operator()(Link::Function function) const { return function(x); }
+  Variable operator()(const MaxPool2d& pool) const { return max_pool2d(x, pool.options); }
+  Variable operator()(const PadShortcut& p) const {
+    return subsample_pad_channels(x, p.stride, p.before, p.after);
+  }
+  Variable operator()(const Join& join) const {
+    const Variable& shortcut = join.shortcut->value();
+    return shortcut.defined() ? add(x, shortcut) : Variable();
+  }
+};
+
+}  // namespace
+
+template <class T>
+T* Chain::layer(size_t at) const {
+  T* const* found = at < links_.size() ? std::get_if<T*>(&links_[at].what) : nullptr;
+  return found != nullptr ? *found : nullptr;
+}
+
+bool Chain::is_relu(size_t at) const {
+  const auto* found = at < links_.size() ? std::get_if<Link::Function>(&links_[at].what) : nullptr;
+  return found != nullptr && *found == static_cast<Link::Function>(relu);
+}
+
+Chain* Chain::joined(size_t at) const {
+  const auto* join = at < links_.size() ? std::get_if<Join>(&links_[at].what) : nullptr;
+  return join != nullptr ? join->shortcut.get() : nullptr;
+}
+
+Chain::Beside Chain::behind(size_t at) const {
+  Beside b;
+  if ((b.norm = layer<BatchNorm2d>(at)) != nullptr) ++at;
+  if ((b.shortcut = joined(at)) != nullptr) ++at;
+  if ((b.relu = is_relu(at))) ++at;
+  b.next = at;
+  return b;
+}
+
+// Runs the shortcut whose sum no further convolution precedes; false: a hook ended the pass there.
+bool Chain::run_shortcut(size_t at) const {
+  for (; at < links_.size() && !layer<Conv2d>(at) && !layer<Module>(at); ++at)
+    if (Chain* shortcut = joined(at)) return shortcut->value().defined();
+  return true;
+}
+
+size_t Chain::stop() {
+  x_ = Variable();
+  return links_.size();
+}
+
+const Variable& Chain::value() {
+  for (size_t at = 0; at < links_.size() && x_.defined();) at = run(at);
+  links_.clear();
+  return x_;
+}
+
+// Runs the links from `at` on that one op does; returns the place of the next.
+size_t Chain::run(size_t at) {
+  BatchNorm2d* norm = layer<BatchNorm2d>(at);
+  Conv2d* conv = layer<Conv2d>(at);
+  if (norm != nullptr && is_relu(at + 1)) conv = layer<Conv2d>(at + 2);
+  if (tracing == nullptr && conv != nullptr) return run_conv(at, norm, *conv);
+  if (tracing == nullptr && norm != nullptr) return run_norm(at, *norm);
+  run_alone(links_[at]);
+  return at + 1;
+}
+
+// What a convolution does of conv(relu(before(x))) and of the links behind it.
+Chain::Takes Chain::takes(const Conv2d& conv, const BatchNorm2d* before, const Beside& with) const {
+  if (conv.has_hooks()) return Takes::nothing;
+  const bool maps =
+      with.norm != nullptr && only_maps(*with.norm) && (before == nullptr || only_maps(*before));
+  if (maps && !wants_gradient(conv, x_, with.value())) return Takes::all;
+  if (before == nullptr) return with.norm == nullptr && with.shortcut ? Takes::sum : Takes::nothing;
+  return before->training() && before->communicator().size() == 1 && !before->has_hooks() &&
+                 conv.normalises(x_)
+             ? Takes::norm_before
+             : Takes::nothing;
+}
+
+size_t Chain::run_conv(size_t at, BatchNorm2d* before, Conv2d& conv) {
+  const size_t next = at + (before != nullptr ? 3 : 1);
+  if (!run_shortcut(next)) return stop();
+  Beside with = behind(next);
+  ConvNeighbours around;
+  switch (takes(conv, before, with)) {
+    case Takes::all:
+      if (before != nullptr) around.norm_before = frozen(*before);
+      around.norm = frozen(*with.norm);
+      around.act = with.act();
+      around.residual = with.take();
+      x_ = conv(x_, std::move(around));
+      return with.next;
+    case Takes::norm_before:
+      if (with.norm != nullptr) with = {};
+      x_ = conv(x_, *before, with.value());
+      return next + (with.shortcut != nullptr ? 1 : 0);
+    case Takes::sum:
+      if (wants_gradient(conv, x_, with.value())) {
+        x_ = conv(x_, with.value());
+      } else {
+        around.residual = with.take();
+        x_ = conv(x_, std::move(around));
+      }
+      return next + 1;
+    case Takes::nothing:
+      break;
+  }
+  if (before != nullptr) return run_norm(at, *before);
+  x_ = conv(x_);
+  return next;
+}
+
+// act(norm(x) + shortcut) is one op.
+size_t Chain::run_norm(size_t at, BatchNorm2d& norm) {
+  const Beside with = behind(at);
+  if (with.shortcut != nullptr && !with.shortcut->value().defined()) return stop();
+  x_ = norm(x_, with.act(), with.value());
+  return with.next;
+}
+
+void Chain::run_alone(const Link& link) {
+  const Variable input = tracing != nullptr ? x_ : Variable();
+  const bool block = std::holds_alternative<Module*>(link.what);
+  x_ = std::visit(Run{std::move(x_)}, link.what);
+  if (tracing != nullptr && !block) tracing->push_back({link, input, x_});
+}
+
+std::vector<TraceStep> trace(Module& net, const Variable& x) {
+  struct Scope {
+    std::vector<TraceStep> steps;
+    Scope() { tracing = &steps; }
+    ~Scope() { tracing = nullptr; }
+  } scope;
+  const EvalScope eval(net);
+  const NoGradScope no_grad;
+  net(x);
+  return std::move(scope.steps);
+}
+
+}  // namespace mtcki::nn
