@@ -1,8 +1,10 @@
 #include "mtcki/export/onnx.h"
 
 #include <map>
+#include <variant>
 #include <vector>
 
+#include "autograd/functions.h"
 #include "data/formats/atomic_file.h"
 #include "mtcki/export/onnx_graph.h"
 #include "tensor/error.h"
@@ -12,137 +14,139 @@ namespace mtcki {
 
 namespace {
 
-constexpr double kEps = 1e-5;
-
-// The nodes that the families share. Parameters become initializers under their checkpoint's names.
-class Graph {
+// Writes what a network did in one pass, a node or two a link. Parameters become initializers under
+// their checkpoint's names.
+class Exporter {
  public:
-  Graph(const nn::StateDict& state, bool fold_bn) : fold_bn_(fold_bn) {
-    for (const auto& [name, tensor] : state) state_[name] = tensor;
-  }
-  bool has(const std::string& name) const { return state_.count(name) > 0; }
-  const Tensor& tensor(const std::string& name) const {
-    const auto it = state_.find(name);
-    if (it == state_.end()) throw Error("onnx: the network has no \"" + name + "\"");
-    return it->second;
-  }
-  std::string parameter(const std::string& name) { return onnx.initializer(tensor(name), name); }
-  std::string constant(const std::vector<int64_t>& values) {
-    return onnx.initializer(Tensor::from(values, {static_cast<int64_t>(values.size())}));
+  Exporter(nn::Classifier& net, std::vector<nn::TraceStep> steps, bool fold_bn)
+      : steps_(std::move(steps)), fold_bn_(fold_bn) {
+    for (const auto& [path, module] : net.named_modules()) paths_[module] = path;
+    for (size_t i = 0; i < steps_.size(); ++i) {
+      readers_[steps_[i].input.impl().get()].push_back(i);
+      if (const auto* join = std::get_if<nn::Join>(&steps_[i].link.what))
+        readers_[join->shortcut->value().impl().get()].push_back(i);
+    }
   }
 
-  std::string conv(const std::string& x, const std::string& name, int64_t stride) {
-    std::vector<std::string> inputs = {x, parameter(name + ".weight")};
-    if (has(name + ".bias")) inputs.push_back(parameter(name + ".bias"));
-    return conv_node(inputs, name, stride);
-  }
-  std::string batch_norm(const std::string& x, const std::string& name) {
-    return onnx.node("BatchNormalization",
-                     {x, parameter(name + ".weight"), parameter(name + ".bias"),
-                      parameter(name + ".running_mean"), parameter(name + ".running_var")},
-                     {OnnxGraph::real("epsilon", static_cast<float>(kEps))});
-  }
-  // A convolution that nothing but this batch norm reads.
-  std::string conv_norm(const std::string& x, const std::string& name, const std::string& norm,
-                        int64_t stride) {
-    if (!fold_bn_) return batch_norm(conv(x, name, stride), norm);
-    const auto f64 = [this](const std::string& n) {
-      return tensor(n).to(Device::cpu()).to(DType::f64);
-    };
-    const Tensor scale = div(f64(norm + ".weight"), sqrt(add(f64(norm + ".running_var"), kEps)));
-    Tensor shift = mul(f64(norm + ".running_mean"), -1.0);
-    if (has(name + ".bias")) shift = add(shift, f64(name + ".bias"));
-    const Tensor weight = f64(name + ".weight").plain();
-    const Tensor bias = add(mul(scale, shift), f64(norm + ".bias"));
-    return conv_node(
-        {x, onnx.initializer(mul(weight, scale.reshape({-1, 1, 1, 1})), name + ".weight"),
-         onnx.initializer(bias, name + ".bias")},
-        name, stride);
-  }
-  std::string relu(const std::string& x) { return onnx.node("Relu", {x}); }
-  void head(const std::string& x, const std::string& name) {
-    const std::string pooled = onnx.node("Flatten", {onnx.node("GlobalAveragePool", {x})},
-                                         {OnnxGraph::integer("axis", 1)});
-    onnx.node("Gemm", {pooled, parameter(name + ".weight"), parameter(name + ".bias")},
-              {OnnxGraph::integer("transB", 1)}, "logits");
+  void write(const Variable& images) {
+    names_[images.impl().get()] = "images";
+    for (at_ = 0; at_ < steps_.size(); ++at_) {
+      const nn::TraceStep& step = steps_[at_];
+      std::string& name = names_[step.output.impl().get()];
+      if (name.empty())
+        name = std::visit([&](const auto& what) { return node(what); }, step.link.what);
+    }
+    if (steps_.empty() || name_of(steps_.back().output) != "logits")
+      throw UsageError("onnx: the network does not end with a linear layer");
   }
 
   OnnxGraph onnx;
 
  private:
-  std::string conv_node(const std::vector<std::string>& inputs, const std::string& name,
-                        int64_t stride) {
-    const int64_t k = tensor(name + ".weight").size(2), pad = k / 2;
-    return onnx.node("Conv", inputs,
-                     {OnnxGraph::integers("kernel_shape", {k, k}),
-                      OnnxGraph::integers("strides", {stride, stride}),
-                      OnnxGraph::integers("pads", {pad, pad, pad, pad})});
+  std::string node(nn::Conv2d* conv) {
+    const std::string x = input(), name = paths_.at(conv);
+    if (const auto* norm = fold_bn_ ? only_reader() : nullptr) {
+      const Tensor gamma = f64(norm->weight.data()), var = f64(norm->running_var);
+      const Tensor scale = div(gamma, sqrt(add(var, norm->eps())));
+      Tensor shift = mul(f64(norm->running_mean), -1.0);
+      if (conv->bias != nullptr) shift = add(shift, f64(conv->bias->data()));
+      const Tensor weight = mul(f64(conv->weight.data()).plain(), scale.reshape({-1, 1, 1, 1}));
+      const Tensor bias = add(mul(scale, shift), f64(norm->bias.data()));
+      return names_[steps_[at_ + 1].output.impl().get()] =
+                 conv_node(*conv, {x, onnx.initializer(weight, name + ".weight"),
+                                   onnx.initializer(bias, name + ".bias")});
+    }
+    std::vector<std::string> inputs = {x, onnx.initializer(conv->weight.data(), name + ".weight")};
+    if (conv->bias != nullptr)
+      inputs.push_back(onnx.initializer(conv->bias->data(), name + ".bias"));
+    return conv_node(*conv, inputs);
   }
+  std::string conv_node(const nn::Conv2d& conv, const std::vector<std::string>& inputs) {
+    const Conv2dOptions& o = conv.options();
+    const Shape& w = conv.weight.shape();
+    std::vector<data::ProtoWriter> attributes = {
+        OnnxGraph::integers("kernel_shape", {w[2], w[3]}),
+        OnnxGraph::integers("strides", {o.stride[0], o.stride[1]}),
+        OnnxGraph::integers("pads", {o.padding[0], o.padding[1], o.padding[0], o.padding[1]})};
+    if (o.groups != 1) attributes.push_back(OnnxGraph::integer("group", o.groups));
+    if (o.dilation[0] != 1 || o.dilation[1] != 1)
+      attributes.push_back(OnnxGraph::integers("dilations", {o.dilation[0], o.dilation[1]}));
+    return onnx.node("Conv", inputs, attributes);
+  }
+  std::string node(nn::BatchNorm2d* norm) {
+    const std::string name = paths_.at(norm);
+    return onnx.node("BatchNormalization",
+                     {input(), onnx.initializer(norm->weight.data(), name + ".weight"),
+                      onnx.initializer(norm->bias.data(), name + ".bias"),
+                      onnx.initializer(norm->running_mean, name + ".running_mean"),
+                      onnx.initializer(norm->running_var, name + ".running_var")},
+                     {OnnxGraph::real("epsilon", static_cast<float>(norm->eps()))});
+  }
+  std::string node(nn::Linear* layer) {
+    const std::string name = paths_.at(layer);
+    std::vector<std::string> inputs = {input(),
+                                       onnx.initializer(layer->weight.data(), name + ".weight")};
+    if (layer->bias != nullptr)
+      inputs.push_back(onnx.initializer(layer->bias->data(), name + ".bias"));
+    return onnx.node("Gemm", inputs, {OnnxGraph::integer("transB", 1)},
+                     at_ + 1 == steps_.size() ? "logits" : "");
+  }
+  std::string node(nn::Link::Function function) {
+    if (function == static_cast<nn::Link::Function>(relu)) return onnx.node("Relu", {input()});
+    if (function == static_cast<nn::Link::Function>(global_avg_pool))
+      return onnx.node("Flatten", {onnx.node("GlobalAveragePool", {input()})},
+                       {OnnxGraph::integer("axis", 1)});
+    throw UsageError("onnx: no export of a function that the network calls");
+  }
+  std::string node(const nn::MaxPool2d& pool) {
+    const Pool2dOptions& o = pool.options;
+    std::vector<data::ProtoWriter> attributes = {
+        OnnxGraph::integers("kernel_shape", {o.kernel[0], o.kernel[1]}),
+        OnnxGraph::integers("strides", {o.stride[0], o.stride[1]})};
+    if (o.padding[0] != 0 || o.padding[1] != 0)
+      attributes.push_back(
+          OnnxGraph::integers("pads", {o.padding[0], o.padding[1], o.padding[0], o.padding[1]}));
+    if (o.ceil_mode) attributes.push_back(OnnxGraph::integer("ceil_mode", 1));
+    return onnx.node("MaxPool", {input()}, attributes);
+  }
+  std::string node(const nn::PadShortcut& p) {
+    const std::string part =
+        onnx.node("Slice", {input(), constant({0, 0}), constant({INT64_MAX, INT64_MAX}),
+                            constant({2, 3}), constant({p.stride, p.stride})});
+    return onnx.node("Pad", {part, constant({0, p.before, 0, 0, 0, p.after, 0, 0})});
+  }
+  std::string node(const nn::Join& join) {
+    return onnx.node("Add", {input(), name_of(join.shortcut->value())});
+  }
+  std::string node(nn::Module*) { throw Error("onnx: a block is not a step of a trace"); }
 
+  std::string input() const { return name_of(steps_[at_].input); }
+  std::string name_of(const Variable& v) const {
+    const auto it = names_.find(v.impl().get());
+    if (it == names_.end())
+      throw UsageError(str("onnx: the network computes something that no chain of layers shows, ",
+                           "before step ", at_, " of ", steps_.size()));
+    return it->second;
+  }
+  // The batch norm behind this step, if nothing else reads its output.
+  const nn::BatchNorm2d* only_reader() const {
+    const auto it = readers_.find(steps_[at_].output.impl().get());
+    if (it == readers_.end() || it->second != std::vector<size_t>{at_ + 1}) return nullptr;
+    const auto* norm = std::get_if<nn::BatchNorm2d*>(&steps_[at_ + 1].link.what);
+    return norm != nullptr ? *norm : nullptr;
+  }
+  std::string constant(const std::vector<int64_t>& values) {
+    return onnx.initializer(Tensor::from(values, {static_cast<int64_t>(values.size())}));
+  }
+  static Tensor f64(const Tensor& t) { return t.to(Device::cpu()).to(DType::f64); }
+
+  std::vector<nn::TraceStep> steps_;
   bool fold_bn_;
-  std::map<std::string, Tensor> state_;
+  size_t at_ = 0;
+  std::map<const nn::Module*, std::string> paths_;
+  std::map<const Variable::Impl*, std::vector<size_t>> readers_;
+  std::map<const Variable::Impl*, std::string> names_;
 };
-
-void resnet(Graph& g) {
-  std::string x = g.relu(g.conv_norm("images", "conv1", "bn1", 1));
-  int64_t width = g.tensor("conv1.weight").size(0);
-  for (int layer = 1; g.has(str("layer", layer, ".0.conv1.weight")); ++layer) {
-    for (int b = 0; g.has(str("layer", layer, ".", b, ".conv1.weight")); ++b) {
-      const std::string p = str("layer", layer, ".", b);
-      const int64_t stride = layer > 1 && b == 0 ? 2 : 1;
-      const int64_t out = g.tensor(p + ".conv1.weight").size(0);
-      const std::string h = g.relu(g.conv_norm(x, p + ".conv1", p + ".bn1", stride));
-      const std::string y = g.conv_norm(h, p + ".conv2", p + ".bn2", 1);
-      std::string shortcut = x;
-      for (const char* name : {".shortcut", ".downsample"})
-        if (g.has(p + name + ".0.weight"))
-          shortcut = g.conv_norm(x, p + name + ".0", p + name + ".1", stride);
-      if (shortcut == x &&
-          (stride != 1 || out != width)) {  // option A: every other pixel, zero channels
-        const std::string part =
-            g.onnx.node("Slice", {x, g.constant({0, 0}), g.constant({INT64_MAX, INT64_MAX}),
-                                  g.constant({2, 3}), g.constant({stride, stride})});
-        const int64_t pad = (out - width) / 2;
-        shortcut = g.onnx.node("Pad", {part, g.constant({0, pad, 0, 0, 0, pad, 0, 0})});
-      }
-      x = g.relu(g.onnx.node("Add", {y, shortcut}));
-      width = out;
-    }
-  }
-  g.head(x, g.has("fc.weight") ? "fc" : "linear");
-}
-
-void wide_resnet(Graph& g) {
-  // The first convolution feeds the first batch norm alone when the first block projects.
-  const bool first_projects = g.has("block1.layer.0.convShortcut.weight");
-  std::string x = first_projects ? "" : g.conv("images", "conv1", 1);
-  for (int s = 1; s <= 3; ++s) {
-    for (int b = 0; g.has(str("block", s, ".layer.", b, ".conv1.weight")); ++b) {
-      const std::string p = str("block", s, ".layer.", b);
-      const int64_t stride = s > 1 && b == 0 ? 2 : 1;
-      const std::string a = g.relu(x.empty() ? g.conv_norm("images", "conv1", p + ".bn1", 1)
-                                             : g.batch_norm(x, p + ".bn1"));
-      const std::string h = g.relu(g.conv_norm(a, p + ".conv1", p + ".bn2", stride));
-      const std::string y = g.conv(h, p + ".conv2", 1);
-      const bool projected = g.has(p + ".convShortcut.weight");
-      x = g.onnx.node("Add", {y, projected ? g.conv(a, p + ".convShortcut", stride) : x});
-    }
-  }
-  g.head(g.relu(g.batch_norm(x, "bn1")), "fc");
-}
-
-void vgg(Graph& g, int64_t image_size) {
-  std::string x = "images";
-  for (int b = 0; b < 5; ++b) {
-    for (int i = 0; g.has(str("block", b, ".", 3 * i, ".weight")); ++i)
-      x = g.relu(g.conv_norm(x, str("block", b, ".", 3 * i), str("block", b, ".", 3 * i + 1), 1));
-    if (b < 3 || (b == 3 && image_size == 64))
-      x = g.onnx.node(
-          "MaxPool", {x},
-          {OnnxGraph::integers("kernel_shape", {2, 2}), OnnxGraph::integers("strides", {2, 2})});
-  }
-  g.head(x, "classifier");
-}
 
 std::string join(const std::vector<double>& values) {
   std::string out;
@@ -154,18 +158,16 @@ std::string join(const std::vector<double>& values) {
 
 std::string onnx_model(nn::Classifier& net, const nn::ModelSpec& spec,
                        const data::Normalization& normalization, const OnnxOptions& options) {
-  Graph g(net.state_dict(), options.fold_bn);
-  g.onnx.input("images", {spec.in_channels, spec.image_size, spec.image_size});
-  g.onnx.output("logits", {spec.num_classes});
-  if (net.kind() == "ResNet")
-    resnet(g);
-  else if (net.kind() == "WideResNet")
-    wide_resnet(g);
-  else if (net.kind() == "VGG")
-    vgg(g, spec.image_size);
-  else
-    throw UsageError("onnx: no export of a " + net.kind());
-  return g.onnx.model(
+  const nn::Precision precision = net.precision();
+  net.set_precision(nn::Precision::f32);  // no casts between the layers
+  const Variable images(
+      Tensor::zeros({1, spec.in_channels, spec.image_size, spec.image_size}).to(net.device()));
+  Exporter e(net, nn::trace(net, images), options.fold_bn);
+  net.set_precision(precision);
+  e.onnx.input("images", {spec.in_channels, spec.image_size, spec.image_size});
+  e.onnx.output("logits", {spec.num_classes});
+  e.write(images);
+  return e.onnx.model(
       spec.name, options.opset,
       {{"mean", join(normalization.mean)}, {"std", join(normalization.std)}, {"arch", spec.name}});
 }

@@ -90,7 +90,10 @@ TEST(Onnx, EveryFamilyComputesWhatTheNetworkComputes) {
   for (const Case& c :
        {Case{"resnet20", 3, 32, 21, 21, 9, 0, 0, 0}, Case{"resnet20_a", 3, 32, 19, 19, 9, 0, 2, 0},
         Case{"wrn16_1", 3, 32, 15, 13, 6, 0, 0, 7}, Case{"wrn10_2", 3, 32, 10, 7, 3, 0, 0, 3},
-        Case{"vgg11", 1, 28, 8, 8, 0, 3, 0, 0}, Case{"vgg8", 3, 64, 5, 5, 0, 4, 0, 0}}) {
+        Case{"vgg11", 1, 28, 8, 8, 0, 3, 0, 0}, Case{"vgg8", 3, 64, 5, 5, 0, 4, 0, 0},
+        // A pool has no weights: only the network itself knows of it.
+        Case{"vgg8_pool", 3, 32, 5, 5, 0, 5, 0, 0}, Case{"vgg8_pool", 1, 28, 5, 5, 0, 4, 0, 0},
+        Case{"resnet18_pool", 3, 32, 20, 20, 8, 1, 0, 0}}) {
     const nn::ModelSpec spec{c.model, c.channels, c.size, 10};
     const auto net = network(spec);
     const Tensor images =

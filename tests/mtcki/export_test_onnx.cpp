@@ -144,7 +144,9 @@ Tensor evaluate(const OnnxNode& n, const std::map<std::string, Tensor>& values) 
     return batch_norm_eval(in(0), in(1), in(2), in(3), in(4),
                            static_cast<double>(n.reals.at("epsilon")));
   if (n.op == "MaxPool")
-    return max_pool2d(in(0), Pool2dOptions(ints("kernel_shape")[0], ints("strides")[0], 0)).y;
+    return max_pool2d(in(0), Pool2dOptions(ints("kernel_shape")[0], ints("strides")[0],
+                                           n.ints.count("pads") ? ints("pads")[0] : 0))
+        .y;
   if (n.op == "GlobalAveragePool") return adaptive_avg_pool2d(in(0), 1, 1);
   if (n.op == "Flatten") return in(0).reshape({in(0).size(0), -1});
   if (n.op == "Gemm" && ints("transB") == std::vector<int64_t>{1})
