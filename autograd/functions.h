@@ -121,7 +121,6 @@ Variable kl_div(const Variable& p_logits, const Variable& q_logits, double tempe
 Variable js_div(const Variable& p_logits, const Variable& q_logits, double temperature);
 Variable normalize(const Variable& x, double eps = 1e-12);
 // mean over rows with weights c_i: sum_i c_i l_i; row_weights [A] (e.g. 1/B). v may be a constant.
-Variable info_nce(const Variable& u, const Variable& v, const Tensor& positive, double tau,
-                  const Tensor& row_weights);
+Variable info_nce(const Variable& u, const Variable& v, double tau, const Tensor& row_weights);
 
 }  // namespace mtcki

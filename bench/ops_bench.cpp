@@ -159,7 +159,7 @@ std::vector<Op> ops() {
        [n](DType d) {
          return Inputs{leaf({n, 256}, d), leaf({n + 4096, 256}, d, 1)};
        },
-       [order, weights](const Inputs& x) { return info_nce(x[0], x[1], order, 0.1, weights); }},
+       [weights](const Inputs& x) { return info_nce(x[0], x[1], 0.1, weights); }},
   };
   return all;
 }

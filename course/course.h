@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "autograd/functions.h"
-#include "nn/layers.h"
+#include "nn/chain.h"
 
 namespace mtcki::data {
 class Loader;

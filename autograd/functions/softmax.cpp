@@ -108,22 +108,21 @@ Variable normalize(const Variable& x, double eps) {
   return r.finish(y);
 }
 
-Variable info_nce(const Variable& u, const Variable& v, const Tensor& positive, double tau,
-                  const Tensor& row_weights) {
+Variable info_nce(const Variable& u, const Variable& v, double tau, const Tensor& row_weights) {
   Recorder r("info_nce", {u, v});
-  const InfoNce out = info_nce_rows(u.data(), v.data(), positive, tau);
+  const InfoNce out = info_nce_rows(u.data(), v.data(), tau);
   check_row_weights("info_nce", out.rows, row_weights);
   const Tensor c = row_weights.to(out.rows.dtype());
   if (r.needs_any()) {
-    const SavedTensor su = r.save(u.data()), sv = r.save(v.data()), p = r.save(positive),
-                      lse = r.save(out.lse), k = r.save(c);
+    const SavedTensor su = r.save(u.data()), sv = r.save(v.data()), lse = r.save(out.lse),
+                      k = r.save(c);
     if (r.needs(0))
-      r.grad(0, [su, sv, p, lse, k, tau](const Tensor& gy) {
-        return info_nce_grad_u(mul(k.get(), gy), su.get(), sv.get(), p.get(), lse.get(), tau);
+      r.grad(0, [su, sv, lse, k, tau](const Tensor& gy) {
+        return info_nce_grad_u(mul(k.get(), gy), su.get(), sv.get(), lse.get(), tau);
       });
     if (r.needs(1))
-      r.grad(1, [su, sv, p, lse, k, tau](const Tensor& gy) {
-        return info_nce_grad_v(mul(k.get(), gy), su.get(), sv.get(), p.get(), lse.get(), tau);
+      r.grad(1, [su, sv, lse, k, tau](const Tensor& gy) {
+        return info_nce_grad_v(mul(k.get(), gy), su.get(), sv.get(), lse.get(), tau);
       });
   }
   return r.finish(weighted_sum(out.rows, c));

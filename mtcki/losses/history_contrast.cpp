@@ -11,7 +11,7 @@
 namespace mtcki {
 
 Variable contrast_loss(nn::Module& head, const Variable& local, const Tensor& global,
-                       const MemoryBank::Draw& draw, double tau, const Tensor& positive) {
+                       const MemoryBank::Draw& draw, double tau) {
   const int64_t batch = local.size(0);
   const int64_t past = draw.local.defined() ? draw.local.size(0) : 0;
   const Device device = local.data().device();
@@ -31,9 +31,7 @@ Variable contrast_loss(nn::Module& head, const Variable& local, const Tensor& gl
     row_weights =
         cat(std::vector<Tensor>{row_weights, Tensor::full({past}, 1.0 / static_cast<double>(past),
                                                           local.data().dtype(), device)});
-  return info_nce(u, Variable(v),
-                  positive.defined() ? positive : diagonal_positives(batch + past, device), tau,
-                  row_weights);
+  return info_nce(u, Variable(v), tau, row_weights);
 }
 
 HistoryContrast::HistoryContrast(Teachers& teachers, const SynthesisConfig& config, int64_t rows,
@@ -43,8 +41,7 @@ HistoryContrast::HistoryContrast(Teachers& teachers, const SynthesisConfig& conf
       stage_(config.cr_features == "stage"),
       tau_(config.cr_tau),
       draw_(config.bank_draw),
-      weights_(teachers.weights()),
-      diagonal_(teachers.device()) {
+      weights_(teachers.weights()) {
   if (config.teachers_per_step > 0 && mode_ == "cat" &&
       config.teachers_per_step < static_cast<int64_t>(teachers.size()))
     throw UsageError(
@@ -149,8 +146,7 @@ Variable HistoryContrast::loss(const InversionStep& s) {
     const MemoryBank::Draw past = banks_[h].rows(s.drawn.at(h));
     const bool any = past.local.defined() && past.local.size(0) > 0;
     const int64_t keys = local[h].size(0) + (any ? past.local.size(0) : 0);
-    Variable term =
-        contrast_loss(*heads_[h], local[h], global[h].data(), past, tau_, diagonal_.of(keys));
+    Variable term = contrast_loss(*heads_[h], local[h], global[h].data(), past, tau_);
     const double weight = mode_ == "each" ? weights_[h] * boost : mode_ == "first" ? boost : 1.0;
     chance_ += weight * (any ? 2 : 1) * std::log(static_cast<double>(keys));
     if (weight != 1.0) term = mul(term, weight);

@@ -23,10 +23,9 @@
 
 namespace mtcki {
 
-// The loss of one head on features [B,C]. draw: bank rows (undefined: none). positive: the
-// diagonal, made here when undefined.
+// The loss of one head on features [B,C]. draw: bank rows (undefined: none).
 Variable contrast_loss(nn::Module& head, const Variable& local, const Tensor& global,
-                       const MemoryBank::Draw& draw, double tau, const Tensor& positive = {});
+                       const MemoryBank::Draw& draw, double tau);
 
 class HistoryContrast : public LossTerm {
  public:
@@ -77,7 +76,6 @@ class HistoryContrast : public LossTerm {
   std::vector<double> weights_;
   std::vector<std::unique_ptr<nn::Sequential>> heads_;
   std::vector<MemoryBank> banks_;
-  DiagonalPositives diagonal_;
   std::unique_ptr<optim::Optimizer> optimizer_;
   std::vector<Variable> local_, global_;  // φ of the step under way, per teacher
   double chance_ = 0;

@@ -1,7 +1,5 @@
 #include "mtcki/losses/projection_head.h"
 
-#include <numeric>
-
 #include "autograd/functions.h"
 
 namespace mtcki {
@@ -24,18 +22,6 @@ std::unique_ptr<nn::Sequential> projection_head(int64_t in, int64_t out, nn::Ini
   head->add("1", std::make_unique<Relu>());
   head->add("2", std::make_unique<nn::Linear>(in, out, true, init));
   return head;
-}
-
-Tensor diagonal_positives(int64_t n, Device device) {
-  std::vector<int64_t> v(static_cast<size_t>(n));
-  std::iota(v.begin(), v.end(), int64_t{0});
-  return Tensor::from(v, {n}).to(device);
-}
-
-const Tensor& DiagonalPositives::of(int64_t n) {
-  Tensor& made = made_[n];
-  if (!made.defined()) made = diagonal_positives(n, device_);
-  return made;
 }
 
 }  // namespace mtcki

@@ -27,8 +27,7 @@ TeacherStudentContrast::TeacherStudentContrast(const Teachers& teachers, int64_t
                                                const DistillConfig& config, uint64_t seed)
     : tau_(config.ts_tau),
       size_(config.ts_queue),
-      weights_(teachers.weights()),
-      diagonal_(teachers.device()) {
+      weights_(teachers.weights()) {
   const Device device = teachers.device();
   nn::Init init(seed);
   init.rng.stream = rng_stream("distill/contrast_heads");
@@ -60,8 +59,7 @@ Variable TeacherStudentContrast::loss(const Variable& student_feature,
     if (!last.defined() || last.shape() != k.shape()) last = Tensor::empty_like(k);
     last.copy_(k);
     const Tensor keys = filled_ > 0 ? cat(std::vector<Tensor>{k, queues_[m].slice(0, filled_)}) : k;
-    const Variable term =
-        mul(info_nce(q, Variable(keys), diagonal_.of(batch), tau_, row_weights), weights_[m]);
+    const Variable term = mul(info_nce(q, Variable(keys), tau_, row_weights), weights_[m]);
     total = total.defined() ? add(total, term) : term;
   }
   return total;

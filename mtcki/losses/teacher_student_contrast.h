@@ -49,7 +49,6 @@ class TeacherStudentContrast {
   std::vector<std::unique_ptr<nn::Linear>> maps_;
   std::vector<Tensor> queues_;     // f32 [size, d_m]: the first `filled` rows count
   std::vector<Tensor> last_keys_;  // of the last loss()
-  DiagonalPositives diagonal_;
 };
 
 }  // namespace mtcki

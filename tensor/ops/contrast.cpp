@@ -11,8 +11,7 @@ namespace mtcki {
 
 namespace {
 
-void check_rows(const char* op, const Tensor& u, const Tensor& v, const Tensor& positive,
-                double tau) {
+void check_rows(const char* op, const Tensor& u, const Tensor& v, double tau) {
   check_floating(op, "u", u);
   check_rank(op, "u", u, 2);
   check_rank(op, "v", v, 2);
@@ -20,23 +19,10 @@ void check_rows(const char* op, const Tensor& u, const Tensor& v, const Tensor& 
   if (u.size(1) != v.size(1))
     OpError(op).operand("u", u).operand("v", v).shape("u has ", u.size(1), " columns, v has ",
                                                       v.size(1));
-  if (v.size(0) == 0) OpError(op).operand("u", u).operand("v", v).shape("v has no rows");
-  if (!positive.defined() || positive.dtype() != DType::i64)
-    OpError(op).operand("u", u).operand("positive", positive).dtype("positive needs dtype i64");
-  if (positive.shape() != Shape{u.size(0)})
-    OpError(op)
-        .operand("u", u)
-        .operand("positive", positive)
-        .shape("positive needs one entry per row of u");
-  check_same_device(op, "u", u, "positive", positive);
-  if (!(tau > 0)) OpError(op).operand("u", u).argument("tau needs to be positive, got ", tau);
-  const int64_t* p = positive.data<int64_t>();
-  for (int64_t i = 0; i < checkable(positive); ++i)
-    if (p[i] < 0 || p[i] >= v.size(0))
-      OpError(op)
-          .operand("v", v)
-          .operand("positive", positive)
-          .argument("positive ", p[i], " of row ", i, " is outside 0..", v.size(0) - 1);
+  if (v.size(0) < std::max<int64_t>(1, u.size(0)))
+    OpError(op).operand("u", u).operand("v", v).shape(
+        "u has ", u.size(0), " rows, v has ", v.size(0), ": row i of v is row i's positive");
+  if (!(tau > 0)) OpError(op).operand("u", u).argument("tau needs to be got ", tau);
 }
 
 void check_gradient(const char* op, const Tensor& u, const Tensor& g, const Tensor& lse) {
@@ -50,7 +36,6 @@ void check_gradient(const char* op, const Tensor& u, const Tensor& g, const Tens
     check_same_device(op, "u", u, "g or lse", t);
   }
 }
-
 
 // f(begin, end) over chunks of u's rows whose similarities take about 4 MiB of f32, on a GPU 64.
 template <class F>
@@ -67,18 +52,18 @@ double flops(const Tensor& u, const Tensor& v, double matmuls) {
 }
 
 // The chunk of d loss / d similarities, as in contrast_kernels.h.
-Tensor similarity_grad(const Tensor& u, const Tensor& v, const Tensor& g, const Tensor& positive,
-                       const Tensor& lse, double tau, int64_t begin, int64_t end) {
+Tensor similarity_grad(const Tensor& u, const Tensor& v, const Tensor& g, const Tensor& lse,
+                       double tau, int64_t begin, int64_t end) {
   Tensor s = matmul(u.slice(begin, end), v, false, true);
-  MTCKI_ON_DEVICE(s, info_nce_chunk_grad, s, g, positive, lse, tau, begin);
+  MTCKI_ON_DEVICE(s, info_nce_chunk_grad, s, g, lse, tau, begin);
   return s;
 }
 
 }  // namespace
 
-InfoNce info_nce_rows(const Tensor& u_in, const Tensor& v_in, const Tensor& positive, double tau) {
+InfoNce info_nce_rows(const Tensor& u_in, const Tensor& v_in, double tau) {
   const char* op = "info_nce_rows";
-  check_rows(op, u_in, v_in, positive, tau);
+  check_rows(op, u_in, v_in, tau);
   const Tensor u = at_least_f32(u_in), v = at_least_f32(v_in);
   InfoNce out;
   out.rows = Tensor::empty({u.size(0)}, u.dtype(), u.device());
@@ -86,39 +71,39 @@ InfoNce info_nce_rows(const Tensor& u_in, const Tensor& v_in, const Tensor& posi
   ProfileScope scope(op, flops(u, v, 1), bytes_of(u, v, out.rows, out.lse));
   for_chunks(u, v, [&](int64_t begin, int64_t end) {
     const Tensor s = matmul(u.slice(begin, end), v, false, true);
-    MTCKI_ON_DEVICE(s, info_nce_chunk, s, positive, tau, begin, out.rows, out.lse);
+    MTCKI_ON_DEVICE(s, info_nce_chunk, s, tau, begin, out.rows, out.lse);
   });
   out.rows = out.rows.to(u_in.dtype());
   return out;  // lse stays wide: the gradient subtracts it from similarities
 }
 
-Tensor info_nce_grad_u(const Tensor& g, const Tensor& u_in, const Tensor& v_in,
-                       const Tensor& positive, const Tensor& lse, double tau) {
+Tensor info_nce_grad_u(const Tensor& g, const Tensor& u_in, const Tensor& v_in, const Tensor& lse,
+                       double tau) {
   const char* op = "info_nce_grad_u";
-  check_rows(op, u_in, v_in, positive, tau);
+  check_rows(op, u_in, v_in, tau);
   check_gradient(op, u_in, g, lse);
   const Tensor u = at_least_f32(u_in), v = at_least_f32(v_in), wg = g.to(u.dtype()),
                wl = lse.to(u.dtype());
   Tensor gu = Tensor::empty_like(u);
   ProfileScope scope(op, flops(u, v, 2), bytes_of(u, v, gu));
   for_chunks(u, v, [&](int64_t begin, int64_t end) {
-    gu.slice(begin, end).copy_(matmul(similarity_grad(u, v, wg, positive, wl, tau, begin, end), v));
+    gu.slice(begin, end).copy_(matmul(similarity_grad(u, v, wg, wl, tau, begin, end), v));
   });
   return gu.to(u_in.dtype());
 }
 
-Tensor info_nce_grad_v(const Tensor& g, const Tensor& u_in, const Tensor& v_in,
-                       const Tensor& positive, const Tensor& lse, double tau) {
+Tensor info_nce_grad_v(const Tensor& g, const Tensor& u_in, const Tensor& v_in, const Tensor& lse,
+                       double tau) {
   const char* op = "info_nce_grad_v";
-  check_rows(op, u_in, v_in, positive, tau);
+  check_rows(op, u_in, v_in, tau);
   check_gradient(op, u_in, g, lse);
   const Tensor u = at_least_f32(u_in), v = at_least_f32(v_in), wg = g.to(u.dtype()),
                wl = lse.to(u.dtype());
   Tensor gv;
   ProfileScope scope(op, flops(u, v, 2), bytes_of(u, v, v));
   for_chunks(u, v, [&](int64_t begin, int64_t end) {
-    const Tensor part = matmul(similarity_grad(u, v, wg, positive, wl, tau, begin, end),
-                               u.slice(begin, end), true, false);
+    const Tensor part =
+        matmul(similarity_grad(u, v, wg, wl, tau, begin, end), u.slice(begin, end), true, false);
     if (gv.defined()) {
       add_(gv, part);
     } else {

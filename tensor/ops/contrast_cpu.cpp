@@ -14,9 +14,9 @@ namespace {
 template <class T>
 using RowExp = std::conditional_t<std::is_same_v<T, float>, FastExpFn, ExpFn<T>>;
 
+// s: rows `first` on of all; row i of it has its positive in column first + i.
 template <class T>
-void chunk_rows(const T* s, int64_t rows, int64_t n, const int64_t* positive, T tau, T* out,
-                T* lse) {
+void chunk_rows(const T* s, int64_t rows, int64_t n, int64_t first, T tau, T* out, T* lse) {
   const T scale = T(1) / tau;
   parallel_for(rows, std::max<int64_t>(1, 4096 / n), [&](int64_t begin, int64_t end) {
     const RowExp<T> expo{};
@@ -34,14 +34,13 @@ void chunk_rows(const T* s, int64_t rows, int64_t n, const int64_t* positive, T 
         sum += static_cast<double>(chunk);
       }
       lse[i] = most * scale + static_cast<T>(std::log(sum));
-      out[i] = lse[i] - row[positive[i]] * scale;
+      out[i] = lse[i] - row[first + i] * scale;
     }
   });
 }
 
 template <class T>
-void chunk_grad(T* s, int64_t rows, int64_t n, const T* g, const int64_t* positive, const T* lse,
-                T tau) {
+void chunk_grad(T* s, int64_t rows, int64_t n, int64_t first, const T* g, const T* lse, T tau) {
   const T scale = T(1) / tau;
   parallel_for(rows, std::max<int64_t>(1, 4096 / n), [&](int64_t begin, int64_t end) {
     const RowExp<T> expo{};
@@ -55,26 +54,26 @@ void chunk_grad(T* s, int64_t rows, int64_t n, const T* g, const int64_t* positi
         const T share = expo(row[j] * scale - base);
         row[j] = share < T(1e-30) ? T(0) : weight * share;
       }
-      row[positive[i]] -= weight;
+      row[first + i] -= weight;
     }
   });
 }
 
 }  // namespace
 
-void info_nce_chunk_cpu(const Tensor& s, const Tensor& positive, double tau, int64_t begin,
-                        const Tensor& rows_out, const Tensor& lse) {
+void info_nce_chunk_cpu(const Tensor& s, double tau, int64_t begin, const Tensor& rows_out,
+                        const Tensor& lse) {
   MTCKI_DISPATCH_FLOAT(s.dtype(), "info_nce_rows", T, {
-    chunk_rows(s.data<T>(), s.size(0), s.size(1), positive.data<int64_t>() + begin,
-               static_cast<T>(tau), rows_out.data<T>() + begin, lse.data<T>() + begin);
+    chunk_rows(s.data<T>(), s.size(0), s.size(1), begin, static_cast<T>(tau),
+               rows_out.data<T>() + begin, lse.data<T>() + begin);
   });
 }
 
-void info_nce_chunk_grad_cpu(const Tensor& s, const Tensor& g, const Tensor& positive,
-                             const Tensor& lse, double tau, int64_t begin) {
+void info_nce_chunk_grad_cpu(const Tensor& s, const Tensor& g, const Tensor& lse, double tau,
+                             int64_t begin) {
   MTCKI_DISPATCH_FLOAT(s.dtype(), "info_nce_grad", T, {
-    chunk_grad(s.data<T>(), s.size(0), s.size(1), g.data<T>() + begin,
-               positive.data<int64_t>() + begin, lse.data<T>() + begin, static_cast<T>(tau));
+    chunk_grad(s.data<T>(), s.size(0), s.size(1), begin, g.data<T>() + begin, lse.data<T>() + begin,
+               static_cast<T>(tau));
   });
 }
 

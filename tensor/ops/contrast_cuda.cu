@@ -1,7 +1,7 @@
 #include <cmath>
 
-#include "tensor/ops/contrast_kernels.h"
 #include "tensor/kernels/rows.cuh"
+#include "tensor/ops/contrast_kernels.h"
 
 namespace mtcki {
 
@@ -13,8 +13,8 @@ using cuda::Larger;
 template <class T>
 struct ChunkRow {
   const T* s;
-  const int64_t* positive;
-  T scale;  // 1/tau
+  int64_t first;  // the row of all that row 0 of s is; its positive's column
+  T scale;        // 1/tau
   T *loss, *lse;
   int64_t n;
   template <class Threads>
@@ -29,9 +29,8 @@ struct ChunkRow {
     sum = th.sum(sum);
     if (th.index() != 0) return;
     const T total = most * scale + static_cast<T>(std::log(sum));
-    const int64_t p = positive[i];
     lse[i] = total;
-    loss[i] = p >= 0 && p < n ? total - row[p] * scale : T(NAN);
+    loss[i] = total - row[first + i] * scale;
   }
 };
 
@@ -39,41 +38,40 @@ template <class T>
 struct ChunkGrad {
   T* s;
   const T* g;
-  const int64_t* positive;
+  int64_t first;
   const T* lse;
   T scale;
   int64_t n;
   template <class Threads>
   __device__ void operator()(int64_t i, const Threads& th) const {
     T* row = s + i * n;
-    const int64_t p = positive[i];
-    const T weight = p >= 0 && p < n ? g[i] * scale : T(NAN), base = lse[i];
+    const T weight = g[i] * scale, base = lse[i];
     for (int64_t j = th.index(); j < n; j += th.count()) {
       const T slope = weight * std::exp(row[j] * scale - base);
-      row[j] = j == p ? slope - weight : slope;
+      row[j] = j == first + i ? slope - weight : slope;
     }
   }
 };
 
 }  // namespace
 
-void info_nce_chunk_cuda(const Tensor& s, const Tensor& positive, double tau, int64_t begin,
-                         const Tensor& rows_out, const Tensor& lse) {
+void info_nce_chunk_cuda(const Tensor& s, double tau, int64_t begin, const Tensor& rows_out,
+                         const Tensor& lse) {
   const int64_t n = s.size(1);
   MTCKI_DISPATCH_FLOAT(s.dtype(), "info_nce_rows", T, {
     for_rows(s.size(0), n,
-             ChunkRow<T>{s.data<T>(), positive.data<int64_t>() + begin, T(1) / static_cast<T>(tau),
-                         rows_out.data<T>() + begin, lse.data<T>() + begin, n});
+             ChunkRow<T>{s.data<T>(), begin, T(1) / static_cast<T>(tau), rows_out.data<T>() + begin,
+                         lse.data<T>() + begin, n});
   });
 }
 
-void info_nce_chunk_grad_cuda(const Tensor& s, const Tensor& g, const Tensor& positive,
-                              const Tensor& lse, double tau, int64_t begin) {
+void info_nce_chunk_grad_cuda(const Tensor& s, const Tensor& g, const Tensor& lse, double tau,
+                              int64_t begin) {
   const int64_t n = s.size(1);
   MTCKI_DISPATCH_FLOAT(s.dtype(), "info_nce_grad", T, {
     for_rows(s.size(0), n,
-             ChunkGrad<T>{s.data<T>(), g.data<T>() + begin, positive.data<int64_t>() + begin,
-                          lse.data<T>() + begin, T(1) / static_cast<T>(tau), n});
+             ChunkGrad<T>{s.data<T>(), g.data<T>() + begin, begin, lse.data<T>() + begin,
+                          T(1) / static_cast<T>(tau), n});
   });
 }
 

@@ -154,10 +154,8 @@ Inversion invert(const Communicator& comm, int64_t batch, DType dtype) {
   const Variable u = normalize(gather_over_ranks(global_avg_pool(inputs.back()), comm));
   const Variable v =
       normalize(gather_over_ranks(global_avg_pool(inputs.at(inputs.size() - 2)), comm));
-  std::vector<int64_t> diagonal;
-  for (int64_t i = 0; i < batch; ++i) diagonal.push_back(i);
-  loss = add(loss, info_nce(u, v, Tensor::from(diagonal, {batch}), 0.3,
-                            Tensor::full({batch}, 1.0 / static_cast<double>(batch), dtype)));
+  loss = add(loss,
+             info_nce(u, v, 0.3, Tensor::full({batch}, 1.0 / static_cast<double>(batch), dtype)));
   loss.backward();
   std::vector<Variable> trained = out.generator->parameters();
   trained.push_back(out.latents);

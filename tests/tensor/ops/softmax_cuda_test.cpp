@@ -151,10 +151,10 @@ TEST_F(SoftmaxCuda, NormalizesRows) {
 
 TEST_F(SoftmaxCuda, ContrastChunks) {
   for (const Shape& shape : kShapes) {
-    if (shape[0] == 0) continue;
+    const int64_t n = shape[0];
+    if (n == 0 || shape[1] < n + 2) continue;
     for (const DType dtype : {DType::f32, DType::f64}) {
-      const int64_t n = shape[0];
-      const Tensor s = mul(sample(shape, 1, dtype), 0.5), positive = labels_for(shape);
+      const Tensor s = mul(sample(shape, 1, dtype), 0.5);
       const Tensor g = sample({n}, 2, dtype);
       // The chunk begins at row 2 of all rows.
       const auto pad = [&](const Tensor& t) {
@@ -162,26 +162,20 @@ TEST_F(SoftmaxCuda, ContrastChunks) {
         out.slice(2, n + 2).copy_(t);
         return out;
       };
-      const Tensor all_positive = pad(positive), all_g = pad(g);
+      const Tensor all_g = pad(g);
       Tensor rows = Tensor::zeros({n + 2}, dtype), lse = Tensor::zeros({n + 2}, dtype);
       const Tensor rows_there = rows.to(kGpu), lse_there = lse.to(kGpu);
-      info_nce_chunk_cpu(s, all_positive, 0.2, 2, rows, lse);
-      info_nce_chunk_cuda(s.to(kGpu), all_positive.to(kGpu), 0.2, 2, rows_there, lse_there);
+      info_nce_chunk_cpu(s, 0.2, 2, rows, lse);
+      info_nce_chunk_cuda(s.to(kGpu), 0.2, 2, rows_there, lse_there);
       const double tol = dtype == DType::f32 ? 4e-6 : 1e-13;
       EXPECT_TRUE(near(rows_there, rows, tol)) << shape;
       EXPECT_TRUE(near(lse_there, lse, tol)) << shape;
       const Tensor here = s.clone(), there = s.to(kGpu);
-      info_nce_chunk_grad_cpu(here, all_g, all_positive, lse, 0.2, 2);
-      info_nce_chunk_grad_cuda(there, all_g.to(kGpu), all_positive.to(kGpu), lse.to(kGpu), 0.2, 2);
+      info_nce_chunk_grad_cpu(here, all_g, lse, 0.2, 2);
+      info_nce_chunk_grad_cuda(there, all_g.to(kGpu), lse.to(kGpu), 0.2, 2);
       EXPECT_TRUE(near(there, here, 4 * tol)) << shape;
     }
   }
-  const Tensor s = sample({2, 3}, 1, DType::f32).to(kGpu);
-  const Tensor bad = Tensor::from<int64_t>({3, 0}, {2}).to(kGpu);
-  const Tensor rows = Tensor::zeros({2}, DType::f32, kGpu), lse = Tensor::zeros_like(rows);
-  info_nce_chunk_cuda(s, bad, 1.0, 0, rows, lse);
-  EXPECT_TRUE(std::isnan(rows.slice(0, 1).item()));
-  EXPECT_FALSE(std::isnan(rows.slice(1, 2).item()));
 }
 
 TEST_F(SoftmaxCuda, RowsRepeatBitForBit) {
