@@ -2,7 +2,7 @@
 """Writes tests/data/formats: small files as other programs write them, and what they contain.
 
 Needs torch, safetensors, numpy and pillow. The files are committed; run this only to change them.
-Expected contents: torch_wrapped.safetensors for the PyTorch files, images.npz for the pictures.
+Expected contents: torch_wrapped.safetensors for the PyTorch files, images.safetensors for the pictures.
 """
 import io
 import pathlib
@@ -120,15 +120,12 @@ def cifar_files():
     assert (loaded[b"data"] == data).all() and loaded[b"labels"] == [6, 9]
 
 
-def numpy_files():
+def zip_files():
     a = np.arange(1, 7, dtype=np.float32).reshape(2, 3)
-    np.save(OUT / "c_order.npy", a)
-    np.save(OUT / "fortran_order.npy", np.asfortranarray(a))
-    np.save(OUT / "scalar_i8.npy", np.int64(-5))
-    np.save(OUT / "objects.npy", np.array([{}], dtype=object))
-    b = np.array([1.5, -2.0], dtype=np.float16)
-    np.savez(OUT / "stored.npz", a=a, b=b)
-    np.savez_compressed(OUT / "deflated.npz", a=a, zeros=np.zeros((50, 40)))
+    with open(OUT / "stored.zip", "wb") as f:
+        np.savez(f, a=a, b=np.array([1.5, -2.0], dtype=np.float16))
+    with open(OUT / "deflated.zip", "wb") as f:
+        np.savez_compressed(f, a=a, zeros=np.zeros((50, 40)))
 
 
 def image_files():
@@ -149,8 +146,9 @@ def image_files():
     for path in sorted(OUT.glob("*.png")) + sorted(OUT.glob("*.jpg")):
         pictures[path.name] = np.asarray(Image.open(path).convert("RGB")).transpose(2, 0, 1)
     pictures["rgb.png-grey"] = np.asarray(Image.open(OUT / "rgb.png").convert("L"))[None]
-    np.savez_compressed(OUT / "images.npz", **pictures)
-    # No picture in images.npz: 16 bits, where PIL's conversion clips instead of scaling.
+    save_file({name: torch.from_numpy(p.copy(order="C")) for name, p in pictures.items()},
+              OUT / "images.safetensors")
+    # No picture in images.safetensors: 16 bits, where PIL's conversion clips instead of scaling.
     wide = (np.arange(6 * 5).reshape(6, 5) * 2000).astype(np.uint16)
     Image.fromarray(wide).save(OUT / "sixteen.png")
 
@@ -159,5 +157,5 @@ if __name__ == "__main__":
     OUT.mkdir(parents=True, exist_ok=True)
     torch_files()
     cifar_files()
-    numpy_files()
+    zip_files()
     image_files()

@@ -1,7 +1,6 @@
 // PNG and JPEG, image grids.
 #include "data/formats/checksum.h"
 #include "data/formats/image_file.h"
-#include "data/formats/npy.h"
 #include "tests/data/data_testing.h"
 
 namespace mtcki::data {
@@ -50,7 +49,7 @@ TEST(Png, RefusesOtherTensors) {
 }
 
 TEST(Images, SamePixelsAsPil) {
-  const NamedTensors pictures = read_npz(fixture("images.npz"));
+  const NamedTensors pictures = read_state_file(fixture("images.safetensors")).tensors;
   ASSERT_EQ(pictures.size(), 11u);
   for (const auto& [name, want] : pictures) {
     const bool grey = name == "rgb.png-grey";

@@ -7,9 +7,9 @@
 #include <string>
 
 #include "data/formats/image_file.h"
-#include "data/formats/npy.h"
 #include "data/formats/safetensors.h"
 #include "data/formats/torch_tensors.h"
+#include "data/formats/zip.h"
 #include "data/sets/cifar.h"
 #include "data/sets/idx.h"
 
@@ -29,8 +29,11 @@ inline constexpr Parser kParsers[] = {
     {"cifar_binary",
      [](data::Bytes b) { data::parse_cifar_binary(b, "input", b.size() % 2 == 0); }},
     {"idx", [](data::Bytes b) { data::parse_idx(b, "input"); }},
-    {"npy", [](data::Bytes b) { data::parse_npy(b, "input"); }},
-    {"npz", [](data::Bytes b) { data::parse_npz(b, "input"); }},
+    {"zip",
+     [](data::Bytes b) {
+       const data::ZipArchive zip(b, "input");
+       for (const data::ZipEntry& e : zip.entries()) zip.read(e);
+     }},
     {"png", [](data::Bytes b) { data::decode_png(b, "input"); }},
     {"jpeg", [](data::Bytes b) { data::decode_jpeg(b, "input"); }},
 };
