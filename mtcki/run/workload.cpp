@@ -1,7 +1,6 @@
 #include "mtcki/run/workload.h"
 
 #include "autograd/functions.h"
-#include "autograd/side_stream.h"
 #include "mtcki/distillation/distiller.h"
 #include "mtcki/synthesis/synthesizer.h"
 #include "nn/models/model.h"
@@ -103,85 +102,6 @@ Workload train(const WorkloadOptions& o) {
   };
 }
 
-// A frozen classifier whose running statistics have some content.
-std::shared_ptr<nn::Classifier> frozen(const std::string& model, const WorkloadOptions& o) {
-  const auto net = classifier(model, o);
-  {
-    const NoGradScope no_grad;
-    const Tensor x = images(o);
-    for (int i = 0; i < 2; ++i) (*net)(x);
-  }
-  net->eval();
-  net->set_requires_grad(false);
-  return net;
-}
-
-Workload inversion(const WorkloadOptions& o) {
-  struct Asked {
-    std::shared_ptr<nn::Classifier> net;
-    std::vector<nn::BatchNorm2d*> norms;
-  };
-  std::vector<Asked> teachers;
-  for (const std::string& name : teacher_names(o)) {
-    Asked t{frozen(name, o), {}};
-    t.norms = t.net->batch_norms();
-    for (nn::BatchNorm2d* bn : t.norms) bn->keep_moments(true);
-    teachers.push_back(std::move(t));
-  }
-  nn::Init init(0);
-  nn::GeneratorSpec spec;
-  spec.channels = o.channels;
-  spec.image_size = o.size;
-  const std::shared_ptr<nn::Generator> generator = nn::make_generator(spec, init);
-  generator->set_precision(o.precision);
-  generator->to(o.device);
-  const Variable z(randn({o.batch, spec.nz}, rng("workload/latents")).to(o.device), true);
-  optim::ParameterGroup latents;
-  latents.parameters.emplace_back("z", z);
-  optim::AdamOptions adam_options;
-  adam_options.lr = 1e-3;
-  adam_options.beta1 = 0.5;
-  const std::shared_ptr<optim::Optimizer> adam =
-      optim::make_adam({optim::group_of(*generator), latents}, adam_options);
-  return [teachers, generator, z, adam, y = labels(o)] {
-    adam->zero_grad();
-    Variable made, loss;
-    {
-      const StageScope stage("generator");
-      made = (*generator)(z);
-    }
-    std::vector<Variable> terms;
-    Branches branches(teachers.size(), made.data().device());
-    for (const Asked& t : teachers)
-      branches.run([&] {
-        Variable term;
-        std::vector<Variable> inputs;
-        {
-          const StageScope stage("teacher");
-          nn::Classifier::Output out = t.net->features(made, t.norms);
-          term = cross_entropy(out.logits, y);
-          inputs = std::move(out.taps);
-        }
-        const StageScope stage("statistics");
-        std::vector<BnStatisticsInput> layers;
-        for (size_t i = 0; i < inputs.size(); ++i) {
-          nn::BatchNorm2d& bn = *t.norms[i];
-          layers.push_back({inputs[i], bn.running_mean, bn.running_var, {}, {}, bn.take_moments()});
-        }
-        terms.push_back(add(term, bn_statistics(layers)));
-      });
-    branches.join();
-    for (const Variable& term : terms) loss = loss.defined() ? add(loss, term) : term;
-    {
-      const StageScope stage("backward");
-      loss.backward();
-    }
-    const StageScope stage("update");
-    adam->step();
-    return loss;
-  };
-}
-
 data::Normalization normalization(const WorkloadOptions& o) {
   const auto c = static_cast<size_t>(o.channels);
   return {std::vector<double>(c, 0.5), std::vector<double>(c, 0.25)};
@@ -198,6 +118,9 @@ std::shared_ptr<Teachers> make_teachers(const WorkloadOptions& o) {
     options.normalization = normalization(o);
     std::unique_ptr<nn::Classifier> net = nn::make_classifier(options.spec, init);
     net->set_precision(o.precision);
+    const NoGradScope no_grad;  // running statistics with some content
+    for (int i = 0; i < 2; ++i)
+      (*net)(randn({o.batch, o.channels, o.size, o.size}, rng("workload/images")));
     list->add(std::make_unique<Teacher>(options, std::move(net)));
   }
   list->to(o.device);
@@ -210,12 +133,9 @@ double value_of(const Values& values, const char* name) {
   return 0;
 }
 
-Workload synthesis(const WorkloadOptions& o) {
-  SynthesisConfig config;
+// Steps of the method's own synthesis; a batch that is full is finished as in a run.
+Workload synthesis(const WorkloadOptions& o, SynthesisConfig config) {
   config.batch_size = o.batch;
-  config.g_steps = 4;  // short, so that the bank has rows after a few steps
-  config.bank_size = std::max(o.batch, o.bank);
-  config.bank_draw = o.batch;
   Synthesizer::Options options;
   options.channels = o.channels;
   options.image_size = o.size;
@@ -233,6 +153,29 @@ Workload synthesis(const WorkloadOptions& o) {
     }
     return Variable(Tensor::full({}, value_of(values, "loss")));
   };
+}
+
+Workload synthesis(const WorkloadOptions& o) {
+  SynthesisConfig config;
+  config.g_steps = 4;  // short, so that the bank has rows after a few steps
+  config.bank_size = std::max(o.batch, o.bank);
+  config.bank_draw = o.batch;
+  return synthesis(o, config);
+}
+
+// The same step with the settings that leave the work which bench/baseline_torch.py does in PyTorch:
+// generator in train mode, one pass of each frozen teacher over the images themselves, cross-entropy
+// and the statistics loss of every batch norm, backward to generator and latents, Adam. Beyond that
+// baseline it normalises the images for each teacher and keeps those of the lowest loss so far, so
+// that a comparison can only be to its disadvantage.
+Workload inversion(const WorkloadOptions& o) {
+  SynthesisConfig config;
+  config.g_steps = int64_t{1} << 40;  // one batch: neither weights nor moments start again
+  config.bn_reduce = "sum";
+  config.loss["cr"] = 0;  // and with it the local view
+  config.pad = 0;         // the global view is the image
+  config.flip = false;
+  return synthesis(o, config);
 }
 
 Workload distill_step(const WorkloadOptions& o) {
@@ -270,7 +213,7 @@ std::vector<std::string> workload_steps() {
 Workload make_workload(const WorkloadOptions& o) {
   if (o.step == "train") return repeated(o, train(o));
   if (o.step == "inference") return repeated(o, inference(o));
-  if (o.step == "inversion") return repeated(o, inversion(o));
+  if (o.step == "inversion") return inversion(o);
   if (o.step == "synthesis") return synthesis(o);
   if (o.step == "distill") return distill_step(o);
   throw UsageError("unknown step \"" + o.step + "\"" + did_you_mean(o.step, workload_steps()));

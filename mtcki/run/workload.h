@@ -2,8 +2,8 @@
 //
 //   train      forward, cross-entropy, backward, SGD with momentum
 //   inference  forward in eval mode, no gradients
-//   inversion  generator, frozen teachers, cross-entropy and BN-statistics loss, backward to latents
-//              and generator, Adam
+//   inversion  the step of stage A without views and contrast: generator, frozen teachers,
+//              cross-entropy and BN-statistics loss, backward to latents and generator, Adam
 //   synthesis  the step of stage A as a run does it: also views, contrast with the history bank
 //   distill    the step of stage B: frozen teachers, student, SGD
 #pragma once
