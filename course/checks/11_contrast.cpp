@@ -11,12 +11,6 @@ namespace mtcki::course {
 
 namespace {
 
-Tensor labels_of(int64_t n) {
-  std::vector<int64_t> v;
-  for (int64_t i = 0; i < n; ++i) v.push_back(i);
-  return Tensor::from(v, {n});
-}
-
 void check(Judge& judge) {
   // u = v = the two unit vectors: cosine 1 with the own partner, 0 with the other.
   const Variable unit(Tensor::from(std::vector<float>{1, 0, 0, 1}, {2, 2}), true);

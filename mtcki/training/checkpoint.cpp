@@ -129,6 +129,49 @@ void CheckpointStore::warn(const std::string& text) const {
   console::warn(text);
 }
 
+// Room first: a save that fails half way would only be cleaned up again.
+void CheckpointStore::make_room(const StageState& state) {
+  std::error_code ec;
+  uint64_t need = 65536;
+  for (const auto& t : state.tensors) need += t.second.nbytes() + 256;
+  need += need / 10;
+  if (data::free_bytes(dir_) >= need) return;
+  const std::vector<int64_t> steps = list_steps(dir_);
+  for (size_t i = steps.size(); i > 1 && data::free_bytes(dir_) < need; --i) {
+    operation("remove");
+    fs::remove_all(dir_ + "/" + folder_name(steps[i - 1]), ec);
+  }
+  if (data::free_bytes(dir_) < need)
+    throw DiskError(str("checkpoint \"", dir_, "\": needs ", human_bytes(need), ", free are ",
+                        human_bytes(data::free_bytes(dir_)), "; what was saved before is intact"));
+  warn("the disk is nearly full: older checkpoints in \"" + dir_ + "\" were given up");
+}
+
+// Gives the finished folder its name, and `latest` to it. A folder of that step is there when it was
+// damaged and rolled back, or saved twice.
+void CheckpointStore::publish(const std::string& tmp, int64_t step, uint64_t bytes) {
+  std::error_code ec;
+  const std::string final = dir_ + "/" + folder_name(step);
+  operation("rename");
+  if (renameat2(AT_FDCWD, tmp.c_str(), AT_FDCWD, final.c_str(), RENAME_EXCHANGE) != 0) {
+    if (errno != ENOENT) {  // a file system without exchange
+      fs::remove_all(final, ec);
+      operation("rename again");
+    }
+    if (rename(tmp.c_str(), final.c_str()) != 0)
+      data::throw_disk_error("rename", final, errno, bytes);
+  }
+  operation("sync folder");
+  data::sync_directory(dir_);
+  const std::string link = str(dir_, "/.tmp-", getpid(), "-latest");
+  operation("symlink");
+  unlink(link.c_str());
+  if (symlink(folder_name(step).c_str(), link.c_str()) == 0) {
+    operation("rename link");
+    if (rename(link.c_str(), (dir_ + "/latest").c_str()) != 0) unlink(link.c_str());
+  }
+}
+
 void CheckpointStore::save(const StageState& state) {
   warnings_.clear();
   if (!communicator().is_root()) return;
@@ -137,27 +180,9 @@ void CheckpointStore::save(const StageState& state) {
   operation("mkdir");
   data::make_directories(dir_);
   remove_stale(dir_);
-
-  // Room first: a save that fails half way would only be cleaned up again.
-  std::error_code ec;
-  uint64_t need = 65536;
-  for (const auto& t : state.tensors) need += t.second.nbytes() + 256;
-  need += need / 10;
-  if (data::free_bytes(dir_) < need) {
-    const std::vector<int64_t> steps = list_steps(dir_);
-    for (size_t i = steps.size(); i > 1 && data::free_bytes(dir_) < need; --i) {
-      operation("remove");
-      fs::remove_all(dir_ + "/" + folder_name(steps[i - 1]), ec);
-    }
-    if (data::free_bytes(dir_) < need)
-      throw DiskError(str("checkpoint \"", dir_, "\": needs ", human_bytes(need), ", free are ",
-                          human_bytes(data::free_bytes(dir_)),
-                          "; what was saved before is intact"));
-    warn("the disk is nearly full: older checkpoints in \"" + dir_ + "\" were given up");
-  }
-
+  make_room(state);
   const std::string tmp = str(dir_, "/.tmp-", getpid(), "-", state.step);
-  const std::string final = dir_ + "/" + folder_name(state.step);
+  std::error_code ec;
   try {
     operation("mkdir tmp");
     fs::create_directory(tmp, ec);
@@ -179,25 +204,7 @@ void CheckpointStore::save(const StageState& state) {
         json{{"content", content}, {"crc32c", data::crc32c_of(content)}}.dump(1) + "\n");
     operation("sync tmp");
     data::sync_directory(tmp);
-    // A folder of that step is there when it was damaged and rolled back, or saved twice.
-    operation("rename");
-    if (renameat2(AT_FDCWD, tmp.c_str(), AT_FDCWD, final.c_str(), RENAME_EXCHANGE) != 0) {
-      if (errno != ENOENT) {  // a file system without exchange
-        fs::remove_all(final, ec);
-        operation("rename again");
-      }
-      if (rename(tmp.c_str(), final.c_str()) != 0)
-        data::throw_disk_error("rename", final, errno, bytes);
-    }
-    operation("sync folder");
-    data::sync_directory(dir_);
-    const std::string link = str(dir_, "/.tmp-", getpid(), "-latest");
-    operation("symlink");
-    unlink(link.c_str());
-    if (symlink(folder_name(state.step).c_str(), link.c_str()) == 0) {
-      operation("rename link");
-      if (rename(link.c_str(), (dir_ + "/latest").c_str()) != 0) unlink(link.c_str());
-    }
+    publish(tmp, state.step, bytes);
   } catch (...) {
     fs::remove_all(tmp, ec);
     throw;

@@ -58,6 +58,8 @@ class CheckpointStore {
   StageState read(const std::string& folder) const;
   void require_same(const nlohmann::json& content) const;
   void warn(const std::string& text) const;
+  void make_room(const StageState& state);
+  void publish(const std::string& tmp, int64_t step, uint64_t bytes);
 
   std::string dir_, sha_;
   int keep_;

@@ -46,115 +46,153 @@ struct Position {
   }
 };
 
-}  // namespace
-
-FitResult fit(const FitJob& job, RunLog& log) {
-  data::make_directories(job.dir);
-  CheckpointStore store(job.dir + "/ckpt", job.config_sha256,
-                        static_cast<int>(job.keep_checkpoints));
-  const StageScope scope(job.stage.c_str());
-  const std::string best = job.dir + "/best.safetensors";
-  Position at;
-  const auto visit = [&](State s) {
-    s("fit", at);
-    job.state(s);
-  };
-  if (const auto state = store.load()) {
-    visit(State::loading(*state));
-    log.rewind(job.stage, at.step);
-    log.info(str(job.stage, ": resumed at step ", at.step, " of ", job.total_steps));
-  } else {
-    log.rewind(job.stage, -1);  // lines of an attempt whose checkpoints are gone
+class Loop {
+ public:
+  Loop(const FitJob& job, RunLog& log)
+      : job_(job),
+        log_(log),
+        store_(job.dir + "/ckpt", job.config_sha256, static_cast<int>(job.keep_checkpoints)),
+        best_(job.dir + "/best.safetensors") {
+    resume();
   }
 
-  Clock clock;
-  double saved_at = 0;
-  const double seconds_before = at.seconds;
-  const auto save = [&] {
-    at.seconds = seconds_before + clock.seconds();
+  FitResult run() {
+    const int64_t first = at_.step;
+    Values values;  // where they wait: those of the last read
+    while (at_.step < job_.total_steps) {
+      const bool due = checkpoint_due(at_.step + 1), logged = logged_at(at_.step + 1);
+      step(due || logged, due, &values);
+      ++at_.step;
+      if (!values.empty() && logged) log_.metrics(job_.stage, at_.step, epochs(), "train", values);
+      if (ends_epoch(at_.step)) test();
+      Values shown = values;
+      if (at_.last.top1 >= 0) shown.emplace_back(job_.measure, at_.last.top1);
+      const auto images = static_cast<double>((at_.step - first) * job_.images_per_step);
+      log_.progress(job_.stage, at_.step, job_.total_steps, images / clock_.seconds(), shown);
+      if (due) save();
+      if (at_.step == job_.total_steps) break;
+      if (const int signal = poll_stop()) stop(signal, due);
+    }
+    log_.end_progress();
+    // A resumed attempt may never have written it.
+    if (!data::file_exists(best_) || data::crc32c_file(best_) != at_.best_crc32c)
+      throw DataError(str(best_, ": missing, or not what the stage wrote; delete the folder \"",
+                          job_.dir, "\" to do this stage again"));
+    job_.write_model(job_.dir + "/model.safetensors", at_.last);
+    at_.seconds = seconds_before_ + clock_.seconds();
+    return {at_.last, at_.top1_best, at_.seconds};
+  }
+
+ private:
+  void visit(State s) {
+    s("fit", at_);
+    job_.state(s);
+  }
+
+  void resume() {
+    if (const auto state = store_.load()) {
+      visit(State::loading(*state));
+      log_.rewind(job_.stage, at_.step);
+      log_.info(str(job_.stage, ": resumed at step ", at_.step, " of ", job_.total_steps));
+    } else {
+      log_.rewind(job_.stage, -1);  // lines of an attempt whose checkpoints are gone
+    }
+    seconds_before_ = at_.seconds;
+  }
+
+  void save() {
+    at_.seconds = seconds_before_ + clock_.seconds();
     StageState state;
-    state.step = at.step;
+    state.step = at_.step;
     visit(State::saving(state));
-    store.save(state);
-    saved_at = clock.seconds();
-  };
+    store_.save(state);
+    saved_at_ = clock_.seconds();
+  }
+
   // An update may be what is not finite, and a loss shows it only one step later: what is saved must
   // be good to go back to.
-  const auto check_state = [&](int64_t step) {
+  void check_state(int64_t step) {
     StageState state;
     visit(State::saving(state));
     if (const std::string name = not_finite(state.tensors); !name.empty())
       throw NumericError(str(name, " is not finite after step ", step));
-  };
-  const int64_t first = at.step;
-  const int64_t log_every = std::max<int64_t>(1, std::min<int64_t>(50, job.steps_per_epoch / 4));
-  const auto ends_epoch = [&](int64_t step) {
-    return step % job.steps_per_epoch == 0 || step == job.total_steps;
-  };
-  Values values;  // where they wait: those of the last read
-  while (at.step < job.total_steps) {
-    const int64_t next = at.step + 1;
-    const bool epoch_end = ends_epoch(next);
-    const bool due = (job.checkpoint_every > 0 ? next % job.checkpoint_every == 0 : epoch_end) ||
-                     // Saving is collective: the first rank's clock decides.
-                     communicator().broadcast(clock.seconds() - saved_at > kLongestUnsavedSeconds);
-    const bool logged = next % log_every == 0 || epoch_end;
+  }
+
+  bool ends_epoch(int64_t step) const {
+    return step % job_.steps_per_epoch == 0 || step == job_.total_steps;
+  }
+  double epochs() const {
+    return static_cast<double>(at_.step) / static_cast<double>(job_.steps_per_epoch);
+  }
+  bool logged_at(int64_t step) const {
+    const int64_t every = std::max<int64_t>(1, std::min<int64_t>(50, job_.steps_per_epoch / 4));
+    return step % every == 0 || ends_epoch(step);
+  }
+  bool checkpoint_due(int64_t step) const {
+    const bool regular =
+        job_.checkpoint_every > 0 ? step % job_.checkpoint_every == 0 : ends_epoch(step);
+    // Saving is collective: the first rank's clock decides.
+    return regular ||
+           communicator().broadcast(clock_.seconds() - saved_at_ > kLongestUnsavedSeconds);
+  }
+
+  void step(bool read, bool due, Values* values) {
     try {
-      const StageProfiles::Step profiled(log.profiles(), job.stage);
-      Values now = job.step(at.step);
-      if (!job.read) {
-        values = std::move(now);
-      } else if (due || logged || next % job.read_every == 0) {
-        values = job.read();
+      const StageProfiles::Step profiled(log_.profiles(), job_.stage);
+      Values now = job_.step(at_.step);
+      if (!job_.read) {
+        *values = std::move(now);
+      } else if (read || (at_.step + 1) % job_.read_every == 0) {
+        *values = job_.read();
       }
-      if (due) check_state(at.step);
+      if (due) check_state(at_.step);
     } catch (const NumericError& e) {
-      throw NumericError(str(job.stage, ", step ", at.step, ": ", e.what()));
-    }
-    at.step = next;
-    const int64_t epoch = (at.step + job.steps_per_epoch - 1) / job.steps_per_epoch;
-    const double fraction = static_cast<double>(at.step) / static_cast<double>(job.steps_per_epoch);
-    if (!values.empty() && logged) log.metrics(job.stage, at.step, fraction, "train", values);
-    if (epoch_end && (epoch % job.eval_every == 0 || at.step == job.total_steps)) {
-      at.last = job.evaluate();
-      Values tested{{job.measure, at.last.top1}};
-      if (job.measure == "top1") tested.emplace_back("top5", at.last.top5);
-      log.metrics(job.stage, at.step, fraction, "eval", tested);
-      if (at.last.top1 > at.top1_best) {
-        at.top1_best = at.last.top1;
-        job.write_model(best, at.last);
-        at.best_crc32c = data::crc32c_file(best);
-      }
-    }
-    const double speed =
-        static_cast<double>((at.step - first) * job.images_per_step) / clock.seconds();
-    Values shown = values;
-    if (at.last.top1 >= 0) shown.emplace_back(job.measure, at.last.top1);
-    log.progress(job.stage, at.step, job.total_steps, speed, shown);
-    if (due) save();
-    if (at.step == job.total_steps) break;
-    if (const int signal = poll_stop()) {
-      if (!due) {
-        if (job.read) job.read();
-        try {
-          check_state(at.step - 1);
-          save();
-        } catch (const NumericError& e) {
-          log.warn(str(job.stage, ": ", e.what(), "; the checkpoint before stays the last"));
-        }
-      }
-      log.end_progress();
-      throw Stopped{signal};
+      throw NumericError(str(job_.stage, ", step ", at_.step, ": ", e.what()));
     }
   }
-  log.end_progress();
-  // A resumed attempt may never have written it.
-  if (!data::file_exists(best) || data::crc32c_file(best) != at.best_crc32c)
-    throw DataError(str(best, ": missing, or not what the stage wrote; delete the folder \"",
-                        job.dir, "\" to do this stage again"));
-  job.write_model(job.dir + "/model.safetensors", at.last);
-  at.seconds = seconds_before + clock.seconds();
-  return {at.last, at.top1_best, at.seconds};
+
+  void test() {
+    const int64_t epoch = (at_.step + job_.steps_per_epoch - 1) / job_.steps_per_epoch;
+    if (epoch % job_.eval_every != 0 && at_.step != job_.total_steps) return;
+    at_.last = job_.evaluate();
+    Values tested{{job_.measure, at_.last.top1}};
+    if (job_.measure == "top1") tested.emplace_back("top5", at_.last.top5);
+    log_.metrics(job_.stage, at_.step, epochs(), "eval", tested);
+    if (at_.last.top1 <= at_.top1_best) return;
+    at_.top1_best = at_.last.top1;
+    job_.write_model(best_, at_.last);
+    at_.best_crc32c = data::crc32c_file(best_);
+  }
+
+  [[noreturn]] void stop(int signal, bool saved) {
+    if (!saved) {
+      if (job_.read) job_.read();
+      try {
+        check_state(at_.step - 1);
+        save();
+      } catch (const NumericError& e) {
+        log_.warn(str(job_.stage, ": ", e.what(), "; the checkpoint before stays the last"));
+      }
+    }
+    log_.end_progress();
+    throw Stopped{signal};
+  }
+
+  const FitJob& job_;
+  RunLog& log_;
+  CheckpointStore store_;
+  std::string best_;
+  Position at_;
+  Clock clock_;
+  double saved_at_ = 0, seconds_before_ = 0;
+};
+
+}  // namespace
+
+FitResult fit(const FitJob& job, RunLog& log) {
+  data::make_directories(job.dir);
+  const StageScope scope(job.stage.c_str());
+  return Loop(job, log).run();
 }
 
 }  // namespace mtcki

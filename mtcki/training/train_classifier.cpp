@@ -11,6 +11,42 @@
 
 namespace mtcki {
 
+namespace {
+
+data::LoaderOptions loader_options(const TrainJob& job) {
+  data::LoaderOptions o;
+  o.batch_size = job.config.batch_size;
+  o.pad = job.config.pad;
+  o.flip = job.config.flip;
+  o.threads = static_cast<int>(job.loader_threads);
+  o.seed = job.seed ^ rng_stream(job.stage.c_str());
+  o.normalization = job.normalization;
+  return o;
+}
+
+optim::SgdOptions sgd_options(const TrainConfig& c) {
+  optim::SgdOptions o;
+  o.lr = c.lr;
+  o.momentum = c.momentum;
+  o.weight_decay = c.weight_decay;
+  o.nesterov = c.nesterov && c.momentum > 0;
+  return o;
+}
+
+optim::Schedule schedule_of(const TrainConfig& c, int64_t steps_per_epoch) {
+  optim::Schedule s;
+  s.kind = c.schedule;
+  s.base_lr = c.lr;
+  s.min_lr = c.min_lr;
+  s.total_steps = c.epochs * steps_per_epoch;
+  s.warmup_steps = std::llround(c.warmup_epochs * static_cast<double>(steps_per_epoch));
+  for (const int64_t epoch : c.milestones) s.milestones.push_back(epoch * steps_per_epoch);
+  s.gamma = c.gamma;
+  return s;
+}
+
+}  // namespace
+
 FitResult train_classifier(const TrainJob& job, const data::ImageSet& train,
                            const data::ImageSet& test, RunLog& log) {
   const TrainConfig& c = job.config;
@@ -22,30 +58,11 @@ FitResult train_classifier(const TrainJob& job, const data::ImageSet& train,
   net->set_precision(job.compute.precision);
   net->set_recompute(job.compute.recompute);
 
-  data::LoaderOptions options;
-  options.batch_size = c.batch_size;
-  options.pad = c.pad;
-  options.flip = c.flip;
-  options.threads = static_cast<int>(job.loader_threads);
-  options.seed = job.seed ^ rng_stream(job.stage.c_str());
-  options.normalization = job.normalization;
-  BatchSource source(train, options, device);
+  BatchSource source(train, loader_options(job), device);
   const int64_t per_epoch = source.batches_per_pass();
 
-  optim::SgdOptions sgd;
-  sgd.lr = c.lr;
-  sgd.momentum = c.momentum;
-  sgd.weight_decay = c.weight_decay;
-  sgd.nesterov = c.nesterov && c.momentum > 0;
-  optim::Schedule schedule;
-  schedule.kind = c.schedule;
-  schedule.base_lr = c.lr;
-  schedule.min_lr = c.min_lr;
-  schedule.total_steps = c.epochs * per_epoch;
-  schedule.warmup_steps = std::llround(c.warmup_epochs * static_cast<double>(per_epoch));
-  for (const int64_t epoch : c.milestones) schedule.milestones.push_back(epoch * per_epoch);
-  schedule.gamma = c.gamma;
-  SgdTrainer trainer(*net, {optim::group_of(*net)}, sgd, schedule, c.clip_norm, c.ema);
+  SgdTrainer trainer(*net, {optim::group_of(*net)}, sgd_options(c), schedule_of(c, per_epoch),
+                     c.clip_norm, c.ema);
 
   const Tensor mean = job.normalization.mean_tensor().to(device),
                std = job.normalization.std_tensor().to(device);
