@@ -18,39 +18,28 @@ void check_rows(const char* op, const Tensor& u, const Tensor& v, const Tensor& 
   check_rank(op, "v", v, 2);
   check_same_dtype_device(op, "u", u, "v", v);
   if (u.size(1) != v.size(1))
-    OpError(op).operand("u", u).operand("v", v).shape("u has ", u.size(1), " columns, v has ",
-                                                      v.size(1));
-  if (v.size(0) == 0) OpError(op).operand("u", u).operand("v", v).shape("v has no rows");
+    OpError(op, "u", u, "v", v).shape("u has ", u.size(1), " columns, v has ", v.size(1));
+  if (v.size(0) == 0) OpError(op, "u", u, "v", v).shape("v has no rows");
   if (!positive.defined() || positive.dtype() != DType::i64)
-    OpError(op).operand("u", u).operand("positive", positive).dtype("positive needs dtype i64");
+    OpError(op, "u", u, "positive", positive).dtype("positive needs dtype i64");
   if (positive.shape() != Shape{u.size(0)})
-    OpError(op)
-        .operand("u", u)
-        .operand("positive", positive)
-        .shape("positive needs one entry per row of u");
+    OpError(op, "u", u, "positive", positive).shape("positive needs one entry per row of u");
   check_same_device(op, "u", u, "positive", positive);
-  if (!(tau > 0)) OpError(op).operand("u", u).argument("tau needs to be positive, got ", tau);
+  if (!(tau > 0)) OpError(op, "u", u).argument("tau needs to be positive, got ", tau);
   const int64_t* p = positive.data<int64_t>();
   for (int64_t i = 0; i < checkable(positive); ++i)
     if (p[i] < 0 || p[i] >= v.size(0))
-      OpError(op)
-          .operand("v", v)
-          .operand("positive", positive)
+      OpError(op, "v", v, "positive", positive)
           .argument("positive ", p[i], " of row ", i, " is outside 0..", v.size(0) - 1);
 }
 
 void check_gradient(const char* op, const Tensor& u, const Tensor& g, const Tensor& lse) {
   for (const Tensor& t : {g, lse}) {
     if (!t.defined() || t.shape() != Shape{u.size(0)})
-      OpError(op)
-          .operand("u", u)
-          .operand("g", g)
-          .operand("lse", lse)
-          .shape("g and lse need one entry per row of u");
+      OpError(op, "u", u, "g", g, "lse", lse).shape("g and lse need one entry per row of u");
     check_same_device(op, "u", u, "g or lse", t);
   }
 }
-
 
 // f(begin, end) over chunks of u's rows whose similarities take about 4 MiB of f32, on a GPU 64.
 template <class F>
