@@ -13,7 +13,7 @@
 #include "mtcki/training/checkpoint.h"
 #include "mtcki/training/evaluate.h"
 #include "tensor/comm.h"
-#include "tensor/ops/conv/conv.h"
+#include "tensor/kernels/settings.h"
 #include "tensor/ops/elementwise.h"
 
 namespace mtcki {
@@ -59,7 +59,7 @@ RunContext::RunContext(const RunConfig& config, std::string folder)
     : config_(config), compute_(compute_of(config)), folder_(std::move(folder)) {
   if (config_.teachers.empty())
     throw UsageError("no teachers: add a [[teachers]] table with model = \"...\"");
-  set_winograd(config_.conv == "auto");
+  math_settings().winograd = config_.conv == "auto";
 }
 
 std::string RunContext::teacher_sha(const TeacherConfig& t) const {
