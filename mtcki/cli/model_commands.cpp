@@ -211,7 +211,7 @@ int info_command(bool as_json) {
     const std::string dir = data::dataset_default_dir(name);
     const bool there = std::filesystem::is_directory(dir, ec);
     sets.push_back(
-        {{"name", name}, {"found", there || name.rfind("synth10", 0) == 0}, {"dir", dir}});
+        {{"name", name}, {"found", there || data::dataset_info(name).procedural}, {"dir", dir}});
   }
   if (as_json) {
     json out = json::object();

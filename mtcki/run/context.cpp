@@ -104,7 +104,7 @@ data::ImageSet RunContext::load(const char* split, int64_t limit) const {
   data::ImageSet set = data::load_dataset(spec);
   if (!set.note.empty()) console::info(str(set.name, " ", split, ": ", set.note));
   if (holdout == 0) return set;
-  set = data::holdout_part(set, holdout, data::has_image_files(set.name),
+  set = data::holdout_part(set, holdout, data::dataset_info(set.name).image_files,
                            split == std::string("test"));
   if (limit > 0 && limit < set.size()) {
     set.images = set.images.slice(0, limit).clone();
