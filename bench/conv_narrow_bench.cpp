@@ -60,7 +60,7 @@ bench::Case gradient(const ConvProblem& d, CudaConv kernels, const narrow::Divis
   const narrow::Division own = by ? *by : narrow::Division{};
   const bool direct = by != nullptr;
   c.work = [=] {
-    set_cuda_conv(kernels);
+    math_settings().cuda_conv = kernels;
     graph->run("step", [&] {
       for (const Set& s : *sets)
         if (direct)
@@ -87,8 +87,8 @@ bench::Case whole(const ConvProblem& d, bool turned, By by) {
   c.precision = nn::Precision::bf16;
   c.repeats = static_cast<double>(sets->size());
   c.work = [=] {
-    set_cuda_conv(by == By::cudnn ? CudaConv::cudnn : CudaConv::automatic);
-    set_autotune(true);
+    math_settings().cuda_conv = by == By::cudnn ? CudaConv::cudnn : CudaConv::automatic;
+    math_settings().autotune = true;
     graph->run("step", [&] {
       for (size_t i = 0; i < sets->size(); ++i) {
         const Set& s = (*sets)[i];

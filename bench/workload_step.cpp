@@ -79,8 +79,8 @@ void apply(StepArguments& a) {
   if (w.teachers.empty()) w.teachers = a.models;
   w.device = parse_device(a.device);
   w.precision = nn::parse_precision(a.precision);
-  set_autotune(a.autotune);
-  set_winograd(a.conv == "auto");
+  math_settings().autotune = a.autotune;
+  math_settings().winograd = a.conv == "auto";
   if (a.kernels != "auto")
     set_cpu_kernels(a.kernels == "onednn" ? CpuKernels::onednn : CpuKernels::builtin);
   set_num_threads(a.threads);

@@ -163,6 +163,7 @@ function(_mtcki_absent_kernels file)
     file(RELATIVE_PATH name ${CMAKE_SOURCE_DIR} ${header})
     file(READ ${header} text)
     string(REGEX REPLACE "//[^\n]*" "" text "${text}")
+    string(REGEX REPLACE "\nMTCKI_KERNEL\\(([a-z0-9_]+), " "\nvoid \\1_cuda(" text "${text}")
     string(REPLACE ";" "@" text "${text}")  # a semicolon divides lists
     string(REGEX MATCH "\nnamespace (mtcki[a-z_:]*) {" _ "${text}")
     set(space ${CMAKE_MATCH_1})

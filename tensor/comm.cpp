@@ -97,7 +97,7 @@ void Communicator::all_reduce_sum_(const Tensor& t) const {
 Tensor Communicator::all_gather(const Tensor& rows) const {
   if (size_ == 1) return rows;
   if (rows.rank() == 0)
-    OpError("all_gather").operand("input", rows).shape("the input needs rank 1 or more");
+    OpError("all_gather", "input", rows).shape("the input needs rank 1 or more");
   std::vector<int64_t> dims;
   for (int d = 0; d < rows.rank(); ++d) dims.push_back(rows.size(d) * (d == 0 ? size_ : 1));
   const Tensor all = Tensor::empty(Shape(dims), rows.dtype(), rows.device(), rows.layout());

@@ -21,30 +21,26 @@ std::string OpError::text(const std::string& rule) const {
 }
 
 void check_rank(const char* op, const char* name, const Tensor& t, int rank) {
-  if (!t.defined() || t.rank() != rank)
-    OpError(op).operand(name, t).shape(name, " needs rank ", rank);
+  if (!t.defined() || t.rank() != rank) OpError(op, name, t).shape(name, " needs rank ", rank);
 }
 
 void check_floating(const char* op, const char* name, const Tensor& t) {
   if (!t.defined() || !is_floating(t.dtype()))
-    OpError(op).operand(name, t).dtype(name, " needs a floating dtype (f32, f64, bf16)");
+    OpError(op, name, t).dtype(name, " needs a floating dtype (f32, f64, bf16)");
 }
 
 void check_same_shape(const char* op, const char* a_name, const Tensor& a, const char* b_name,
                       const Tensor& b) {
   if (a.shape() != b.shape())
-    OpError(op).operand(a_name, a).operand(b_name, b).shape(a_name, " and ", b_name,
-                                                           " need equal shapes");
+    OpError(op, a_name, a, b_name, b).shape(a_name, " and ", b_name, " need equal shapes");
 }
 
 void check_same_dtype_device(const char* op, const char* a_name, const Tensor& a,
                              const char* b_name, const Tensor& b) {
   if (a.dtype() != b.dtype())
-    OpError(op).operand(a_name, a).operand(b_name, b).dtype(a_name, " and ", b_name,
-                                                           " need equal dtypes");
+    OpError(op, a_name, a, b_name, b).dtype(a_name, " and ", b_name, " need equal dtypes");
   if (a.device() != b.device())
-    OpError(op).operand(a_name, a).operand(b_name, b).device(a_name, " and ", b_name,
-                                                            " are on different devices");
+    OpError(op, a_name, a, b_name, b).device(a_name, " and ", b_name, " are on different devices");
 }
 
 }  // namespace mtcki

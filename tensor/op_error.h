@@ -1,6 +1,6 @@
 // Builds the error text of an op: the rule that was broken, every operand, the module path.
 //
-//   OpError("conv2d").operand("input", x).operand("weight", w)
+//   OpError("conv2d", "input", x, "weight", w)
 //       .shape("weight expects ", w.size(1), " input channels, input has ", x.size(1));
 //
 //   conv2d: weight expects 64 input channels, input has 32
@@ -20,7 +20,11 @@ namespace mtcki {
 
 class OpError {
  public:
-  explicit OpError(const char* op) : op_(op) {}
+  // operands: a name and a tensor each.
+  template <class... Operands>
+  explicit OpError(const char* op, const Operands&... operands) : op_(op) {
+    add(operands...);
+  }
   OpError& operand(const char* name, const Tensor& t) {
     operands_.emplace_back(name, t);
     return *this;
@@ -48,6 +52,12 @@ class OpError {
   }
 
  private:
+  void add() {}
+  template <class... More>
+  void add(const char* name, const Tensor& t, const More&... more) {
+    operand(name, t);
+    add(more...);
+  }
   std::string text(const std::string& rule) const;
   const char* op_;
   std::vector<std::pair<const char*, Tensor>> operands_;

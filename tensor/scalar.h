@@ -21,7 +21,7 @@ class Scalar {
   // One f32 element.
   explicit Scalar(const Tensor& tensor) : tensor_(tensor) {
     if (tensor.dtype() != DType::f32 || tensor.numel() != 1)
-      OpError("Scalar").operand("value", tensor).dtype("a scalar tensor is one f32 element");
+      OpError("Scalar", "value", tensor).dtype("a scalar tensor is one f32 element");
   }
   bool on_device() const { return tensor_.defined() && tensor_.device().is_cuda(); }
   // Waits for the device, so not inside a captured step.

@@ -120,18 +120,17 @@ Tensor Tensor::reshape(const Shape& shape) const {
     if (shape[i] == -1 && unknown < 0) {
       unknown = i;
     } else if (shape[i] < 0) {
-      OpError("reshape")
-          .operand("input", *this)
+      OpError("reshape", "input", *this)
           .shape(shape, ": sizes must not be negative, one dimension may be -1");
     } else {
       known *= shape[i];
     }
   }
   if (unknown >= 0 && known == 0)
-    OpError("reshape").operand("input", *this).shape(shape, ": any size would do for -1");
+    OpError("reshape", "input", *this).shape(shape, ": any size would do for -1");
   if (unknown >= 0) target.set(unknown, numel() / known);
   if (target.numel() != numel())
-    OpError("reshape").operand("input", *this).shape("the elements do not fit ", shape);
+    OpError("reshape", "input", *this).shape("the elements do not fit ", shape);
   Tensor t = plain();
   t.shape_ = target;
   return t;
@@ -139,7 +138,7 @@ Tensor Tensor::reshape(const Shape& shape) const {
 
 Tensor Tensor::slice(int64_t begin, int64_t end) const {
   if (rank() == 0 || begin < 0 || begin > end || end > shape_[0])
-    OpError("slice").operand("input", *this).shape("there are no rows [", begin, ", ", end, ")");
+    OpError("slice", "input", *this).shape("there are no rows [", begin, ", ", end, ")");
   Tensor t = *this;
   const int64_t row = shape_[0] ? numel() / shape_[0] : 0;
   t.shape_.set(0, end - begin);
@@ -156,9 +155,7 @@ Tensor Tensor::in_memory_order() const {
 
 Tensor Tensor::ordered_as(const Tensor& like) const {
   if (numel() != like.numel() || !is_plain())
-    OpError("ordered_as")
-        .operand("input", *this)
-        .operand("like", like)
+    OpError("ordered_as", "input", *this, "like", like)
         .shape("needs as many elements, in plain order");
   Tensor t = *this;
   t.shape_ = like.shape_;
@@ -183,10 +180,7 @@ Tensor Tensor::clone() const {
 
 void Tensor::copy_(const Tensor& src) const {
   if (shape() != src.shape())
-    OpError("copy_")
-        .operand("destination", *this)
-        .operand("source", src)
-        .shape("shapes need to be equal");
+    OpError("copy_", "destination", *this, "source", src).shape("shapes need to be equal");
   // Conversions run where the source is, except to a layout that only this side has.
   const bool here = layout_ == Layout::blocked;
   const Tensor s =

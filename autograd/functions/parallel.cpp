@@ -86,8 +86,7 @@ Variable batch_norm_train(const Variable& x, const Variable& weight, const Varia
   const JobMoments m = job_moments(x.data(), comm);
   const double n = m.count;
   if (n < 2)
-    OpError("batch_norm_train")
-        .operand("input", x.data())
+    OpError("batch_norm_train", "input", x.data())
         .hint("use a batch of at least two, or eval mode")
         .shape("needs more than one value per channel to train");
   const Tensor y = batch_norm_eval(x.data(), weight.data(), bias.data(), m.mean, m.var, eps, act,

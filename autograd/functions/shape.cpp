@@ -21,7 +21,7 @@ Variable to_layout(const Variable& x, Layout layout) {
 
 Variable flatten(const Variable& x) {
   if (!x.defined() || x.shape().rank() == 0)
-    OpError("flatten").operand("input", x.data()).shape("the input needs rank 1 or more");
+    OpError("flatten", "input", x.data()).shape("the input needs rank 1 or more");
   int64_t rest = 1;
   for (int i = 1; i < x.shape().rank(); ++i) rest *= x.size(i);
   return reshape(x, {x.size(0), rest});
@@ -83,8 +83,7 @@ Variable subsample_pad_channels(const Variable& x, int64_t stride, int64_t befor
 Variable cast(const Variable& x, DType dtype) {
   Recorder r("cast", {x});
   if (r.needs(0) && !is_floating(dtype))
-    OpError("cast")
-        .operand("input", x.data())
+    OpError("cast", "input", x.data())
         .hint("cast detach()ed values, or under NoGradScope")
         .dtype("a gradient cannot pass through ", name_of(dtype));
   const Tensor y = x.data().to(dtype);

@@ -13,10 +13,7 @@ namespace {
 
 void check_row_weights(const char* op, const Tensor& rows, const Tensor& weights) {
   if (!weights.defined() || weights.shape() != rows.shape())
-    OpError(op)
-        .operand("rows", rows)
-        .operand("row_weights", weights)
-        .shape("row_weights needs one entry per row");
+    OpError(op, "rows", rows, "row_weights", weights).shape("row_weights needs one entry per row");
 }
 
 // The batch mean of rows is sum_i c_i rows_i with c_i = w_i/N: what multiplies each row's gradient.

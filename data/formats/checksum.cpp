@@ -1,6 +1,7 @@
 #include "data/formats/checksum.h"
 
-#include <algorithm>
+#include <zlib.h>
+
 #include <array>
 
 #include "data/formats/file_bytes.h"
@@ -12,11 +13,11 @@ namespace {
 // Eight tables: table[k][b] is the CRC of byte b followed by k zero bytes ("slicing by 8").
 using Tables = std::array<std::array<uint32_t, 256>, 8>;
 
-constexpr Tables make_tables(uint32_t polynomial) {
+constexpr Tables make_tables() {
   Tables t{};
   for (uint32_t b = 0; b < 256; ++b) {
     uint32_t c = b;
-    for (int bit = 0; bit < 8; ++bit) c = (c & 1) ? (c >> 1) ^ polynomial : c >> 1;
+    for (int bit = 0; bit < 8; ++bit) c = (c & 1) ? (c >> 1) ^ 0x82F63B78u : c >> 1;
     t[0][b] = c;
   }
   for (size_t k = 1; k < 8; ++k)
@@ -24,10 +25,15 @@ constexpr Tables make_tables(uint32_t polynomial) {
   return t;
 }
 
-constexpr Tables kCrc32 = make_tables(0xEDB88320u);
-constexpr Tables kCrc32c = make_tables(0x82F63B78u);
+}  // namespace
 
-uint32_t run_crc(const Tables& t, const void* data, size_t bytes, uint32_t crc) {
+uint32_t crc32(const void* data, size_t bytes, uint32_t crc) {
+  if (bytes == 0) return crc;  // zlib starts over where data is null
+  return static_cast<uint32_t>(::crc32_z(crc, static_cast<const Bytef*>(data), bytes));
+}
+
+uint32_t crc32c(const void* data, size_t bytes, uint32_t crc) {
+  static constexpr Tables t = make_tables();
   const auto* p = static_cast<const uint8_t*>(data);
   uint32_t c = ~crc;
   for (; bytes >= 8; bytes -= 8, p += 8) {
@@ -38,33 +44,6 @@ uint32_t run_crc(const Tables& t, const void* data, size_t bytes, uint32_t crc) 
   }
   for (; bytes > 0; --bytes, ++p) c = (c >> 8) ^ t[0][(c ^ *p) & 0xff];
   return ~c;
-}
-
-}  // namespace
-
-uint32_t crc32(const void* data, size_t bytes, uint32_t crc) {
-  return run_crc(kCrc32, data, bytes, crc);
-}
-
-uint32_t crc32c(const void* data, size_t bytes, uint32_t crc) {
-  return run_crc(kCrc32c, data, bytes, crc);
-}
-
-uint32_t adler32(const void* data, size_t bytes, uint32_t adler) {
-  const auto* p = static_cast<const uint8_t*>(data);
-  uint32_t a = adler & 0xffff, b = adler >> 16;
-  while (bytes > 0) {
-    const size_t n = std::min<size_t>(bytes, 5552);  // the longest run without overflow of b
-    for (size_t i = 0; i < n; ++i) {
-      a += p[i];
-      b += a;
-    }
-    a %= 65521;
-    b %= 65521;
-    p += n;
-    bytes -= n;
-  }
-  return b << 16 | a;
 }
 
 uint32_t crc32c_file(const std::string& path) {

@@ -1,4 +1,4 @@
-// Checksums of the formats: CRC-32 (ZIP, PNG, gzip), CRC-32C (own files, TFRecord), Adler-32.
+// Checksums of the formats: CRC-32 (ZIP, PNG) by zlib, CRC-32C (own files, TFRecord).
 #pragma once
 
 #include <cstddef>
@@ -11,8 +11,6 @@ namespace mtcki::data {
 uint32_t crc32(const void* data, size_t bytes, uint32_t crc = 0);
 // Reflected polynomial 0x82F63B78 (Castagnoli); continues likewise.
 uint32_t crc32c(const void* data, size_t bytes, uint32_t crc = 0);
-// Modulo 65521; starts at 1.
-uint32_t adler32(const void* data, size_t bytes, uint32_t adler = 1);
 // TFRecord's rotated form of a CRC-32C.
 inline uint32_t masked_crc32c(const void* data, size_t bytes) {
   const uint32_t c = crc32c(data, bytes);

@@ -2,10 +2,9 @@
 #pragma once
 
 #include <string>
-#include <vector>
 
 #include "data/formats/file_bytes.h"
-#include "data/sets/dataset.h"
+#include "tensor/tensor.h"
 
 namespace mtcki::data {
 
@@ -19,8 +18,5 @@ LabelledImages parse_cifar_binary(Bytes content, const std::string& file_name, b
                                   int64_t expected_records = -1);
 // A batch of the Python form: dict with data u8 [N, 3072] and labels | fine_labels.
 LabelledImages parse_cifar_pickle(Bytes content, const std::string& file_name, bool cifar100);
-
-// The set in `dir`, or in its usual subfolder; whichever form is there. split: "train" | "test".
-ImageSet load_cifar(const std::string& dir, const std::string& split, bool cifar100);
 
 }  // namespace mtcki::data

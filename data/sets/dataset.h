@@ -55,11 +55,12 @@ struct DatasetInfo {
   std::string name, description, source;  // source: where the files come from, in clear text
   int64_t channels = 3, image_size = 32, num_classes = 10;  // 0: depends on the files
   Normalization normalization;
+  bool image_files = false;  // imagefolder, tiny-imagenet: DatasetSpec::size
+  bool procedural = false;   // made in memory: there are no files
 };
 DatasetInfo dataset_info(const std::string& name);
 // Mean and standard deviation of the training images' pixels, which are not always what the field
 // normalises with; empty: depends on the files.
 Normalization dataset_pixels(const std::string& name);
-bool has_image_files(const std::string& name);  // imagefolder, tiny-imagenet: DatasetSpec::size
 
 }  // namespace mtcki::data

@@ -12,9 +12,8 @@
 #include "data/formats/atomic_file.h"
 #include "data/formats/file_bytes.h"
 #include "data/formats/zip.h"
-#include "data/sets/dataset.h"
 #include "data/sets/digest.h"
-#include "data/sets/verify.h"
+#include "data/sets/rows.h"
 
 extern char** environ;
 
@@ -155,14 +154,13 @@ bool whole(const VerifyReport& report, const std::function<void(const std::strin
 
 void fetch_dataset(const std::string& name, const std::string& dir_or_empty,
                    const std::function<void(const std::string&)>& say) {
-  const std::vector<DataDownload> downloads = dataset_downloads(name);
-  if (name.starts_with("synth10")) {
+  const DatasetRow& row = dataset_row(name);
+  if (row.info.procedural) {
     say(name + " is made in memory: nothing to download");
     return;
   }
-  if (downloads.empty())
-    throw UsageError(
-        str("dataset \"", name, "\" cannot be downloaded: ", dataset_info(name).source));
+  if (row.downloads.empty())
+    throw UsageError(str("dataset \"", name, "\" cannot be downloaded: ", row.info.source));
   const std::string dir = dir_or_empty.empty() ? dataset_default_dir(name) : dir_or_empty;
   const VerifyReport before = verify_dataset(name, dir);
   if (before.usable && whole(before, say)) {
@@ -170,7 +168,7 @@ void fetch_dataset(const std::string& name, const std::string& dir_or_empty,
     return;
   }
   make_directories(dir);
-  for (const DataDownload& d : downloads) {
+  for (const DataDownload& d : row.downloads) {
     const std::string path = dir + "/" + d.file.path;
     if (file_exists(path) && md5_file(path) == d.file.md5) {
       say(d.file.path + ": here already");
@@ -187,9 +185,9 @@ void fetch_dataset(const std::string& name, const std::string& dir_or_empty,
     }
   }
   const VerifyReport after = verify_dataset(name, dir);
-  for (const VerifyRow& row : after.rows)
-    if (row.status == FileStatus::missing || row.status == FileStatus::bad_size)
-      throw DataError(str("\"", dir, "/", row.expected.path, "\": ", name_of(row.status),
+  for (const VerifyRow& file : after.rows)
+    if (file.status == FileStatus::missing || file.status == FileStatus::bad_size)
+      throw DataError(str("\"", dir, "/", file.expected.path, "\": ", name_of(file.status),
                           " after the download"));
   say(str("\"", dir, "\": complete"));
 }

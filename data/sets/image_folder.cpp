@@ -5,6 +5,7 @@
 
 #include "data/formats/file_bytes.h"
 #include "data/sets/image_tree.h"
+#include "data/sets/rows.h"
 
 namespace mtcki::data {
 
@@ -79,6 +80,35 @@ ImageSet load_image_folder(const std::string& dir, const std::string& split,
   } catch (const fs::filesystem_error& e) {
     throw DataError(str("\"", dir, "\": cannot be read: ", e.code().message()));
   }
+}
+
+FolderOptions folder_options(const DatasetSpec& spec) {
+  FolderOptions o;
+  o.limit = spec.limit;
+  o.size = spec.size;
+  o.fit = spec.fit == "pad" ? Fit::pad : Fit::crop;
+  o.channels = spec.channels == 1 ? 1 : 3;
+  o.skip_bad = spec.skip_bad;
+  o.file_order = spec.class_order == "file";
+  return o;
+}
+
+DatasetRow image_folder_row() {
+  DatasetRow row;
+  row.info = {"imagefolder",
+              "your own PNG or JPEG images: DIR/train/<class>/*, DIR/test/<class>/*; data.size for "
+              "mixed sizes",
+              "a folder of yours (--data-dir)",
+              3,
+              0,
+              0,
+              {{0.485, 0.456, 0.406}, {0.229, 0.224, 0.225}}};  // of ImageNet
+  row.info.image_files = true;
+  row.folders = {"imagefolder"};
+  row.load = [](const std::string& dir, const DatasetSpec& spec) {
+    return load_image_folder(dir, spec.split, folder_options(spec));
+  };
+  return row;
 }
 
 }  // namespace mtcki::data

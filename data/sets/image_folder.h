@@ -17,6 +17,7 @@ struct FolderOptions {
   int64_t skip_bad = 0;     // so many files that cannot be read are left out, with a note
   bool file_order = false;  // tiny-imagenet: classes in the order of wnids.txt
 };
+FolderOptions folder_options(const DatasetSpec& spec);
 
 // DIR/<split>/<class>/**: classes are the sorted names of the folders, files are taken recursively
 // in sorted order: grey images get three equal channels, alpha is dropped. "test" may also be

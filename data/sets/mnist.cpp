@@ -1,7 +1,7 @@
-#include "data/sets/mnist.h"
-
+// MNIST and Fashion-MNIST: four idx files, plain or gzip.
 #include "data/formats/file_bytes.h"
 #include "data/sets/idx.h"
+#include "data/sets/rows.h"
 
 namespace mtcki::data {
 
@@ -9,16 +9,19 @@ namespace {
 
 constexpr int64_t kMostBytes = int64_t{48} << 20;  // 60,000 images have 45 MiB
 
-// The name with or without .gz; torchvision unpacks into raw/.
+// Where a file lies below `dir`, with or without .gz; torchvision unpacks into raw/. Empty: nowhere.
+std::string place_of(const std::string& dir, const std::string& stem) {
+  for (const char* sub : {"", "raw/"})
+    for (const char* end : {".gz", ""})
+      if (const std::string path = sub + stem + end; file_exists(dir + "/" + path)) return path;
+  return "";
+}
+
 std::string find_file(const std::string& dir, const std::string& stem, bool fashion) {
-  for (const std::string& sub : {std::string(), std::string("/raw")})
-    for (const std::string& end : {std::string(".gz"), std::string()})
-      if (const std::string path = dir + sub + "/" + stem + end; file_exists(path)) return path;
+  if (const std::string place = place_of(dir, stem); !place.empty()) return dir + "/" + place;
   throw_data_error(dir + "/" + stem + ".gz", -1, "the files of the set", "none",
                    str("run \"mtcki data get ", fashion ? "fashion-mnist" : "mnist", "\""));
 }
-
-}  // namespace
 
 ImageSet load_mnist(const std::string& dir, const std::string& split, bool fashion) {
   const std::string stem = split == "train" ? "train" : "t10k";
@@ -51,6 +54,73 @@ ImageSet load_mnist(const std::string& dir, const std::string& split, bool fashi
     for (int d = 0; d < 10; ++d) set.class_names.push_back(std::to_string(d));
   }
   return set;
+}
+
+std::vector<DataFile> mnist_files(bool fashion) {
+  if (fashion)
+    return {{"train-images-idx3-ubyte.gz", 26421880, "8d4fb7e6c68d591d4c3dfef9ec88bf0d"},
+            {"train-labels-idx1-ubyte.gz", 29515, "25c81989df183df01b3e8a0aad5dffbe"},
+            {"t10k-images-idx3-ubyte.gz", 4422102, "bef4ecab320f06d8554ea6380940ec79"},
+            {"t10k-labels-idx1-ubyte.gz", 5148, "bb300cfdad3c16e7a12a480ee83cd310"}};
+  return {{"train-images-idx3-ubyte.gz", 9912422, "f68b3c2dcbeaaa9fbdd348bbdeb94873"},
+          {"train-labels-idx1-ubyte.gz", 28881, "d53e105ee54ea40749a09fcbcd1e9432"},
+          {"t10k-images-idx3-ubyte.gz", 1648877, "9fb629c4189551a2d022fa330f9573f3"},
+          {"t10k-labels-idx1-ubyte.gz", 4542, "ec29112dd5afa0611ce80d1b7f02629c"}};
+}
+
+std::vector<DataFile> files_in(const std::string& dir, bool fashion) {
+  std::vector<DataFile> files = mnist_files(fashion);
+  for (DataFile& f : files) {
+    const std::string place = place_of(dir, f.path.substr(0, f.path.size() - 3));
+    if (place.empty()) continue;
+    if (!place.ends_with(".gz")) {
+      // Unpacked files are as good; only the size of their content is known.
+      const int64_t n = is_training_file(f.path) ? 60000 : 10000;
+      f = {"", f.path.find("images") != std::string::npos ? 16 + n * 784 : 8 + n, ""};
+    }
+    f.path = place;
+  }
+  return files;
+}
+
+}  // namespace
+
+DatasetRow mnist_row(bool fashion) {
+  DatasetRow row;
+  std::vector<std::string> hosts;
+  if (fashion) {
+    row.info = {"fashion-mnist",
+                "Fashion-MNIST: 60,000 + 10,000 grey pieces of clothing 28x28, 10 classes",
+                "https://github.com/zalandoresearch/fashion-mnist (shipped with this project)",
+                1,
+                28,
+                10,
+                {{0.2860}, {0.3530}}};
+    row.folders = {"fashion-mnist", "fashion_mnist", "FashionMNIST"};
+    hosts = {"https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+             "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"};
+  } else {
+    row.info = {"mnist",
+                "MNIST: 60,000 + 10,000 grey digits 28x28, 10 classes",
+                "https://ossci-datasets.s3.amazonaws.com/mnist/",
+                1,
+                28,
+                10,
+                {{0.1307}, {0.3081}}};
+    row.folders = {"mnist", "MNIST"};
+    hosts = {"https://ossci-datasets.s3.amazonaws.com/mnist/",
+             "https://storage.googleapis.com/cvdf-datasets/mnist/"};
+  }
+  row.pixels = row.info.normalization;
+  row.load = [fashion](const std::string& dir, const DatasetSpec& spec) {
+    return load_mnist(dir, spec.split, fashion);
+  };
+  row.files = [fashion](const std::string& dir) { return files_in(dir, fashion); };
+  for (const DataFile& f : mnist_files(fashion)) {
+    row.downloads.push_back({f, {}});
+    for (const std::string& host : hosts) row.downloads.back().urls.push_back(host + f.path);
+  }
+  return row;
 }
 
 }  // namespace mtcki::data

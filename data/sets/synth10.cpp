@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "data/sets/rows.h"
 #include "tensor/parallel.h"
 #include "tensor/rng.h"
 
@@ -106,6 +107,28 @@ ImageSet make_synth10(const std::string& split, int64_t count, uint64_t seed, in
     }
   });
   return set;
+}
+
+DatasetRow synth10_row(bool grey) {
+  DatasetRow row;
+  if (grey) {
+    row.info = {"synth10-gray", "synth10 in grey, 28x28", "none needed", 1, 28, 10,
+                {{0.5}, {0.25}}};
+  } else {
+    row.info = {"synth10",
+                "synth10: procedural shapes 32x32, 10 classes, made in memory",
+                "none needed",
+                3,
+                32,
+                10,
+                {{0.5, 0.5, 0.5}, {0.25, 0.25, 0.25}}};
+  }
+  row.info.procedural = true;
+  row.folders = {row.info.name};
+  row.load = [channels = row.info.channels](const std::string&, const DatasetSpec& spec) {
+    return make_synth10(spec.split, spec.limit, spec.seed, channels);
+  };
+  return row;
 }
 
 }  // namespace mtcki::data

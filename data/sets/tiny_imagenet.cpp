@@ -7,6 +7,7 @@
 #include "data/formats/file_bytes.h"
 #include "data/sets/image_folder.h"
 #include "data/sets/image_tree.h"
+#include "data/sets/rows.h"
 
 namespace mtcki::data {
 
@@ -143,6 +144,26 @@ class Reader {
   ImageTree tree_{/*texts_belong=*/true};  // <wnid>_boxes.txt
 };
 
+// Whether a folder holds others than "images".
+bool has_class_folders(const std::string& dir) {
+  std::error_code ec;
+  for (fs::directory_iterator at(dir, ec), end; !ec && at != end; at.increment(ec))
+    if (at->is_directory(ec) && at->path().filename() != "images") return true;
+  return false;
+}
+
+std::vector<DataFile> files_in(const std::string& dir) {
+  const bool here = file_exists(dir + "/wnids.txt") || fs::is_directory(dir + "/train");
+  const std::string sub = here ? "" : "tiny-imagenet-200/";
+  // Neither is needed when the folders of both parts are named after the classes.
+  std::vector<DataFile> files;
+  for (const auto& [file, part] :
+       {std::pair{"wnids.txt", "train"}, {"val/val_annotations.txt", "val"}})
+    if (file_exists(dir + "/" + sub + file) || !has_class_folders(dir + "/" + sub + part))
+      files.push_back({sub + file, -1, ""});
+  return files;
+}
+
 }  // namespace
 
 ImageSet load_tiny_imagenet(const std::string& dir, const std::string& split,
@@ -152,6 +173,29 @@ ImageSet load_tiny_imagenet(const std::string& dir, const std::string& split,
   } catch (const fs::filesystem_error& e) {
     throw DataError(str("\"", dir, "\": cannot be read: ", e.code().message()));
   }
+}
+
+DatasetRow tiny_imagenet_row() {
+  DatasetRow row;
+  const std::string url = "http://cs231n.stanford.edu/tiny-imagenet-200.zip";
+  row.info = {"tiny-imagenet",
+              "Tiny-ImageNet: 100,000 + 10,000 colour images 64x64, 200 classes",
+              url,
+              3,
+              64,
+              200,
+              {{0.4802, 0.4481, 0.3975}, {0.2302, 0.2265, 0.2262}}};
+  row.info.image_files = true;
+  row.pixels = {{0.4802, 0.4481, 0.3975}, {0.2770, 0.2691, 0.2821}};
+  row.folders = {"tiny-imagenet", "tiny-imagenet-200"};
+  row.load = [](const std::string& dir, const DatasetSpec& spec) {
+    return load_tiny_imagenet(dir, spec.split, folder_options(spec));
+  };
+  row.files = files_in;
+  row.downloads = {{{"tiny-imagenet-200.zip", 248'100'043, "90528d7ca1a48142e341f4ef8d21d0de"},
+                    {url},
+                    DataDownload::Unpack::zip}};
+  return row;
 }
 
 }  // namespace mtcki::data

@@ -51,7 +51,6 @@ VerifyReport verify_dataset(const std::string& name, const std::string& dir = ""
 // Files of the part "train" or "test" that are not there; nothing is read.
 std::vector<std::string> missing_files(const std::string& name, const std::string& dir,
                                        const std::string& split);
-std::vector<DataDownload> dataset_downloads(const std::string& name);  // empty: nothing to download
 
 // Downloads what is missing or damaged with curl, verifies, unpacks with tar or its own ZIP reader.
 // `say` receives one line per step. DataError: no network (which host, what to copy by hand), wrong

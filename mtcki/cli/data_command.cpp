@@ -12,8 +12,6 @@ namespace mtcki::cli {
 
 namespace {
 
-bool is_procedural(const std::string& name) { return name.rfind("synth10", 0) == 0; }
-
 // Reading the test part finds what sizes and checksums cannot: labels, image files, classes.
 void read_both_parts(const DataOptions& o) {
   for (const char* split : {"train", "test"}) {
@@ -37,7 +35,7 @@ int data_list_command() {
     const std::string dir = data::dataset_default_dir(name);
     std::printf("%-14s %s\n%-14s from: %s\n", name.c_str(), info.description.c_str(), "",
                 info.source.c_str());
-    if (!is_procedural(name))
+    if (!info.procedural)
       std::printf("%-14s %s: %s\n", "",
                   std::filesystem::is_directory(dir, ec) ? "found" : "not found", dir.c_str());
   }

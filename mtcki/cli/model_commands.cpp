@@ -17,7 +17,7 @@
 #include "tensor/cuda/runtime.h"
 #include "tensor/device.h"
 #include "tensor/error.h"
-#include "tensor/ops/conv/conv.h"
+#include "tensor/kernels/settings.h"
 #include "tensor/parallel.h"
 
 namespace mtcki::cli {
@@ -30,9 +30,9 @@ Device apply(const ComputeOptions& options) {
   if (!why.empty() && (options.device_given || cuda::library_versions() != "none"))
     console::info(why);
   set_num_threads(static_cast<int>(options.threads));
-  set_winograd(options.conv == "auto");
-  set_deterministic(options.deterministic);
-  set_autotune(options.autotune);
+  math_settings().winograd = options.conv == "auto";
+  math_settings().deterministic = options.deterministic;
+  math_settings().autotune = options.autotune;
   return device;
 }
 
@@ -41,7 +41,7 @@ std::string banner(Device device, const std::string& precision) {
       device.is_cuda() ? str(device.to_string(), " (", cuda::device_info(device.index).name, ")")
                        : str("cpu, ", num_threads(), num_threads() == 1 ? " thread" : " threads");
   return str("device: ", where, "; math: ", precision == "f32" ? "f32 strict" : precision,
-             device.is_cpu() && !winograd() ? ", direct convolutions" : "");
+             device.is_cpu() && !math_settings().winograd ? ", direct convolutions" : "");
 }
 
 namespace {
@@ -212,7 +212,7 @@ int info_command(bool as_json) {
     const std::string dir = data::dataset_default_dir(name);
     const bool there = std::filesystem::is_directory(dir, ec);
     sets.push_back(
-        {{"name", name}, {"found", there || name.rfind("synth10", 0) == 0}, {"dir", dir}});
+        {{"name", name}, {"found", there || data::dataset_info(name).procedural}, {"dir", dir}});
   }
   if (as_json) {
     json out = json::object();

@@ -97,8 +97,8 @@ std::string gpu_line() {
 }
 
 const char* kernels() {
-  return cpu_kernels() == CpuKernels::automatic ? "automatic"
-         : cpu_kernels() == CpuKernels::onednn  ? "oneDNN"
+  return math_settings().cpu_kernels == CpuKernels::automatic ? "automatic"
+         : math_settings().cpu_kernels == CpuKernels::onednn  ? "oneDNN"
                                                 : "built-in";
 }
 
@@ -134,7 +134,7 @@ std::vector<std::pair<std::string, std::string>> info_lines() {
           {"memory", human_bytes(m.memory_bytes)},
           {"system", m.system},
           {"threads", str(num_threads())},
-          {"kernels", str(kernels(), winograd() ? "" : ", direct convolutions",
+          {"kernels", str(kernels(), math_settings().winograd ? "" : ", direct convolutions",
                           " (MTCKI_CPU_KERNELS=auto|onednn|builtin, --conv auto|direct), channel "
                           "block ",
                           kChannelBlock)}};

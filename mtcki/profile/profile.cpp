@@ -142,45 +142,21 @@ std::vector<OpCost> grouped(const std::vector<OpCost>& rows, ProfileBy by) {
   return out;
 }
 
+// Both directions, field by field under the fields' own names.
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(OpCost, op, pass, module, stage, shape, dtype, layout, note,
+                                   device, calls, us, host_us, flops, bytes, floor_us, bound)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Profile, step, model, device, machine, math, level, version,
+                                   date, roof_date, batch, steps, threads, step_us, profiled_us,
+                                   peak_memory)
+
 nlohmann::json to_json(const Profile& p) {
-  nlohmann::json rows = nlohmann::json::array();
-  for (const OpCost& r : p.rows)
-    rows.push_back({{"op", r.op},
-                    {"pass", r.pass},
-                    {"module", r.module},
-                    {"stage", r.stage},
-                    {"shape", r.shape},
-                    {"dtype", r.dtype},
-                    {"layout", r.layout},
-                    {"note", r.note},
-                    {"device", r.device},
-                    {"calls", r.calls},
-                    {"us", r.us},
-                    {"host_us", r.host_us},
-                    {"flops", r.flops},
-                    {"bytes", r.bytes},
-                    {"floor_us", r.floor_us},
-                    {"bound", r.bound}});
-  return {{"schema", kSchema},
-          {"step", p.step},
-          {"model", p.model},
-          {"device", p.device},
-          {"machine", p.machine},
-          {"math", p.math},
-          {"level", p.level},
-          {"version", p.version},
-          {"date", p.date},
-          {"roof_date", p.roof_date},
-          {"batch", p.batch},
-          {"steps", p.steps},
-          {"threads", p.threads},
-          {"step_us", p.step_us},
-          {"profiled_us", p.profiled_us},
-          {"ops_us", p.ops_us()},
-          {"floor_us", p.floor_us()},
-          {"profile_overhead", p.overhead()},
-          {"peak_memory", p.peak_memory},
-          {"ops", std::move(rows)}};
+  nlohmann::json out = p;
+  out.update({{"schema", kSchema},
+              {"ops_us", p.ops_us()},
+              {"floor_us", p.floor_us()},
+              {"profile_overhead", p.overhead()},
+              {"ops", p.rows}});
+  return out;
 }
 
 Profile profile_from_json(const nlohmann::json& j, const std::string& file) {
@@ -188,42 +164,8 @@ Profile profile_from_json(const nlohmann::json& j, const std::string& file) {
     throw DataError(str(file, ": not a profile (\"schema\": \"", kSchema,
                         "\"); mtcki profile --json writes one"));
   try {
-    Profile p;
-    p.step = j.at("step");
-    p.model = j.at("model");
-    p.device = j.at("device");
-    p.machine = j.at("machine");
-    p.math = j.at("math");
-    p.level = j.at("level");
-    p.version = j.at("version");
-    p.date = j.at("date");
-    p.roof_date = j.at("roof_date");
-    p.batch = j.at("batch");
-    p.steps = j.at("steps");
-    p.threads = j.at("threads");
-    p.step_us = j.at("step_us");
-    p.profiled_us = j.at("profiled_us");
-    p.peak_memory = j.at("peak_memory");
-    for (const nlohmann::json& o : j.at("ops")) {
-      OpCost r;
-      r.op = o.at("op");
-      r.pass = o.at("pass");
-      r.module = o.at("module");
-      r.stage = o.at("stage");
-      r.shape = o.at("shape");
-      r.dtype = o.at("dtype");
-      r.layout = o.at("layout");
-      r.note = o.at("note");
-      r.device = o.at("device");
-      r.calls = o.at("calls");
-      r.us = o.at("us");
-      r.host_us = o.at("host_us");
-      r.flops = o.at("flops");
-      r.bytes = o.at("bytes");
-      r.floor_us = o.at("floor_us");
-      r.bound = o.at("bound");
-      p.rows.push_back(std::move(r));
-    }
+    Profile p = j;
+    p.rows = j.at("ops");
     return p;
   } catch (const nlohmann::json::exception& e) {
     throw DataError(str(file, ": ", e.what()));

@@ -61,10 +61,13 @@ double Roof::floor_us(double flops, double bytes, const std::string& dtype, int 
   return std::max(compute_us, memory_us);
 }
 
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Roof, device, machine, date, version, libraries, threads, values,
+                                   missing)
+
 nlohmann::json to_json(const Roof& r) {
-  return {{"schema", kSchema},    {"device", r.device},   {"machine", r.machine},
-          {"date", r.date},       {"version", r.version}, {"libraries", r.libraries},
-          {"threads", r.threads}, {"values", r.values},   {"missing", r.missing}};
+  nlohmann::json out = r;
+  out["schema"] = kSchema;
+  return out;
 }
 
 Roof roof_from_json(const nlohmann::json& j, const std::string& file) {
@@ -72,16 +75,7 @@ Roof roof_from_json(const nlohmann::json& j, const std::string& file) {
     throw DataError(
         str(file, ": not a roof file (\"schema\": \"", kSchema, "\"); mtcki roof writes one"));
   try {
-    Roof r;
-    r.device = j.at("device");
-    r.machine = j.at("machine");
-    r.date = j.at("date");
-    r.version = j.at("version");
-    r.libraries = j.at("libraries");
-    r.threads = j.at("threads");
-    r.values = j.at("values").get<std::map<std::string, double>>();
-    r.missing = j.at("missing").get<std::map<std::string, std::string>>();
-    return r;
+    return j.get<Roof>();
   } catch (const nlohmann::json::exception& e) {
     throw DataError(str(file, ": ", e.what(), "; mtcki roof writes a new one"));
   }

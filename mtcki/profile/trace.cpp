@@ -62,21 +62,11 @@ std::string chrome_trace(const std::vector<profiler::Event>& events) {
                    {"ts", e.host_start_us},
                    {"dur", e.host_us},
                    {"args", {{"module", e.module}, {"stage", e.stage}, {"step", e.step}}}});
-    out.push_back({{"name", "launch"},
-                   {"cat", "launch"},
-                   {"ph", "s"},
-                   {"id", e.id},
-                   {"pid", 1},
-                   {"tid", e.thread},
-                   {"ts", e.host_start_us}});
-    out.push_back({{"name", "launch"},
-                   {"cat", "launch"},
-                   {"ph", "f"},
-                   {"bp", "e"},
-                   {"id", e.id},
-                   {"pid", pid},
-                   {"tid", e.stream},
-                   {"ts", e.start_us}});
+    json launch = {{"name", "launch"}, {"cat", "launch"}, {"id", e.id}};
+    launch.update({{"ph", "s"}, {"pid", 1}, {"tid", e.thread}, {"ts", e.host_start_us}});
+    out.push_back(launch);
+    launch.update({{"ph", "f"}, {"bp", "e"}, {"pid", pid}, {"tid", e.stream}, {"ts", e.start_us}});
+    out.push_back(launch);
   }
   for (const auto& [device, pid] : processes.all())
     out.push_back({{"name", "process_name"},

@@ -15,7 +15,7 @@
 #include "mtcki/training/checkpoint.h"
 #include "mtcki/training/evaluate.h"
 #include "tensor/comm.h"
-#include "tensor/ops/conv/conv.h"
+#include "tensor/kernels/settings.h"
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/reduce.h"
 
@@ -62,7 +62,7 @@ RunContext::RunContext(const RunConfig& config, std::string folder)
     : config_(config), compute_(compute_of(config)), folder_(std::move(folder)) {
   if (config_.teachers.empty())
     throw UsageError("no teachers: add a [[teachers]] table with model = \"...\"");
-  set_winograd(config_.conv == "auto");
+  math_settings().winograd = config_.conv == "auto";
 }
 
 std::string RunContext::teacher_sha(const TeacherConfig& t) const {
@@ -107,7 +107,7 @@ data::ImageSet RunContext::load(const char* split, int64_t limit) const {
   data::ImageSet set = data::load_dataset(spec);
   if (!set.note.empty()) console::info(str(set.name, " ", split, ": ", set.note));
   if (holdout == 0) return set;
-  set = data::holdout_part(set, holdout, data::has_image_files(set.name),
+  set = data::holdout_part(set, holdout, data::dataset_info(set.name).image_files,
                            split == std::string("test"));
   if (limit > 0 && limit < set.size()) {
     set.images = set.images.slice(0, limit).clone();

@@ -52,13 +52,13 @@ nn::ModelSpec shape_of_images(const RunConfig& config, const Needs& needs) {
     return spec;
   }
   const data::DatasetInfo info = data::dataset_info(config.data.name);
-  if (config.data.size > 0 && !data::has_image_files(config.data.name))
+  if (config.data.size > 0 && !info.image_files)
     throw UsageError(str("data.size: the images of ", config.data.name,
                          " have one size; it is for imagefolder and tiny-imagenet"));
   const std::string dir =
       config.data.dir.empty() ? data::dataset_default_dir(config.data.name) : config.data.dir;
   std::error_code ec;
-  if (config.data.name.rfind("synth10", 0) != 0 && !std::filesystem::is_directory(dir, ec))
+  if (!info.procedural && !std::filesystem::is_directory(dir, ec))
     throw DataError(str("dataset ", config.data.name, ": no folder \"", dir, "\"; ", info.source,
                         ". Set data.dir=..., or try: mtcki data get ", config.data.name,
                         without_images(config, info)));

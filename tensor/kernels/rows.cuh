@@ -49,6 +49,10 @@ struct RowThreads {
   __device__ V sum(V v) const {
     return all(v, Plus{});
   }
+  template <class V>
+  __device__ V largest(V v) const {
+    return all(v, Larger{});
+  }
 };
 
 template <bool Block, class Body>

@@ -16,46 +16,38 @@ Tensor images(const char* op, const char* name, const Tensor& x) {
 }
 
 void check_device(const char* op, const Tensor& x, const char* name, const Tensor& t) {
-  if (t.device() != x.device())
-    OpError(op).operand("input", x).operand(name, t).device("operands on two devices");
+  if (t.device() != x.device()) OpError(op, "input", x, name, t).device("operands on two devices");
 }
 
 void check_flip(const char* op, const Tensor& x, const Tensor& flip) {
   if (!flip.defined()) return;
   if (flip.dtype() != DType::boolean)
-    OpError(op).operand("input", x).operand("flip", flip).dtype("flip needs dtype bool");
+    OpError(op, "input", x, "flip", flip).dtype("flip needs dtype bool");
   if (flip.shape() != Shape{x.size(0)})
-    OpError(op).operand("input", x).operand("flip", flip).shape("flip needs one entry per image");
+    OpError(op, "input", x, "flip", flip).shape("flip needs one entry per image");
   check_device(op, x, "flip", flip);
 }
 
 void check_offset(const char* op, const Tensor& x, int64_t pad, const Tensor& offset) {
-  if (pad < 0) OpError(op).operand("input", x).argument("pad needs to be >= 0, got ", pad);
+  if (pad < 0) OpError(op, "input", x).argument("pad needs to be >= 0, got ", pad);
   if (!offset.defined()) return;
   if (offset.dtype() != DType::i32)
-    OpError(op).operand("input", x).operand("offset", offset).dtype("offset needs dtype i32");
+    OpError(op, "input", x, "offset", offset).dtype("offset needs dtype i32");
   if (offset.shape() != Shape{x.size(0), 2})
-    OpError(op)
-        .operand("input", x)
-        .operand("offset", offset)
-        .shape("offset needs shape [", x.size(0), ", 2]");
+    OpError(op, "input", x, "offset", offset).shape("offset needs shape [", x.size(0), ", 2]");
   check_device(op, x, "offset", offset);
   const int32_t* p = offset.data<int32_t>();
   for (int64_t i = 0; i < checkable(offset); ++i)
     if (p[i] < 0 || p[i] > 2 * pad)
-      OpError(op)
-          .operand("input", x)
-          .operand("offset", offset)
+      OpError(op, "input", x, "offset", offset)
           .argument("offset ", p[i], " of image ", i / 2, " is outside 0..", 2 * pad);
 }
 
 void check_box(const char* op, const Tensor& x, const Tensor& box) {
   if (!box.defined() || box.dtype() != DType::f32)
-    OpError(op).operand("input", x).operand("box", box).dtype("box needs dtype f32");
+    OpError(op, "input", x, "box", box).dtype("box needs dtype f32");
   if (box.shape() != Shape{x.size(0), 4})
-    OpError(op)
-        .operand("input", x)
-        .operand("box", box)
+    OpError(op, "input", x, "box", box)
         .shape("box needs shape [", x.size(0), ", 4]: y0, x0, height, width");
   check_device(op, x, "box", box);
   const float* p = box.data<float>();
@@ -63,9 +55,7 @@ void check_box(const char* op, const Tensor& x, const Tensor& box) {
     const float* b = p + 4 * i;
     if (!std::isfinite(b[0]) || !std::isfinite(b[1]) || !(b[2] > 0) || !(b[3] > 0) ||
         !std::isfinite(b[2]) || !std::isfinite(b[3]))
-      OpError(op)
-          .operand("input", x)
-          .operand("box", box)
+      OpError(op, "input", x, "box", box)
           .argument("box of image ", i, " is (", b[0], ", ", b[1], ", ", b[2], ", ", b[3],
                     "); it needs finite corners and a positive size");
   }
@@ -75,9 +65,7 @@ double count(const Tensor& x, double each) { return each * static_cast<double>(x
 
 Tensor channel_values(const char* op, const char* name, const Tensor& x, const Tensor& t) {
   if (!t.defined() || t.shape() != Shape{x.size(1)})
-    OpError(op)
-        .operand("input", x)
-        .operand(name, t)
+    OpError(op, "input", x, name, t)
         .shape(name, " needs shape [", x.size(1), "], one value per channel");
   check_device(op, x, name, t);
   return t;
@@ -114,7 +102,7 @@ Tensor resized_crop_flip(const Tensor& x, const Tensor& box, const Tensor& flip,
   check_box(op, x, box);
   check_flip(op, x, flip);
   if (oh < 1 || ow < 1 || x.size(2) < 1 || x.size(3) < 1)
-    OpError(op).operand("input", x).shape("needs non-empty images, asked for ", oh, " x ", ow);
+    OpError(op, "input", x).shape("needs non-empty images, asked for ", oh, " x ", ow);
   Tensor y = Tensor::empty({x.size(0), x.size(1), oh, ow}, in.dtype(), x.device(), in.layout());
   ProfileScope scope(op, count(y, 8), bytes_of(in, y));
   MTCKI_ON_DEVICE(in, resized_crop_flip, in, y, box, flip);
@@ -129,7 +117,7 @@ Tensor resized_crop_flip_grad(const Tensor& gy, const Tensor& box, const Tensor&
   check_flip(op, gy, flip);
   if (x_shape.rank() != 4 || x_shape[0] != gy.size(0) || x_shape[1] != gy.size(1) ||
       x_shape[2] < 1 || x_shape[3] < 1)
-    OpError(op).operand("gy", gy).shape("gy does not belong to an input ", x_shape);
+    OpError(op, "gy", gy).shape("gy does not belong to an input ", x_shape);
   Tensor gx = Tensor::empty(x_shape, in.dtype(), gy.device(), in.layout());
   ProfileScope scope(op, count(gy, 8), bytes_of(in, gx));
   MTCKI_ON_DEVICE(in, resized_crop_flip_grad, in, gx, box, flip);
@@ -168,18 +156,15 @@ Tensor gather_augment(const Tensor& images, const Tensor& index, int64_t pad, co
   const char* op = "gather_augment";
   check_rank(op, "images", images, 4);
   if (images.dtype() != DType::u8 || !images.is_plain())
-    OpError(op).operand("images", images).dtype("images need dtype u8 and the plain layout");
+    OpError(op, "images", images).dtype("images need dtype u8 and the plain layout");
   check_rank(op, "index", index, 1);
   if (index.dtype() != DType::i64)
-    OpError(op).operand("images", images).operand("index", index).dtype("index needs dtype i64");
+    OpError(op, "images", images, "index", index).dtype("index needs dtype i64");
   check_device(op, images, "index", index);
-  if (!is_floating(dtype))
-    OpError(op).operand("images", images).dtype("the result needs a floating dtype");
+  if (!is_floating(dtype)) OpError(op, "images", images).dtype("the result needs a floating dtype");
   for (int64_t i = 0; i < checkable(index); ++i)
     if (index.data<int64_t>()[i] < 0 || index.data<int64_t>()[i] >= images.size(0))
-      OpError(op)
-          .operand("images", images)
-          .operand("index", index)
+      OpError(op, "images", images, "index", index)
           .argument("index ", index.data<int64_t>()[i], " is outside 0..", images.size(0) - 1);
   const Shape shape{index.size(0), images.size(1), images.size(2), images.size(3)};
   const bool on_gpu = images.device().is_cuda();
@@ -188,10 +173,7 @@ Tensor gather_augment(const Tensor& images, const Tensor& index, int64_t pad, co
   check_offset(op, y, pad, offset);
   check_flip(op, y, flip);
   if (mean.defined() != std.defined())
-    OpError(op)
-        .operand("mean", mean)
-        .operand("std", std)
-        .argument("needs mean and std, or neither");
+    OpError(op, "mean", mean, "std", std).argument("needs mean and std, or neither");
   const auto values = [&](const char* name, const Tensor& t) {
     return t.defined() ? channel_values(op, name, y, t).to(DType::f32) : t;
   };

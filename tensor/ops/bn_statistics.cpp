@@ -14,17 +14,14 @@ DType channel_dtype(const Tensor& x) { return is_bf16(x) ? DType::f32 : x.dtype(
 void check_input(const char* op, const Tensor& x) {
   check_floating(op, "input", x);
   if (x.rank() != 4 && x.rank() != 2)
-    OpError(op).operand("input", x).shape("input needs shape [N,C,H,W] or [N,C]");
+    OpError(op, "input", x).shape("input needs shape [N,C,H,W] or [N,C]");
 }
 
 void check_channels(const char* op, const Tensor& x, const char* name, const Tensor& t) {
   if (!t.defined() || t.shape() != Shape{x.size(1)})
-    OpError(op)
-        .operand("input", x)
-        .operand(name, t)
+    OpError(op, "input", x, name, t)
         .shape(name, " needs shape [", x.size(1), "], one value per channel");
-  if (t.device() != x.device())
-    OpError(op).operand("input", x).operand(name, t).device("operands on two devices");
+  if (t.device() != x.device()) OpError(op, "input", x, name, t).device("operands on two devices");
 }
 
 // The checked operands of a layer; `compared` is the dtype that statistics are compared in.
@@ -32,9 +29,9 @@ BnStatisticsArgs checked(const BnStatisticsLayer& layer, double momentum, DType 
   const char* op = "bn_statistics";
   const Tensor& x = layer.x;
   check_input(op, x);
-  if (x.numel() == 0) OpError(op).operand("input", x).shape("the batch is empty");
+  if (x.numel() == 0) OpError(op, "input", x).shape("the batch is empty");
   if (!(momentum >= 0 && momentum < 1))
-    OpError(op).operand("input", x).argument("momentum needs to be in [0, 1), got ", momentum);
+    OpError(op, "input", x).argument("momentum needs to be in [0, 1), got ", momentum);
   check_channels(op, x, "running_mean", layer.running_mean);
   check_channels(op, x, "running_var", layer.running_var);
   BnStatisticsArgs a;
@@ -112,15 +109,14 @@ Tensor bn_statistics_grad(const Tensor& g, const Tensor& x, const Tensor& scale,
   const char* op = "bn_statistics_grad";
   check_input(op, x);
   if (!g.defined() || g.numel() != 1)
-    OpError(op).operand("g", g).operand("input", x).shape("g needs a single element");
-  if (g.device() != x.device())
-    OpError(op).operand("g", g).operand("input", x).device("operands on two devices");
+    OpError(op, "g", g, "input", x).shape("g needs a single element");
+  if (g.device() != x.device()) OpError(op, "g", g, "input", x).device("operands on two devices");
   check_channels(op, x, "scale", scale);
   check_channels(op, x, "shift", shift);
   const DType dtype = channel_dtype(x);
   if (sum.defined()) {
     if (sum.shape() != x.shape() || sum.dtype() != x.dtype() || sum.device() != x.device())
-      OpError(op).operand("input", x).operand("sum", sum).shape("sum needs to be like the input");
+      OpError(op, "input", x, "sum", sum).shape("sum needs to be like the input");
     sum = sum.to(x.layout());
   }
   const Tensor gx = sum.unique() ? sum : Tensor::empty_like(x);

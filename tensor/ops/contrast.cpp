@@ -17,22 +17,17 @@ void check_rows(const char* op, const Tensor& u, const Tensor& v, double tau) {
   check_rank(op, "v", v, 2);
   check_same_dtype_device(op, "u", u, "v", v);
   if (u.size(1) != v.size(1))
-    OpError(op).operand("u", u).operand("v", v).shape("u has ", u.size(1), " columns, v has ",
-                                                      v.size(1));
+    OpError(op, "u", u, "v", v).shape("u has ", u.size(1), " columns, v has ", v.size(1));
   if (v.size(0) < std::max<int64_t>(1, u.size(0)))
-    OpError(op).operand("u", u).operand("v", v).shape(
-        "u has ", u.size(0), " rows, v has ", v.size(0), ": row i of v is row i's positive");
-  if (!(tau > 0)) OpError(op).operand("u", u).argument("tau needs to be got ", tau);
+    OpError(op, "u", u, "v", v)
+        .shape("u has ", u.size(0), " rows, v has ", v.size(0), ": row i of v is row i's positive");
+  if (!(tau > 0)) OpError(op, "u", u).argument("tau needs to be positive, got ", tau);
 }
 
 void check_gradient(const char* op, const Tensor& u, const Tensor& g, const Tensor& lse) {
   for (const Tensor& t : {g, lse}) {
     if (!t.defined() || t.shape() != Shape{u.size(0)})
-      OpError(op)
-          .operand("u", u)
-          .operand("g", g)
-          .operand("lse", lse)
-          .shape("g and lse need one entry per row of u");
+      OpError(op, "u", u, "g", g, "lse", lse).shape("g and lse need one entry per row of u");
     check_same_device(op, "u", u, "g or lse", t);
   }
 }

@@ -8,7 +8,6 @@ namespace mtcki {
 namespace {
 
 using cuda::for_rows;
-using cuda::Larger;
 
 template <class T>
 struct ChunkRow {
@@ -21,8 +20,8 @@ struct ChunkRow {
   __device__ void operator()(int64_t i, const Threads& th) const {
     const T* row = s + i * n;
     T most = -T(INFINITY);
-    for (int64_t j = th.index(); j < n; j += th.count()) most = Larger{}(row[j], most);
-    most = th.all(most, Larger{});
+    for (int64_t j = th.index(); j < n; j += th.count()) most = row[j] > most ? row[j] : most;
+    most = th.largest(most);
     double sum = 0;
     for (int64_t j = th.index(); j < n; j += th.count())
       sum += static_cast<double>(std::exp((row[j] - most) * scale));

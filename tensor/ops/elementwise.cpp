@@ -38,7 +38,7 @@ struct Operands {
 
 Operands prepare(const char* name, const Tensor& a_in, const Tensor& b_in) {
   if (!a_in.defined() || !b_in.defined())
-    OpError(name).operand("a", a_in).operand("b", b_in).argument("an operand is undefined");
+    OpError(name, "a", a_in, "b", b_in).argument("an operand is undefined");
   check_same_dtype_device(name, "a", a_in, "b", b_in);
   Operands o{a_in, b_in, {}, Layout::plain, {}};
   const Shape &sa = a_in.shape(), &sb = b_in.shape();
@@ -127,8 +127,7 @@ Tensor square(const Tensor& x) { return unary("square", UnaryOp::square, x); }
 Tensor abs(const Tensor& x) { return unary("abs", UnaryOp::abs, x); }
 Tensor sign(const Tensor& x) { return unary("sign", UnaryOp::sign, x); }
 Tensor clamp(const Tensor& x, double low, double high) {
-  if (!(low <= high))
-    OpError("clamp").operand("input", x).argument("low ", low, " exceeds high ", high);
+  if (!(low <= high)) OpError("clamp", "input", x).argument("low ", low, " exceeds high ", high);
   return unary("clamp", UnaryOp::clamp, x, low, high);
 }
 
@@ -157,7 +156,7 @@ Tensor less(const Tensor& a, const Tensor& b) { return compare("less", CompareOp
 
 Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b) {
   if (!condition.defined() || condition.dtype() != DType::boolean)
-    OpError("where").operand("condition", condition).dtype("condition needs dtype bool");
+    OpError("where", "condition", condition).dtype("condition needs dtype bool");
   check_same_shape("where", "a", a, "b", b);
   check_same_shape("where", "condition", condition, "a", a);
   check_same_dtype_device("where", "a", a, "b", b);
@@ -184,7 +183,7 @@ bool identical(const Tensor& a, const Tensor& b) {
 
 bool allclose(const Tensor& a, const Tensor& b, double rtol, double atol) {
   if (!a.defined() || !b.defined())
-    OpError("allclose").operand("a", a).operand("b", b).argument("an operand is undefined");
+    OpError("allclose", "a", a, "b", b).argument("an operand is undefined");
   check_same_shape("allclose", "a", a, "b", b);
   const Tensor left = a.to(Device::cpu()), right = b.to(Device::cpu());
   return allclose_cpu(left.to(DType::f64), right.to(left.layout()).to(DType::f64), rtol, atol);

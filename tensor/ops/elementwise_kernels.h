@@ -2,6 +2,7 @@
 #pragma once
 
 #include "tensor/kernels/functor_table.h"
+#include "tensor/ops/on_device.h"
 #include "tensor/tensor.h"
 
 namespace mtcki {
@@ -23,25 +24,17 @@ struct BinaryPlan {
           stride_b[Shape::kMaxRank] = {};
 };
 
-void unary_cpu(UnaryOp op, const Tensor& x, const Tensor& y, double p, double q);
-void binary_cpu(BinaryOp op, const Tensor& a, const Tensor& b, const Tensor& y,
-                const BinaryPlan& plan, double p);
-void compare_cpu(CompareOp op, const Tensor& a, const Tensor& b, const Tensor& y,
-                 const BinaryPlan& plan);
-void where_cpu(const Tensor& condition, const Tensor& a, const Tensor& b, const Tensor& y);
+MTCKI_KERNEL(unary, UnaryOp op, const Tensor& x, const Tensor& y, double p, double q);
+MTCKI_KERNEL(binary, BinaryOp op, const Tensor& a, const Tensor& b, const Tensor& y,
+             const BinaryPlan& plan, double p);
+MTCKI_KERNEL(compare, CompareOp op, const Tensor& a, const Tensor& b, const Tensor& y,
+             const BinaryPlan& plan);
+MTCKI_KERNEL(where, const Tensor& condition, const Tensor& a, const Tensor& b, const Tensor& y);
 bool all_finite_cpu(const Tensor& x);
 bool allclose_cpu(const Tensor& a, const Tensor& b, double rtol, double atol);  // f64, same layout
-void axpy_cpu(const Tensor& dst, const Tensor& src, double alpha);
-void scale_cpu(const Tensor& dst, double s);
+MTCKI_KERNEL(axpy, const Tensor& dst, const Tensor& src, double alpha);
+MTCKI_KERNEL(scale, const Tensor& dst, double s);
 
-void unary_cuda(UnaryOp op, const Tensor& x, const Tensor& y, double p, double q);
-void binary_cuda(BinaryOp op, const Tensor& a, const Tensor& b, const Tensor& y,
-                 const BinaryPlan& plan, double p);
-void compare_cuda(CompareOp op, const Tensor& a, const Tensor& b, const Tensor& y,
-                  const BinaryPlan& plan);
-void where_cuda(const Tensor& condition, const Tensor& a, const Tensor& b, const Tensor& y);
 bool all_finite_cuda(const Tensor& x);
-void axpy_cuda(const Tensor& dst, const Tensor& src, double alpha);
-void scale_cuda(const Tensor& dst, double s);
 
 }  // namespace mtcki

@@ -6,8 +6,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "tensor/kernels/settings.h"
 #include "tensor/kernels/simd.h"
-#include "tensor/ops/conv/conv.h"
 #include "tensor/parallel.h"
 #include "tensor/scratch.h"
 
@@ -187,7 +187,7 @@ template void builtin_gemm<double>(bool, bool, int64_t, int64_t, int64_t, const 
 const GemmKernel& select_gemm() {
   static constexpr GemmKernel onednn{"onednn", gemm_onednn::gemm};
   static constexpr GemmKernel builtin{"builtin", builtin_gemm<float>};
-  return cpu_kernels() == CpuKernels::builtin || !onednn_available() ? builtin : onednn;
+  return math_settings().cpu_kernels == CpuKernels::builtin || !onednn_available() ? builtin : onednn;
 }
 
 }  // namespace mtcki

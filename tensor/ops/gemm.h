@@ -14,7 +14,7 @@ struct GemmKernel {
   const char* name;
   GemmFunction gemm;
 };
-// The f32 product that the settings ask for (cpu_kernels()), whatever the sizes.
+// The f32 product that the settings ask for (math_settings().cpu_kernels), whatever the sizes.
 const GemmKernel& select_gemm();
 
 // oneDNN, f32.

@@ -14,12 +14,12 @@ namespace {
 int check_dim(const char* op, const Tensor& x, int dim) {
   const int rank = x.rank();
   if (dim < -rank || dim >= rank)
-    OpError(op).operand("input", x).shape("dimension ", dim, " is outside rank ", rank);
+    OpError(op, "input", x).shape("dimension ", dim, " is outside rank ", rank);
   return dim < 0 ? dim + rank : dim;
 }
 
 void check_defined(const char* op, const Tensor& x) {
-  if (!x.defined()) OpError(op).operand("input", x).argument("the input is undefined");
+  if (!x.defined()) OpError(op, "input", x).argument("the input is undefined");
 }
 
 // Bytes of everything after dimension `dim` in memory, and the number of steps before it.
@@ -48,15 +48,13 @@ char* bytes(const Tensor& x) { return static_cast<char*>(x.raw()); }
 // Rows of a tensor of this shape, where the host can read them; x is the other operand.
 void check_index(const char* op, const Tensor& index, const Tensor& x, const Shape& shape) {
   if (!index.defined() || index.dtype() != DType::i64 || index.rank() != 1)
-    OpError(op).operand("input", x).operand("index", index).dtype("index needs dtype i64, rank 1");
-  if (shape.rank() == 0) OpError(op).operand("input", x).shape("a scalar has no rows");
+    OpError(op, "input", x, "index", index).dtype("index needs dtype i64, rank 1");
+  if (shape.rank() == 0) OpError(op, "input", x).shape("a scalar has no rows");
   check_same_device(op, "input", x, "index", index);
   const int64_t* p = index.data<int64_t>();
   for (int64_t i = 0; i < checkable(index); ++i)
     if (p[i] < 0 || p[i] >= shape[0])
-      OpError(op)
-          .operand("input", x)
-          .operand("index", index)
+      OpError(op, "input", x, "index", index)
           .argument("index ", p[i], " at position ", i, " is outside 0..", shape[0] - 1);
 }
 
@@ -78,9 +76,7 @@ Tensor cat(const std::vector<Tensor>& parts, int dim) {
     bool fits = part.rank() == first.rank();
     for (int i = 0; fits && i < shape.rank(); ++i) fits = i == d || part.size(i) == first.size(i);
     if (!fits)
-      OpError("cat")
-          .operand("first", first)
-          .operand("part", part)
+      OpError("cat", "first", first, "part", part)
           .shape("parts need equal sizes except in dimension ", d);
     total += part.size(d);
   }
@@ -102,9 +98,7 @@ Tensor narrow(const Tensor& x, int dim, int64_t begin, int64_t end) {
   check_defined("narrow", x);
   const int d = check_dim("narrow", x, dim);
   if (begin < 0 || begin > end || end > x.size(d))
-    OpError("narrow")
-        .operand("input", x)
-        .shape("[", begin, ", ", end, ") is outside dimension ", d);
+    OpError("narrow", "input", x).shape("[", begin, ", ", end, ") is outside dimension ", d);
   const Tensor in = cuttable(x, d, begin, end);
   Shape shape = x.shape();
   shape.set(d, end - begin);
@@ -123,8 +117,7 @@ Tensor narrow_grad(const Tensor& gy, const Shape& x_shape, int dim, int64_t begi
   for (int i = 0; fits && i < gy.rank(); ++i)
     fits = i == d ? begin >= 0 && begin + gy.size(d) <= x_shape[d] : gy.size(i) == x_shape[i];
   if (!fits)
-    OpError("narrow_grad")
-        .operand("gy", gy)
+    OpError("narrow_grad", "gy", gy)
         .shape("gy is no part of ", x_shape, " from ", begin, " in dimension ", d);
   const Tensor in = cuttable(gy, d, begin, x_shape[d]);
   Tensor gx = Tensor::zeros(x_shape, gy.dtype(), gy.device(), in.layout());
@@ -153,11 +146,7 @@ Tensor index_select_grad(const Tensor& gy, const Tensor& index, const Shape& x_s
   check_index(op, index, gy, x_shape);
   bool fits = gy.rank() == x_shape.rank() && gy.size(0) == index.numel();
   for (int i = 1; fits && i < gy.rank(); ++i) fits = gy.size(i) == x_shape[i];
-  if (!fits)
-    OpError(op)
-        .operand("gy", gy)
-        .operand("index", index)
-        .shape("gy is no selection of rows of ", x_shape);
+  if (!fits) OpError(op, "gy", gy, "index", index).shape("gy is no selection of rows of ", x_shape);
   const bool last = gy.layout() == Layout::channels_last;  // rows are whole in it, too
   const Tensor in = widen(last ? gy : gy.plain());
   const Tensor gx = Tensor::empty(x_shape, in.dtype(), in.device(), in.layout());
@@ -173,10 +162,7 @@ void index_copy_(const Tensor& dst, const Tensor& index, const Tensor& rows) {
   Shape wanted = dst.shape();
   wanted.set(0, index.numel());
   if (rows.shape() != wanted)
-    OpError("index_copy_")
-        .operand("dst", dst)
-        .operand("index", index)
-        .operand("rows", rows)
+    OpError("index_copy_", "dst", dst, "index", index, "rows", rows)
         .shape("rows need shape ", wanted);
   const Tensor in = rows.to(dst.layout());
   ProfileScope scope("index_copy_", 0, 2 * bytes_of(rows));
@@ -203,8 +189,7 @@ Tensor permute(const Tensor& x, const std::vector<int>& order) {
     shape.push_back(x.size(order[i]));
   }
   if (!valid)
-    OpError("permute")
-        .operand("input", x)
+    OpError("permute", "input", x)
         .argument("order needs every dimension 0..", rank - 1, " exactly once");
   Tensor y = Tensor::empty(shape, x.dtype(), x.device());
   ProfileScope scope("permute", 0, 2 * bytes_of(y));
@@ -215,12 +200,11 @@ Tensor permute(const Tensor& x, const std::vector<int>& order) {
 
 Tensor one_hot(const Tensor& labels, int64_t classes, DType dtype) {
   if (!labels.defined() || labels.dtype() != DType::i64 || labels.rank() != 1)
-    OpError("one_hot").operand("labels", labels).dtype("labels need dtype i64, rank 1");
+    OpError("one_hot", "labels", labels).dtype("labels need dtype i64, rank 1");
   const int64_t* p = labels.data<int64_t>();
   for (int64_t i = 0; i < checkable(labels); ++i)
     if (p[i] < 0 || p[i] >= classes)
-      OpError("one_hot")
-          .operand("labels", labels)
+      OpError("one_hot", "labels", labels)
           .argument("label ", p[i], " at position ", i, " is outside 0..", classes - 1);
   Tensor y = Tensor::empty({labels.numel(), classes}, dtype, labels.device());
   ProfileScope scope("one_hot", 0, bytes_of(labels, y));
@@ -243,8 +227,7 @@ Tensor subsample_pad_channels(const Tensor& x, int64_t stride, int64_t before, i
   check_floating(op, "input", x);
   check_rank(op, "input", x, 4);
   if (stride < 1 || before < 0 || after < 0)
-    OpError(op)
-        .operand("input", x)
+    OpError(op, "input", x)
         .argument("needs stride >= 1 and paddings >= 0, got ", stride, ", ", before, ", ", after);
   const Shape shape{x.size(0), before + x.size(1) + after, (x.size(2) + stride - 1) / stride,
                     (x.size(3) + stride - 1) / stride};
@@ -262,8 +245,9 @@ Tensor subsample_pad_channels_grad(const Tensor& gy, const Shape& x_shape, int64
   if (x_shape.rank() != 4 || stride < 1 || before < 0 || gy.size(0) != x_shape[0] ||
       gy.size(1) < before + x_shape[1] || gy.size(2) != (x_shape[2] + stride - 1) / stride ||
       gy.size(3) != (x_shape[3] + stride - 1) / stride)
-    OpError(op).operand("gy", gy).shape("gy does not belong to an input ", x_shape, ", stride ",
-                                        stride, ", ", before, " channels before");
+    OpError(op, "gy", gy)
+        .shape("gy does not belong to an input ", x_shape, ", stride ", stride, ", ", before,
+               " channels before");
   Tensor gx = Tensor::empty(x_shape, gy.dtype(), gy.device(), layout_like(gy, x_shape[1]));
   ProfileScope scope(op, 0, bytes_of(gy, gx));
   if (gx.numel() > 0) MTCKI_ON_DEVICE(gy, subsample_pad_grad, gy, gx, stride, before);

@@ -17,20 +17,15 @@ void copy_if_less_(const Tensor& score, const Tensor& best, const std::vector<Te
   const char* op = "copy_if_less_";
   for (const Tensor& t : {score, best})
     if (!t.defined() || t.dtype() != DType::f32 || t.numel() != 1)
-      OpError(op)
-          .operand("score", score)
-          .operand("best", best)
-          .dtype("score and best need to be one f32 each");
+      OpError(op, "score", score, "best", best).dtype("score and best need to be one f32 each");
   check_same_device(op, "score", score, "best", best);
   if (src.size() != dst.size())
-    OpError(op)
-        .operand("score", score)
-        .argument(src.size(), " sources for ", dst.size(), " destinations");
+    OpError(op, "score", score).argument(src.size(), " sources for ", dst.size(), " destinations");
   std::vector<Tensor> from;
   double moved = 0;
   for (size_t i = 0; i < src.size(); ++i) {
     if (!src[i].defined() || !dst[i].defined())
-      OpError(op).operand("src", src[i]).operand("dst", dst[i]).argument("a tensor is undefined");
+      OpError(op, "src", src[i], "dst", dst[i]).argument("a tensor is undefined");
     check_same_shape(op, "src", src[i], "dst", dst[i]);
     check_same_dtype_device(op, "src", src[i], "dst", dst[i]);
     check_same_device(op, "src", src[i], "score", score);

@@ -3,13 +3,12 @@
 
 #include <vector>
 
+#include "tensor/ops/on_device.h"
 #include "tensor/tensor.h"
 
 namespace mtcki {
 
-void copy_if_less_cpu(const Tensor& score, const Tensor& best, const std::vector<Tensor>& src,
-                      const std::vector<Tensor>& dst);
-void copy_if_less_cuda(const Tensor& score, const Tensor& best, const std::vector<Tensor>& src,
-                       const std::vector<Tensor>& dst);
+MTCKI_KERNEL(copy_if_less, const Tensor& score, const Tensor& best, const std::vector<Tensor>& src,
+             const std::vector<Tensor>& dst);
 
 }  // namespace mtcki

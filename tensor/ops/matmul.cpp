@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "tensor/cuda/blas.h"
-#include "tensor/ops/conv/cuda_kernels.h"
 #include "tensor/ops/conv/conv.h"
+#include "tensor/ops/conv/cuda_kernels.h"
 #include "tensor/ops/gemm.h"
 #include "tensor/ops/op_util.h"
 #include "tensor/ops/weight_copies.h"
@@ -135,8 +135,7 @@ Tensor parameter(const Tensor& x, const Tensor& w, bool constant) {
 DType gradient_type(const char* op, const Tensor& gy, std::optional<DType> dtype) {
   const DType d = dtype.value_or(gy.dtype());
   if (d != gy.dtype() && !(gy.dtype() == DType::bf16 && d == DType::f32))
-    OpError(op)
-        .operand("grad_output", gy)
+    OpError(op, "grad_output", gy)
         .dtype("a gradient in ", name_of(d), " cannot be had from ", name_of(gy.dtype()));
   return d;
 }

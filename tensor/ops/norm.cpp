@@ -17,7 +17,7 @@ class Checks {
   Checks(const char* op, const char* lead_name, const Tensor& lead) : op_(op), lead_(lead) {
     check_floating(op, lead_name, lead);
     if (lead.rank() != 4 && lead.rank() != 2)
-      OpError(op).operand(lead_name, lead).shape(lead_name, " needs shape [N,C,H,W] or [N,C]");
+      OpError(op, lead_name, lead).shape(lead_name, " needs shape [N,C,H,W] or [N,C]");
   }
   const Tensor& lead() const { return lead_; }
   DType channel_dtype() const { return is_bf16(lead_) ? DType::f32 : lead_.dtype(); }
@@ -25,29 +25,24 @@ class Checks {
   Tensor like(const char* name, const Tensor& t) const {
     if (!t.defined()) return t;
     if (t.shape() != lead_.shape())
-      OpError(op_).operand("input", lead_).operand(name, t).shape(name, " needs the input's shape");
+      OpError(op_, "input", lead_, name, t).shape(name, " needs the input's shape");
     check_same_dtype_device(op_, "input", lead_, name, t);
     return t.to(lead_.layout());
   }
   Tensor channels(const char* name, const Tensor& t, bool needed) const {
     if (!t.defined() && !needed) return t;
     if (!t.defined() || t.shape() != Shape{lead_.size(1)})
-      OpError(op_)
-          .operand("input", lead_)
-          .operand(name, t)
+      OpError(op_, "input", lead_, name, t)
           .shape(name, " needs shape [", lead_.size(1), "], one value per channel");
     const Tensor w = is_bf16(t) ? t.to(DType::f32) : t;
     if (w.dtype() != channel_dtype())
-      OpError(op_)
-          .operand("input", lead_)
-          .operand(name, t)
-          .dtype(name, " needs dtype ", name_of(channel_dtype()));
+      OpError(op_, "input", lead_, name, t).dtype(name, " needs dtype ", name_of(channel_dtype()));
     if (w.device() != lead_.device())
-      OpError(op_).operand("input", lead_).operand(name, t).device("operands on two devices");
+      OpError(op_, "input", lead_, name, t).device("operands on two devices");
     return w;
   }
   void needs(const char* name, const Tensor& t, const char* why) const {
-    if (!t.defined()) OpError(op_).operand("input", lead_).operand(name, t).argument(name, why);
+    if (!t.defined()) OpError(op_, "input", lead_, name, t).argument(name, why);
   }
 
  private:
@@ -148,8 +143,7 @@ BatchNormTrain train_forward(const char* op, const Tensor& x, const Tensor& weig
                              const Tensor& residual, bool only_statistics) {
   const Checks checks(op, "input", x);
   if (x.size(1) > 0 && x.numel() / x.size(1) < 2)
-    OpError(op)
-        .operand("input", x)
+    OpError(op, "input", x)
         .hint("use a batch of at least two, or eval mode")
         .shape("needs more than one value per channel to train");
   BatchNormArgs a = forward_args(checks, weight, bias, act, residual);

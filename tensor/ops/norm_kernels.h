@@ -6,13 +6,14 @@
 
 #include "tensor/ops/bn_statistics.h"
 #include "tensor/ops/norm.h"
+#include "tensor/ops/on_device.h"
 #include "tensor/tensor.h"
 
 namespace mtcki {
 
-void moment_sums_cpu(const Tensor& x, MomentSums* out);
+MTCKI_KERNEL(moment_sums, const Tensor& x, MomentSums* out);
 // NaN where there are no values.
-void finish_moments_cpu(const MomentSums& sums, double count, const ChannelMoments& out);
+MTCKI_KERNEL(finish_moments, const MomentSums& sums, double count, const ChannelMoments& out);
 
 // [C] parameters may be undefined (weight 1, bias 0).
 struct BatchNormArgs {
@@ -26,26 +27,25 @@ struct BatchNormArgs {
   GradientSum::Statistics statistics;
 };
 // y from x; a.mean and a.var_or_invstd are running mean and variance.
-void batch_norm_eval_cpu(const BatchNormArgs& a, const Tensor& y);
+MTCKI_KERNEL(batch_norm_eval, const BatchNormArgs& a, const Tensor& y);
 // The same, and what moment_sums_cpu makes of a.x.
-void batch_norm_eval_moments_cpu(const BatchNormArgs& a, const Tensor& y, MomentSums* out);
+MTCKI_KERNEL(batch_norm_eval_moments, const BatchNormArgs& a, const Tensor& y, MomentSums* out);
 // Fills y (may be undefined), mean, invstd, and moves running_mean, running_var (may be undefined).
-void batch_norm_train_cpu(const BatchNormArgs& a, const Tensor& y, const Tensor& mean,
-                          const Tensor& invstd, const Tensor& running_mean,
-                          const Tensor& running_var, double momentum);
+MTCKI_KERNEL(batch_norm_train, const BatchNormArgs& a, const Tensor& y, const Tensor& mean,
+             const Tensor& invstd, const Tensor& running_mean, const Tensor& running_var,
+             double momentum);
 // y once more: a.var_or_invstd is invstd.
-void batch_norm_apply_cpu(const BatchNormArgs& a, const Tensor& y);
+MTCKI_KERNEL(batch_norm_apply, const BatchNormArgs& a, const Tensor& y);
 // Gradients: undefined outputs are not computed. The mask comes from y where it is defined, else
 // from x. train: var_or_invstd is invstd and the statistics depend on x; else it is the running
 // variance and they do not.
-void batch_norm_grad_cpu(const Tensor& gy, const BatchNormArgs& a, const Tensor& y, bool train,
-                         const Tensor& gx, const Tensor& gweight, const Tensor& gbias,
-                         const Tensor& gresidual);
+MTCKI_KERNEL(batch_norm_grad, const Tensor& gy, const BatchNormArgs& a, const Tensor& y, bool train,
+             const Tensor& gx, const Tensor& gweight, const Tensor& gbias, const Tensor& gresidual);
 
 // out = sum + factor*a[c]*x + factor*b[c], factor a single element, sum undefined: 0. out may be
 // sum.
-void channel_affine_cpu(const Tensor& x, const Tensor& a, const Tensor& b, const Tensor& factor,
-                        const Tensor& sum, const Tensor& out);
+MTCKI_KERNEL(channel_affine, const Tensor& x, const Tensor& a, const Tensor& b,
+             const Tensor& factor, const Tensor& sum, const Tensor& out);
 
 // The losses, their sum, and all that follows from the batch's statistics.
 struct BnStatisticsArgs {
@@ -54,21 +54,7 @@ struct BnStatisticsArgs {
   double momentum = 0;
   double count = 0;  // values per channel
 };
-void bn_statistics_cpu(const std::vector<BnStatisticsArgs>& layers, const BnStatisticsSum& out);
-
-void moment_sums_cuda(const Tensor& x, MomentSums* out);
-void finish_moments_cuda(const MomentSums& sums, double count, const ChannelMoments& out);
-void batch_norm_eval_cuda(const BatchNormArgs& a, const Tensor& y);
-void batch_norm_eval_moments_cuda(const BatchNormArgs& a, const Tensor& y, MomentSums* out);
-void batch_norm_train_cuda(const BatchNormArgs& a, const Tensor& y, const Tensor& mean,
-                           const Tensor& invstd, const Tensor& running_mean,
-                           const Tensor& running_var, double momentum);
-void batch_norm_apply_cuda(const BatchNormArgs& a, const Tensor& y);
-void batch_norm_grad_cuda(const Tensor& gy, const BatchNormArgs& a, const Tensor& y, bool train,
-                          const Tensor& gx, const Tensor& gweight, const Tensor& gbias,
-                          const Tensor& gresidual);
-void channel_affine_cuda(const Tensor& x, const Tensor& a, const Tensor& b, const Tensor& factor,
-                         const Tensor& sum, const Tensor& out);
-void bn_statistics_cuda(const std::vector<BnStatisticsArgs>& layers, const BnStatisticsSum& out);
+MTCKI_KERNEL(bn_statistics, const std::vector<BnStatisticsArgs>& layers,
+             const BnStatisticsSum& out);
 
 }  // namespace mtcki

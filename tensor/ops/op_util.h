@@ -1,16 +1,13 @@
-// What the .cpp of every op shares: the branch to the kernel of a device, the bf16 detour of the
-// CPU, the bytes that a profiler scope reports.
+// What the .cpp of every op shares: the bf16 detour of the CPU, the bytes that a profiler scope
+// reports, checks.
 #pragma once
 
 #include "tensor/op_error.h"
+#include "tensor/ops/on_device.h"
 #include "tensor/profiler.h"
 #include "tensor/tensor.h"
 
 namespace mtcki {
-
-// MTCKI_ON_DEVICE(x, unary, op, x, y) calls unary_cuda(op, x, y) or unary_cpu(op, x, y).
-#define MTCKI_ON_DEVICE(tensor_, kernel_, ...) \
-  ((tensor_).device().is_cuda() ? kernel_##_cuda(__VA_ARGS__) : kernel_##_cpu(__VA_ARGS__))
 
 inline bool is_bf16(const Tensor& x) { return x.defined() && x.dtype() == DType::bf16; }
 // CPU kernels know f32 and f64: bf16 operands are computed in f32, and the result is rounded back
@@ -39,8 +36,7 @@ inline int64_t checkable(const Tensor& x) { return x.device().is_cpu() ? x.numel
 inline void check_same_device(const char* op, const char* a_name, const Tensor& a,
                               const char* b_name, const Tensor& b) {
   if (a.device() != b.device())
-    OpError(op).operand(a_name, a).operand(b_name, b).device(a_name, " and ", b_name,
-                                                             " are on different devices");
+    OpError(op, a_name, a, b_name, b).device(a_name, " and ", b_name, " are on different devices");
 }
 
 }  // namespace mtcki

@@ -18,16 +18,12 @@ int64_t output_size(const char* op, const Tensor& x, int axis, const Pool2dOptio
   const size_t a = static_cast<size_t>(axis);
   const int64_t size = x.size(2 + axis), k = o.kernel[a], s = o.stride[a], p = o.padding[a];
   if (k < 1 || s < 1 || p < 0)
-    OpError(op)
-        .operand("input", x)
+    OpError(op, "input", x)
         .argument("needs kernel >= 1, stride >= 1, padding >= 0, got ", k, ", ", s, ", ", p);
-  if (2 * p > k)
-    OpError(op).operand("input", x).argument("padding ", p, " exceeds half of kernel ", k);
-  if (size < 1) OpError(op).operand("input", x).shape("the planes are empty");
+  if (2 * p > k) OpError(op, "input", x).argument("padding ", p, " exceeds half of kernel ", k);
+  if (size < 1) OpError(op, "input", x).shape("the planes are empty");
   if (size + 2 * p < k)
-    OpError(op)
-        .operand("input", x)
-        .shape("kernel ", k, " is larger than the padded input ", size + 2 * p);
+    OpError(op, "input", x).shape("kernel ", k, " is larger than the padded input ", size + 2 * p);
   int64_t out = (size + 2 * p - k + (o.ceil_mode ? s - 1 : 0)) / s + 1;
   if (o.ceil_mode && (out - 1) * s >= size + p) --out;  // no window starts in the padding
   return out;
@@ -50,7 +46,7 @@ PoolAxis adaptive_axis(int64_t size, int64_t out) {
 void check_gradient(const char* op, const Tensor& gy, const Shape& x_shape, int64_t oh,
                     int64_t ow) {
   if (x_shape.rank() != 4 || gy.shape() != Shape{x_shape[0], x_shape[1], oh, ow})
-    OpError(op).operand("gy", gy).shape("gy does not belong to an input ", x_shape);
+    OpError(op, "gy", gy).shape("gy does not belong to an input ", x_shape);
 }
 
 void check_gradient(const char* op, const Tensor& gy, const Shape& x_shape,
@@ -106,9 +102,9 @@ Tensor max_pool2d_grad(const Tensor& gy, const Tensor& index, const Shape& x_sha
   check_input(op, "gy", gy);
   check_same_shape(op, "gy", gy, "index", index);
   if (index.dtype() != DType::i32)
-    OpError(op).operand("gy", gy).operand("index", index).dtype("index needs dtype i32");
+    OpError(op, "gy", gy, "index", index).dtype("index needs dtype i32");
   if (index.device() != gy.device())
-    OpError(op).operand("gy", gy).operand("index", index).device("operands on two devices");
+    OpError(op, "gy", gy, "index", index).device("operands on two devices");
   check_gradient(op, gy, x_shape, o);
   const Tensor in = widen(gy);
   Tensor gx = Tensor::empty(x_shape, in.dtype(), gy.device(), gy.layout());
@@ -141,7 +137,7 @@ Tensor adaptive_avg_pool2d(const Tensor& x, int64_t oh, int64_t ow) {
   const char* op = "adaptive_avg_pool2d";
   check_input(op, "input", x);
   if (oh < 1 || ow < 1 || x.size(2) < 1 || x.size(3) < 1)
-    OpError(op).operand("input", x).shape("needs non-empty planes, asked for ", oh, " x ", ow);
+    OpError(op, "input", x).shape("needs non-empty planes, asked for ", oh, " x ", ow);
   return window_mean(op, x, adaptive_axis(x.size(2), oh), adaptive_axis(x.size(3), ow), false);
 }
 
@@ -156,7 +152,7 @@ Tensor adaptive_avg_pool2d_grad(const Tensor& gy, const Shape& x_shape) {
 Tensor global_avg_pool(const Tensor& x) {
   const char* op = "global_avg_pool";
   check_input(op, "input", x);
-  if (x.size(2) * x.size(3) == 0) OpError(op).operand("input", x).shape("the planes are empty");
+  if (x.size(2) * x.size(3) == 0) OpError(op, "input", x).shape("the planes are empty");
   const Tensor in = widen(x);
   Tensor y = Tensor::empty({x.size(0), x.size(1)}, in.dtype(), x.device());
   ProfileScope scope(op, flops(x), bytes_of(in, y));
@@ -169,7 +165,7 @@ Tensor global_avg_pool_grad(const Tensor& gy, const Shape& x_shape, Layout x_lay
   check_floating(op, "gy", gy);
   check_rank(op, "gy", gy, 2);
   if (x_shape.rank() != 4 || gy.size(0) != x_shape[0] || gy.size(1) != x_shape[1])
-    OpError(op).operand("gy", gy).shape("gy does not belong to an input ", x_shape);
+    OpError(op, "gy", gy).shape("gy does not belong to an input ", x_shape);
   const Tensor in = widen(gy);
   Tensor gx = Tensor::empty(x_shape, in.dtype(), gy.device(), x_layout);
   ProfileScope scope(op, flops(gx), bytes_of(in, gx));
@@ -181,7 +177,7 @@ Tensor upsample_nearest2d(const Tensor& x, int64_t oh, int64_t ow) {
   const char* op = "upsample_nearest2d";
   check_input(op, "input", x);
   if (oh < 1 || ow < 1 || x.size(2) < 1 || x.size(3) < 1)
-    OpError(op).operand("input", x).shape("needs non-empty planes, asked for ", oh, " x ", ow);
+    OpError(op, "input", x).shape("needs non-empty planes, asked for ", oh, " x ", ow);
   const Tensor in = widen(x);
   Tensor y = Tensor::empty({x.size(0), x.size(1), oh, ow}, in.dtype(), x.device(), x.layout());
   ProfileScope scope(op, 0, bytes_of(in, y));

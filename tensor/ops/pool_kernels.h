@@ -2,6 +2,7 @@
 #pragma once
 
 #include "tensor/host_device.h"
+#include "tensor/ops/on_device.h"
 #include "tensor/ops/pool.h"
 #include "tensor/tensor.h"
 
@@ -45,34 +46,21 @@ MTCKI_HD T window_weight(const PoolWindow& row, const PoolWindow& col, bool coun
   return T(1) / static_cast<T>(n);
 }
 
-void max_pool_cpu(const Tensor& x, const Tensor& y, const Tensor& index, const PoolAxis& rows,
-                  const PoolAxis& cols);
-void max_pool_grad_cpu(const Tensor& gy, const Tensor& index, const Tensor& gx,
-                       const PoolAxis& rows, const PoolAxis& cols);
+MTCKI_KERNEL(max_pool, const Tensor& x, const Tensor& y, const Tensor& index, const PoolAxis& rows,
+             const PoolAxis& cols);
+MTCKI_KERNEL(max_pool_grad, const Tensor& gy, const Tensor& index, const Tensor& gx,
+             const PoolAxis& rows, const PoolAxis& cols);
 // Means over rows.window(i) x cols.window(j); divided by the padded size or by the number of
 // elements inside.
-void window_mean_cpu(const Tensor& x, const Tensor& y, const PoolAxis& rows, const PoolAxis& cols,
-                     bool count_padding);
-void window_mean_grad_cpu(const Tensor& gy, const Tensor& gx, const PoolAxis& rows,
-                          const PoolAxis& cols, bool count_padding);
+MTCKI_KERNEL(window_mean, const Tensor& x, const Tensor& y, const PoolAxis& rows,
+             const PoolAxis& cols, bool count_padding);
+MTCKI_KERNEL(window_mean_grad, const Tensor& gy, const Tensor& gx, const PoolAxis& rows,
+             const PoolAxis& cols, bool count_padding);
 // y [N,C]
-void global_avg_pool_cpu(const Tensor& x, const Tensor& y);
+MTCKI_KERNEL(global_avg_pool, const Tensor& x, const Tensor& y);
 // gy [N,C]
-void global_avg_pool_grad_cpu(const Tensor& gy, const Tensor& gx);
-void upsample_nearest_cpu(const Tensor& x, const Tensor& y);
-void upsample_nearest_grad_cpu(const Tensor& gy, const Tensor& gx);
-
-void max_pool_cuda(const Tensor& x, const Tensor& y, const Tensor& index, const PoolAxis& rows,
-                   const PoolAxis& cols);
-void max_pool_grad_cuda(const Tensor& gy, const Tensor& index, const Tensor& gx,
-                        const PoolAxis& rows, const PoolAxis& cols);
-void window_mean_cuda(const Tensor& x, const Tensor& y, const PoolAxis& rows, const PoolAxis& cols,
-                      bool count_padding);
-void window_mean_grad_cuda(const Tensor& gy, const Tensor& gx, const PoolAxis& rows,
-                           const PoolAxis& cols, bool count_padding);
-void global_avg_pool_cuda(const Tensor& x, const Tensor& y);
-void global_avg_pool_grad_cuda(const Tensor& gy, const Tensor& gx);
-void upsample_nearest_cuda(const Tensor& x, const Tensor& y);
-void upsample_nearest_grad_cuda(const Tensor& gy, const Tensor& gx);
+MTCKI_KERNEL(global_avg_pool_grad, const Tensor& gy, const Tensor& gx);
+MTCKI_KERNEL(upsample_nearest, const Tensor& x, const Tensor& y);
+MTCKI_KERNEL(upsample_nearest_grad, const Tensor& gy, const Tensor& gx);
 
 }  // namespace mtcki

@@ -13,7 +13,7 @@ namespace {
 int check_dim(const char* op, const Tensor& x, int dim) {
   const int rank = x.rank();
   if (dim < -rank || dim >= rank)
-    OpError(op).operand("input", x).shape("dimension ", dim, " is outside rank ", rank);
+    OpError(op, "input", x).shape("dimension ", dim, " is outside rank ", rank);
   return dim < 0 ? dim + rank : dim;
 }
 
@@ -81,7 +81,7 @@ SumPlan sum_plan(const Tensor& x, const std::vector<bool>& reduced) {
 
 Tensor sum_scaled(const char* op, const Tensor& x, const std::vector<int>& dims, bool keepdim,
                   bool average) {
-  if (!x.defined()) OpError(op).operand("input", x).argument("the input is undefined");
+  if (!x.defined()) OpError(op, "input", x).argument("the input is undefined");
   std::vector<bool> reduced(static_cast<size_t>(x.rank()), dims.empty());
   for (int d : dims) reduced[static_cast<size_t>(check_dim(op, x, d))] = true;
   Shape kept;
@@ -117,10 +117,10 @@ Tensor mean(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
 
 namespace {
 void max_into(const char* op, const Tensor& x, int dim, Tensor* value, Tensor* index) {
-  if (!x.defined()) OpError(op).operand("input", x).argument("the input is undefined");
+  if (!x.defined()) OpError(op, "input", x).argument("the input is undefined");
   const int d = check_dim(op, x, dim);
   if (x.size(d) == 0)
-    OpError(op).operand("input", x).shape("dimension ", dim, " is empty, it has no maximum");
+    OpError(op, "input", x).shape("dimension ", dim, " is empty, it has no maximum");
   Shape shape = x.shape();
   shape.set(d, 1);
   const Axis a = axis_of(x.shape(), d, d + 1);
@@ -165,12 +165,12 @@ Tensor norm(const Tensor& x) {
 }
 
 Tensor broadcast_to(const Tensor& x, const Shape& shape, Layout layout) {
-  if (!x.defined()) OpError("broadcast_to").operand("input", x).argument("the input is undefined");
+  if (!x.defined()) OpError("broadcast_to", "input", x).argument("the input is undefined");
   if (x.shape() == shape) return x.to(layout);
   const int lead = shape.rank() - x.rank();
   for (int i = 0; i < x.rank(); ++i)
     if (lead < 0 || (x.size(i) != 1 && x.size(i) != shape[lead + i]))
-      OpError("broadcast_to").operand("input", x).shape("the input does not broadcast to ", shape);
+      OpError("broadcast_to", "input", x).shape("the input does not broadcast to ", shape);
   Tensor y = Tensor::empty(shape, x.dtype(), x.device(), layout);
   ProfileScope scope("broadcast_to", 0, bytes_of(x, y));
   if (y.numel() > 0) MTCKI_ON_DEVICE(y, broadcast, y.device().is_cuda() ? x : x.plain(), y);
@@ -178,14 +178,14 @@ Tensor broadcast_to(const Tensor& x, const Shape& shape, Layout layout) {
 }
 
 Tensor sum_to(const Tensor& x, const Shape& shape) {
-  if (!x.defined()) OpError("sum_to").operand("input", x).argument("the input is undefined");
+  if (!x.defined()) OpError("sum_to", "input", x).argument("the input is undefined");
   if (x.shape() == shape) return x;
   const int lead = x.rank() - shape.rank();
   std::vector<int> dims;
   for (int i = 0; i < x.rank(); ++i) {
     if (lead >= 0 && i >= lead && x.size(i) == shape[i - lead]) continue;
     if (lead < 0 || (i >= lead && shape[i - lead] != 1))
-      OpError("sum_to").operand("input", x).shape("the input is no broadcast of ", shape);
+      OpError("sum_to", "input", x).shape("the input is no broadcast of ", shape);
     dims.push_back(i);
   }
   return dims.empty() ? x.reshape(shape) : sum(x, dims, true).reshape(shape);
@@ -196,20 +196,16 @@ Tensor topk_correct(const Tensor& logits, const Tensor& labels, int k) {
   check_floating(op, "logits", logits);
   check_rank(op, "logits", logits, 2);
   if (!labels.defined() || labels.dtype() != DType::i64)
-    OpError(op).operand("logits", logits).operand("labels", labels).dtype("labels need dtype i64");
+    OpError(op, "logits", logits, "labels", labels).dtype("labels need dtype i64");
   if (labels.rank() != 1 || labels.size(0) != logits.size(0))
-    OpError(op)
-        .operand("logits", logits)
-        .operand("labels", labels)
+    OpError(op, "logits", logits, "labels", labels)
         .shape("labels need one entry per row of logits");
-  if (k < 1) OpError(op).operand("logits", logits).argument("k needs to be at least 1, got ", k);
+  if (k < 1) OpError(op, "logits", logits).argument("k needs to be at least 1, got ", k);
   check_same_device(op, "logits", logits, "labels", labels);
   const int64_t* label = labels.data<int64_t>();
   for (int64_t i = 0; i < checkable(labels); ++i)
     if (label[i] < 0 || label[i] >= logits.size(1))
-      OpError(op)
-          .operand("logits", logits)
-          .operand("labels", labels)
+      OpError(op, "logits", logits, "labels", labels)
           .argument("label ", label[i], " of row ", i, " is outside 0..", logits.size(1) - 1);
   ProfileScope scope(op, static_cast<double>(logits.numel()), bytes_of(logits, labels));
   if (logits.device().is_cpu())

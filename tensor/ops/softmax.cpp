@@ -9,42 +9,35 @@ namespace {
 
 Tensor rows_of(const char* op, const char* name, const Tensor& x) {
   check_floating(op, name, x);
-  if (x.rank() < 1) OpError(op).operand(name, x).shape(name, " needs rank 1 or more");
-  if (x.size(-1) == 0) OpError(op).operand(name, x).shape("the last dimension is empty");
+  if (x.rank() < 1) OpError(op, name, x).shape(name, " needs rank 1 or more");
+  if (x.size(-1) == 0) OpError(op, name, x).shape("the last dimension is empty");
   return widen(x.plain());
 }
 
 void check_logits(const char* op, const char* name, const Tensor& x) {
   check_floating(op, name, x);
   check_rank(op, name, x, 2);
-  if (x.size(1) == 0) OpError(op).operand(name, x).shape(name, " has no classes");
+  if (x.size(1) == 0) OpError(op, name, x).shape(name, " has no classes");
 }
 
 void check_labels(const char* op, const Tensor& logits, const Tensor& labels) {
   if (!labels.defined() || labels.dtype() != DType::i64)
-    OpError(op).operand("logits", logits).operand("labels", labels).dtype("labels need dtype i64");
+    OpError(op, "logits", logits, "labels", labels).dtype("labels need dtype i64");
   if (labels.shape() != Shape{logits.size(0)})
-    OpError(op)
-        .operand("logits", logits)
-        .operand("labels", labels)
+    OpError(op, "logits", logits, "labels", labels)
         .shape("labels need one entry per row of logits");
   check_same_device(op, "logits", logits, "labels", labels);
   const int64_t* p = labels.data<int64_t>();
   for (int64_t i = 0; i < checkable(labels); ++i)
     if (p[i] < 0 || p[i] >= logits.size(1))
-      OpError(op)
-          .operand("logits", logits)
-          .operand("labels", labels)
+      OpError(op, "logits", logits, "labels", labels)
           .argument("label ", p[i], " of row ", i, " is outside 0..", logits.size(1) - 1);
 }
 
 Tensor row_gradients(const char* op, const Tensor& g, const Tensor& logits) {
   check_floating(op, "g", g);
   if (g.shape() != Shape{logits.size(0)})
-    OpError(op)
-        .operand("g", g)
-        .operand("logits", logits)
-        .shape("g needs one entry per row of logits");
+    OpError(op, "g", g, "logits", logits).shape("g needs one entry per row of logits");
   check_same_device(op, "g", g, "logits", logits);
   return g.to(widen(logits).dtype());
 }
@@ -55,9 +48,7 @@ double work(const Tensor& x, double per_element) {
 
 void check_smoothing(const char* op, const Tensor& logits, double e) {
   if (!(e >= 0 && e <= 1))
-    OpError(op)
-        .operand("logits", logits)
-        .argument("label_smoothing needs to be in [0, 1], got ", e);
+    OpError(op, "logits", logits).argument("label_smoothing needs to be in [0, 1], got ", e);
 }
 
 void check_pair(const char* op, const Tensor& p, const Tensor& q, double temperature) {
@@ -66,9 +57,7 @@ void check_pair(const char* op, const Tensor& p, const Tensor& q, double tempera
   check_same_shape(op, "p_logits", p, "q_logits", q);
   check_same_dtype_device(op, "p_logits", p, "q_logits", q);
   if (!(temperature > 0))
-    OpError(op)
-        .operand("p_logits", p)
-        .argument("temperature needs to be positive, got ", temperature);
+    OpError(op, "p_logits", p).argument("temperature needs to be positive, got ", temperature);
 }
 
 Tensor divergence(const char* op, Divergence kind, const Tensor& p, const Tensor& q,

@@ -2,40 +2,28 @@
 // f32 and f64, CUDA kernels bf16 too; a label outside 0..K-1 gives NaN there.
 #pragma once
 
+#include "tensor/ops/on_device.h"
 #include "tensor/tensor.h"
 
 namespace mtcki {
 
-void softmax_cpu(const Tensor& x, const Tensor& y, bool logarithm);
-void softmax_grad_cpu(const Tensor& gy, const Tensor& y, const Tensor& gx, bool logarithm);
+MTCKI_KERNEL(softmax, const Tensor& x, const Tensor& y, bool logarithm);
+MTCKI_KERNEL(softmax_grad, const Tensor& gy, const Tensor& y, const Tensor& gx, bool logarithm);
 
-void cross_entropy_cpu(const Tensor& logits, const Tensor& labels, double smoothing,
-                       const Tensor& loss);
-void cross_entropy_grad_cpu(const Tensor& g, const Tensor& logits, const Tensor& labels,
-                            double smoothing, const Tensor& gx);
+MTCKI_KERNEL(cross_entropy, const Tensor& logits, const Tensor& labels, double smoothing,
+             const Tensor& loss);
+MTCKI_KERNEL(cross_entropy_grad, const Tensor& g, const Tensor& logits, const Tensor& labels,
+             double smoothing, const Tensor& gx);
 
 // loss [rows]; or, with g, the gradient of sum g*loss with respect to the named logits.
 enum class Divergence { kl, js };
-void divergence_cpu(Divergence kind, const Tensor& p, const Tensor& q, double temperature,
-                    const Tensor& loss);
+MTCKI_KERNEL(divergence, Divergence kind, const Tensor& p, const Tensor& q, double temperature,
+             const Tensor& loss);
 enum class Side { p, q };
-void divergence_grad_cpu(Divergence kind, Side side, const Tensor& g, const Tensor& p,
-                         const Tensor& q, double temperature, const Tensor& gx);
+MTCKI_KERNEL(divergence_grad, Divergence kind, Side side, const Tensor& g, const Tensor& p,
+             const Tensor& q, double temperature, const Tensor& gx);
 
-void normalize_cpu(const Tensor& x, const Tensor& y, double eps);
-void normalize_grad_cpu(const Tensor& gy, const Tensor& x, const Tensor& gx, double eps);
-
-void softmax_cuda(const Tensor& x, const Tensor& y, bool logarithm);
-void softmax_grad_cuda(const Tensor& gy, const Tensor& y, const Tensor& gx, bool logarithm);
-void cross_entropy_cuda(const Tensor& logits, const Tensor& labels, double smoothing,
-                        const Tensor& loss);
-void cross_entropy_grad_cuda(const Tensor& g, const Tensor& logits, const Tensor& labels,
-                             double smoothing, const Tensor& gx);
-void divergence_cuda(Divergence kind, const Tensor& p, const Tensor& q, double temperature,
-                     const Tensor& loss);
-void divergence_grad_cuda(Divergence kind, Side side, const Tensor& g, const Tensor& p,
-                          const Tensor& q, double temperature, const Tensor& gx);
-void normalize_cuda(const Tensor& x, const Tensor& y, double eps);
-void normalize_grad_cuda(const Tensor& gy, const Tensor& x, const Tensor& gx, double eps);
+MTCKI_KERNEL(normalize, const Tensor& x, const Tensor& y, double eps);
+MTCKI_KERNEL(normalize_grad, const Tensor& gy, const Tensor& x, const Tensor& gx, double eps);
 
 }  // namespace mtcki

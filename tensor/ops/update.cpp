@@ -16,20 +16,13 @@ void check_list(const char* op, const char* name, const TensorList& list, const 
     throw ShapeError(str(op, ": ", list.size(), " ", name, " for ", like.size(), " tensors"));
   for (size_t i = 0; i < list.size(); ++i) {
     if (!list[i].defined())
-      OpError(op)
-          .operand("tensor", like[i])
-          .operand(name, list[i])
+      OpError(op, "tensor", like[i], name, list[i])
           .argument(name, " ", i, " is undefined; leave out what has none");
     if (list[i].shape() != like[i].shape())
-      OpError(op)
-          .operand("tensor", like[i])
-          .operand(name, list[i])
+      OpError(op, "tensor", like[i], name, list[i])
           .shape(name, " ", i, " needs the tensor's shape");
     if (list[i].device() != like[i].device())
-      OpError(op)
-          .operand("tensor", like[i])
-          .operand(name, list[i])
-          .device(name, " ", i, " is on another device");
+      OpError(op, "tensor", like[i], name, list[i]).device(name, " ", i, " is on another device");
   }
 }
 
@@ -37,10 +30,7 @@ void check_params(const char* op, const TensorList& params) {
   for (const Tensor& p : params) {
     check_floating(op, "tensor", p);
     if (p.device() != params.front().device())
-      OpError(op)
-          .operand("tensor", p)
-          .operand("first", params.front())
-          .device("needs all tensors on one device");
+      OpError(op, "tensor", p, "first", params.front()).device("needs all tensors on one device");
   }
 }
 
@@ -69,7 +59,7 @@ void write_back(const TensorList& stored, const TensorList& computed) {
     if (stored[i].raw() == computed[i].raw()) {
       stored[i].bump_version();
     } else {
-      Tensor(stored[i]).copy_(computed[i]);
+      stored[i].copy_(computed[i]);
     }
   }
 }
@@ -98,11 +88,7 @@ void sgd_update_(const TensorList& params, const TensorList& grads, const Tensor
   ProfileScope scope(op, 6 * count(p), 2 * bytes(p) + bytes(g) + 2 * bytes(b));
   if (p.empty()) return;
   KeptCopies copies(p);
-  if (p.front().device().is_cuda()) {
-    sgd_update_cuda(p, g, b, u, copies);
-  } else {
-    sgd_update_cpu(p, g, b, u);
-  }
+  MTCKI_ON_DEVICE(p.front(), sgd_update, p, g, b, u, copies);
   write_back(params, p);
   copies.written();
   if (u.momentum != 0) write_back(buffers, b);
@@ -122,11 +108,7 @@ void adam_update_(const TensorList& params, const TensorList& grads, const Tenso
   ProfileScope scope(op, 14 * count(p), 2 * (bytes(p) + bytes(m) + bytes(v)) + bytes(g));
   if (p.empty()) return;
   KeptCopies copies(p);
-  if (p.front().device().is_cuda()) {
-    adam_update_cuda(p, g, m, v, u, copies);
-  } else {
-    adam_update_cpu(p, g, m, v, u);
-  }
+  MTCKI_ON_DEVICE(p.front(), adam_update, p, g, m, v, u, copies);
   write_back(params, p);
   copies.written();
   write_back(exp_avg, m);

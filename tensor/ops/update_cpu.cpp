@@ -1,8 +1,8 @@
 #include <algorithm>
-#include <cmath>
 
 #include "tensor/ops/reduce_kernels.h"
 #include "tensor/ops/update_kernels.h"
+#include "tensor/ops/update_rules.h"
 #include "tensor/parallel.h"
 
 namespace mtcki {
@@ -31,94 +31,46 @@ void for_pieces(const TensorList& list, const F& f) {
   });
 }
 
-template <class T>
-void sgd_piece(T* p, const T* g, T* buffer, int64_t n, const SgdUpdate& u) {
-  const T lr = static_cast<T>(u.lr.value()), scale = static_cast<T>(u.grad_scale.value());
-  const bool first_step = u.step.value() == 1;
-  const T coupled = u.decoupled ? T(0) : static_cast<T>(u.weight_decay);
-  const T keep = u.decoupled ? static_cast<T>(1 - u.lr.value() * u.weight_decay) : T(1);
-  if (!buffer) {
+template <class T, class Rule>
+void apply_rule(const typename Rule::Factors& factors, T* a, const T* source, T* b, T* c,
+                int64_t n) {
+  const typename Rule::template In<T> in(factors);
 #pragma omp simd
-    for (int64_t i = 0; i < n; ++i) p[i] = keep * p[i] - lr * (scale * g[i] + coupled * p[i]);
-    return;
-  }
-  // The first step sets the buffer to the gradient; 0*buffer would let a stale NaN through.
-  if (first_step) std::fill(buffer, buffer + n, T(0));
-  const T momentum = static_cast<T>(u.momentum);
-  const T fresh = first_step ? T(1) : static_cast<T>(1 - u.dampening);
-  if (u.nesterov) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; ++i) {
-      const T d = scale * g[i] + coupled * p[i];
-      const T b = momentum * buffer[i] + fresh * d;
-      buffer[i] = b;
-      p[i] = keep * p[i] - lr * (d + momentum * b);
-    }
-  } else {
-#pragma omp simd
-    for (int64_t i = 0; i < n; ++i) {
-      const T b = momentum * buffer[i] + fresh * (scale * g[i] + coupled * p[i]);
-      buffer[i] = b;
-      p[i] = keep * p[i] - lr * b;
-    }
-  }
+  for (int64_t i = 0; i < n; ++i) in.apply(a + i, source[i], b + i, c + i);
 }
 
-template <class T>
-void adam_piece(T* p, const T* g, T* m, T* v, int64_t n, const AdamUpdate& u) {
-  const double correct1 = 1 - std::pow(u.beta1, u.step.value());
-  const double correct2 = 1 - std::pow(u.beta2, u.step.value());
-  const T step = static_cast<T>(u.lr.value() / correct1),
-          root = static_cast<T>(1 / std::sqrt(correct2));
-  const T beta1 = static_cast<T>(u.beta1), beta2 = static_cast<T>(u.beta2);
-  const T rest1 = static_cast<T>(1 - u.beta1), rest2 = static_cast<T>(1 - u.beta2);
-  const T eps = static_cast<T>(u.eps), scale = static_cast<T>(u.grad_scale.value());
-  const T coupled = u.decoupled ? T(0) : static_cast<T>(u.weight_decay);
-  const T keep = u.decoupled ? static_cast<T>(1 - u.lr.value() * u.weight_decay) : T(1);
-#pragma omp simd
-  for (int64_t i = 0; i < n; ++i) {
-    const T d = scale * g[i] + coupled * p[i];
-    m[i] = beta1 * m[i] + rest1 * d;
-    v[i] = beta2 * v[i] + rest2 * d * d;
-    p[i] = keep * p[i] - step * m[i] / (std::sqrt(v[i]) * root + eps);
-  }
-}
-
-template <class T>
-void ema_piece(T* dst, const T* src, int64_t n, double decay) {
-  const T keep = static_cast<T>(decay), rest = static_cast<T>(1 - decay);
-#pragma omp simd
-  for (int64_t i = 0; i < n; ++i) dst[i] = keep * dst[i] + rest * src[i];
+template <class Rule>
+void update(const char* op, const typename Rule::Factors& factors, const TensorList& a,
+            const TensorList& source, const TensorList& b, const TensorList& c) {
+  for_pieces(a, [&](size_t k, int64_t begin, int64_t end) {
+    MTCKI_DISPATCH_FLOAT(a[k].dtype(), op, T, {
+      // A rule that needs no third or fourth tensor does not touch it: any pointer will do.
+      const auto at = [&](const TensorList& list) {
+        return (list.empty() ? a : list)[k].template data<T>() + begin;
+      };
+      apply_rule<T, Rule>(factors, at(a), at(source), at(b), at(c), end - begin);
+    });
+  });
 }
 
 }  // namespace
 
 void sgd_update_cpu(const TensorList& params, const TensorList& grads, const TensorList& buffers,
-                    const SgdUpdate& u) {
-  for_pieces(params, [&](size_t k, int64_t begin, int64_t end) {
-    MTCKI_DISPATCH_FLOAT(params[k].dtype(), "sgd_update_", T, {
-      T* buffer = buffers.empty() ? nullptr : buffers[k].data<T>() + begin;
-      sgd_piece<T>(params[k].data<T>() + begin, grads[k].data<T>() + begin, buffer, end - begin, u);
-    });
-  });
+                    const SgdUpdate& u, const KeptCopies&) {
+  const SgdRule rule(u, !buffers.empty());
+  update<SgdRule>("sgd_update_", rule.factors(u.lr.value(), u.step.value(), u.grad_scale.value()),
+                  params, grads, buffers, {});
 }
 
 void adam_update_cpu(const TensorList& params, const TensorList& grads, const TensorList& exp_avg,
-                     const TensorList& exp_avg_sq, const AdamUpdate& u) {
-  for_pieces(params, [&](size_t k, int64_t begin, int64_t end) {
-    MTCKI_DISPATCH_FLOAT(params[k].dtype(), "adam_update_", T, {
-      adam_piece<T>(params[k].data<T>() + begin, grads[k].data<T>() + begin,
-                    exp_avg[k].data<T>() + begin, exp_avg_sq[k].data<T>() + begin, end - begin, u);
-    });
-  });
+                     const TensorList& exp_avg_sq, const AdamUpdate& u, const KeptCopies&) {
+  update<AdamRule>("adam_update_",
+                   AdamRule(u).factors(u.lr.value(), u.step.value(), u.grad_scale.value()), params,
+                   grads, exp_avg, exp_avg_sq);
 }
 
 void ema_update_cpu(const TensorList& dst, const TensorList& src, const Scalar& decay) {
-  for_pieces(dst, [&](size_t k, int64_t begin, int64_t end) {
-    MTCKI_DISPATCH_FLOAT(dst[k].dtype(), "ema_update_", T, {
-      ema_piece<T>(dst[k].data<T>() + begin, src[k].data<T>() + begin, end - begin, decay.value());
-    });
-  });
+  update<EmaRule>("ema_update_", {decay.value()}, dst, src, {}, {});
 }
 
 double sum_of_squares_cpu(const TensorList& tensors) {

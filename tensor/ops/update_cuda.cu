@@ -2,6 +2,7 @@
 
 #include "tensor/kernels/channel_walk.cuh"
 #include "tensor/ops/update_kernels.h"
+#include "tensor/ops/update_rules.h"
 
 namespace mtcki {
 
@@ -150,111 +151,22 @@ __global__ void __launch_bounds__(kThreads, 2) update_kernel(Table table, F f) {
   }
 }
 
-// a: parameter, source: gradient, b: momentum buffer.
-struct SgdFn {
-  ScalarArgument lr, step, grad_scale;
-  double momentum, dampening, weight_decay;
-  bool nesterov, decoupled, buffered;
-
-  struct Factors {
-    double lr, scale, coupled, keep, momentum, fresh, buffered, nesterov, first;
-  };
-  MTCKI_HD Factors prepare() const {
-    const double rate = static_cast<double>(lr.get());
-    const bool first = step.get() <= 1.0f;
-    return {rate,
-            static_cast<double>(grad_scale.get()),
-            decoupled ? 0.0 : weight_decay,
-            decoupled ? 1.0 - rate * weight_decay : 1.0,
-            momentum,
-            first ? 1.0 : 1.0 - dampening,
-            buffered ? 1.0 : 0.0,
-            nesterov ? 1.0 : 0.0,
-            first ? 1.0 : 0.0};
-  }
+// A rule with its scalars, which may live on the device.
+template <class Rule>
+struct Stepped {
+  using Factors = typename Rule::Factors;
   template <class C>
-  struct In {
-    C lr, scale, coupled, keep, momentum, fresh;
-    bool buffered, nesterov, first;
-    MTCKI_HD explicit In(const Factors& f)
-        : lr(static_cast<C>(f.lr)),
-          scale(static_cast<C>(f.scale)),
-          coupled(static_cast<C>(f.coupled)),
-          keep(static_cast<C>(f.keep)),
-          momentum(static_cast<C>(f.momentum)),
-          fresh(static_cast<C>(f.fresh)),
-          buffered(f.buffered != 0),
-          nesterov(f.nesterov != 0),
-          first(f.first != 0) {}
-    MTCKI_HD void apply(C* p, C g, C* buffer, C*) const {
-      C d = scale * g + coupled * *p;
-      if (buffered) {
-        // What the buffer held before the first step does not matter, not even a NaN.
-        const C b = first ? d : momentum * *buffer + fresh * d;
-        *buffer = b;
-        d = nesterov ? d + momentum * b : b;
-      }
-      *p = keep * *p - lr * d;
-    }
-  };
-};
-
-// a: parameter, source: gradient, b, c: exponential averages.
-struct AdamFn {
+  using In = typename Rule::template In<C>;
+  Rule rule;
   ScalarArgument lr, step, grad_scale;
-  double beta1, beta2, eps, weight_decay;
-  bool decoupled;
-
-  struct Factors {
-    double step, root, beta1, beta2, eps, scale, coupled, keep;
-  };
   MTCKI_HD Factors prepare() const {
-    const double rate = static_cast<double>(lr.get()), n = static_cast<double>(step.get());
-    return {rate / (1.0 - std::pow(beta1, n)),
-            1.0 / std::sqrt(1.0 - std::pow(beta2, n)),
-            beta1,
-            beta2,
-            eps,
-            static_cast<double>(grad_scale.get()),
-            decoupled ? 0.0 : weight_decay,
-            decoupled ? 1.0 - rate * weight_decay : 1.0};
+    return rule.factors(static_cast<double>(lr.get()), static_cast<double>(step.get()),
+                        static_cast<double>(grad_scale.get()));
   }
-  template <class C>
-  struct In {
-    C step, root, beta1, beta2, rest1, rest2, eps, scale, coupled, keep;
-    MTCKI_HD explicit In(const Factors& f)
-        : step(static_cast<C>(f.step)),
-          root(static_cast<C>(f.root)),
-          beta1(static_cast<C>(f.beta1)),
-          beta2(static_cast<C>(f.beta2)),
-          rest1(static_cast<C>(1.0 - f.beta1)),
-          rest2(static_cast<C>(1.0 - f.beta2)),
-          eps(static_cast<C>(f.eps)),
-          scale(static_cast<C>(f.scale)),
-          coupled(static_cast<C>(f.coupled)),
-          keep(static_cast<C>(f.keep)) {}
-    MTCKI_HD void apply(C* p, C g, C* m, C* v) const {
-      const C d = scale * g + coupled * *p;
-      *m = beta1 * *m + rest1 * d;
-      *v = beta2 * *v + rest2 * d * d;
-      *p = keep * *p - step * *m / (std::sqrt(*v) * root + eps);
-    }
-  };
 };
-
-struct EmaFn {
+struct Averaged : EmaRule {
   ScalarArgument decay;
-  struct Factors {
-    double keep;
-  };
   MTCKI_HD Factors prepare() const { return {static_cast<double>(decay.get())}; }
-  template <class C>
-  struct In {
-    C keep, rest;
-    MTCKI_HD explicit In(const Factors& f)
-        : keep(static_cast<C>(f.keep)), rest(static_cast<C>(1.0 - f.keep)) {}
-    MTCKI_HD void apply(C* dst, C src, C*, C*) const { *dst = keep * *dst + rest * src; }
-  };
 };
 
 bool narrow(const Tensor& source, const Tensor& lead) { return source.dtype() != lead.dtype(); }
@@ -329,21 +241,21 @@ __global__ void __launch_bounds__(kThreads)
 void sgd_update_cuda(const TensorList& params, const TensorList& grads, const TensorList& buffers,
                      const SgdUpdate& u, const KeptCopies& copies) {
   update(params, grads, buffers, {},
-         SgdFn{u.lr.argument(), u.step.argument(), u.grad_scale.argument(), u.momentum, u.dampening,
-               u.weight_decay, u.nesterov, u.decoupled, !buffers.empty()},
+         Stepped<SgdRule>{SgdRule(u, !buffers.empty()), u.lr.argument(), u.step.argument(),
+                          u.grad_scale.argument()},
          &copies);
 }
 
 void adam_update_cuda(const TensorList& params, const TensorList& grads, const TensorList& exp_avg,
                       const TensorList& exp_avg_sq, const AdamUpdate& u, const KeptCopies& copies) {
   update(params, grads, exp_avg, exp_avg_sq,
-         AdamFn{u.lr.argument(), u.step.argument(), u.grad_scale.argument(), u.beta1, u.beta2,
-                u.eps, u.weight_decay, u.decoupled},
+         Stepped<AdamRule>{AdamRule(u), u.lr.argument(), u.step.argument(),
+                           u.grad_scale.argument()},
          &copies);
 }
 
 void ema_update_cuda(const TensorList& dst, const TensorList& src, const Scalar& decay) {
-  update(dst, src, {}, {}, EmaFn{decay.argument()});
+  update(dst, src, {}, {}, Averaged{{}, decay.argument()});
 }
 
 void global_norm_cuda(const TensorList& tensors, const Tensor& norm, const Tensor& scale,

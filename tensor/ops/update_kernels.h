@@ -5,6 +5,7 @@
 
 #include <vector>
 
+#include "tensor/ops/on_device.h"
 #include "tensor/ops/update.h"
 #include "tensor/ops/weight_copies.h"
 
@@ -12,18 +13,13 @@ namespace mtcki {
 
 using TensorList = std::vector<Tensor>;
 
-void sgd_update_cpu(const TensorList& params, const TensorList& grads, const TensorList& buffers,
-                    const SgdUpdate& u);
-void adam_update_cpu(const TensorList& params, const TensorList& grads, const TensorList& exp_avg,
-                     const TensorList& exp_avg_sq, const AdamUpdate& u);
-void ema_update_cpu(const TensorList& dst, const TensorList& src, const Scalar& decay);
+MTCKI_KERNEL(sgd_update, const TensorList& params, const TensorList& grads,
+             const TensorList& buffers, const SgdUpdate& u, const KeptCopies& copies);
+MTCKI_KERNEL(adam_update, const TensorList& params, const TensorList& grads,
+             const TensorList& exp_avg, const TensorList& exp_avg_sq, const AdamUpdate& u,
+             const KeptCopies& copies);
+MTCKI_KERNEL(ema_update, const TensorList& dst, const TensorList& src, const Scalar& decay);
 double sum_of_squares_cpu(const TensorList& tensors);
-
-void sgd_update_cuda(const TensorList& params, const TensorList& grads, const TensorList& buffers,
-                     const SgdUpdate& u, const KeptCopies& copies);
-void adam_update_cuda(const TensorList& params, const TensorList& grads, const TensorList& exp_avg,
-                      const TensorList& exp_avg_sq, const AdamUpdate& u, const KeptCopies& copies);
-void ema_update_cuda(const TensorList& dst, const TensorList& src, const Scalar& decay);
 // norm and scale: one f32 each; scale may be undefined, else min(1, max_norm/(norm + 1e-6)).
 void global_norm_cuda(const TensorList& tensors, const Tensor& norm, const Tensor& scale,
                       double max_norm);

@@ -279,7 +279,7 @@ TEST(Models, TrainingWithoutStoredNormsGivesTheSameBitsInLessMemory) {
 }
 
 TEST(Models, RecomputedOutputsOfBatchNormGiveTheSameBitsInLessMemory) {
-  set_winograd(false);  // these kernels read stored outputs
+  math_settings().winograd = false;  // these kernels read stored outputs
   for (const char* name : {"wrn10_1", "resnet8"}) {
     const auto net = classifier(name), kept = classifier(name);
     net->set_recompute(true);
@@ -288,7 +288,7 @@ TEST(Models, RecomputedOutputsOfBatchNormGiveTheSameBitsInLessMemory) {
     EXPECT_LT(static_cast<double>(again.saved), 0.8 * static_cast<double>(stored.saved)) << name;
     EXPECT_LT(static_cast<double>(again.peak), 0.85 * static_cast<double>(stored.peak)) << name;
   }
-  set_winograd(true);
+  math_settings().winograd = true;
 }
 
 // A block needs its input and what its first convolution makes; the second writes over the input.

@@ -97,7 +97,7 @@ TEST_P(OpTable, HalfPrecision) {
 TEST_P(OpTable, KernelFamiliesAgree) {
   if (!row().products) return;  // one family only
   struct Restore {
-    CpuKernels before = cpu_kernels();
+    CpuKernels before = math_settings().cpu_kernels;
     ~Restore() { set_cpu_kernels(before); }
   } restore;
   for_cases([&](const Case& c, const Arrangement& a) {

@@ -23,42 +23,21 @@ void check(cudnnStatus_t status, const char* what);
 // C++ type -> how cuDNN calls it.
 template <class T>
 struct Attribute;
-template <>
-struct Attribute<int64_t> {
-  static constexpr auto type = CUDNN_TYPE_INT64;
-};
-template <>
-struct Attribute<int32_t> {
-  static constexpr auto type = CUDNN_TYPE_INT32;
-};
-template <>
-struct Attribute<float> {
-  static constexpr auto type = CUDNN_TYPE_FLOAT;
-};
-template <>
-struct Attribute<bool> {
-  static constexpr auto type = CUDNN_TYPE_BOOLEAN;
-};
-template <>
-struct Attribute<void*> {
-  static constexpr auto type = CUDNN_TYPE_VOID_PTR;
-};
-template <>
-struct Attribute<cudnnDataType_t> {
-  static constexpr auto type = CUDNN_TYPE_DATA_TYPE;
-};
-template <>
-struct Attribute<cudnnConvolutionMode_t> {
-  static constexpr auto type = CUDNN_TYPE_CONVOLUTION_MODE;
-};
-template <>
-struct Attribute<cudnnBackendHeurMode_t> {
-  static constexpr auto type = CUDNN_TYPE_HEUR_MODE;
-};
-template <>
-struct Attribute<cudnnBackendKnobType_t> {
-  static constexpr auto type = CUDNN_TYPE_KNOB_TYPE;
-};
+#define MTCKI_ATTRIBUTE(T, name)                    \
+  template <>                                       \
+  struct Attribute<T> {                             \
+    static constexpr auto type = CUDNN_TYPE_##name; \
+  };
+MTCKI_ATTRIBUTE(int64_t, INT64)
+MTCKI_ATTRIBUTE(int32_t, INT32)
+MTCKI_ATTRIBUTE(float, FLOAT)
+MTCKI_ATTRIBUTE(bool, BOOLEAN)
+MTCKI_ATTRIBUTE(void*, VOID_PTR)
+MTCKI_ATTRIBUTE(cudnnDataType_t, DATA_TYPE)
+MTCKI_ATTRIBUTE(cudnnConvolutionMode_t, CONVOLUTION_MODE)
+MTCKI_ATTRIBUTE(cudnnBackendHeurMode_t, HEUR_MODE)
+MTCKI_ATTRIBUTE(cudnnBackendKnobType_t, KNOB_TYPE)
+#undef MTCKI_ATTRIBUTE
 
 // Shared owner of one descriptor; keeps those that it refers to.
 class Descriptor {

@@ -18,6 +18,7 @@
 #include <optional>
 #include <string>
 
+#include "tensor/kernels/settings.h"
 #include "tensor/math_mode.h"
 #include "tensor/ops/norm.h"
 #include "tensor/tensor.h"
@@ -93,17 +94,6 @@ Tensor conv_transpose2d_grad_weight(const Tensor& gy, const Tensor& x, const Sha
                                     const ConvTranspose2dOptions& o = {},
                                     std::optional<DType> dtype = {}, bool accept_bf16 = false);
 
-// Which f32 kernels convolution, matmul and linear use on the CPU. `automatic`: the built-in
-// Winograd for 3x3 at stride 1 and 2 where it wins, else oneDNN where it was found, else
-// built-in. Also by the environment: MTCKI_CPU_KERNELS=auto|onednn|builtin.
-enum class CpuKernels { automatic, onednn, builtin };
-void set_cpu_kernels(CpuKernels kernels);  // throws UsageError for onednn when it was not built in
-CpuKernels cpu_kernels();
-// Whether `automatic` and `builtin` may use Winograd, whose rounding errors are a few times those
-// of direct summation; on by default. Off: direct kernels only.
-void set_winograd(bool on);
-bool winograd();
-bool onednn_available();
 // Whether bf16 convolutions and products run in bf16 on this CPU (sums in f32), which takes oneDNN
 // and avx512_bf16. Else they are widened to f32.
 bool bf16_kernels();
@@ -111,20 +101,5 @@ bool bf16_kernels();
 // than Winograd. Else they have the layouts of f32's.
 bool bf16_channels_last();
 std::string onednn_version();  // "2.6.3", empty without oneDNN
-
-// Which kernels convolution uses on CUDA. `automatic`: our own for some bf16 weight gradients
-// (conv_narrow_cuda.h; under autotune where they are quicker), else cuDNN, and im2col with a GEMM
-// where cuDNN has no kernel (one warning names the shape) and for f64. Also by the environment:
-// MTCKI_CONV=auto|cudnn|im2col. With `cudnn` a missing kernel is an Error.
-enum class CudaConv { automatic, cudnn, im2col };
-void set_cuda_conv(CudaConv kernels);
-CudaConv cuda_conv();
-// Only cuDNN kernels that repeat bit for bit. On by default; it costs next to nothing.
-void set_deterministic(bool on);
-bool deterministic();
-// Time the likely cuDNN kernels of a shape when it is first met, and keep the fastest; off: take
-// the one that cuDNN expects to be fastest. Choices go to the plan cache file (tensor/cuda/conv.h).
-void set_autotune(bool on);
-bool autotune();
 
 }  // namespace mtcki

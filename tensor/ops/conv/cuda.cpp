@@ -1,9 +1,7 @@
 #include "tensor/ops/conv/cuda.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cstdio>
-#include <cstdlib>
 #include <functional>
 #include <map>
 #include <mutex>
@@ -23,32 +21,6 @@
 #include "tensor/ops/weight_copies.h"
 
 namespace mtcki {
-
-namespace {
-
-CudaConv conv_from_environment() {
-  const char* text = std::getenv("MTCKI_CONV");
-  const std::string value = text ? text : "";
-  if (value.empty() || value == "auto") return CudaConv::automatic;
-  if (value == "cudnn") return CudaConv::cudnn;
-  if (value == "im2col") return CudaConv::im2col;
-  throw UsageError(str("MTCKI_CONV=", value, ": use auto, cudnn or im2col"));
-}
-
-std::atomic<CudaConv>& conv_setting() {
-  static std::atomic<CudaConv> value{conv_from_environment()};
-  return value;
-}
-std::atomic<bool> deterministic_on{true}, autotune_on{false};
-
-}  // namespace
-
-void set_cuda_conv(CudaConv kernels) { conv_setting() = kernels; }
-CudaConv cuda_conv() { return conv_setting(); }
-void set_deterministic(bool on) { deterministic_on = on; }
-bool deterministic() { return deterministic_on; }
-void set_autotune(bool on) { autotune_on = on; }
-bool autotune() { return autotune_on; }
 
 namespace conv_cuda {
 
@@ -102,7 +74,7 @@ const char* name_of(ConvPass pass) {
 
 // Whether cuDNN is to be asked at all.
 bool wants_cudnn(DType dtype) {
-  const CudaConv kernels = cuda_conv();
+  const CudaConv kernels = math_settings().cuda_conv;
   if (kernels == CudaConv::cudnn) return true;
   return kernels == CudaConv::automatic && dtype != DType::f64 && !cuda::is_emulated();
 }
@@ -110,15 +82,15 @@ bool wants_cudnn(DType dtype) {
 // False when im2col has to do it.
 bool by_cudnn(ProfileScope& scope, const ConvProblem& d, ConvPass pass, DType dtype, Math math,
               const Tensor& x, const Tensor& w, const Tensor& y, bool accumulate = false) {
-  cuda::Convolution c{d, pass, dtype, math, deterministic(), accumulate};
+  cuda::Convolution c{d, pass, dtype, math, math_settings().deterministic, accumulate};
   std::string kernel;
-  if (dtype != DType::f64 && cuda::convolve(c, autotune(), x.raw(), w.raw(), y.raw(),
+  if (dtype != DType::f64 && cuda::convolve(c, math_settings().autotune, x.raw(), w.raw(), y.raw(),
                                             scope.active() ? &kernel : nullptr)) {
     if (scope.active()) scope.note(shape_note(d, kernel));
     return true;
   }
   const std::string what = shape_note(d, str(name_of(pass), " ", mtcki::name_of(dtype)));
-  if (cuda_conv() == CudaConv::cudnn)
+  if (math_settings().cuda_conv == CudaConv::cudnn)
     throw Error(str("cuDNN has no kernel for ", what, "; use MTCKI_CONV=auto"));
   warn_once(what);
   return false;
@@ -145,8 +117,8 @@ OwnKernel<decltype(narrow::grad_input)> own_grad_input(const ConvProblem& d) {
 // Whether our kernel, which can do it, is to: with autotune the quicker of it and the library's.
 bool takes_own(const ConvProblem& d, ConvPass pass, DType dtype, bool preferred,
                const std::function<void()>& own, const std::function<bool()>& library) {
-  if (cuda_conv() != CudaConv::automatic || dtype != DType::bf16) return false;
-  if (!wants_cudnn(dtype) || !autotune()) return preferred;
+  if (math_settings().cuda_conv != CudaConv::automatic || dtype != DType::bf16) return false;
+  if (!wants_cudnn(dtype) || !math_settings().autotune) return preferred;
   return first_is_quicker(shape_note(d, name_of(pass)), own, library);
 }
 

@@ -31,21 +31,24 @@ struct Sizes {
         width(d.r * d.s * (d.c / d.groups)) {}
 };
 
-Tensor columns_of(const ConvProblem& d, int64_t images, DType dtype, Device device) {
-  return Tensor::empty({images * d.p * d.q, d.r * d.s * d.c}, dtype, device);
+// f(first, images, buffer) for chunks of the images; the buffer holds their columns, undefined where
+// the images are their own columns already.
+template <class F>
+void for_chunks(const ConvProblem& d, DType columns, Device device, const F& f) {
+  const bool direct = is_pointwise(d);
+  const int64_t step = direct ? d.n : chunk(d, columns);
+  const Tensor buffer =
+      direct ? Tensor() : Tensor::empty({step * d.p * d.q, d.r * d.s * d.c}, columns, device);
+  for (int64_t i = 0; i < d.n; i += step) f(i, std::min(step, d.n - i), buffer);
 }
 
 }  // namespace
 
 void forward(const ConvProblem& d, const Tensor& x, const Tensor& w, const Tensor& y, Math math) {
   const Sizes z(d);
-  const bool direct = is_pointwise(d);
-  const int64_t step = direct ? d.n : chunk(d, x.dtype());
-  const Tensor buffer = direct ? Tensor() : columns_of(d, step, x.dtype(), x.device());
-  for (int64_t i = 0; i < d.n; i += step) {
-    const int64_t images = std::min(step, d.n - i);
+  for_chunks(d, x.dtype(), x.device(), [&](int64_t i, int64_t images, const Tensor& buffer) {
     const Tensor in = x.slice(i, i + images);
-    if (!direct) unfold(d, in, images, buffer);
+    if (buffer.defined()) unfold(d, in, images, buffer);
     cuda::Gemm g;
     g.in = g.out = x.dtype();
     g.math = math;
@@ -53,19 +56,15 @@ void forward(const ConvProblem& d, const Tensor& x, const Tensor& w, const Tenso
     g.m = images * d.p * d.q, g.n = z.kg, g.k = z.width, g.batch = d.groups;
     g.lda = z.taps * d.c, g.ldb = z.width, g.ldc = d.k;
     g.stride_a = z.width, g.stride_b = z.kg * z.width, g.stride_c = z.kg;
-    cuda::gemm(g, direct ? in.raw() : buffer.raw(), w.raw(), y.slice(i, i + images).raw());
-  }
+    cuda::gemm(g, (buffer.defined() ? buffer : in).raw(), w.raw(), y.slice(i, i + images).raw());
+  });
 }
 
 void grad_input(const ConvProblem& d, const Tensor& gy, const Tensor& w, const Tensor& gx,
                 Math math) {
   const Sizes z(d);
-  const bool direct = is_pointwise(d);
-  const DType sums = direct ? gy.dtype() : sum_type(gy.dtype());
-  const int64_t step = direct ? d.n : chunk(d, sums);
-  const Tensor buffer = direct ? Tensor() : columns_of(d, step, sums, gy.device());
-  for (int64_t i = 0; i < d.n; i += step) {
-    const int64_t images = std::min(step, d.n - i);
+  const DType sums = is_pointwise(d) ? gy.dtype() : sum_type(gy.dtype());
+  for_chunks(d, sums, gy.device(), [&](int64_t i, int64_t images, const Tensor& buffer) {
     const Tensor out = gx.slice(i, i + images);
     cuda::Gemm g;
     g.in = gy.dtype(), g.out = sums;
@@ -73,21 +72,17 @@ void grad_input(const ConvProblem& d, const Tensor& gy, const Tensor& w, const T
     g.m = images * d.p * d.q, g.n = z.width, g.k = z.kg, g.batch = d.groups;
     g.lda = d.k, g.ldb = z.width, g.ldc = z.taps * d.c;
     g.stride_a = z.kg, g.stride_b = z.kg * z.width, g.stride_c = z.width;
-    cuda::gemm(g, gy.slice(i, i + images).raw(), w.raw(), direct ? out.raw() : buffer.raw());
-    if (!direct) fold(d, buffer, images, out);
-  }
+    cuda::gemm(g, gy.slice(i, i + images).raw(), w.raw(), (buffer.defined() ? buffer : out).raw());
+    if (buffer.defined()) fold(d, buffer, images, out);
+  });
 }
 
 void grad_weight(const ConvProblem& d, const Tensor& gy, const Tensor& x, const Tensor& gw,
                  Math math) {
   const Sizes z(d);
-  const bool direct = is_pointwise(d);
-  const int64_t step = direct ? d.n : chunk(d, x.dtype());
-  const Tensor buffer = direct ? Tensor() : columns_of(d, step, x.dtype(), x.device());
-  for (int64_t i = 0; i < d.n; i += step) {
-    const int64_t images = std::min(step, d.n - i);
+  for_chunks(d, x.dtype(), x.device(), [&](int64_t i, int64_t images, const Tensor& buffer) {
     const Tensor in = x.slice(i, i + images);
-    if (!direct) unfold(d, in, images, buffer);
+    if (buffer.defined()) unfold(d, in, images, buffer);
     cuda::Gemm g;
     g.in = gy.dtype(), g.out = gw.dtype();
     g.math = math;
@@ -96,8 +91,8 @@ void grad_weight(const ConvProblem& d, const Tensor& gy, const Tensor& x, const 
     g.m = z.kg, g.n = z.width, g.k = images * d.p * d.q, g.batch = d.groups;
     g.lda = d.k, g.ldb = z.taps * d.c, g.ldc = z.width;
     g.stride_a = z.kg, g.stride_b = z.width, g.stride_c = z.kg * z.width;
-    cuda::gemm(g, gy.slice(i, i + images).raw(), direct ? in.raw() : buffer.raw(), gw.raw());
-  }
+    cuda::gemm(g, gy.slice(i, i + images).raw(), (buffer.defined() ? buffer : in).raw(), gw.raw());
+  });
 }
 
 }  // namespace mtcki::conv_cuda::im2col

@@ -159,13 +159,19 @@ std::unique_ptr<Convolution> make(Type type, const ConvProblem& d, ConvPass pass
        pad_end},
       attr, engine());
 #endif
+  const auto take = [&](const dnnl::primitive& primitive, const auto& description,
+                        const memory::desc& x_desc, const memory::desc& w_desc,
+                        const memory::desc& y_desc) {
+    out->primitive = primitive;
+    out->x.theirs = x_desc;
+    out->w.theirs = w_desc;
+    out->y.theirs = y_desc;
+    out->scratch = description.scratchpad_desc();
+    out->slow = is_reference(description);
+  };
   if (pass == ConvPass::forward) {
-    out->primitive = dnnl::convolution_forward(forward);
-    out->x.theirs = forward.src_desc();
-    out->w.theirs = forward.weights_desc();
-    out->y.theirs = forward.dst_desc();
-    out->scratch = forward.scratchpad_desc();
-    out->slow = is_reference(forward);
+    take(dnnl::convolution_forward(forward), forward, forward.src_desc(), forward.weights_desc(),
+         forward.dst_desc());
   } else if (pass == ConvPass::grad_input) {
 #if DNNL_VERSION_MAJOR >= 3
     const dnnl::convolution_backward_data::primitive_desc backward(
@@ -174,12 +180,8 @@ std::unique_ptr<Convolution> make(Type type, const ConvProblem& d, ConvPass pass
     const dnnl::convolution_backward_data::primitive_desc backward(
         {algorithm, x, w, y, stride, dilation, pad, pad_end}, attr, engine(), forward);
 #endif
-    out->primitive = dnnl::convolution_backward_data(backward);
-    out->x.theirs = backward.diff_src_desc();
-    out->w.theirs = backward.weights_desc();
-    out->y.theirs = backward.diff_dst_desc();
-    out->scratch = backward.scratchpad_desc();
-    out->slow = is_reference(backward);
+    take(dnnl::convolution_backward_data(backward), backward, backward.diff_src_desc(),
+         backward.weights_desc(), backward.diff_dst_desc());
   } else {
 #if DNNL_VERSION_MAJOR >= 3
     const dnnl::convolution_backward_weights::primitive_desc backward(
@@ -188,12 +190,8 @@ std::unique_ptr<Convolution> make(Type type, const ConvProblem& d, ConvPass pass
     const dnnl::convolution_backward_weights::primitive_desc backward(
         {algorithm, x, gw, y, stride, dilation, pad, pad_end}, attr, engine(), forward);
 #endif
-    out->primitive = dnnl::convolution_backward_weights(backward);
-    out->x.theirs = backward.src_desc();
-    out->w.theirs = backward.diff_weights_desc();
-    out->y.theirs = backward.diff_dst_desc();
-    out->scratch = backward.scratchpad_desc();
-    out->slow = is_reference(backward);
+    take(dnnl::convolution_backward_weights(backward), backward, backward.src_desc(),
+         backward.diff_weights_desc(), backward.diff_dst_desc());
   }
   out->x.prepare(pass == ConvPass::grad_input);
   out->w.prepare(pass == ConvPass::grad_weight);

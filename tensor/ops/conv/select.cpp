@@ -1,10 +1,5 @@
 #include "tensor/ops/conv/select.h"
 
-#include <atomic>
-#include <cstdlib>
-#include <string>
-
-#include "tensor/error.h"
 #include "tensor/kernels/simd.h"
 #include "tensor/ops/conv/amx_cpu.h"
 
@@ -32,24 +27,7 @@ constexpr ConvKernel<bfloat16> kAmx{"amx bf16", conv_amx::forward<amx::Tiles>,
                                     conv_amx::grad_input<amx::Tiles>,
                                     conv_amx::grad_weight<amx::Tiles>};
 
-CpuKernels from_environment() {
-  const char* text = std::getenv("MTCKI_CPU_KERNELS");
-  const std::string value = text ? text : "auto";
-  if (value == "auto" || value.empty()) return CpuKernels::automatic;
-  if (value == "builtin") return CpuKernels::builtin;
-  if (value != "onednn")
-    throw UsageError(str("MTCKI_CPU_KERNELS=", value, ": use auto, onednn or builtin"));
-  if (!onednn_available())
-    throw UsageError("MTCKI_CPU_KERNELS=onednn, but this build has no oneDNN: use auto or builtin");
-  return CpuKernels::onednn;
-}
-
-std::atomic<CpuKernels>& setting() {
-  static std::atomic<CpuKernels> value{from_environment()};
-  return value;
-}
-
-std::atomic<bool> winograd_allowed{true};
+CpuKernels cpu_kernels() { return math_settings().cpu_kernels; }
 
 constexpr bool kWide = kSimdBytes == 64;  // AVX-512
 
@@ -58,8 +36,8 @@ bool only_builtin() { return cpu_kernels() == CpuKernels::builtin || !onednn_ava
 // Where it applies it wins (see select_conv), but for the narrowest layers at stride 2.
 bool prefers_winograd(const ConvProblem& d, ConvPass pass) {
   const bool narrow = d.stride_h > 1 && d.c < 32 && (kWide || pass == ConvPass::grad_weight);
-  return winograd_allowed && cpu_kernels() != CpuKernels::onednn && conv_winograd::applies(d) &&
-         (only_builtin() || !narrow);
+  return math_settings().winograd && cpu_kernels() != CpuKernels::onednn &&
+         conv_winograd::applies(d) && (only_builtin() || !narrow);
 }
 
 // Against oneDNN 2.6 at batch 128 (bench/conv_bench) on a Xeon of the fifth generation: weight
@@ -75,18 +53,6 @@ bool prefers_amx(const ConvProblem& d, ConvPass pass) {
 }
 
 }  // namespace
-
-void set_cpu_kernels(CpuKernels kernels) {
-  if (kernels == CpuKernels::onednn && !onednn_available())
-    throw UsageError("set_cpu_kernels: this build has no oneDNN: use automatic or builtin");
-  setting() = kernels;
-}
-
-CpuKernels cpu_kernels() { return setting(); }
-
-void set_winograd(bool on) { winograd_allowed = on; }
-
-bool winograd() { return winograd_allowed; }
 
 // Measured at batch 128 (bench/conv_bench) on one AVX-512 machine, once more built for AVX2. Where
 // Winograd applies it wins, at stride 1 from 1.1 times at 16 channels to 3 times at 128 and more,

@@ -74,8 +74,8 @@ class ConvCuda : public testing::CudaTest {
     setenv("MTCKI_PLAN_CACHE", plan_file().c_str(), 1);
   }
   void TearDown() override {
-    set_cuda_conv(CudaConv::automatic);
-    set_autotune(false);
+    math_settings().cuda_conv = CudaConv::automatic;
+    math_settings().autotune = false;
   }
 };
 class Cudnn : public ConvCuda {
@@ -120,7 +120,7 @@ void check(const Case& c, const Precision& p, Layout layout) {
 TEST_F(ConvCuda, EqualsF64) {
   for (const CudaConv kernels : {CudaConv::automatic, CudaConv::im2col}) {
     if (kernels == CudaConv::im2col && cuda::is_emulated()) continue;  // the same there
-    set_cuda_conv(kernels);
+    math_settings().cuda_conv = kernels;
     for (const Case& c : cases()) {
       for (const Precision& p : kPrecisions) check(c, p, Layout::channels_last);
       check(c, kPrecisions[1], Layout::plain);
@@ -281,15 +281,15 @@ TEST_F(ConvCuda, CapturedStepsReadConstantWeights) {
 }
 
 TEST_F(Cudnn, RunsEveryUngroupedCase) {
-  set_cuda_conv(CudaConv::cudnn);  // no way out to im2col
+  math_settings().cuda_conv = CudaConv::cudnn;  // no way out to im2col
   for (const Case& c : cases())
     for (const Precision& p : kPrecisions)
       if (c.o.groups == 1 && p.dtype != DType::f64) check(c, p, Layout::channels_last);
 }
 
 TEST_F(Cudnn, AutotuneKeepsItsChoice) {
-  set_cuda_conv(CudaConv::cudnn);
-  set_autotune(true);
+  math_settings().cuda_conv = CudaConv::cudnn;
+  math_settings().autotune = true;
   const Case c{2, 24, 40, 10, 10, 3, 3, Conv2dOptions(1, 1)};
   for (const Precision& p : kPrecisions)
     if (p.dtype != DType::f64) check(c, p, Layout::channels_last);
@@ -300,7 +300,7 @@ TEST_F(Cudnn, AutotuneKeepsItsChoice) {
 }
 
 TEST_F(Cudnn, NoPlanIsLookedForInACapture) {
-  set_cuda_conv(CudaConv::cudnn);
+  math_settings().cuda_conv = CudaConv::cudnn;
   const Tensor x = sample({3, 16, 11, 11}, 22, DType::f32).to(kGpu);
   const Tensor w = sample({16, 16, 3, 3}, 23, DType::f32).to(kGpu);
   const Tensor in = x.to(Layout::channels_last);
@@ -316,7 +316,7 @@ TEST_F(Cudnn, NoPlanIsLookedForInACapture) {
 }
 
 TEST_F(ConvCuda, ProfileNamesTheKernel) {
-  set_cuda_conv(CudaConv::im2col);
+  math_settings().cuda_conv = CudaConv::im2col;
   const Tensor x = sample({1, 3, 5, 5}, 20, DType::f32).to(kGpu);
   profiler::start();
   conv2d(x, sample({4, 3, 3, 3}, 21, DType::f32).to(kGpu), {}, Conv2dOptions(1, 1));

@@ -152,9 +152,9 @@ TEST_F(ConvNarrowCuda, ProfileNamesTheKernel) {
     return text;
   };
   EXPECT_THAT(note(), HasSubstr("narrow 16->16 in 1 n2 16->16 8x8 k3x3 s1 p1"));
-  set_cuda_conv(CudaConv::im2col);
+  math_settings().cuda_conv = CudaConv::im2col;
   EXPECT_THAT(note(), HasSubstr("im2col"));
-  set_cuda_conv(CudaConv::automatic);
+  math_settings().cuda_conv = CudaConv::automatic;
 }
 
 // ---- forward and input gradient
@@ -200,7 +200,7 @@ TEST_F(ConvNarrowCuda, ForwardRefuses) {
 
 TEST_F(ConvNarrowCuda, AutotuneKeepsOneOfBoth) {
   if (cuda::is_emulated()) GTEST_SKIP() << "needs a real GPU: cuDNN";
-  set_autotune(true);
+  math_settings().autotune = true;
   const Case c{4, 32, 32, 16, 3, 1};
   const Operands t(c);
   const auto run = [&] {
@@ -210,7 +210,7 @@ TEST_F(ConvNarrowCuda, AutotuneKeepsOneOfBoth) {
   const Tensor first = run();
   EXPECT_TRUE(close(first, t.want, 2e-2));
   EXPECT_TRUE(identical(first, run()));
-  set_autotune(false);
+  math_settings().autotune = false;
 }
 
 }  // namespace

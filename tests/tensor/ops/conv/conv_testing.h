@@ -45,13 +45,13 @@ struct Setting {
 
 class KernelSetting {
  public:
-  explicit KernelSetting(const Setting& s) : before_{cpu_kernels(), winograd()} { set(s); }
+  explicit KernelSetting(const Setting& s) : before_{math_settings().cpu_kernels, math_settings().winograd} { set(s); }
   ~KernelSetting() { set(before_); }
 
  private:
   static void set(const Setting& s) {
     set_cpu_kernels(s.kernels);
-    set_winograd(s.winograd);
+    math_settings().winograd = s.winograd;
   }
   Setting before_;
 };
