@@ -62,7 +62,7 @@ int main() {
   for (int64_t i = 0; i < batch; ++i) wanted.push_back(i % 10);
   const Tensor labels = Tensor::from(wanted, {batch});
 
-  BnStatisticsLoss statistics(teachers, "sum", 0.0);
+  BnStatisticsLoss statistics(teachers, BnReduce::sum, 0.0);
   Variable images(rand({batch, 1, 28, 28}, Rng{1, 2, 3}), true);  // noise to begin with
   const auto adam = optim::make_adam({{{{"images", images}}}}, {.lr = 0.05, .beta1 = 0.5});
   std::vector<Tensor> film;

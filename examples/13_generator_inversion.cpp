@@ -61,7 +61,7 @@ int main() {
   const Variable latents(randn({batch, spec.nz}, Rng{1, rng_stream("latents"), 0}), true);
   const auto adam = optim::make_adam({optim::group_of(*generator), {{{"latents", latents}}}},
                                      {.lr = 0.01, .beta1 = 0.5});
-  BnStatisticsLoss statistics(teachers, "sum", 0.0);
+  BnStatisticsLoss statistics(teachers, BnReduce::sum, 0.0);
   std::vector<Tensor> film;
   Variable images;
   for (int64_t step = 0; step < steps; ++step) {

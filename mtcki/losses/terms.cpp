@@ -15,21 +15,12 @@ namespace mtcki {
 
 namespace {
 
-using Formula = std::function<Variable(const InversionStep&)>;
+using PlainTerm = Plain<LossTerm, InversionStep>;
 
-class Plain : public LossTerm {
- public:
-  Plain(Rows rows, Formula formula) : rows_(rows), formula_(std::move(formula)) {}
-  Rows rows() const override { return rows_; }
-  Variable loss(const InversionStep& step) override { return formula_(step); }
-
- private:
-  Rows rows_;
-  Formula formula_;
-};
-
-auto plain(Rows rows, const Formula& formula) {
-  return [rows, formula](const LossTermContext&) { return std::make_unique<Plain>(rows, formula); };
+auto plain(Rows rows, const PlainTerm::Formula& formula) {
+  return [rows, formula](const LossTermContext&) {
+    return std::make_unique<PlainTerm>(rows, formula);
+  };
 }
 
 // f of every asked teacher, as a weighted sum.
@@ -41,8 +32,8 @@ Variable over_teachers(const InversionStep& s, const F& f) {
 }
 
 std::unique_ptr<LossTerm> class_prior(const LossTermContext& c) {
-  const bool ens = c.config.cls_mode == "ens";
-  return std::make_unique<Plain>(Rows::mean, [ens](const InversionStep& s) {
+  const bool ens = c.config.cls_mode == ClsMode::ens;
+  return std::make_unique<PlainTerm>(Rows::mean, [ens](const InversionStep& s) {
     return ens ? class_prior_ens(s.logits(), s.shares, s.labels)
                : class_prior_each(s.logits(), s.weights, s.labels);
   });
@@ -51,7 +42,6 @@ std::unique_ptr<LossTerm> class_prior(const LossTermContext& c) {
 class Disagreement : public LossTerm {
  public:
   explicit Disagreement(const SynthesisConfig& c) : mode_(c.adv_mode), each_(c.adv_each) {}
-  bool needs_student() const override { return true; }
   bool selects() const override { return false; }
   Variable loss(const InversionStep& s) override {
     return each_ ? adversarial_each(mode_, s.logits(), s.shares, s.student_logits)
@@ -59,7 +49,7 @@ class Disagreement : public LossTerm {
   }
 
  private:
-  std::string mode_;
+  AdvMode mode_;
   bool each_;
 };
 
@@ -104,7 +94,7 @@ const std::vector<LossTermRow>& inversion_terms() {
              })},
       {"adv", 0.0, "adversarial", "weight gamma of the disagreement with the student",
        "−mean k KL(p̄ ‖ p_S), or 1 − JS(p̄, p_S)/ln 2",
-       [](const LossTermContext& c) { return std::make_unique<Disagreement>(c.config); }}};
+       [](const LossTermContext& c) { return std::make_unique<Disagreement>(c.config); }, true}};
   return rows;
 }
 

@@ -61,6 +61,11 @@ int64_t short_batches(const RunConfig& c) {
   return (pool + c.synthesis.batch_size - 1) / c.synthesis.batch_size;
 }
 
+int64_t few_batches(const RunConfig& c) {
+  return c.synthesis.batches == 0 ? short_batches(c)
+                                  : std::min(c.synthesis.batches, short_batches(c));
+}
+
 RunConfig shortened(const RunConfig& config, int64_t steps, int64_t train_images,
                     int64_t test_images) {
   RunConfig c = config;
@@ -72,7 +77,9 @@ RunConfig shortened(const RunConfig& config, int64_t steps, int64_t train_images
   c.train.schedule = "constant";
   c.train.milestones.clear();
   c.train.warmup_epochs = 0;
-  c.synthesis.batches = std::min(config.synthesis.batches, short_batches(config));
+  // Also where the run itself makes none before the students: what a step costs is measured here.
+  c.synthesis.batches = few_batches(config);
+  if (config.synthesis.batches == 0) c.synthesis.loss["cls"] = 1;
   c.synthesis.g_steps = steps;
   c.synthesis.checkpoint_every = 1;
   c.distill.epochs = c.distill.eval_every = 1;
@@ -81,8 +88,8 @@ RunConfig shortened(const RunConfig& config, int64_t steps, int64_t train_images
   c.distill.schedule = "constant";
   c.distill.views = std::min<int64_t>(c.distill.views, 1);  // made before the first step
   c.distill.ts_ramp = 0;  // the contrast counts from the first step
-  c.adversarial.rounds = std::min<int64_t>(c.adversarial.rounds, 1);
-  c.adversarial.kd_steps = steps;
+  c.rounds.per_epoch = std::min<int64_t>(c.rounds.per_epoch, 1);
+  c.rounds.batches = 1;
   c.metrics.samples = std::min(c.metrics.samples, test_images);
   c.metrics.neighbours = 0;
   return c;
@@ -127,7 +134,7 @@ uint64_t kept_bytes(const RunConfig& config, RunContext& run) {
   for (const TeacherConfig& t : config.teachers) {
     nn::Init init;
     const auto net = nn::make_classifier(run.spec(t.model), init);
-    feature_dims.push_back(config.distill.ts > 0 ? net->feature_dim() : 0);
+    feature_dims.push_back(config.distill.loss.at("ts") > 0 ? net->feature_dim() : 0);
   }
   return KeptTeacherOutputs::bytes(config.distill.views,
                                    config.synthesis.batches * config.synthesis.batch_size,
@@ -224,14 +231,14 @@ DryRun dry_run(const RunConfig& config) {
 
   const SynthesisConfig& s = config.synthesis;
   const StageTimes synthesis = times("synthesis");
-  const int64_t few_batches = std::min(s.batches, short_batches(config));
-  const double few = number(few_batches);
-  add("synthesis", fmt::format("{} batches of {} steps", s.batches, s.g_steps),
-      number(s.batches) / few * synthesis.at(number(s.g_steps), 0));
+  const double few = number(few_batches(config));
+  if (s.batches > 0)
+    add("synthesis", fmt::format("{} batches of {} steps", s.batches, s.g_steps),
+        number(s.batches) / few * synthesis.at(number(s.g_steps), 0));
 
   const DistillConfig& d = config.distill;
   const int64_t pool = s.batches * s.batch_size - (none ? test_images : 0);
-  const int64_t rounds = config.adversarial.rounds;
+  const int64_t rounds = d.epochs * config.rounds.per_epoch;
   const int64_t pool_steps =
       d.steps_per_epoch > 0 ? d.steps_per_epoch : std::max<int64_t>(1, pool / d.batch_size);
   const StageTimes students = times("students");
@@ -240,11 +247,12 @@ DryRun dry_run(const RunConfig& config) {
     // A short run has as many steps of one kind as of the other.
     const double generator = number(pupils) * synthesis.step / few;
     const double kd = std::max(students.step - generator, 0.0);
-    const int64_t kd_steps = config.adversarial.kd_steps;
+    const int64_t g_steps = config.rounds.batches * s.g_steps;
+    const int64_t kd_steps = d.steps_per_epoch / config.rounds.per_epoch;
     add("students",
-        fmt::format("{} x {} rounds of {} + {} steps", pupils, rounds, s.g_steps, kd_steps),
-        number(rounds) * (number(s.g_steps) * generator + number(kd_steps) * kd +
-                          students.at(0, number(test_images))));
+        fmt::format("{} x {} rounds of {} + {} steps", pupils, rounds, g_steps, kd_steps),
+        number(rounds) * (number(g_steps) * generator + number(kd_steps) * kd) +
+            number(tests_of(d.epochs, d.eval_every)) * students.at(0, number(test_images)));
   } else if (pupils > 0) {
     // The one view of the short run is nearly all of what neither steps nor tests took.
     const double views =
@@ -275,10 +283,13 @@ DryRun dry_run(const RunConfig& config) {
                      static_cast<uint64_t>(bank_rows) * bank_row +
                      static_cast<uint64_t>(pool * pixels) + kept_bytes(config, full);
   // The short run, with all the shards instead of its own few.
+  const auto few_shards = static_cast<uint64_t>(few_batches(config));
   const uint64_t synth_shard = shard_bytes(run / "synth");
-  const auto batches = static_cast<uint64_t>(s.batches + pupils * rounds);
+  const bool kept = d.replay == "pool";
+  const auto batches =
+      static_cast<uint64_t>(s.batches + (kept ? pupils * rounds * config.rounds.batches : 0));
   out.disk_bytes = bytes_below(run) + further_checkpoints(run, config.keep_checkpoints) +
-                   (batches - static_cast<uint64_t>(few_batches)) * synth_shard +
+                   (std::max(batches, few_shards) - few_shards) * synth_shard +
                    static_cast<uint64_t>(bank_rows) * bank_row + kPictures;
   out.free_bytes = data::free_bytes(config.out);
   return out;

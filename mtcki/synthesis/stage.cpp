@@ -24,23 +24,25 @@ double now() {
 
 }  // namespace
 
-void store_batch(const Synthesizer::Batch& batch, int64_t number, Teachers& teachers,
-                 const Synthesizer& synthesizer, ImagePool& pool, BankShards& bank) {
-  const SynthesisConfig& config = synthesizer.config();
+void store_images(const Synthesizer::Batch& batch, int64_t number, Teachers& teachers,
+                  const SynthesisConfig& config, ImagePool& pool) {
   std::vector<std::pair<std::string, Tensor>> logits;
   if (config.save_logits)
     for (size_t m = 0; m < teachers.size(); ++m)
       logits.emplace_back(teachers[m].name(),
                           teachers[m].ask(u8_to_unit(batch.images)).logits.data());
   for (auto& named : logits) named.second = named.second.to(Device::cpu());
-  if (const HistoryContrast* contrast = synthesizer.contrast())
-    bank.write(number, contrast->latest().local, contrast->latest().global,
-               config.bank_dtype == "bf16" ? DType::bf16 : DType::f32);
   pool.add(number, batch.images, batch.labels, logits);
 }
 
+void store_history(const Synthesizer& synthesizer, int64_t number, BankShards& bank) {
+  if (const HistoryContrast* contrast = synthesizer.contrast())
+    bank.write(number, contrast->latest().local, contrast->latest().global,
+               synthesizer.config().bank_dtype);
+}
+
 SynthesisResult synthesize(const SynthesisJob& job, Teachers& teachers, RunLog& log) {
-  const SynthesisConfig& c = job.config;
+  const SynthesisConfig c = without_student(job.config);
   ImagePool pool(job.dir, job.info);
   CheckpointStore store(job.dir + "/ckpt", job.config_sha256,
                         static_cast<int>(job.keep_checkpoints));
@@ -100,7 +102,8 @@ SynthesisResult synthesize(const SynthesisJob& job, Teachers& teachers, RunLog& 
     if (synthesizer.batch_done()) {
       const int64_t number = synthesizer.batch();
       const Synthesizer::Batch batch = synthesizer.finish();
-      store_batch(batch, number, teachers, synthesizer, pool, bank);
+      store_history(synthesizer, number, bank);
+      store_images(batch, number, teachers, c, pool);
       if (number % picture_every == 0 || number + 1 == c.batches) {
         // Every k-th image, so that a sorted batch shows all of its classes.
         const int64_t shown = std::min(kGrid, batch.images.size(0));

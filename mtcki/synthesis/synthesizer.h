@@ -29,7 +29,8 @@ class Synthesizer {
   struct Options {
     int64_t channels = 3, image_size = 32, num_classes = 10;
     data::Normalization normalization;  // of the real set
-    int64_t most_batches = 0;           // of stages A and C together: bounds the bank
+    int64_t most_batches =
+        0;  // of the shared set and of a student's rounds together: bounds the bank
     uint64_t seed = 0;
     Compute compute;  // the device is the teachers'
   };
@@ -56,6 +57,7 @@ class Synthesizer {
   // them what they remember.
   Batch finish();
 
+  ImageSource& source() { return *source_; }
   HistoryContrast* contrast() const { return loss_.contrast(); }
   const Budget& budget() const { return budget_; }
   const SynthesisConfig& config() const { return config_; }

@@ -142,7 +142,7 @@ class Loop {
       Values now = job_.step(at_.step);
       if (!job_.read) {
         *values = std::move(now);
-      } else if (read || (at_.step + 1) % job_.read_every == 0) {
+      } else if (read || (at_.step + 1) % job_.compute.read_every == 0) {
         *values = job_.read();
       }
       if (due) check_state(at_.step);

@@ -96,8 +96,9 @@ TEST(Pipeline, KeptTeacherOutputsResumeToo) {
 TEST(Pipeline, AdversarialRoundsResumeToo) {
   RunConfig config = tiny();
   config.train.epochs = 1;
-  config.adversarial.rounds = 2;
-  config.adversarial.kd_steps = 3;
+  config.rounds.per_epoch = 1;  // in each of two epochs
+  config.synthesis.loss["adv"] = 0.5;
+  config.distill.steps_per_epoch = 3;
   config.distill.checkpoint_every = 2;
   const std::string whole = fresh_folder("uncut_rounds");
   RunLog log;
@@ -110,6 +111,35 @@ TEST(Pipeline, AdversarialRoundsResumeToo) {
   for (const bool kill : {true, false}) {
     const std::string cut = fresh_folder(kill ? "rounds_killed" : "rounds_stopped");
     run_with_interruptions(config, cut, 5, kill);
+    expect_equal_results(whole, cut);
+    fs::remove_all(cut);
+  }
+  fs::remove_all(whole);
+}
+
+// CMI from nothing: no set before the student, batches of two in each round, none shared.
+TEST(Pipeline, RoundsFromNothing) {
+  RunConfig config = tiny();
+  config.train.epochs = 1;
+  config.synthesis.batches = 0;
+  config.synthesis.loss["adv"] = 0.5;
+  config.rounds.per_epoch = 2;
+  config.rounds.batches = 2;
+  config.distill.steps_per_epoch = 4;
+  config.distill.checkpoint_every = 3;
+  const std::string whole = fresh_folder("from_nothing");
+  RunLog log;
+  const PipelineResult r = run_pipeline(config, whole, log);
+  std::map<std::string, double> metrics(r.metrics.begin(), r.metrics.end());
+  EXPECT_EQ(metrics["generator_steps"], 2 * 2 * 2 * 3);
+  EXPECT_EQ(metrics["kd_steps"], 8);
+  EXPECT_GT(metrics["class_coverage"], 0);  // of the student's own images
+  EXPECT_FALSE(fs::exists(whole + "/synth"));
+  EXPECT_EQ(ImagePool::open(whole + "/students/s/synth").size(), 8 * 12);
+  EXPECT_THROW(run_synthesis(config, whole, log), UsageError);
+  for (const bool kill : {true, false}) {
+    const std::string cut = fresh_folder(kill ? "nothing_killed" : "nothing_stopped");
+    EXPECT_GE(run_with_interruptions(config, cut, 7, kill), 2);
     expect_equal_results(whole, cut);
     fs::remove_all(cut);
   }

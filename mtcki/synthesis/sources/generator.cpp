@@ -18,20 +18,7 @@ namespace {
 class GeneratorSource : public ImageSource {
  public:
   GeneratorSource(const SynthesisConfig& c, const SourceOptions& o)
-      : config_(c), seed_(o.seed), device_(o.compute.device) {
-    nn::GeneratorSpec spec;
-    spec.name = c.generator;
-    spec.nz = c.nz;
-    spec.ngf = c.ngf;
-    spec.channels = o.channels;
-    spec.image_size = o.image_size;
-    nn::Init init(o.seed);
-    init.rng.stream = rng_stream("synthesis/generator");
-    net_ = nn::make_generator(spec, init);
-    net_->to(device_);
-    net_->set_precision(o.compute.precision);
-    nn::make_parallel(*net_, communicator());
-  }
+      : config_(c), seed_(o.seed), device_(o.compute.device), net_(generator_of(c, o)) {}
 
   void begin_batch(int64_t batch) override {
     if (batch == 0 || (config_.g_life > 0 && batch % config_.g_life == 0))
@@ -93,6 +80,16 @@ class GeneratorSource : public ImageSource {
 };
 
 }  // namespace
+
+std::unique_ptr<nn::Generator> generator_of(const SynthesisConfig& c, const SourceOptions& o) {
+  nn::Init init(o.seed);
+  init.rng.stream = rng_stream("synthesis/generator");
+  auto net = nn::make_generator({c.generator, c.nz, c.ngf, o.channels, o.image_size}, init);
+  net->to(o.compute.device);
+  net->set_precision(o.compute.precision);
+  nn::make_parallel(*net, communicator());
+  return net;
+}
 
 std::unique_ptr<ImageSource> make_generator_source(const SynthesisConfig& config,
                                                    const SourceOptions& options) {

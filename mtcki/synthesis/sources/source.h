@@ -9,7 +9,9 @@
 #include "mtcki/config/config.h"
 #include "mtcki/training/compute.h"
 #include "mtcki/training/state.h"
+#include "nn/models/model.h"
 #include "tensor/comm.h"
+#include "tensor/rng.h"
 
 namespace mtcki {
 
@@ -32,10 +34,18 @@ class ImageSource {
   virtual void zero_grad() = 0;
   // After the backward: the step of the optimiser.
   virtual void update() = 0;
+  // For a student, whether or not a batch is under way: what is drawn for n images, on the host, and
+  // the images [n,C,H,W] in [0,1] made of it, without a graph. Only of a source whose row in
+  // sources.cpp says that it can.
+  virtual Tensor draw_samples(int64_t /*n*/, const Rng&) const { return {}; }
+  virtual Tensor samples(const Tensor& /*drawn*/) { return {}; }
   // in_batch: a batch is under way, and was begun before its state is loaded.
   virtual void visit(State& state, bool in_batch) = 0;
 };
 
+// The generator of the configuration, on the device, as PyTorch initialises it.
+std::unique_ptr<nn::Generator> generator_of(const SynthesisConfig& config,
+                                            const SourceOptions& options);
 // The source that the configuration names.
 std::unique_ptr<ImageSource> make_source(const SynthesisConfig& config,
                                          const SourceOptions& options);

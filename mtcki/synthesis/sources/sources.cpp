@@ -1,4 +1,4 @@
-#include "mtcki/config/source_names.h"
+#include "mtcki/config/table_names.h"
 #include "mtcki/synthesis/sources/source.h"
 
 namespace mtcki {
@@ -8,9 +8,11 @@ namespace {
 struct Row {
   const char* name;  // of synthesis.source
   std::unique_ptr<ImageSource> (*make)(const SynthesisConfig&, const SourceOptions&);
+  bool samples = false;  // images can be drawn at any time
 };
 
-constexpr Row kSources[] = {{"generator", make_generator_source}, {"pixels", make_pixel_source}};
+constexpr Row kSources[] = {{"generator", make_generator_source},
+                            {"pixels", make_pixel_source}};
 
 }  // namespace
 
@@ -18,6 +20,12 @@ std::vector<std::string> source_names() {
   std::vector<std::string> names;
   for (const Row& row : kSources) names.emplace_back(row.name);
   return names;
+}
+
+bool source_samples(const std::string& name) {
+  for (const Row& row : kSources)
+    if (name == row.name) return row.samples;
+  return false;
 }
 
 std::unique_ptr<ImageSource> make_source(const SynthesisConfig& config,
