@@ -1,5 +1,6 @@
 // The table of loss terms. A term that is a formula and nothing else stands here completely; one
 // that remembers something is a class of its own file.
+#include "autograd/functions.h"
 #include "autograd/parallel.h"
 #include "mtcki/losses/activation_loss.h"
 #include "mtcki/losses/adversarial.h"
@@ -10,6 +11,7 @@
 #include "mtcki/losses/image_prior.h"
 #include "mtcki/losses/teacher_consensus.h"
 #include "mtcki/losses/term.h"
+#include "tensor/ops/reduce.h"
 
 namespace mtcki {
 
@@ -84,6 +86,15 @@ const std::vector<LossTermRow>& inversion_terms() {
              [](const InversionStep& s) {
                return over_teachers(s,
                                     [](const auto& view) { return activation_loss(view.feature); });
+             })},
+      {"one_hot", 0.0, "one_hot",
+       "weight of the cross entropy to each teacher's own class (DAFL, DFQ)",
+       "Σ_m w_m CE(z_m, argmax z_m)",
+       plain(Rows::mean,
+             [](const InversionStep& s) {
+               return over_teachers(s, [](const auto& view) {
+                 return cross_entropy(view.logits, argmax(view.logits.data(), 1));
+               });
              })},
       {"balance", 0.0, "class_balance", "weight of the class balance (DAFL, DFQ)",
        "Σ_m w_m Σ_k p̂_k log p̂_k, p̂ = batch mean of softmax(z_m)",

@@ -54,5 +54,7 @@ std::unique_ptr<ImageSource> make_generator_source(const SynthesisConfig& config
                                                    const SourceOptions& options);
 std::unique_ptr<ImageSource> make_pixel_source(const SynthesisConfig& config,
                                                const SourceOptions& options);
+std::unique_ptr<ImageSource> make_sampler_source(const SynthesisConfig& config,
+                                                 const SourceOptions& options);
 
 }  // namespace mtcki

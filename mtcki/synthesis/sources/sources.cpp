@@ -12,7 +12,8 @@ struct Row {
 };
 
 constexpr Row kSources[] = {{"generator", make_generator_source},
-                            {"pixels", make_pixel_source}};
+                            {"pixels", make_pixel_source},
+                            {"sampler", make_sampler_source, true}};
 
 }  // namespace
 
