@@ -206,6 +206,14 @@ ParameterGroup group_of(nn::Module& module, double lr_scale) {
   return group;
 }
 
+ParameterGroup group_of(const std::vector<Variable>& parameters, double lr_scale) {
+  ParameterGroup group;
+  group.lr_scale = lr_scale;
+  for (size_t i = 0; i < parameters.size(); ++i)
+    group.parameters.emplace_back(std::to_string(i), parameters[i]);
+  return group;
+}
+
 namespace {
 
 class Sgd : public Optimizer {

@@ -94,7 +94,6 @@ TEST(Losses, InfoNceRows) {
 // An identity head: the projection is the feature itself.
 class Identity : public nn::Module {
  public:
-  std::string kind() const override { return "Identity"; }
 
  protected:
   Variable forward(const Variable& x) override { return x; }
