@@ -408,8 +408,8 @@ void validate(const RunConfig& c) {
   if (s.teachers_per_step > 0 && s.loss.at("cr") > 0 && s.cr_mode == "cat" &&
       s.teachers_per_step < static_cast<int64_t>(c.teachers.size()))
     throw UsageError(
-        "synthesis.teachers_per_step: with a part of the teachers, synthesis.cr needs "
-        "cr_mode each or first");
+        "synthesis.teachers_per_step asks a subset of the teachers, but cr_mode = \"cat\" needs all "
+        "of them; set synthesis.cr_mode to \"each\" or \"first\"");
   if (s.loss.at("adv") > 0)
     throw UsageError(
         "synthesis.adv: there is no student while the set is made; set adversarial.rounds and "

@@ -102,7 +102,7 @@ void visit(Walk& w, TrainConfig& c) {
       .key("clip_norm", c.clip_norm, number_from(0), "largest gradient norm; 0: no clipping")
       .key("nesterov", c.nesterov, "Nesterov momentum")
       .key("schedule", c.schedule, {"constant", "cosine", "multistep", "onecycle"},
-           "learning rate over time")
+           "how the learning rate changes over the steps")
       .key("milestones", c.milestones, at_least(1), "epochs after which lr is multiplied by gamma")
       .key("gamma", c.gamma, between(0, 1), "factor at each milestone")
       .key("min_lr", c.min_lr, number_from(0), "where cosine ends")
@@ -210,11 +210,12 @@ void visit(Walk& w, DistillConfig& c) {
       .key("min_lr", c.min_lr, number_from(0), "where cosine ends")
       .key("clip_norm", c.clip_norm, number_from(0), "largest gradient norm; 0: no clipping")
       .key("nesterov", c.nesterov, "Nesterov momentum")
-      .key("schedule", c.schedule, {"constant", "cosine", "onecycle"}, "learning rate over time")
+      .key("schedule", c.schedule, {"constant", "cosine", "onecycle"},
+           "how the learning rate changes over the steps")
       .key("temperature", c.temperature, above(0), "T of the fused distillation loss")
       .key("fuse", c.fuse, {"mean", "prob", "conf", "entropy"}, "how teachers become one target")
       .key("ts", c.ts, number_from(0), "weight eta of the teacher/student contrast")
-      .key("ts_tau", c.ts_tau, above(0), "its temperature")
+      .key("ts_tau", c.ts_tau, above(0), "temperature of the teacher/student contrast")
       .key("ts_queue", c.ts_queue, at_least(0), "past keys kept per teacher")
       .key("ts_ramp", c.ts_ramp, between(0, 1), "share of the steps over which eta rises")
       .key("ema", c.ema, between(0, 0.999999), "decay of averaged student weights; 0: off")
@@ -228,7 +229,8 @@ void visit(Walk& w, DistillConfig& c) {
 void visit(Walk& w, MetricsConfig& c) {
   w.key("classifier_model", c.classifier_model,
         "held-out classifier of FID-C and IS-C; empty: these are not computed")
-      .key("classifier_weights", c.classifier_weights, "its file; empty: trained as [train] says")
+      .key("classifier_weights", c.classifier_weights,
+           "weight file of that classifier; empty: train one with the settings of [train]")
       .key("samples", c.samples, at_least(2), "images compared")
       .key("neighbours", c.neighbours, between(0, 500),
            "synthetic images that the report shows beside their nearest real ones; 0: none")

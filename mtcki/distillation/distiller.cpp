@@ -106,7 +106,7 @@ void Distiller::issue(const data::Batch& batch, double eta, const Tensor& eta_th
   values.put("loss", loss.data());
   values.put("agree", mean_over_ranks(percent_agreement(y.logits.data(), targets), comm).data());
   loss.backward();
-  trainer_.update();
+  trainer_.update(values);
 }
 
 Values Distiller::step(BatchSource& source, int64_t source_step, int64_t step) {
@@ -169,6 +169,7 @@ FitJob student_fit_job(const DistillJob& job, Student& student, Distiller& disti
   fit.keep_checkpoints = job.keep_checkpoints;
   fit.images_per_step = job.config.batch_size;
   fit.measure = job.measure;
+  fit.device = student.device();
   const data::ImageSet held_out = on_device(test, student.device());
   fit.evaluate = [&student, &distiller, held_out] {
     return distiller.trainer().with_final_weights([&] { return evaluate(student, held_out); });

@@ -78,7 +78,7 @@ FitResult train_classifier(const TrainJob& job, const data::ImageSet& train,
         mean_over_ranks(cross_entropy(logits, batch.labels, c.label_smoothing), comm);
     ring.put("loss", loss.data(), "lower train.lr", "cross_entropy");
     loss.backward();
-    trainer.update();
+    trainer.update(ring);
     ring.put("acc", mean_over_ranks(percent_correct(logits.data(), batch.labels), comm).data());
   };
   FitJob fit_job;
@@ -91,6 +91,7 @@ FitResult train_classifier(const TrainJob& job, const data::ImageSet& train,
   fit_job.checkpoint_every = c.checkpoint_every;
   fit_job.keep_checkpoints = job.keep_checkpoints;
   fit_job.images_per_step = c.batch_size;
+  fit_job.device = device;
   fit_job.step = [&](int64_t step) -> Values {
     source.prepare(step);
     net->train();

@@ -180,7 +180,7 @@ TEST_F(ConfigTest, RefusesImpossibleCombinations) {
       {"distill.min_lr=1", "above distill.lr"},
       {"synthesis.bank_size=8", "bank_draw"},
       {"synthesis.teachers_per_step=3", "3 of 2 teachers"},
-      {"synthesis.teachers_per_step=1", "cr_mode each or first"},
+      {"synthesis.teachers_per_step=1", "set synthesis.cr_mode to \"each\" or \"first\""},
       {"synthesis.adv=0.5", "adversarial.rounds"},
       {"metrics.classifier_weights=x", "classifier_model is missing"},
       {"teachers.0.weight=1e308", ""},
