@@ -51,9 +51,9 @@ double Optimizer::clip_scale(double norm, double max_norm) {
   return std::min(1.0, max_norm / (norm + 1e-6));
 }
 
-Scalar Optimizer::clip_scale(double max_norm) const {
+Scalar Optimizer::clip_scale(double max_norm, Tensor* norm) const {
   const std::vector<Tensor> grads = gradients();
-  return grads.empty() ? Scalar(1.0) : mtcki::clip_scale(grads, max_norm);
+  return grads.empty() ? Scalar(1.0) : mtcki::clip_scale(grads, max_norm, norm);
 }
 
 void Optimizer::reset() {

@@ -37,9 +37,9 @@ class Optimizer {
   // Global L2 norm of all gradients; for logging and clipping.
   double grad_norm() const;
   // Scale for step() so that the norm is at most max_norm (1 when it already is). The second form
-  // is that of the gradients, without reading them when they are on the GPU.
+  // is that of the gradients, without reading them when they are on the GPU; *norm: their norm.
   static double clip_scale(double norm, double max_norm);
-  Scalar clip_scale(double max_norm) const;
+  Scalar clip_scale(double max_norm, Tensor* norm = nullptr) const;
 
   // "<param>.momentum" / "<param>.exp_avg", "<param>.exp_avg_sq", and i64 "step"; zeros for a
   // parameter without an update yet. A parameter that was skipped in some steps has its own

@@ -168,7 +168,7 @@ TEST(Style, FunctionsAreFoundAsTheyAre) {
 const std::map<std::string, int64_t> kLonger = {{"mtcki/distillation/rounds.cpp", 90},
                                                 {"mtcki/run/dry_run.cpp", 135},
                                                 {"mtcki/run/pipeline.cpp", 95},
-                                                {"mtcki/synthesis/stage.cpp", 95}};
+                                                {"mtcki/synthesis/stage.cpp", 85}};
 
 TEST(Style, NoFunctionIsLongerThan80Lines) {
   int64_t checked = 0;

@@ -31,8 +31,6 @@ RunConfig resolve(const RunOptions& o) {
     std::error_code ec;
     const bool file =
         input.find('=') == std::string::npos || std::filesystem::is_regular_file(input, ec);
-    if (file && !overrides.empty())
-      throw UsageError("\"" + input + "\": configuration files come before KEY=VALUE overrides");
     (file ? files : overrides).push_back(input);
   }
   overrides.insert(overrides.end(), o.compute_given.begin(), o.compute_given.end());
@@ -126,6 +124,8 @@ int run_command(const RunOptions& o) {
   job.barrier();
   RunLog log(folder.path(), config.tensorboard);
   log.profile_stages(o.profile, device, config.precision);
+  // While the run is under way its page loads itself again.
+  log.on_news([&] { write_report({folder.path()}, folder.path() + "/report.html", {10}); });
   if (job.size() > 1) log.info(str("data-parallel over ", job.size(), " ranks"));
   const auto close_with = [&](const std::string& status, int code) {
     log.end_progress();

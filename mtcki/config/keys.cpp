@@ -117,7 +117,7 @@ void visit(Walk& w, TrainConfig& c) {
       .key("clip_norm", c.clip_norm, number_from(0), "largest gradient norm; 0: no clipping")
       .key("nesterov", c.nesterov, "Nesterov momentum")
       .key("schedule", c.schedule, {"constant", "cosine", "multistep", "onecycle"},
-           "learning rate over time")
+           "how the learning rate changes over the steps")
       .key("milestones", c.milestones, at_least(1), "epochs after which lr is multiplied by gamma")
       .key("gamma", c.gamma, between(0, 1), "factor at each milestone")
       .key("min_lr", c.min_lr, number_from(0), "where cosine ends")
@@ -241,7 +241,8 @@ void visit(Walk& w, DistillConfig& c) {
       .key("min_lr", c.min_lr, number_from(0), "where cosine ends")
       .key("clip_norm", c.clip_norm, number_from(0), "largest gradient norm; 0: no clipping")
       .key("nesterov", c.nesterov, "Nesterov momentum")
-      .key("schedule", c.schedule, {"constant", "cosine", "onecycle"}, "learning rate over time")
+      .key("schedule", c.schedule, {"constant", "cosine", "onecycle"},
+           "how the learning rate changes over the steps")
       .key("replay", c.replay, replay_names(),
            "what is shown: the images that were made and kept, or fresh ones in every step")
       .inert_if(c.replay == "pool");
@@ -267,7 +268,8 @@ void visit(Walk& w, DistillConfig& c) {
 void visit(Walk& w, MetricsConfig& c) {
   w.key("classifier_model", c.classifier_model,
         "held-out classifier of FID-C and IS-C; empty: these are not computed")
-      .key("classifier_weights", c.classifier_weights, "its file; empty: trained as [train] says")
+      .key("classifier_weights", c.classifier_weights,
+           "weight file of that classifier; empty: train one with the settings of [train]")
       .key("samples", c.samples, at_least(2), "images compared")
       .key("neighbours", c.neighbours, between(0, 500),
            "synthetic images that the report shows beside their nearest real ones; 0: none")

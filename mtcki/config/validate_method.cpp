@@ -37,8 +37,8 @@ void validate_synthesis(const RunConfig& c) {
   if (s.teachers_per_step > 0 && s.loss.at("cr") > 0 && s.cr_mode == CrMode::cat &&
       s.teachers_per_step < static_cast<int64_t>(c.teachers.size()))
     throw UsageError(
-        "synthesis.teachers_per_step: with a part of the teachers, synthesis.cr needs "
-        "cr_mode each or first");
+        "synthesis.teachers_per_step asks a subset of the teachers, but cr_mode = \"cat\" needs all "
+        "of them; set synthesis.cr_mode to \"each\" or \"first\"");
 }
 
 void validate_rounds(const RunConfig& c) {

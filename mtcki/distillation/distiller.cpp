@@ -132,7 +132,7 @@ void Distiller::issue(const data::Batch& batch, const std::vector<Active>& terms
   values.put("agree",
              mean_over_ranks(percent_agreement(s.student.logits.data(), s.targets), comm).data());
   total.backward();
-  trainer_.update();
+  trainer_.update(values);
 }
 
 Values Distiller::step(Replay& replay, int64_t step) {

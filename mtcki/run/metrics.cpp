@@ -148,7 +148,7 @@ void add_metrics(RunContext& run, PipelineResult& result, const Budget& budget, 
                    static_cast<double>(memory_stats(run.compute().device).peak));
   stop_here_if_asked();
   log.rewind("metrics", -1);
-  log.metrics("metrics", 0, 0, "eval", out);
+  log.metrics("metrics", 0, 0, "summary", out);
   result.seconds["metrics"] +=
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }

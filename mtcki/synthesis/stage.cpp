@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 
+#include "mtcki/log/chance_watch.h"
 #include "mtcki/log/stage_profiles.h"
+#include "mtcki/log/step_clock.h"
 #include "mtcki/training/stage_control.h"
 #include "nn/state_dict.h"
 #include "tensor/comm.h"
@@ -20,6 +23,59 @@ constexpr int64_t kGrid = 64;                  // images of a sample picture
 
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+constexpr int64_t kFilmRows = 8, kFilmFrames = 8;  // of the report's film of a batch
+
+// `count` of the images, evenly spaced, so that a sorted batch shows all of its classes.
+Tensor every_kth(const Tensor& images, int64_t count) {
+  const int64_t n = images.size(0), shown = std::min(count, n);
+  std::vector<int64_t> rows;
+  for (int64_t i = 0; i < shown; ++i) rows.push_back(i * n / shown);
+  return index_select(images, Tensor::from(rows, {shown}));
+}
+
+// Whether the film has a frame after this step (1-based) of g_steps: about evenly in the logarithm,
+// the first and the last step among them.
+bool is_frame(int64_t step, int64_t g_steps) {
+  for (int64_t i = 0; i < kFilmFrames; ++i)
+    if (step == std::llround(std::pow(static_cast<double>(g_steps),
+                                      static_cast<double>(i) / (kFilmFrames - 1))))
+      return true;
+  return false;
+}
+
+// Losses of a step that asked some of the teachers are those of these teachers:
+// "class_prior@resnet8", "history_contrast@resnet8.chance".
+Values named_by_teacher(Values values, const std::string& asked) {
+  if (asked.empty()) return values;
+  for (auto& [name, value] : values) {
+    const size_t end = name.ends_with(kChanceSuffix)
+                           ? name.size() - std::string_view(kChanceSuffix).size()
+                           : name.size();
+    name.insert(end, "@" + asked);
+  }
+  return values;
+}
+
+int64_t log_interval(const SynthesisConfig& c) { return std::max<int64_t>(1, c.g_steps / 4); }
+
+// What the log gets of the step that was just taken.
+void show_step(const Synthesizer& synthesizer, const Values& values, StepClock* steps,
+               RunLog& log) {
+  const SynthesisConfig& c = synthesizer.config();
+  const int64_t step = synthesizer.global_step(), within = synthesizer.step_in_batch();
+  if (!values.empty() && (within % log_interval(c) == 0 || synthesizer.batch_done())) {
+    Values line = named_by_teacher(values, synthesizer.asked());
+    steps->report(&line);
+    log.metrics(kStage, step, static_cast<double>(step) / static_cast<double>(c.g_steps), "train",
+                line);
+  }
+  log.progress(kStage, step, c.batches * c.g_steps, steps->images_per_second(), values);
+  const bool filmed = synthesizer.batch() == 0 || synthesizer.batch() + 1 == c.batches;
+  if (!filmed || !is_frame(within, c.g_steps)) return;
+  if (const Tensor best = synthesizer.best_so_far(); best.defined())
+    log.images("film", step, every_kth(best, kFilmRows), 1);
 }
 
 }  // namespace
@@ -79,38 +135,29 @@ SynthesisResult synthesize(const SynthesisJob& job, Teachers& teachers, RunLog& 
     where.save(state);
     saved_at = now();
   };
-  const int64_t total = c.batches * c.g_steps, first = synthesizer.global_step();
-  const int64_t log_every = std::max<int64_t>(1, c.g_steps / 4);
+  StepClock steps(c.batch_size, teachers.device());
+  const int64_t log_every = log_interval(c);
   const int64_t picture_every = std::max<int64_t>(1, c.batches / 10);
   while (synthesizer.batch() < c.batches) {
     Values values;
     {
       const StageProfiles::Step profiled(log.profiles(), kStage);
+      steps.begin();
       values = synthesizer.step();
+      steps.end();
     }
     // Saving is collective: the first rank's clock decides.
     const bool long_unsaved = communicator().broadcast(now() - saved_at > kLongestUnsavedSeconds);
     if (synthesizer.step_in_batch() % log_every == 0 || long_unsaved) values = synthesizer.read();
-    const int64_t step = synthesizer.global_step();
-    const double speed = static_cast<double>((step - first) * c.batch_size) / (now() - start);
-    if (!values.empty() &&
-        (synthesizer.step_in_batch() % log_every == 0 || synthesizer.batch_done()))
-      log.metrics(kStage, step, static_cast<double>(step) / static_cast<double>(c.g_steps), "train",
-                  values);
-    log.progress(kStage, step, total, speed, values);
+    show_step(synthesizer, values, &steps, log);
     bool saved = false;
     if (synthesizer.batch_done()) {
       const int64_t number = synthesizer.batch();
       const Synthesizer::Batch batch = synthesizer.finish();
       store_history(synthesizer, number, bank);
       store_images(batch, number, teachers, c, pool);
-      if (number % picture_every == 0 || number + 1 == c.batches) {
-        // Every k-th image, so that a sorted batch shows all of its classes.
-        const int64_t shown = std::min(kGrid, batch.images.size(0));
-        std::vector<int64_t> rows;
-        for (int64_t i = 0; i < shown; ++i) rows.push_back(i * batch.images.size(0) / shown);
-        log.images(kStage, number + 1, index_select(batch.images, Tensor::from(rows, {shown})));
-      }
+      if (number % picture_every == 0 || number + 1 == c.batches)
+        log.images(kStage, synthesizer.global_step(), every_kth(batch.images, kGrid));
       if ((number + 1) % c.checkpoint_every == 0) {
         save(store);
         saved = true;

@@ -145,6 +145,7 @@ void Synthesizer::keep_best(const InversionLoss::Result& r, const Tensor& images
 Values Synthesizer::step(Student* student) {
   if (!under_way_) begin();
   const InversionLoss::Step s = prepare(student);
+  asked_ = s.asked;
   try {
     values_ = runner_.run(global_step(), variant(s), [&] { issue(s); });
   } catch (const NumericError& e) {
@@ -164,14 +165,25 @@ Values Synthesizer::read() {
   }
 }
 
+Tensor Synthesizer::best_so_far() const {
+  if (!best_images_.defined() || best_step_.item() < 0) return {};
+  return communicator().all_gather(
+      unit_to_u8(best_images_.plain(), config_.quant == Quant::round).to(Device::cpu()));
+}
+
+std::string Synthesizer::asked() const {
+  std::string names;
+  for (const size_t m : asked_) names += (names.empty() ? "" : "+") + teachers_[m].name();
+  return asked_.size() < teachers_.size() ? names : "";
+}
+
 Synthesizer::Batch Synthesizer::finish() {
   const auto best = static_cast<int64_t>(best_step_.item());
   if (!batch_done() || best < 0)
     throw NumericError(str("synthesis, batch ", batch_, ": no step had a finite loss"));
   loss_.finish_batch(best_images_, views_at(best).to(runner_.device()));
   Batch out;
-  out.images = communicator().all_gather(
-      unit_to_u8(best_images_.plain(), config_.quant == Quant::round).to(Device::cpu()));
+  out.images = best_so_far();
   out.labels = labels_;
   out.select = best_score_.item();
   budget_.images += out.images.size(0);

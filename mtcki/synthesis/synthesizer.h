@@ -58,6 +58,12 @@ class Synthesizer {
   Batch finish();
 
   ImageSource& source() { return *source_; }
+  // The best images so far of the batch under way, all ranks' as finish() gives them; undefined
+  // before the first. Changes nothing.
+  Tensor best_so_far() const;
+  // Names of the teachers that the last step asked, joined by "+"; empty when it asked all.
+  std::string asked() const;
+
   HistoryContrast* contrast() const { return loss_.contrast(); }
   const Budget& budget() const { return budget_; }
   const SynthesisConfig& config() const { return config_; }
@@ -93,7 +99,8 @@ class Synthesizer {
   Tensor labels_;
   Tensor best_images_, best_score_, best_step_;
   Tensor step_number_;
-  Values values_;  // of the last step that was read
+  Values values_;              // of the last step that was read
+  std::vector<size_t> asked_;  // by the last step
 };
 
 }  // namespace mtcki

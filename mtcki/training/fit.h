@@ -20,7 +20,7 @@ struct FitJob : StageJob {  // dir receives model.safetensors, best.safetensors,
 
   int64_t total_steps = 1, steps_per_epoch = 1, eval_every = 1;
   int64_t checkpoint_every = 0;  // steps; 0: at the end of each epoch
-  int64_t images_per_step = 0;   // for the progress line
+  int64_t images_per_step = 0;   // for the log
 
   // One optimiser step, 0-based; named values for the log. Throws NumericError before it changes
   // anything when a loss is not finite. On the GPU values may wait to be read: then it returns

@@ -78,7 +78,7 @@ FitResult train_classifier(const TrainJob& job, const data::ImageSet& train,
         mean_over_ranks(cross_entropy(logits, batch.labels, c.label_smoothing), comm);
     ring.put("loss", loss.data(), "lower train.lr", "cross_entropy");
     loss.backward();
-    trainer.update();
+    trainer.update(ring);
     ring.put("acc", mean_over_ranks(percent_correct(logits.data(), batch.labels), comm).data());
   };
   FitJob fit_job(job);

@@ -203,9 +203,9 @@ std::unique_ptr<Generator> make_generator(const GeneratorSpec& spec, Init& init)
   for (const Row& row : kGenerators)
     if (row.name == spec.name) return row.make(spec, init);
   std::string all;
-  for (const std::string& name : generator_names()) all += " " + name;
-  throw UsageError(str("unknown generator '", spec.name, "'; nearest: ",
-                       nearest_name(spec.name, generator_names()), ". Known:", all));
+  for (const std::string& name : generator_names()) all += (all.empty() ? "" : ", ") + name;
+  throw UsageError(str("unknown generator \"", spec.name, "\"",
+                       did_you_mean(spec.name, generator_names()), " (known: ", all, ")"));
 }
 
 }  // namespace mtcki::nn

@@ -180,7 +180,7 @@ TEST_F(ConfigTest, RefusesImpossibleCombinations) {
       {"distill.min_lr=1", "above distill.lr"},
       {"synthesis.bank_size=8", "bank_draw"},
       {"synthesis.teachers_per_step=3", "3 of 2 teachers"},
-      {"synthesis.teachers_per_step=1", "cr_mode each or first"},
+      {"synthesis.teachers_per_step=1", "set synthesis.cr_mode to \"each\" or \"first\""},
       {"synthesis.adv=0.5", "synthesis.adv: there is no student while the set is made; set rounds"},
       {"rounds.per_epoch=2", "distill.steps_per_epoch: rounds.per_epoch shares it out"},
       {"synthesis.batches=0", "synthesis.batches: with 0 no images are made before"},

@@ -52,7 +52,7 @@ TEST(Pipeline, CompleteRun) {
 TEST(Pipeline, KilledOrStoppedAnywhereEndsTheSame) {
   const RunConfig config = tiny();
   const std::string whole = fresh_folder("whole");
-  RunLog log;
+  RunLog log(whole, false);
   run_pipeline(config, whole, log);
   for (const bool kill : {true, false}) {
     const std::string cut = fresh_folder(kill ? "killed" : "stopped");
@@ -73,7 +73,7 @@ TEST(Pipeline, KeptTeacherOutputsResumeToo) {
   config.distill.checkpoint_every = 3;
   config.students.push_back({"second", "vgg8_w0.125"});
   const std::string whole = fresh_folder("uncut_views");
-  RunLog log;
+  RunLog log(whole, false);
   const auto macs = [](const PipelineResult& r) {
     return std::map<std::string, double>(r.metrics.begin(), r.metrics.end()).at("kd_forward_macs");
   };
@@ -101,7 +101,7 @@ TEST(Pipeline, AdversarialRoundsResumeToo) {
   config.distill.steps_per_epoch = 3;
   config.distill.checkpoint_every = 2;
   const std::string whole = fresh_folder("uncut_rounds");
-  RunLog log;
+  RunLog log(whole, false);
   const PipelineResult r = run_pipeline(config, whole, log);
   std::map<std::string, double> metrics(r.metrics.begin(), r.metrics.end());
   EXPECT_EQ(metrics["generator_steps"], 9 + 2 * 3);
