@@ -37,7 +37,8 @@ void validate_synthesis(const RunConfig& c) {
   if (s.teachers_per_step > 0 && s.loss.at("cr") > 0 && s.cr_mode == CrMode::cat &&
       s.teachers_per_step < static_cast<int64_t>(c.teachers.size()))
     throw UsageError(
-        "synthesis.teachers_per_step asks a subset of the teachers, but cr_mode = \"cat\" needs all "
+        "synthesis.teachers_per_step asks a subset of the teachers, but cr_mode = \"cat\" needs "
+        "all "
         "of them; set synthesis.cr_mode to \"each\" or \"first\"");
 }
 
