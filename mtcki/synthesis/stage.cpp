@@ -97,6 +97,28 @@ void store_history(const Synthesizer& synthesizer, int64_t number, BankShards& b
                synthesizer.config().bank_dtype);
 }
 
+namespace {
+
+// From the newest good checkpoint, if there is one; the seconds that went into it.
+double resume(CheckpointStore& store, int64_t batches, Synthesizer& synthesizer, ImagePool& pool,
+              BankShards& bank, RunLog& log) {
+  const auto state = store.load();
+  if (!state) {
+    log.rewind(kStage, -1);  // lines of an attempt whose checkpoints are gone
+    return 0;
+  }
+  load(synthesizer, *state);
+  pool.require(synthesizer.batch(), state->meta.at("pool"));
+  bank.set_checksums(state->meta.at("bank"));
+  if (synthesizer.contrast()) bank.restore(*synthesizer.contrast(), synthesizer.batch());
+  log.rewind(kStage, state->step);
+  log.info(str("synthesis: resumed at batch ", synthesizer.batch(), " of ", batches, ", step ",
+               synthesizer.step_in_batch()));
+  return state->meta.at("seconds");
+}
+
+}  // namespace
+
 SynthesisResult synthesize(const SynthesisJob& job, Teachers& teachers, RunLog& log) {
   const SynthesisConfig c = without_student(job.config);
   ImagePool pool(job.dir, job.info);
@@ -105,19 +127,7 @@ SynthesisResult synthesize(const SynthesisJob& job, Teachers& teachers, RunLog& 
   BankShards bank(job.bank_dir, job.dir, c.batch_size,
                   job.keep_checkpoints * c.checkpoint_every + 1);
   Synthesizer synthesizer(teachers, c, job.options);
-  double seconds_before = 0;
-  if (const auto state = store.load()) {
-    load(synthesizer, *state);
-    seconds_before = state->meta.at("seconds");
-    pool.require(synthesizer.batch(), state->meta.at("pool"));
-    bank.set_checksums(state->meta.at("bank"));
-    if (synthesizer.contrast()) bank.restore(*synthesizer.contrast(), synthesizer.batch());
-    log.rewind(kStage, state->step);
-    log.info(str("synthesis: resumed at batch ", synthesizer.batch(), " of ", c.batches, ", step ",
-                 synthesizer.step_in_batch()));
-  } else {
-    log.rewind(kStage, -1);  // lines of an attempt whose checkpoints are gone
-  }
+  const double seconds_before = resume(store, c.batches, synthesizer, pool, bank, log);
   pool.truncate(synthesizer.batch());
 
   const double start = now();
