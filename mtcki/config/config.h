@@ -125,6 +125,7 @@ struct DistillConfig {
 struct RoundsConfig {
   int64_t per_epoch = 0;  // 0: never, the set is made before
   int64_t batches = 1;    // synthesised at the beginning of a round
+  bool keep_history = true;
 };
 
 struct MetricsConfig {

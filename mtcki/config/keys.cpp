@@ -224,7 +224,10 @@ void visit(Walk& w, RoundsConfig& c) {
        "rounds in each of distill.epochs: synthesis with the student as it is, then an equal share "
        "of distill.steps_per_epoch; 0: none, the set is made before")
       .key("batches", c.batches, at_least(1), "batches of synthesis per round")
-      .inert_if(c.per_epoch == 0);
+      .inert_if(c.per_epoch == 0)
+      .key("keep_history", c.keep_history,
+           "the contrast's bank and head go on from the set made before; else they begin anew")
+      .inert_if(c.keep_history);
 }
 
 void visit(Walk& w, DistillConfig& c) {
