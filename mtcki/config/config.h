@@ -67,6 +67,7 @@ enum class CrFeatures { stage, bn };
 enum class Best { select, total, last };
 enum class Quant { round, trunc };
 enum class Views { crop, roll };
+enum class Meta { fomaml, reptile };
 enum class Fuse { mean, prob, conf, entropy };
 
 // docs/method.md: losses on the images, the stages.
@@ -77,6 +78,8 @@ struct SynthesisConfig {
   int64_t nz = 256, ngf = 64;
   double lr_g = 1e-3, lr_z = 0.0;  // 0: lr_g
   double beta2 = 0.999;
+  Meta meta = Meta::fomaml;             // of a meta-generator
+  int64_t reset_first = 0;              // batch at which its first layers are redrawn; 0: none
   int64_t g_life = 1;                   // batches before the generator is re-initialised; 0: never
   LossWeights loss{inversion_terms()};  // synthesis.bn, synthesis.cls, ...: losses/terms.cpp
   double bn_mmt = 0.0;                  // kappa
@@ -125,6 +128,7 @@ struct DistillConfig {
 struct RoundsConfig {
   int64_t per_epoch = 0;  // 0: never, the set is made before
   int64_t batches = 1;    // synthesised at the beginning of a round
+  bool keep_history = true;
 };
 
 struct MetricsConfig {

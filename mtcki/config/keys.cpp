@@ -175,6 +175,12 @@ void visit(Walk& w, SynthesisConfig& c) {
       .key("lr_z", c.lr_z, number_from(0), "learning rate of the latents; 0: lr_g")
       .key("beta2", c.beta2, between(0, 0.99999), "decay of the second moments in that Adam")
       .inert_if(c.beta2 == 0.999)
+      .key("meta", c.meta, {{"fomaml", Meta::fomaml}, {"reptile", Meta::reptile}},
+           "how a meta-generator learns from the steps of a batch")
+      .inert_if(c.source != "meta_generator")
+      .key("reset_first", c.reset_first, at_least(0),
+           "batch at which the first layers of a meta-generator are redrawn; 0: none")
+      .inert_if(c.reset_first == 0)
       .key("g_life", c.g_life, at_least(0), "batches before the generator is redrawn; 0: never");
   loss_weights(w, inversion_terms(), c.loss);
   w.key("bn_mmt", c.bn_mmt, between(0, 0.9999), "momentum kappa of the statistics; 0: plain")
@@ -224,7 +230,10 @@ void visit(Walk& w, RoundsConfig& c) {
        "rounds in each of distill.epochs: synthesis with the student as it is, then an equal share "
        "of distill.steps_per_epoch; 0: none, the set is made before")
       .key("batches", c.batches, at_least(1), "batches of synthesis per round")
-      .inert_if(c.per_epoch == 0);
+      .inert_if(c.per_epoch == 0)
+      .key("keep_history", c.keep_history,
+           "the contrast's bank and head go on from the set made before; else they begin anew")
+      .inert_if(c.keep_history);
 }
 
 void visit(Walk& w, DistillConfig& c) {

@@ -21,9 +21,15 @@ class OwnSynthesis {
     const auto state = CheckpointStore(job.set_dir + "/final", job.set_sha256).load();
     if (!state)
       throw UsageError(str(job.set_dir, ": no finished synthesis to continue; run `mtcki invert`"));
+    StageState anew = history();
     load(synthesizer_, *state);
-    set_bank_.set_checksums(state->meta.at("bank"));
-    if (synthesizer_.contrast()) set_bank_.restore(*synthesizer_.contrast(), before_);
+    if (job.rounds.keep_history) {
+      remembered_ = before_;
+      set_bank_.set_checksums(state->meta.at("bank"));
+    } else if (synthesizer_.contrast()) {
+      load(*synthesizer_.contrast(), anew);
+    }
+    if (synthesizer_.contrast()) set_bank_.restore(*synthesizer_.contrast(), remembered_);
     spent_before_ = synthesizer_.budget();
   }
 
@@ -56,12 +62,21 @@ class OwnSynthesis {
     bank_.set_checksums(rows);
     if (!synthesizer_.contrast()) return;
     // The ring: rows of the set that was made before, then this stage's.
-    set_bank_.restore(*synthesizer_.contrast(), before_);
+    set_bank_.restore(*synthesizer_.contrast(), remembered_);
     bank_.replay(*synthesizer_.contrast(), synthesizer_.batch() - before_);
   }
 
  private:
-  int64_t before_;  // batches of the set that was made before
+  // What the contrast knows of the batches so far, but for its bank.
+  StageState history() {
+    StageState state;
+    if (synthesizer_.contrast()) save(*synthesizer_.contrast(), state);
+    for (auto& [name, tensor] : state.tensors) tensor = tensor.clone();
+    return state;
+  }
+
+  int64_t before_;          // batches of the set that was made before
+  int64_t remembered_ = 0;  // those of them whose rows the bank begins with
   BankShards set_bank_, bank_;
   Synthesizer synthesizer_;
   Budget spent_before_;

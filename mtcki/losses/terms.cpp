@@ -55,6 +55,13 @@ class Disagreement : public LossTerm {
   bool each_;
 };
 
+struct Divergence : LossTerm {
+  bool selects() const override { return false; }
+  Variable loss(const InversionStep& s) override {
+    return neg(kl_div(fuse_logits(s.logits(), s.shares), s.student_logits, 1.0));
+  }
+};
+
 }  // namespace
 
 const std::vector<LossTermRow>& inversion_terms() {
@@ -103,6 +110,9 @@ const std::vector<LossTermRow>& inversion_terms() {
                return over_teachers(
                    s, [](const auto& view) { return class_balance(all_rows(view.logits)); });
              })},
+      {"adv_kl", 0.0, "adversarial_kl",
+       "weight of the divergence of the student from the teachers, whoever is right (ZSKT, DFQ)",
+       "−KL(p̄ ‖ p_S)", [](const LossTermContext&) { return std::make_unique<Divergence>(); }, true},
       {"adv", 0.0, "adversarial", "weight gamma of the disagreement with the student",
        "−mean k KL(p̄ ‖ p_S), or 1 − JS(p̄, p_S)/ln 2",
        [](const LossTermContext& c) { return std::make_unique<Disagreement>(c.config); }, true}};

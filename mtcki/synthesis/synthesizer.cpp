@@ -181,6 +181,7 @@ Synthesizer::Batch Synthesizer::finish() {
   const auto best = static_cast<int64_t>(best_step_.item());
   if (!batch_done() || best < 0)
     throw NumericError(str("synthesis, batch ", batch_, ": no step had a finite loss"));
+  source_->end_batch();
   loss_.finish_batch(best_images_, views_at(best).to(runner_.device()));
   Batch out;
   out.images = best_so_far();

@@ -221,6 +221,17 @@ TEST_F(ConfigTest, RefusesImpossibleCombinations) {
               HasSubstr("distill.views: without distill.pad"));
 }
 
+TEST_F(ConfigTest, EveryMethodGoesWithTheDemonstration) {
+  const fs::path configs = fs::path(MTCKI_SOURCE_DIR) / "configs";
+  int methods = 0;
+  for (const auto& entry : fs::directory_iterator(configs / "methods")) {
+    EXPECT_EQ(refusal({(configs / "demo.toml").string(), entry.path().string()}, {}), "(accepted)")
+        << entry.path();
+    ++methods;
+  }
+  EXPECT_GE(methods, 6);
+}
+
 TEST_F(ConfigTest, ResolvedFileGivesSameConfigAndHash) {
   const RunConfig a = load_config(
       {file("a.toml", kGood)},

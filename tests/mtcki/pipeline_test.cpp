@@ -7,6 +7,7 @@
 #include "mtcki/evaluation/neighbours.h"
 #include "mtcki/synthesis/image_pool.h"
 #include "nn/state_dict.h"
+#include "tensor/ops/elementwise.h"
 #include "tests/mtcki/pipeline_testing.h"
 
 namespace mtcki {
@@ -144,6 +145,32 @@ TEST(Pipeline, RoundsFromNothing) {
     fs::remove_all(cut);
   }
   fs::remove_all(whole);
+}
+
+// CMI's adversarial layout: the bank and the head of the contrast do not go on from the set made before.
+TEST(Pipeline, TheHistoryOfRoundsMayBeginAnew) {
+  RunConfig config = tiny();
+  config.train.epochs = 1;
+  config.rounds.per_epoch = 1;
+  config.distill.steps_per_epoch = 2;
+  config.distill.checkpoint_every = 2;
+  RunLog log;
+  const auto images = [](const std::string& folder) {
+    return ImagePool::open(folder + "/students/s/synth").load().images;
+  };
+  const std::string kept = fresh_folder("history_kept"), anew = fresh_folder("history_anew");
+  run_pipeline(config, kept, log);
+  config.rounds.keep_history = false;
+  run_pipeline(config, anew, log);
+  EXPECT_FALSE(identical(images(kept), images(anew)));
+  for (const bool kill : {true, false}) {
+    const std::string cut = fresh_folder(kill ? "anew_killed" : "anew_stopped");
+    run_with_interruptions(config, cut, 5, kill);
+    expect_equal_results(anew, cut);
+    fs::remove_all(cut);
+  }
+  fs::remove_all(kept);
+  fs::remove_all(anew);
 }
 
 TEST(Pipeline, ASecondStudentFromTheSavedSet) {

@@ -149,6 +149,21 @@ TEST_F(GenerativeStep, DaflsIsThatOfTheField) {
   statistics(later);
 }
 
+TEST_F(GenerativeStep, ZsktsIsThatOfTheField) {
+  config_.loss["adv_kl"] = 1;
+  const StageState after = step("zskt");
+  EXPECT_NEAR(values_["adversarial_kl"], get("expected.loss_adv").item(), 1e-4);
+  compare_gradients(after, "zskt");
+}
+
+TEST_F(GenerativeStep, DfqsIsThatOfTheField) {
+  config_.loss["bn"] = config_.loss["one_hot"] = config_.loss["adv_kl"] = 1;
+  config_.loss["balance"] = 20;
+  const StageState after = step("dfq");
+  EXPECT_NEAR(values_["bn_statistics"], get("expected.loss_bn").item(), 1e-3);
+  compare_gradients(after, "dfq");
+}
+
 // From the file itself, on a small scale: no image is kept, samples are fresh, and a run that is killed
 // or stopped anywhere ends with the same bits.
 class Dafl : public ::testing::Test {

@@ -31,16 +31,7 @@ class GeneratorSource : public ImageSource {
       return;
     }
     latents_ = Variable(z.to(device_), true);
-    optim::ParameterGroup generator, latents;
-    for (auto& [name, p] : net_->named_parameters())
-      generator.parameters.emplace_back("g." + name, *p);
-    latents.parameters.emplace_back("z", latents_);
-    latents.lr_scale = config_.lr_z > 0 ? config_.lr_z / config_.lr_g : 1.0;
-    optim::AdamOptions adam;
-    adam.lr = config_.lr_g;
-    adam.beta1 = 0.5;
-    adam.beta2 = config_.beta2;
-    adam_ = optim::make_adam({generator, latents}, adam);
+    adam_ = generator_adam(config_, *net_, latents_);
   }
 
   Variable images(const RowRange& rows) override {
@@ -89,6 +80,19 @@ std::unique_ptr<nn::Generator> generator_of(const SynthesisConfig& c, const Sour
   net->set_precision(o.compute.precision);
   nn::make_parallel(*net, communicator());
   return net;
+}
+
+std::unique_ptr<optim::Optimizer> generator_adam(const SynthesisConfig& c, nn::Generator& net,
+                                                 const Variable& z) {
+  optim::ParameterGroup generator, latents;
+  for (auto& [name, p] : net.named_parameters()) generator.parameters.emplace_back("g." + name, *p);
+  latents.parameters.emplace_back("z", z);
+  latents.lr_scale = c.lr_z > 0 ? c.lr_z / c.lr_g : 1.0;
+  optim::AdamOptions adam;
+  adam.lr = c.lr_g;
+  adam.beta1 = 0.5;
+  adam.beta2 = c.beta2;
+  return optim::make_adam({generator, latents}, adam);
 }
 
 std::unique_ptr<ImageSource> make_generator_source(const SynthesisConfig& config,

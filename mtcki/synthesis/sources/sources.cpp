@@ -13,6 +13,7 @@ struct Row {
 
 constexpr Row kSources[] = {{"generator", make_generator_source},
                             {"pixels", make_pixel_source},
+                            {"meta_generator", make_meta_generator_source},
                             {"sampler", make_sampler_source, true}};
 
 }  // namespace
