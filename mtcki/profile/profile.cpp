@@ -1,6 +1,7 @@
 #include "mtcki/profile/profile.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <map>
 #include <tuple>
 
@@ -173,7 +174,9 @@ Profile profile_from_json(const nlohmann::json& j, const std::string& file) {
 }
 
 Profile read_profile(const std::string& file) {
-  if (!data::file_exists(file)) throw DataError(str("profile \"", file, "\": no such file"));
+  std::error_code ignored;
+  if (!std::filesystem::exists(file, ignored))
+    throw DataError(str("profile \"", file, "\": no such file"));
   return profile_from_json(data::read_json(file), file);
 }
 
