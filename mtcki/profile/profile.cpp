@@ -177,6 +177,8 @@ Profile read_profile(const std::string& file) {
   std::error_code ignored;
   if (!std::filesystem::exists(file, ignored))
     throw DataError(str("profile \"", file, "\": no such file"));
+  if (std::filesystem::is_directory(file, ignored))
+    throw DataError(str("profile \"", file, "\" cannot be read: it is a folder"));
   return profile_from_json(data::read_json(file), file);
 }
 
