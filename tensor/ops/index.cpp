@@ -136,7 +136,7 @@ Tensor index_select(const Tensor& x, const Tensor& index) {
   Tensor y = Tensor::empty(shape, x.dtype(), x.device(), x.layout());
   ProfileScope scope("index_select", 0, 2 * bytes_of(y));
   MTCKI_ON_DEVICE(y, gather_rows, bytes(x), bytes(y), index.data<int64_t>(), bytes_after(x, 0),
-                  index.numel(), x.size(0), false);
+                  index.numel(), x.size(0));
   return y;
 }
 
@@ -153,22 +153,6 @@ Tensor index_select_grad(const Tensor& gy, const Tensor& index, const Shape& x_s
   ProfileScope scope(op, static_cast<double>(gy.numel()), bytes_of(in, index, gx));
   MTCKI_ON_DEVICE(in, add_rows, in, index, gx);
   return gx.to(gy.dtype());
-}
-
-void index_copy_(const Tensor& dst, const Tensor& index, const Tensor& rows) {
-  check_defined("index_copy_", dst);
-  check_index("index_copy_", index, dst, dst.shape());
-  check_same_dtype_device("index_copy_", "dst", dst, "rows", rows);
-  Shape wanted = dst.shape();
-  wanted.set(0, index.numel());
-  if (rows.shape() != wanted)
-    OpError("index_copy_", "dst", dst, "index", index, "rows", rows)
-        .shape("rows need shape ", wanted);
-  const Tensor in = rows.to(dst.layout());
-  ProfileScope scope("index_copy_", 0, 2 * bytes_of(rows));
-  MTCKI_ON_DEVICE(dst, gather_rows, bytes(in), bytes(dst), index.data<int64_t>(),
-                  bytes_after(dst, 0), index.numel(), dst.size(0), true);
-  dst.bump_version();
 }
 
 Tensor transpose(const Tensor& x) {

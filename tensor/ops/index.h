@@ -1,6 +1,6 @@
 // Copying index ops: concatenation, row gathers, transposition, channel padding. Indices and labels
 // outside their range are errors on the CPU; on a GPU, where nobody reads them on the host, such a
-// row is zero (index_copy_: left out).
+// row is zero.
 #pragma once
 
 #include <vector>
@@ -19,8 +19,6 @@ Tensor narrow_grad(const Tensor& gy, const Shape& x_shape, int dim, int64_t begi
 Tensor index_select(const Tensor& x, const Tensor& index);
 // Rows may repeat: their gradients add up, in the order of the index.
 Tensor index_select_grad(const Tensor& gy, const Tensor& index, const Shape& x_shape);
-// dst[index[i]] = rows[i], in place; of several rows for one place the last one stays.
-void index_copy_(const Tensor& dst, const Tensor& index, const Tensor& rows);
 Tensor transpose(const Tensor& x);                               // rank 2
 Tensor permute(const Tensor& x, const std::vector<int>& order);  // any rank, plain result
 Tensor one_hot(const Tensor& labels, int64_t classes, DType dtype = DType::f32);

@@ -136,16 +136,12 @@ void copy_rows_cpu(const char* src, int64_t src_pitch, char* dst, int64_t dst_pi
 }
 
 void gather_rows_cpu(const char* src, char* dst, const int64_t* index, int64_t row, int64_t rows,
-                     int64_t /*limit*/, bool scatter) {
+                     int64_t /*limit*/) {
   if (row == 0) return;
-  const auto copy = [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t from = scatter ? i : index[i], to = scatter ? index[i] : i;
-      std::memcpy(dst + to * row, src + from * row, static_cast<size_t>(row));
-    }
-  };
-  // Two equal targets of a scatter would race: the last row wins only in a serial loop.
-  scatter ? copy(0, rows) : parallel_for(rows, row_grain(row), copy);
+  parallel_for(rows, row_grain(row), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      std::memcpy(dst + i * row, src + index[i] * row, static_cast<size_t>(row));
+  });
 }
 
 void add_rows_cpu(const Tensor& gy, const Tensor& index, const Tensor& gx) {

@@ -1,12 +1,12 @@
 // Most of these move bytes, in the largest words that addresses and lengths allow. Indices outside
-// their range touch nothing: gathered rows are zero, scattered rows are dropped.
+// their range touch nothing: gathered rows are zero.
 #include <type_traits>
 
 #include "tensor/cuda/launch.cuh"
-#include "tensor/ops/cast_kernels.h"
 #include "tensor/kernels/functors.h"
-#include "tensor/ops/index_kernels.h"
 #include "tensor/kernels/walk.h"
+#include "tensor/ops/cast_kernels.h"
+#include "tensor/ops/index_kernels.h"
 
 namespace mtcki {
 
@@ -48,25 +48,6 @@ __global__ void gather_rows_kernel(const W* __restrict__ src, W* __restrict__ ds
   MTCKI_GRID_LOOP(i, words) {
     const int64_t from = index[i / row];
     dst[i] = from >= 0 && from < limit ? src[from * row + i % row] : W{};
-  }
-}
-
-// One block per row of src. Of rows with the same target the last one is written.
-template <class W>
-__global__ void scatter_rows_kernel(const W* __restrict__ src, W* __restrict__ dst,
-                                    const int64_t* __restrict__ index, int64_t row, int64_t rows,
-                                    int64_t limit) {
-  __shared__ int overtaken;
-  for (int64_t i = blockIdx.x; i < rows; i += gridDim.x) {
-    const int64_t to = index[i];
-    if (threadIdx.x == 0) overtaken = to < 0 || to >= limit;
-    __syncthreads();
-    for (int64_t j = i + 1 + threadIdx.x; j < rows; j += blockDim.x)
-      if (index[j] == to) overtaken = 1;
-    __syncthreads();
-    if (!overtaken)
-      for (int64_t c = threadIdx.x; c < row; c += blockDim.x) dst[to * row + c] = src[i * row + c];
-    __syncthreads();
   }
 }
 
@@ -180,19 +161,12 @@ void copy_rows_cuda(const char* src, int64_t src_pitch, char* dst, int64_t dst_p
 }
 
 void gather_rows_cuda(const char* src, char* dst, const int64_t* index, int64_t row, int64_t rows,
-                      int64_t limit, bool scatter) {
+                      int64_t limit) {
   if (row == 0 || rows == 0) return;
   with_word(address(src) | address(dst) | static_cast<uint64_t>(row), [&]<class W>(Word<W>) {
     const int64_t length = row / static_cast<int64_t>(sizeof(W)), count = length * rows;
-    const W* from = reinterpret_cast<const W*>(src);
-    W* to = reinterpret_cast<W*>(dst);
-    if (scatter) {
-      launch(scatter_rows_kernel<W>, grid_for(rows, 1), 128, 0, from, to, index, length, rows,
-             limit);
-    } else {
-      launch(gather_rows_kernel<W>, grid_for(count), kThreads, 0, from, to, index, length, count,
-             limit);
-    }
+    launch(gather_rows_kernel<W>, grid_for(count), kThreads, 0, reinterpret_cast<const W*>(src),
+           reinterpret_cast<W*>(dst), index, length, count, limit);
   });
 }
 

@@ -12,10 +12,10 @@ namespace mtcki {
 // rows of `row` bytes: dst row i of pitch dst_pitch <- src row i of pitch src_pitch.
 MTCKI_KERNEL(copy_rows, const char* src, int64_t src_pitch, char* dst, int64_t dst_pitch,
              int64_t row, int64_t rows);
-// dst row i <- src row index[i], or, with scatter, dst row index[i] <- src row i. limit: the rows
-// that index may name; on CUDA one outside is a row of zeros in a gather and dropped in a scatter.
+// dst row i <- src row index[i]. limit: the rows that index may name; on CUDA one outside is a row
+// of zeros.
 MTCKI_KERNEL(gather_rows, const char* src, char* dst, const int64_t* index, int64_t row,
-             int64_t rows, int64_t limit, bool scatter);
+             int64_t rows, int64_t limit);
 // gx = 0, then gx row index[i] += gy row i in the order of i; plain.
 MTCKI_KERNEL(add_rows, const Tensor& gy, const Tensor& index, const Tensor& gx);
 // Plain tensors; CUDA takes channels_last for x of permute and both sides of subsample_pad, too.
