@@ -42,6 +42,13 @@ std::map<std::string, Label> read_labels() {
 Label label_of(const std::string& key) {
   static const std::map<std::string, Label> labels = read_labels();
   if (const auto known = labels.find(key); known != labels.end()) return known->second;
+  // A loss of the batches that are made while a student trains.
+  if (constexpr std::string_view kOf = "synthesis."; key.starts_with(kOf)) {
+    Label of_images = label_of(key.substr(kOf.size()));
+    of_images.title += " (synthesis)";
+    of_images.main = false;
+    return of_images;
+  }
   Label own{key, "", 4, "", false};
   std::replace(own.title.begin(), own.title.end(), '_', ' ');
   return own;

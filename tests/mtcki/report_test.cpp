@@ -163,8 +163,7 @@ TEST_F(ReportTest, OpensWithTheResult) {
   const std::string html = report_html({run("a", 5)});
   EXPECT_THAT(html, HasSubstr("s learned from 512 synthetic images alone and puts 80.25 % of the"));
   EXPECT_THAT(html, HasSubstr("<b>80.25 %</b>best student"));
-  EXPECT_THAT(html, HasSubstr("<b>87.7 %</b>of its best teacher's 91.50 % kept"))
-      << "80.25 / 91.5";
+  EXPECT_THAT(html, HasSubstr("<b>87.7 %</b>of its best teacher's 91.50 % kept")) << "80.25 / 91.5";
   EXPECT_THAT(html, HasSubstr("<b class=\"good\">finished</b>"));
   EXPECT_LT(html.find("<b>80.25 %</b>"), html.find("<h2>"));
 }
@@ -313,6 +312,8 @@ TEST(Labels, KnowWhatIsLogged) {
   for (const LossTermRow& row : inversion_terms()) keys.emplace_back(row.name);
   for (const std::string& key : keys) EXPECT_NE(label_of(key).help, "") << key;
   EXPECT_EQ(label_of("what_is_this").title, "what is this");
+  EXPECT_EQ(label_of("synthesis.bn_statistics").title, "Batch-norm statistics (synthesis)");
+  EXPECT_EQ(label_of("synthesis.bn_statistics").help, label_of("bn_statistics").help);
   EXPECT_EQ(label_text(label_of("top1"), 86.4321), "86.43 %");
   EXPECT_EQ(label_text(label_of("kd_forward_macs"), 7.4066e11), "740.7 G MACs");
   EXPECT_EQ(label_text(label_of("kd_steps"), 2560), "2560");
