@@ -395,8 +395,6 @@ void validate(const RunConfig& c) {
     throw UsageError("train.warmup_epochs: must be less than train.epochs");
   if (t.schedule == "onecycle" && t.warmup_epochs > 0)
     throw UsageError("train.warmup_epochs: train.schedule=onecycle has its own rise; set it to 0");
-  if (t.nesterov && t.momentum == 0.0) throw UsageError("train.nesterov: needs train.momentum > 0");
-  if (t.min_lr > t.lr) throw UsageError("train.min_lr: is above train.lr");
   config_keys::validate_method(c);
   config_keys::validate_data(c);
   if (!c.metrics.classifier_weights.empty() && c.metrics.classifier_model.empty())

@@ -12,15 +12,22 @@
 
 namespace mtcki {
 
-// Supervised training (teachers), and the optimiser part of distillation.
-struct TrainConfig {
+// How a network is trained: what [train] and [distill] share.
+struct SgdConfig {
+  double lr = 0.1, momentum = 0.9, weight_decay = 1e-4, min_lr = 0.0, clip_norm = 0.0;
+  bool nesterov = false;
+  std::string schedule = "cosine";
+  double ema = 0.0;  // decay of averaged weights; 0: off
+};
+
+// Supervised training (teachers).
+struct TrainConfig : SgdConfig {
+  TrainConfig() : SgdConfig{.weight_decay = 5e-4, .nesterov = true} {}
+
   int64_t epochs = 200, batch_size = 128;
-  double lr = 0.1, momentum = 0.9, weight_decay = 5e-4, label_smoothing = 0.0, clip_norm = 0.0;
-  bool nesterov = true;
-  std::string schedule = "cosine";  // constant | cosine | multistep | onecycle
+  double label_smoothing = 0.0;
   std::vector<int64_t> milestones;  // epochs, multistep
-  double gamma = 0.1, min_lr = 0.0, warmup_epochs = 0.0;
-  double ema = 0.0;  // weight EMA decay; 0: off
+  double gamma = 0.1, warmup_epochs = 0.0;
   int64_t pad = 4;
   bool flip = true;
   int64_t eval_every = 1;        // epochs
@@ -105,12 +112,9 @@ struct SynthesisConfig {
 };
 
 // docs/method.md: losses on the student.
-struct DistillConfig {
+struct DistillConfig : SgdConfig {
   int64_t epochs = 200, steps_per_epoch = 0, batch_size = 128;  // 0: pool/batch
   int64_t views = 0;  // whose teacher outputs are kept; 0: teachers are asked at every step
-  double lr = 0.1, momentum = 0.9, weight_decay = 1e-4, min_lr = 0.0, clip_norm = 0.0;
-  bool nesterov = false;
-  std::string schedule = "cosine";
   std::string replay = "pool";        // what the student is shown: distillation/replay/replays.cpp
   LossWeights loss{student_terms()};  // distill.kd, distill.ts, ...: losses/student_terms.cpp
   double temperature = 20.0;
@@ -118,7 +122,6 @@ struct DistillConfig {
   double ts_tau = 0.1;
   int64_t ts_queue = 4096;
   double ts_ramp = 0.1;
-  double ema = 0.0;
   int64_t pad = 4;
   bool flip = true;
   int64_t eval_every = 1, checkpoint_every = 0;

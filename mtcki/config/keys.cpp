@@ -106,23 +106,25 @@ void visit(Walk& w, DataConfig& c) {
       .inert();
 }
 
-void visit(Walk& w, TrainConfig& c) {
-  w.key("epochs", c.epochs, at_least(1), "passes over the training set")
-      .key("batch_size", c.batch_size, at_least(2), "images per step")
-      .key("lr", c.lr, above(0), "peak learning rate")
+void sgd_keys(Walk& w, SgdConfig& c, const std::vector<std::string>& schedules) {
+  w.key("lr", c.lr, above(0), "peak learning rate")
       .key("momentum", c.momentum, between(0, 0.9999), "SGD momentum")
       .key("weight_decay", c.weight_decay, between(0, 1), "L2 penalty, in the gradient")
-      .key("label_smoothing", c.label_smoothing, between(0, 0.9),
-           "share of the target spread evenly")
+      .key("min_lr", c.min_lr, number_from(0), "where cosine ends")
       .key("clip_norm", c.clip_norm, number_from(0), "largest gradient norm; 0: no clipping")
       .key("nesterov", c.nesterov, "Nesterov momentum")
-      .key("schedule", c.schedule, {"constant", "cosine", "multistep", "onecycle"},
-           "how the learning rate changes over the steps")
+      .key("schedule", c.schedule, schedules, "how the learning rate changes over the steps")
+      .key("ema", c.ema, between(0, 0.999999), "decay of averaged weights; 0: off");
+}
+
+void visit(Walk& w, TrainConfig& c) {
+  w.key("epochs", c.epochs, at_least(1), "passes over the training set")
+      .key("batch_size", c.batch_size, at_least(2), "images per step");
+  sgd_keys(w, c, {"constant", "cosine", "multistep", "onecycle"});
+  w.key("label_smoothing", c.label_smoothing, between(0, 0.9), "share of the target spread evenly")
       .key("milestones", c.milestones, at_least(1), "epochs after which lr is multiplied by gamma")
       .key("gamma", c.gamma, between(0, 1), "factor at each milestone")
-      .key("min_lr", c.min_lr, number_from(0), "where cosine ends")
       .key("warmup_epochs", c.warmup_epochs, number_from(0), "linear warm-up from 0")
-      .key("ema", c.ema, between(0, 0.999999), "decay of averaged weights; 0: off")
       .key("pad", c.pad, between(0, 32), "random crop after padding by this many zeros")
       .key("flip", c.flip, "random horizontal mirror")
       .key("eval_every", c.eval_every, at_least(1), "epochs between tests")
@@ -165,7 +167,8 @@ void visit(Walk& w, SynthesisConfig& c) {
       .key("batch_size", c.batch_size, at_least(2), "images per batch")
       .key("g_steps", c.g_steps, at_least(1), "optimiser steps per batch")
       .key("source", c.source, source_names(),
-           "what is optimised: generator and latents, or pixels")
+           "what is optimised: a generator with the latents of a batch; pixels; a meta_generator "
+           "that batches begin at; a generator alone, which images are sampled from at any time")
       .inert_if(c.source == "generator")
       .key("generator", c.generator, nn::generator_names(), "generator architecture")
       .key("nz", c.nz, between(1, 65536), "latent dimensions")
@@ -243,17 +246,11 @@ void visit(Walk& w, DistillConfig& c) {
       .key("views", c.views, at_least(0),
            "crops and mirrors of each image, in turn by pass, whose teacher outputs are made once "
            "and kept in memory; 0: new ones in every pass, teachers are asked at every step")
-      .inert_if(c.views == 0)
-      .key("lr", c.lr, above(0), "peak learning rate")
-      .key("momentum", c.momentum, between(0, 0.9999), "SGD momentum")
-      .key("weight_decay", c.weight_decay, between(0, 1), "L2 penalty, in the gradient")
-      .key("min_lr", c.min_lr, number_from(0), "where cosine ends")
-      .key("clip_norm", c.clip_norm, number_from(0), "largest gradient norm; 0: no clipping")
-      .key("nesterov", c.nesterov, "Nesterov momentum")
-      .key("schedule", c.schedule, {"constant", "cosine", "onecycle"},
-           "how the learning rate changes over the steps")
-      .key("replay", c.replay, replay_names(),
-           "what is shown: the images that were made and kept, or fresh ones in every step")
+      .inert_if(c.views == 0);
+  sgd_keys(w, c, {"constant", "cosine", "onecycle"});
+  w.key("replay", c.replay, replay_names(),
+        "what is shown: the images that were made and kept, cropped and mirrored; or fresh ones in "
+        "every step, as they are")
       .inert_if(c.replay == "pool");
   loss_weights(w, student_terms(), c.loss);
   w.key("temperature", c.temperature, above(0), "T of the fused distillation loss")
@@ -266,7 +263,6 @@ void visit(Walk& w, DistillConfig& c) {
       .key("ts_tau", c.ts_tau, above(0), "temperature of the teacher/student contrast")
       .key("ts_queue", c.ts_queue, at_least(0), "past keys kept per teacher")
       .key("ts_ramp", c.ts_ramp, between(0, 1), "share of the steps over which its weight rises")
-      .key("ema", c.ema, between(0, 0.999999), "decay of averaged student weights; 0: off")
       .key("pad", c.pad, between(0, 32), "random crop after padding by this many zeros")
       .key("flip", c.flip, "random horizontal mirror")
       .key("eval_every", c.eval_every, at_least(1), "epochs between tests")

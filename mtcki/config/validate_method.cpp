@@ -11,6 +11,12 @@ namespace mtcki::config_keys {
 
 namespace {
 
+void validate_sgd(const std::string& table, const SgdConfig& c) {
+  if (c.nesterov && c.momentum == 0.0)
+    throw UsageError(table + ".nesterov: needs " + table + ".momentum > 0");
+  if (c.min_lr > c.lr) throw UsageError(table + ".min_lr: is above " + table + ".lr");
+}
+
 void validate_synthesis(const RunConfig& c) {
   const SynthesisConfig& s = c.synthesis;
   double all = 0, without_student = 0;
@@ -38,8 +44,9 @@ void validate_synthesis(const RunConfig& c) {
       s.teachers_per_step < static_cast<int64_t>(c.teachers.size()))
     throw UsageError(
         "synthesis.teachers_per_step asks a subset of the teachers, but cr_mode = \"cat\" needs "
-        "all "
-        "of them; set synthesis.cr_mode to \"each\" or \"first\"");
+        "all of them; set synthesis.cr_mode to \"each\" or \"first\"");
+  if (s.reset_first > 0 && s.source != "meta_generator")
+    throw UsageError("synthesis.reset_first: only synthesis.source = \"meta_generator\" reads it");
 }
 
 void validate_rounds(const RunConfig& c) {
@@ -68,9 +75,6 @@ void validate_rounds(const RunConfig& c) {
 
 void validate_distill(const RunConfig& c) {
   const DistillConfig& d = c.distill;
-  if (d.nesterov && d.momentum == 0.0)
-    throw UsageError("distill.nesterov: needs distill.momentum > 0");
-  if (d.min_lr > d.lr) throw UsageError("distill.min_lr: is above distill.lr");
   if (d.views > 0 && c.rounds.per_epoch > 0)
     throw UsageError(
         "distill.views: the set grows with rounds.per_epoch, so the teachers' outputs cannot be "
@@ -87,6 +91,8 @@ void validate_distill(const RunConfig& c) {
 }  // namespace
 
 void validate_method(const RunConfig& c) {
+  validate_sgd("train", c.train);
+  validate_sgd("distill", c.distill);
   validate_synthesis(c);
   validate_rounds(c);
   validate_distill(c);

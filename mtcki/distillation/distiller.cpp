@@ -13,24 +13,6 @@ namespace mtcki {
 
 namespace {
 
-optim::SgdOptions sgd_of(const DistillConfig& c) {
-  optim::SgdOptions sgd;
-  sgd.lr = c.lr;
-  sgd.momentum = c.momentum;
-  sgd.weight_decay = c.weight_decay;
-  sgd.nesterov = c.nesterov && c.momentum > 0;
-  return sgd;
-}
-
-optim::Schedule schedule_of(const DistillConfig& c, int64_t total_steps) {
-  optim::Schedule s;
-  s.kind = c.schedule;
-  s.base_lr = c.lr;
-  s.min_lr = c.min_lr;
-  s.total_steps = total_steps;
-  return s;
-}
-
 constexpr char kHint[] = "lower distill.lr";
 
 }  // namespace
@@ -42,8 +24,7 @@ Distiller::Distiller(Teachers& teachers, Student& student, const DistillConfig& 
       config_(config),
       total_steps_(total_steps),
       terms_(make_terms({teachers, student.net().feature_dim(), config, seed})),
-      trainer_(student.net(), parameters(), sgd_of(config), schedule_of(config, total_steps),
-               config.clip_norm, config.ema),
+      trainer_(student.net(), parameters(), config, schedule_of(config, total_steps)),
       runner_(compute.at(student.device()), "distill.batch_size", config.batch_size) {}
 
 std::vector<Distiller::Weighted> Distiller::make_terms(const StudentTermContext& context) {

@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "mtcki/config/config.h"
 #include "mtcki/training/metric_ring.h"
 #include "mtcki/training/state.h"
 #include "nn/module.h"
@@ -17,18 +18,30 @@
 
 namespace mtcki {
 
+// The schedule of the configuration over so many steps; what only [train] has is left out.
+inline optim::Schedule schedule_of(const SgdConfig& c, int64_t total_steps) {
+  optim::Schedule s;
+  s.kind = c.schedule;
+  s.base_lr = c.lr;
+  s.min_lr = c.min_lr;
+  s.total_steps = total_steps;
+  return s;
+}
+
 class SgdTrainer {
  public:
-  // groups may hold parameters beside the network's (contrast heads). ema 0: none.
-  SgdTrainer(nn::Module& net, std::vector<optim::ParameterGroup> groups,
-             const optim::SgdOptions& options, const optim::Schedule& schedule, double clip_norm,
-             double ema)
-      : net_(net),
-        optimizer_(optim::make_sgd(std::move(groups), options)),
-        schedule_(schedule),
-        clip_norm_(clip_norm) {
+  // groups may hold parameters beside the network's (contrast heads).
+  SgdTrainer(nn::Module& net, std::vector<optim::ParameterGroup> groups, const SgdConfig& c,
+             const optim::Schedule& schedule)
+      : net_(net), schedule_(schedule), clip_norm_(c.clip_norm) {
+    optim::SgdOptions options;
+    options.lr = c.lr;
+    options.momentum = c.momentum;
+    options.weight_decay = c.weight_decay;
+    options.nesterov = c.nesterov && c.momentum > 0;
+    optimizer_ = optim::make_sgd(std::move(groups), options);
     nn::make_parallel(net, communicator());
-    if (ema > 0) ema_.emplace(net, ema);
+    if (c.ema > 0) ema_.emplace(net, c.ema);
   }
 
   void zero_grad() { optimizer_->zero_grad(); }

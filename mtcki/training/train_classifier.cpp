@@ -24,21 +24,8 @@ data::LoaderOptions loader_options(const TrainJob& job) {
   return o;
 }
 
-optim::SgdOptions sgd_options(const TrainConfig& c) {
-  optim::SgdOptions o;
-  o.lr = c.lr;
-  o.momentum = c.momentum;
-  o.weight_decay = c.weight_decay;
-  o.nesterov = c.nesterov && c.momentum > 0;
-  return o;
-}
-
-optim::Schedule schedule_of(const TrainConfig& c, int64_t steps_per_epoch) {
-  optim::Schedule s;
-  s.kind = c.schedule;
-  s.base_lr = c.lr;
-  s.min_lr = c.min_lr;
-  s.total_steps = c.epochs * steps_per_epoch;
+optim::Schedule schedule_of_train(const TrainConfig& c, int64_t steps_per_epoch) {
+  optim::Schedule s = schedule_of(c, c.epochs * steps_per_epoch);
   s.warmup_steps = std::llround(c.warmup_epochs * static_cast<double>(steps_per_epoch));
   for (const int64_t epoch : c.milestones) s.milestones.push_back(epoch * steps_per_epoch);
   s.gamma = c.gamma;
@@ -61,8 +48,7 @@ FitResult train_classifier(const TrainJob& job, const data::ImageSet& train,
   BatchSource source(train, loader_options(job), device);
   const int64_t per_epoch = source.batches_per_pass();
 
-  SgdTrainer trainer(*net, {optim::group_of(*net)}, sgd_options(c), schedule_of(c, per_epoch),
-                     c.clip_norm, c.ema);
+  SgdTrainer trainer(*net, {optim::group_of(*net)}, c, schedule_of_train(c, per_epoch));
 
   const Tensor mean = job.normalization.mean_tensor().to(device),
                std = job.normalization.std_tensor().to(device);

@@ -76,13 +76,8 @@ double step(SgdTrainer& trainer, One& net, int64_t number, double gradient = 1.0
 
 TEST(SgdTrainer, FollowsTheScheduleAndClips) {
   One net;
-  optim::SgdOptions sgd;
-  sgd.lr = 0.1;
-  optim::Schedule schedule;
-  schedule.kind = "cosine";
-  schedule.base_lr = 0.1;
-  schedule.total_steps = 2;
-  SgdTrainer trainer(net, {optim::group_of(net)}, sgd, schedule, 0.5, 0.0);
+  const SgdConfig sgd{.momentum = 0, .weight_decay = 0, .clip_norm = 0.5};
+  SgdTrainer trainer(net, {optim::group_of(net)}, sgd, schedule_of(sgd, 2));
   Values logged;  // of norm 4, clipped to 0.5
   EXPECT_NEAR(step(trainer, net, 0, 4.0, &logged), 1 - 0.1 * 0.5, 1e-5);
   ASSERT_EQ(logged.size(), 1u);
@@ -95,12 +90,10 @@ TEST(SgdTrainer, FollowsTheScheduleAndClips) {
 
 TEST(SgdTrainer, TheAverageIsWhatCountsAndTrainingGoesOnWithTheWeights) {
   One net;
-  optim::SgdOptions sgd;
-  sgd.lr = 0.5;
-  optim::Schedule schedule;
-  schedule.base_lr = 0.5;
-  schedule.kind = "constant";
-  SgdTrainer trainer(net, {optim::group_of(net)}, sgd, schedule, 0.0, 0.5);
+  const SgdConfig sgd{
+      .lr = 0.5, .momentum = 0, .weight_decay = 0, .schedule = "constant", .ema = 0.5};
+  const optim::Schedule schedule = schedule_of(sgd, 1);
+  SgdTrainer trainer(net, {optim::group_of(net)}, sgd, schedule);
   const double one = step(trainer, net, 0), two = step(trainer, net, 1);
   EXPECT_NEAR(one, 0.5, 1e-6);
   EXPECT_NEAR(two, 0.0, 1e-6);
@@ -114,7 +107,7 @@ TEST(SgdTrainer, TheAverageIsWhatCountsAndTrainingGoesOnWithTheWeights) {
   EXPECT_EQ(net.w.data().item(), two);
 
   One other;
-  SgdTrainer resumed(other, {optim::group_of(other)}, sgd, schedule, 0.0, 0.5);
+  SgdTrainer resumed(other, {optim::group_of(other)}, sgd, schedule);
   other.load_state_dict(net.state_dict());
   load(resumed, state);
   EXPECT_EQ(resumed.with_final_weights([&] { return other.w.data().item(); }), average);

@@ -185,6 +185,7 @@ TEST_F(ConfigTest, RefusesImpossibleCombinations) {
       {"rounds.per_epoch=2", "distill.steps_per_epoch: rounds.per_epoch shares it out"},
       {"synthesis.batches=0", "synthesis.batches: with 0 no images are made before"},
       {"distill.replay=fresh", "fresh images need rounds.per_epoch"},
+      {"synthesis.reset_first=2", "only synthesis.source = \"meta_generator\" reads it"},
       {"synthesis.best=first", "\"first\" is none of select | total | last"},
       {"synthesis.best=2", "\"2\" is none of"},
       {"metrics.classifier_weights=x", "classifier_model is missing"},
@@ -214,6 +215,11 @@ TEST_F(ConfigTest, RefusesImpossibleCombinations) {
               HasSubstr("must be a multiple of that"));
   EXPECT_THAT(with_rounds({"distill.replay=fresh"}),
               HasSubstr("no fresh images can be drawn from synthesis.source"));
+  EXPECT_THAT(
+      with_rounds({"distill.replay=fresh", "synthesis.source=sampler", "distill.fuse=conf"}),
+      HasSubstr("distill.fuse: conf needs labels, and fresh images have none"));
+  EXPECT_THAT(refusal({good}, {"distill.nesterov=true", "distill.momentum=0"}),
+              HasSubstr("distill.nesterov: needs distill.momentum > 0"));
   EXPECT_THAT(refusal({good}, {"distill.kd=0", "distill.ts=0"}),
               HasSubstr("distill: every loss weight is 0"));
   EXPECT_THAT(with_rounds({"distill.views=2"}), HasSubstr("distill.views: the set grows"));

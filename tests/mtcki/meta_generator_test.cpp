@@ -1,17 +1,22 @@
 // Fast: two rounds of its meta-generator are those of the field's own code, by FOMAML and by Reptile
 // (tests/data/fast_rounds.safetensors; teacher and student of generative_step.safetensors).
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 
 #include "autograd/functions.h"
 #include "data/formats/state_file.h"
+#include "mtcki/synthesis/sources/source.h"
 #include "mtcki/synthesis/synthesizer.h"
 #include "nn/state_dict.h"
 #include "tensor/ops/elementwise.h"
+#include "tensor/ops/reduce.h"
 
 namespace mtcki {
 namespace {
+
+using ::testing::HasSubstr;
 
 const data::Normalization kNormalization{{0.4914, 0.4822, 0.4465}, {0.2023, 0.1994, 0.2010}};
 constexpr int64_t kBatch = 12, kSteps = 3;
@@ -189,6 +194,40 @@ TEST_P(MetaGenerator, ResumesInsideABatch) {
   load(resumed, state);
   finish(resumed);
   EXPECT_TRUE(identical(finish(resumed), finish(whole)));
+}
+
+// The authors' reset_l0: the first linear layer and the first batch norm, N(0, 0.02) and 0.
+TEST_P(MetaGenerator, FirstLayersAreRedrawnAtTheirBatch) {
+  config_.reset_first = 1;
+  const auto source = make_source(config_, {});
+  source->begin_batch(0);
+  const StageState before = state_of(*source, false);
+  source->begin_batch(1);
+  int redrawn = 0;
+  for (const auto& [name, tensor] : state_of(*source, false).tensors) {
+    if (name.rfind("weights.", 0) != 0) continue;
+    const bool first = name.rfind("weights.l1.0.", 0) == 0 ||
+                       name == "weights.conv_blocks.0.weight" ||
+                       name == "weights.conv_blocks.0.bias";
+    const Tensor old = entry(before.tensors, name);
+    if (!first) {
+      EXPECT_TRUE(identical(tensor, old)) << name;
+      continue;
+    }
+    ++redrawn;
+    if (name.ends_with(".bias")) {
+      EXPECT_TRUE(identical(tensor, Tensor::zeros_like(tensor))) << name;
+      continue;
+    }
+    EXPECT_FALSE(identical(tensor, old)) << name;
+    EXPECT_NEAR(std::sqrt(mean(square(tensor)).item()), 0.02, 0.01) << name;
+  }
+  EXPECT_EQ(redrawn, 4);
+
+  config_.generator = "dcgan";
+  EXPECT_THAT([&] { make_source(config_, {}); },
+              ::testing::ThrowsMessage<UsageError>(
+                  HasSubstr("synthesis.reset_first: the generator \"dcgan\" has no layers l1.0")));
 }
 
 INSTANTIATE_TEST_SUITE_P(Forms, MetaGenerator, ::testing::Values(Meta::fomaml, Meta::reptile));

@@ -4,6 +4,8 @@
 //
 //   fomaml   along Σ_i ∂L/∂θ' over the inner steps i (Finn et al. 2017, first order)
 //   reptile  along 67 (θ − θ'_k) (Nichol et al. 2018)
+#include <algorithm>
+
 #include "autograd/functions.h"
 #include "mtcki/synthesis/sources/source.h"
 #include "nn/init.h"
@@ -34,6 +36,12 @@ class MetaGeneratorSource : public ImageSource {
     outer.beta2 = c.beta2;
     outer_ = optim::make_adam({optim::group_of(*net_)}, outer);
     for (const Variable& p : net_->parameters()) sums_.push_back(Tensor::zeros_like(p.data()));
+    const auto named = net_->named_parameters();
+    if (c.reset_first > 0 &&
+        std::ranges::none_of(named, [](const auto& p) { return is_first(p.first); }))
+      throw UsageError(str("synthesis.reset_first: the generator \"", c.generator,
+                           "\" has no layers l1.0 and conv_blocks.0 to redraw; set it to 0, or "
+                           "take the generator cmi or large"));
   }
 
   void begin_batch(int64_t batch) override {
@@ -87,13 +95,19 @@ class MetaGeneratorSource : public ImageSource {
     return {seed_, rng_stream(stream), static_cast<uint64_t>(batch)};
   }
 
+  static bool is_first(const std::string& name) {
+    return name.starts_with("l1.0.") || name.starts_with("conv_blocks.0.");
+  }
+
   // The first layers anew: by then they only know the images that were easy to make.
   void reset_first() {
-    uint64_t draw = 0;
+    int64_t draw = 0;
     for (auto& [name, p] : net_->named_parameters()) {
-      if (name == "l1.0.weight" || name == "conv_blocks.0.weight")
-        nn::normal_(*p, 0.0, 0.02, rng("synthesis/reset", static_cast<int64_t>(draw++)));
-      if (name == "l1.0.bias" || name == "conv_blocks.0.bias") nn::constant_(*p, 0.0);
+      if (!is_first(name)) continue;
+      if (name.ends_with(".weight"))
+        nn::normal_(*p, 0.0, 0.02, rng("synthesis/reset", draw++));
+      else
+        nn::constant_(*p, 0.0);
     }
   }
 
