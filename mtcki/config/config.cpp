@@ -22,6 +22,7 @@ namespace mtcki {
 namespace {
 
 using config_keys::Field;
+using config_keys::index_free;
 
 constexpr uint64_t kMostText = uint64_t{1} << 20;  // bytes of a file
 constexpr size_t kMostElements = 1000;             // of [[teachers]], [[students]]
@@ -41,16 +42,6 @@ std::string one_line(std::string s) {
 
 [[noreturn]] void fail(const std::string& where, const std::string& what) {
   throw UsageError(one_line(where + ": " + what));
-}
-
-std::string index_free(const std::string& path) {  // "teachers.0.model" -> "teachers.model"
-  std::string out;
-  std::istringstream in(path);
-  for (std::string part; std::getline(in, part, '.');) {
-    if (!part.empty() && std::all_of(part.begin(), part.end(), ::isdigit)) continue;
-    out += (out.empty() ? "" : ".") + part;
-  }
-  return out;
 }
 
 // Every key that exists, without element numbers, and the section names.
@@ -137,6 +128,13 @@ class Assign {
   }
   void operator()(std::vector<double>* out) const {
     list(out, [this](const toml::node& n) { return number(n); });
+  }
+  void operator()(std::vector<std::string>* out) const {
+    list(out, [this](const toml::node& n) {
+      std::string text;
+      Assign(field_, n, where_)(&text);
+      return text;
+    });
   }
 
  private:
@@ -347,10 +345,20 @@ void check_names(const std::vector<T>& list, const char* section) {
 
 }  // namespace
 
+bool is_override(const std::string& input) {
+  std::error_code ec;
+  return input.find('=') != std::string::npos && !std::filesystem::is_regular_file(input, ec);
+}
+
 RunConfig load_config(const std::vector<std::string>& files,
                       const std::vector<std::string>& overrides) {
   RunConfig config;
-  for (const std::string& f : files) apply_file(&config, f), resolve_paths(&config, f);
+  for (const std::string& f : files) {
+    if (is_override(f))
+      apply_override(&config, f);
+    else
+      apply_file(&config, f), resolve_paths(&config, f);
+  }
   for (const std::string& o : overrides) apply_override(&config, o);
   resolve_paths(&config, "");
   name_elements(&config.teachers, "teachers");
@@ -467,34 +475,6 @@ std::string config_sha256(const RunConfig& config, const std::vector<std::string
       throw Error("config_sha256: no section or key \"" + s + "\"" + did_you_mean(s, known));
   }
   return data::sha256_hex(canonical(config, true, sections));
-}
-
-std::string config_reference() {
-  RunConfig sample;
-  sample.teachers.resize(1);
-  sample.students.resize(1);
-  std::string out, head = "\n";
-  for (const Field& f : config_keys::fields(sample)) {
-    const std::string plain = index_free(f.path);
-    const size_t dot = plain.rfind('.');
-    const std::string owner = dot == std::string::npos ? "" : plain.substr(0, dot);
-    if (owner != head) {
-      head = owner;
-      const std::string title = owner.empty()                  ? "Run"
-                                : config_keys::is_array(owner) ? "[[" + owner + "]]"
-                                                               : "[" + owner + "]";
-      out += fmt::format("{}## {}\n\n| key | default | accepted | meaning |\n|---|---|---|---|\n",
-                         out.empty() ? "" : "\n", title);
-    }
-    const auto cell = [](std::string text) {
-      for (size_t p = 0; (p = text.find('|', p)) != std::string::npos; p += 2) text.insert(p, "\\");
-      return text;
-    };
-    const std::string accepted = f.accepted();
-    out += fmt::format("| `{}` | `{}` | {} | {} |\n", plain, f.value(),
-                       cell(accepted.empty() ? f.type() : accepted), cell(f.help));
-  }
-  return out;
 }
 
 }  // namespace mtcki

@@ -8,5 +8,7 @@
 namespace mtcki {
 
 std::vector<std::string> source_names();
+// Nothing is optimised: the images are there already (synthesis/given_images.h).
+bool is_given(const std::string& source);
 
 }  // namespace mtcki

@@ -1,5 +1,6 @@
-// Which settings of [distill] cannot go together.
+// Which settings of [distill], and which of a given set, cannot go together.
 #include "mtcki/config/keys.h"
+#include "mtcki/config/source_names.h"
 #include "tensor/error.h"
 
 namespace mtcki::config_keys {
@@ -17,6 +18,12 @@ void validate_distill(const RunConfig& c) {
     throw UsageError(
         "distill.views: without distill.pad and distill.flip all views of an image are the same; "
         "set it to 1");
+  const SynthesisConfig& s = c.synthesis;
+  if (is_given(s.source) && c.adversarial.rounds > 0)
+    throw UsageError(str("adversarial.rounds: continue a synthesis, and synthesis.source ",
+                         s.source, " has none"));
+  if ((s.source == "sets") == s.from.empty())
+    throw UsageError("synthesis.from: goes with synthesis.source sets, and only with that");
 }
 
 }  // namespace mtcki::config_keys

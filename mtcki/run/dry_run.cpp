@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "data/formats/atomic_file.h"
+#include "mtcki/config/source_names.h"
 #include "mtcki/distillation/teacher_outputs.h"
 #include "mtcki/host/console.h"
 #include "mtcki/host/progress.h"
@@ -65,6 +66,7 @@ RunConfig shortened(const RunConfig& config, int64_t steps, int64_t train_images
                     int64_t test_images) {
   RunConfig c = config;
   c.tensorboard = false;
+  if (is_given(c.synthesis.source)) c.synthesis.source = "noise", c.synthesis.from.clear();
   c.data.train_limit = std::min(train_images, steps * c.train.batch_size);
   (config.data.is_none() ? c.data.holdout : c.data.test_limit) = test_images;
   c.train.epochs = c.train.eval_every = 1;
@@ -223,11 +225,13 @@ DryRun dry_run(const RunConfig& config) {
         times("teachers", false).at(0, none ? 0 : number(test_images)));
 
   const SynthesisConfig& s = config.synthesis;
-  const StageTimes synthesis = times("synthesis");
+  const StageTimes synthesis = times("synthesis", !is_given(s.source));
   const int64_t few_batches = std::min(s.batches, short_batches(config));
   const double few = number(few_batches);
-  add("synthesis", fmt::format("{} batches of {} steps", s.batches, s.g_steps),
-      number(s.batches) / few * synthesis.at(number(s.g_steps), 0));
+  add("synthesis",
+      is_given(s.source) ? fmt::format("{} batches, given", s.batches)
+                         : fmt::format("{} batches of {} steps", s.batches, s.g_steps),
+      number(s.batches) / few * synthesis.at(is_given(s.source) ? 0.0 : number(s.g_steps), 0));
 
   const DistillConfig& d = config.distill;
   const int64_t pool = s.batches * s.batch_size - (none ? test_images : 0);
@@ -257,12 +261,11 @@ DryRun dry_run(const RunConfig& config) {
             number(tests_of(d.epochs, d.eval_every) * test_images) * students.test);
   }
 
-  const StageTimes metrics = times("metrics", trains_classifier);
   if (trains_classifier)
-    add("metrics", "held-out classifier, " + training, metrics.at(train_steps, train_tests));
-  else
-    add("metrics", fmt::format("{} images", std::min(config.metrics.samples, test_images)),
-        metrics.at(0, number(std::min(config.metrics.samples, test_images))));
+    add("classifier", training, times("classifier").at(train_steps, train_tests));
+  const int64_t described = std::min(config.metrics.samples, test_images);
+  add("metrics", fmt::format("{} images", described),
+      times("metrics", false).at(0, number(described)));
 
   const fs::path run = last;
   const int64_t bank_rows = std::min(s.bank_size, pool);

@@ -7,6 +7,7 @@
 
 #include "autograd/functions.h"
 #include "data/formats/atomic_file.h"
+#include "mtcki/config/source_names.h"
 #include "mtcki/distillation/distiller.h"
 #include "mtcki/distillation/rounds.h"
 #include "mtcki/evaluation/confusion.h"
@@ -15,6 +16,7 @@
 #include "mtcki/run/context.h"
 #include "mtcki/run/metrics.h"
 #include "mtcki/run/no_data.h"
+#include "mtcki/synthesis/given_images.h"
 #include "mtcki/synthesis/image_pool.h"
 #include "mtcki/synthesis/stage.h"
 #include "mtcki/training/stage_control.h"
@@ -171,12 +173,17 @@ int64_t synthesis_stage(RunContext& run, RunLog& log, PipelineResult* out, Budge
     job.options = synthesis_options(run);
     job.info = pool_info(run, sha);
     job.keep_checkpoints = run.config().keep_checkpoints;
-    result = synthesize(job, run.teachers(), log);
+    const bool given = is_given(job.config.source);
+    result =
+        given ? take_images(
+                    job, run.folder(), [&]() -> const data::ImageSet& { return run.train(); }, log)
+              : synthesize(job, run.teachers(), log);
+    std::vector<std::string> files = {"manifest.json"};
+    if (!given) files.push_back(result.final_state);
     write_marker(
         dir, sha,
-        {{"images", result.images}, {"budget", result.budget}, {"seconds", result.seconds}},
-        {"manifest.json", result.final_state});
-    if (communicator().is_root()) check_statistics(run, log);
+        {{"images", result.images}, {"budget", result.budget}, {"seconds", result.seconds}}, files);
+    if (!given && communicator().is_root()) check_statistics(run, log);
   }
   if (out) out->seconds["synthesis"] += result.seconds;
   if (budget) *budget += result.budget;

@@ -10,7 +10,12 @@ struct Row {
   std::unique_ptr<ImageSource> (*make)(const SynthesisConfig&, const SourceOptions&);
 };
 
-constexpr Row kSources[] = {{"generator", make_generator_source}, {"pixels", make_pixel_source}};
+// null: given_images.h
+constexpr Row kSources[] = {{"generator", make_generator_source},
+                            {"pixels", make_pixel_source},
+                            {"real", nullptr},
+                            {"noise", nullptr},
+                            {"sets", nullptr}};
 
 }  // namespace
 
@@ -20,10 +25,16 @@ std::vector<std::string> source_names() {
   return names;
 }
 
+bool is_given(const std::string& source) {
+  for (const Row& row : kSources)
+    if (source == row.name) return !row.make;
+  return false;
+}
+
 std::unique_ptr<ImageSource> make_source(const SynthesisConfig& config,
                                          const SourceOptions& options) {
   for (const Row& row : kSources)
-    if (config.source == row.name) return row.make(config, options);
+    if (config.source == row.name && row.make) return row.make(config, options);
   throw Error("no image source is called " + config.source);
 }
 
