@@ -1,6 +1,8 @@
 #include "mtcki/matrix/record.h"
 
-#include <cmath>
+#include <fmt/format.h>
+
+#include <algorithm>
 
 #include "data/formats/json_file.h"
 #include "mtcki/log/metrics_file.h"
@@ -15,11 +17,7 @@ using nlohmann::json;
 namespace {
 
 // Six digits: a record is to be read, and compared.
-double rounded(double v) {
-  if (v == 0 || !std::isfinite(v)) return v;
-  const double scale = std::pow(10.0, 5 - std::floor(std::log10(std::abs(v))));
-  return std::round(v * scale) / scale;
-}
+double rounded(double v) { return std::stod(fmt::format("{:.6g}", v)); }
 
 // Tests of a student while it trained, over the cost of the synthesis and of its share of the
 // distillation so far.

@@ -231,7 +231,7 @@ TEST_F(ConfigTest, HashIsOfWhatAffectsResults) {
           } else if constexpr (std::is_same_v<T, std::string>) {
             *target += "x";
           } else {
-            target->push_back(5);
+            target->push_back(typename T::value_type{});
           }
         },
         f.target);
@@ -248,6 +248,7 @@ TEST_F(ConfigTest, HashIsOfWhatAffectsResults) {
                                                "teachers.0.weights_key",
                                                "teachers.1.weights_key",
                                                "synthesis.source",
+                                               "synthesis.from",
                                                "synthesis.beta2",
                                                "synthesis.views",
                                                "synthesis.adv",

@@ -148,7 +148,15 @@ TEST_F(MatrixTest, BudgetsAreEqual) {
     step += planned_step_macs(set, kShape);
   }
   EXPECT_NEAR(all, whole(ours), 1.501 * step);
-  EXPECT_THROW(load_matrix({kTiny, "distill.epochs=400"}), UsageError) << "nothing left to invert";
+  refused(R"(
+[[methods]]
+name = "a"
+[[methods]]
+name = "b"
+budget = "a"
+config = ["distill.epochs=400"]
+)",
+          "cell b.s0: budget: the whole of a costs less");
 }
 
 // The plan is what a run counts.
