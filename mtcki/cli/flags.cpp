@@ -363,7 +363,8 @@ void add_matrix(CLI::App* app, const std::vector<std::string>& argv, Commands* c
                      "record.json, to show");
   matrix->add_flag("--list", o->list, "the jobs and their state");
   matrix->add_flag("--dry-run", o->dry_run, "what is left will take, by a few steps of each");
-  matrix->add_option("--only", o->only, "cells of these names: a pattern, or a part");
+  matrix->add_option("--only", o->only, "cells of these names: a pattern, or a part")
+      ->allow_extra_args(false);
   matrix->add_option("--table", o->table,
                      "no work: print what is there as text, markdown, csv, html or json");
   matrix->add_flag("--retry", o->retry, "failed jobs too");
