@@ -35,6 +35,11 @@ inline Variable operator*(const Variable& a, const Variable& b) { return mul(a, 
 inline Variable operator*(const Variable& a, double s) { return mul(a, s); }
 inline Variable operator*(double s, const Variable& a) { return mul(a, s); }
 inline Variable operator/(const Variable& a, const Variable& b) { return div(a, b); }
+inline Variable operator+(const Variable& a, double s) { return add(a, s); }
+inline Variable operator+(double s, const Variable& a) { return add(a, s); }
+inline Variable operator-(const Variable& a, double s) { return add(a, -s); }
+inline Variable operator-(double s, const Variable& a) { return add(neg(a), s); }
+inline Variable operator/(const Variable& a, double s) { return mul(a, 1 / s); }
 inline Variable operator-(const Variable& a) { return neg(a); }
 
 // functions/reduce.cpp

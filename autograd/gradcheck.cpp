@@ -74,7 +74,8 @@ GradcheckReport gradcheck(const std::function<Variable(const std::vector<Variabl
       const double relative = error / std::max(scale, 1e-300);
       // Not <=: a NaN must fail.
       const bool fine = error <= o.atol || relative <= o.rtol;
-      if (error > o.atol) report.worst = std::max(report.worst, relative);
+      const double shown = error / std::max(scale, o.atol);
+      if (!(shown <= report.worst) && !std::isnan(report.worst)) report.worst = shown;
       if (!fine && report.ok) {
         report.ok = false;
         report.message = str("input ", i, " ", x.describe(), ", element ", index[k],

@@ -17,7 +17,9 @@ struct GradcheckOptions {
 };
 struct GradcheckReport {
   bool ok = true;
-  double worst = 0;     // largest relative error
+  // The largest error over the largest numeric gradient of its input (over atol where that is
+  // smaller), whether or not it is within the tolerances; NaN when a gradient is.
+  double worst = 0;
   std::string message;  // which input and element, analytic, numeric
 };
 // f: inputs -> one Variable of any shape; it is contracted with a fixed random tensor. Inputs that

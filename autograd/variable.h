@@ -49,6 +49,9 @@ class Variable {
   int64_t size(int dim) const { return data().size(dim); }
   int64_t numel() const { return data().numel(); }
   double item() const { return data().item(); }
+  // sum() and mean() of autograd/functions.h.
+  Variable sum(const std::vector<int>& dims = {}, bool keepdim = false) const;
+  Variable mean(const std::vector<int>& dims = {}, bool keepdim = false) const;
 
   struct Impl;  // autograd/node.h
   const std::shared_ptr<Impl>& impl() const { return impl_; }

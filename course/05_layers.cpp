@@ -10,7 +10,6 @@ class LayerNorm : public nn::Module {
   LayerNorm(int64_t features, DType dtype)
       : weight(register_parameter("weight", Tensor::full({features}, 1.0, dtype))),
         bias(register_parameter("bias", Tensor::zeros({features}, dtype))) {}
-  std::string kind() const override { return "LayerNorm"; }
   Variable &weight, &bias;
 
  protected:

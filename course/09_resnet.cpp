@@ -11,19 +11,15 @@ namespace {
 class Block : public nn::Module {
  public:
   Block(int64_t in, int64_t out, int64_t stride, nn::Init& init)
-      : conv1_(add("conv1", std::make_unique<nn::Conv2d>(in, out, 3, Conv2dOptions(stride, 1),
-                                                         false, init))),
-        bn1_(add("bn1", std::make_unique<nn::BatchNorm2d>(out))),
-        conv2_(add("conv2",
-                   std::make_unique<nn::Conv2d>(out, out, 3, Conv2dOptions(1, 1), false, init))),
-        bn2_(add("bn2", std::make_unique<nn::BatchNorm2d>(out))) {
+      : conv1_(add<nn::Conv2d>("conv1", in, out, 3, Conv2dOptions(stride, 1), false, init)),
+        bn1_(add<nn::BatchNorm2d>("bn1", out)),
+        conv2_(add<nn::Conv2d>("conv2", out, out, 3, Conv2dOptions(1, 1), false, init)),
+        bn2_(add<nn::BatchNorm2d>("bn2", out)) {
     if (stride == 1 && in == out) return;  // the shortcut is x itself
-    projection_ = &add("shortcut", std::make_unique<nn::Sequential>());
-    projection_->add(
-        "0", std::make_unique<nn::Conv2d>(in, out, 1, Conv2dOptions(stride, 0), false, init));
-    projection_->add("1", std::make_unique<nn::BatchNorm2d>(out));
+    projection_ = &add<nn::Sequential>("shortcut");
+    projection_->add<nn::Conv2d>("0", in, out, 1, Conv2dOptions(stride, 0), false, init);
+    projection_->add<nn::BatchNorm2d>("1", out);
   }
-  std::string kind() const override { return "Block"; }
 
  protected:
   // relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut(x))
@@ -48,9 +44,8 @@ std::unique_ptr<nn::Module> make_block(int64_t in, int64_t out, int64_t stride, 
 double train_epoch(nn::Module& net, data::Loader& loader, int64_t epoch,
                    optim::Optimizer& optimizer, const optim::Schedule& schedule, int64_t* step) {
   net.train();
-  loader.start_epoch(epoch);
   double sum = 0;
-  for (data::Batch batch = loader.next(); batch.defined(); batch = loader.next()) {
+  for (const data::Batch& batch : loader.epoch(epoch)) {
     hole("train_epoch: set the rate of this step, forget old gradients, loss, backward, update");
   }
   return sum / static_cast<double>(loader.batches_per_epoch());

@@ -164,13 +164,15 @@ void Loader::start_epoch(int64_t epoch, int64_t first_batch) {
 
 Batch Loader::next() {
   Impl& s = *impl_;
+  if (s.paused)  // between calls only before the first start_epoch()
+    throw UsageError("Loader: next() before start_epoch(); which epoch is it?");
   if (s.threads.empty()) {
-    if (s.paused || s.consumed >= s.batches) return {};
+    if (s.consumed >= s.batches) return {};
     return s.make(s.consumed++);
   }
   const ProfileScope scope("data_wait", 0, 0);
   std::unique_lock<std::mutex> lock(s.mutex);
-  if (s.paused || s.consumed >= s.batches) return {};
+  if (s.consumed >= s.batches) return {};
   const int64_t b = s.consumed;
   s.ready.wait(lock, [&s, b] { return s.done.count(b) || s.failed.count(b); });
   if (const auto bad = s.failed.find(b); bad != s.failed.end()) std::rethrow_exception(bad->second);

@@ -3,6 +3,7 @@
 // resumed.
 #pragma once
 
+#include <iterator>
 #include <memory>
 #include <vector>
 
@@ -69,8 +70,30 @@ class Loader {
   int64_t batches_per_epoch() const;
   // Begins `epoch` at `first_batch` (resume).
   void start_epoch(int64_t epoch, int64_t first_batch = 0);
-  // Next batch; undefined at the end of the epoch.
+  // Next batch; undefined at the end of the epoch. UsageError before the first start_epoch().
   Batch next();
+
+  // for (const Batch& batch : loader.epoch(3)): start_epoch(3), and next() until the end.
+  class Epoch {
+   public:
+    explicit Epoch(Loader& loader) : loader_(loader) {}
+    Epoch& operator++() {
+      batch_ = loader_.next();
+      return *this;
+    }
+    const Batch& operator*() const { return batch_; }
+    bool operator==(std::default_sentinel_t) const { return !batch_.defined(); }
+    Epoch begin() const { return ++Epoch(*this); }
+    std::default_sentinel_t end() const { return {}; }
+
+   private:
+    Loader& loader_;
+    Batch batch_;
+  };
+  Epoch epoch(int64_t number, int64_t first_batch = 0) {
+    start_epoch(number, first_batch);
+    return Epoch(*this);
+  }
 
  private:
   struct Impl;

@@ -18,7 +18,7 @@ int main() {
   nn::Linear model(2, 1, true, init);
   const Variable y = add(add(linear(x, truth, {}), 0.5), Variable(noise));
 
-  const auto optimizer = optim::make_sgd({optim::group_of(model)}, {.lr = 0.1, .momentum = 0.9});
+  const auto optimizer = optim::make_sgd(model, {.lr = 0.1, .momentum = 0.9});
   for (int step = 0; step < 200; ++step) {
     optimizer->zero_grad();
     const Variable loss = mean(square(model(x) - y));

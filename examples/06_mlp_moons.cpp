@@ -15,10 +15,9 @@ using namespace mtcki;
 class Mlp : public nn::Module {
  public:
   explicit Mlp(nn::Init& init)
-      : fc1_(add("fc1", std::make_unique<nn::Linear>(2, 32, true, init))),
-        fc2_(add("fc2", std::make_unique<nn::Linear>(32, 32, true, init))),
-        fc3_(add("fc3", std::make_unique<nn::Linear>(32, 2, true, init))) {}
-  std::string kind() const override { return "Mlp"; }
+      : fc1_(add<nn::Linear>("fc1", 2, 32, true, init)),
+        fc2_(add<nn::Linear>("fc2", 32, 32, true, init)),
+        fc3_(add<nn::Linear>("fc3", 32, 2, true, init)) {}
 
  protected:
   Variable forward(const Variable& x) override { return fc3_(relu(fc2_(relu(fc1_(x))))); }
@@ -54,7 +53,7 @@ int main() {
   Mlp model(init);
 
   constexpr int kSteps = 300;
-  const auto optimizer = optim::make_adam({optim::group_of(model)}, {});
+  const auto optimizer = optim::make_adam(model, {});
   optim::Schedule schedule;
   schedule.base_lr = 0.01;
   schedule.total_steps = kSteps;  // cosine to zero

@@ -17,13 +17,10 @@ using namespace mtcki;
 class LeNet : public nn::Module {
  public:
   explicit LeNet(nn::Init& init)
-      : conv1_(
-            add("conv1", std::make_unique<nn::Conv2d>(1, 8, 3, Conv2dOptions(1, 1), true, init))),
-        conv2_(
-            add("conv2", std::make_unique<nn::Conv2d>(8, 16, 3, Conv2dOptions(1, 1), true, init))),
-        fc1_(add("fc1", std::make_unique<nn::Linear>(16 * 7 * 7, 64, true, init))),
-        fc2_(add("fc2", std::make_unique<nn::Linear>(64, 10, true, init))) {}
-  std::string kind() const override { return "LeNet"; }
+      : conv1_(add<nn::Conv2d>("conv1", 1, 8, 3, Conv2dOptions(1, 1), true, init)),
+        conv2_(add<nn::Conv2d>("conv2", 8, 16, 3, Conv2dOptions(1, 1), true, init)),
+        fc1_(add<nn::Linear>("fc1", 16 * 7 * 7, 64, true, init)),
+        fc2_(add<nn::Linear>("fc2", 64, 10, true, init)) {}
 
  protected:
   Variable forward(const Variable& x) override {
@@ -50,7 +47,7 @@ int main() {
 
   nn::Init init(0);
   LeNet net(init);
-  const auto optimizer = optim::make_sgd({optim::group_of(net)}, {.lr = 0.05, .momentum = 0.9});
+  const auto optimizer = optim::make_sgd(net, {.lr = 0.05, .momentum = 0.9});
   const int64_t epochs = 4;
   optim::Schedule schedule;
   schedule.base_lr = 0.05;
@@ -59,9 +56,8 @@ int main() {
   double top1 = 0;
   for (int64_t epoch = 0, step = 0; epoch < epochs; ++epoch) {
     net.train();
-    loader.start_epoch(epoch);
     double loss_sum = 0;
-    for (data::Batch batch = loader.next(); batch.defined(); batch = loader.next()) {
+    for (const data::Batch& batch : loader.epoch(epoch)) {
       optimizer->set_lr(schedule.at(step++));
       optimizer->zero_grad();
       const Variable loss = cross_entropy(net(batch.images), batch.labels);
@@ -72,8 +68,7 @@ int main() {
     net.eval();
     const NoGradScope no_grad;
     int64_t correct = 0;
-    test_loader.start_epoch(0);
-    for (data::Batch batch = test_loader.next(); batch.defined(); batch = test_loader.next())
+    for (const data::Batch& batch : test_loader.epoch(0))
       correct += count_topk_correct(net(batch.images).data(), batch.labels, 1);
     top1 = 100.0 * static_cast<double>(correct) / static_cast<double>(test.size());
     std::printf("epoch %lld  loss %.3f  test accuracy %.1f %%\n", static_cast<long long>(epoch + 1),

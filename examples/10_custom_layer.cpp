@@ -38,7 +38,6 @@ class Swish : public nn::Module {
  public:
   explicit Swish(int64_t channels)
       : beta(register_parameter("beta", Tensor::full({channels}, 1.0))) {}
-  std::string kind() const override { return "Swish"; }
   Variable& beta;
 
  protected:
@@ -60,7 +59,7 @@ int main() {
   const Tensor x = randn({128, 3}, Rng{2, 1, 0});
   const Tensor truth = Tensor::from(std::vector<float>{0.5f, 1.5f, 3.0f}, {3});
   const Variable target = swish(x, truth);
-  const auto optimizer = optim::make_adam({optim::group_of(layer)}, {.lr = 0.05});
+  const auto optimizer = optim::make_adam(layer, {.lr = 0.05});
   for (int step = 0; step < 400; ++step) {
     optimizer->zero_grad();
     mean(square(layer(x) - target)).backward();

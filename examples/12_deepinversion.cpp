@@ -33,12 +33,11 @@ std::unique_ptr<Teacher> train_teacher(const data::ImageSet& train) {
   options.batch_size = 50;
   options.normalization = train.normalization;
   data::Loader loader(train, options);
-  const auto sgd = optim::make_sgd({optim::group_of(*net)}, {.lr = 0.1, .momentum = 0.9});
+  const auto sgd = optim::make_sgd(*net, {.lr = 0.1, .momentum = 0.9});
   optim::Schedule schedule;  // cosine, from 0.1 to 0
   schedule.total_steps = 5 * loader.batches_per_epoch();
   for (int64_t epoch = 0, step = 0; epoch < 5; ++epoch) {
-    loader.start_epoch(epoch);
-    for (data::Batch batch = loader.next(); batch.defined(); batch = loader.next()) {
+    for (const data::Batch& batch : loader.epoch(epoch)) {
       sgd->set_lr(schedule.at(step++));
       sgd->zero_grad();
       cross_entropy((*net)(batch.images), batch.labels).backward();
@@ -62,7 +61,7 @@ int main() {
   for (int64_t i = 0; i < batch; ++i) wanted.push_back(i % 10);
   const Tensor labels = Tensor::from(wanted, {batch});
 
-  BnStatisticsLoss statistics(teachers, "sum", 0.0);
+  BnStatisticsLoss statistics(teachers, BnReduce::sum, 0.0);
   Variable images(rand({batch, 1, 28, 28}, Rng{1, 2, 3}), true);  // noise to begin with
   const auto adam = optim::make_adam({{{{"images", images}}}}, {.lr = 0.05, .beta1 = 0.5});
   std::vector<Tensor> film;

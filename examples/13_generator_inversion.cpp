@@ -29,12 +29,11 @@ std::unique_ptr<Teacher> train_teacher(const data::ImageSet& train) {
   options.batch_size = 50;
   options.normalization = train.normalization;
   data::Loader loader(train, options);
-  const auto sgd = optim::make_sgd({optim::group_of(*net)}, {.lr = 0.1, .momentum = 0.9});
+  const auto sgd = optim::make_sgd(*net, {.lr = 0.1, .momentum = 0.9});
   optim::Schedule schedule;  // cosine, from 0.1 to 0
   schedule.total_steps = 5 * loader.batches_per_epoch();
   for (int64_t epoch = 0, step = 0; epoch < 5; ++epoch) {
-    loader.start_epoch(epoch);
-    for (data::Batch batch = loader.next(); batch.defined(); batch = loader.next()) {
+    for (const data::Batch& batch : loader.epoch(epoch)) {
       sgd->set_lr(schedule.at(step++));
       sgd->zero_grad();
       cross_entropy((*net)(batch.images), batch.labels).backward();
@@ -61,7 +60,7 @@ int main() {
   const Variable latents(randn({batch, spec.nz}, Rng{1, rng_stream("latents"), 0}), true);
   const auto adam = optim::make_adam({optim::group_of(*generator), {{{"latents", latents}}}},
                                      {.lr = 0.01, .beta1 = 0.5});
-  BnStatisticsLoss statistics(teachers, "sum", 0.0);
+  BnStatisticsLoss statistics(teachers, BnReduce::sum, 0.0);
   std::vector<Tensor> film;
   Variable images;
   for (int64_t step = 0; step < steps; ++step) {

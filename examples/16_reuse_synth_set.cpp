@@ -5,7 +5,7 @@
 #include <cstdio>
 #include <filesystem>
 
-#include "mtcki/distillation/distiller.h"
+#include "mtcki/distillation/rounds.h"
 #include "mtcki/synthesis/image_pool.h"
 #include "mtcki/synthesis/stage.h"
 

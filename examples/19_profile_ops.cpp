@@ -17,7 +17,7 @@ int main() {
   nn::ModelSpec spec;
   spec.name = "resnet8";
   const auto net = nn::make_classifier(spec, init);
-  const auto sgd = optim::make_sgd({optim::group_of(*net)}, {.lr = 0.1, .momentum = 0.9});
+  const auto sgd = optim::make_sgd(*net, {.lr = 0.1, .momentum = 0.9});
   const Tensor x = randn({32, 3, 32, 32}, Rng{0, rng_stream("x"), 0});
   const Tensor y = randint(0, 10, {32}, Rng{0, rng_stream("y"), 0});
   const auto step = [&] {

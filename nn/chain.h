@@ -109,12 +109,15 @@ class Chain {
 // Modules applied in order; children may be named freely (checkpoint names have gaps).
 class Sequential : public Module {
  public:
-  std::string kind() const override { return "Sequential"; }
   template <class M>
   M& add(const std::string& name, std::unique_ptr<M> child) {
     M& ref = Module::add(name, std::move(child));
     links_.emplace_back(ref);
     return ref;
+  }
+  template <class M, class... Arguments>
+  M& add(const std::string& name, Arguments&&... arguments) {
+    return add(name, std::make_unique<M>(std::forward<Arguments>(arguments)...));
   }
 
  protected:

@@ -40,7 +40,6 @@ class BatchNorm2d;
 class Conv2d : public Module {
  public:
   Conv2d(int64_t in, int64_t out, int64_t kernel, const Conv2dOptions& o, bool bias, Init& init);
-  std::string kind() const override { return "Conv2d"; }
   using Module::operator();
   // With what stands around it, in one pass where the kernels can (ops/conv/conv.h). Records no
   // gradient.
@@ -68,7 +67,6 @@ class ConvTranspose2d : public Module {
  public:
   ConvTranspose2d(int64_t in, int64_t out, int64_t kernel, const ConvTranspose2dOptions& o,
                   bool bias, Init& init);
-  std::string kind() const override { return "ConvTranspose2d"; }
   void reset_parameters(Init& init) override;
   double macs(const Shape& input, const Shape& output) const override;
   Variable& weight;  // [in, out/groups, k, k]
@@ -84,7 +82,6 @@ class ConvTranspose2d : public Module {
 class Linear : public Module {
  public:
   Linear(int64_t in, int64_t out, bool bias, Init& init);
-  std::string kind() const override { return "Linear"; }
   void reset_parameters(Init& init) override;
   double macs(const Shape& input, const Shape& output) const override;
   // Computes in f32 under Precision::bf16 too: for the layer that makes the logits.
@@ -105,7 +102,6 @@ class BatchNorm2d : public Module {
  public:
   explicit BatchNorm2d(int64_t channels, double eps = 1e-5, double momentum = 0.1,
                        DType dtype = DType::f32);
-  std::string kind() const override { return "BatchNorm2d"; }
   void reset_parameters(Init& init) override;
   using Module::operator();
   // Fused form: act(bn(x) + residual).

@@ -1,5 +1,10 @@
 #include "nn/module.h"
 
+#include <cxxabi.h>
+
+#include <cstdlib>
+#include <typeinfo>
+
 #include "tensor/op_error.h"
 
 namespace mtcki::nn {
@@ -23,6 +28,15 @@ void HookHandle::remove() {
 
 Module::Module() : hooks_(std::make_shared<HookTable>()) {}
 Module::~Module() = default;
+
+std::string Module::kind() const {  // without its namespaces
+  const char* mangled = typeid(*this).name();
+  const std::unique_ptr<char, void (*)(void*)> readable(
+      abi::__cxa_demangle(mangled, nullptr, nullptr, nullptr), std::free);
+  const std::string name = readable ? readable.get() : mangled;
+  const size_t last = name.rfind("::");
+  return last == std::string::npos ? name : name.substr(last + 2);
+}
 
 namespace {
 

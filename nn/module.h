@@ -112,7 +112,7 @@ class Module {
   bool has_hooks() const;
 
   const std::string& name() const { return name_; }  // as registered in the parent
-  virtual std::string kind() const = 0;              // "Conv2d"
+  virtual std::string kind() const;                  // the class's name: "Conv2d"
   // Redraws the module's own parameters as a generator begins with them: weights ~ N(0, 0.02), those
   // of a batch norm ~ N(1, 0.02) with fresh running statistics, biases 0.
   virtual void reset_parameters(Init& /*init*/) {}
@@ -136,12 +136,17 @@ class Module {
 
   Variable& register_parameter(const std::string& name, const Tensor& value);
   Tensor& register_buffer(const std::string& name, const Tensor& value);
-  // Takes ownership and returns a reference: auto& conv1_ = add("conv1", std::make_unique<Conv2d>(...));
+  // Takes ownership and returns a reference: conv1_(add("conv1", std::make_unique<Conv2d>(...))), or
+  // shorter, fc1_(add<Linear>("fc1", 784, 256, true, init)).
   template <class M>
   M& add(const std::string& name, std::unique_ptr<M> child) {
     M& ref = *child;
     register_child(name, std::move(child));
     return ref;
+  }
+  template <class M, class... Arguments>
+  M& add(const std::string& name, Arguments&&... arguments) {
+    return add(name, std::make_unique<M>(std::forward<Arguments>(arguments)...));
   }
 
  private:

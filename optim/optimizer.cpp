@@ -51,9 +51,9 @@ double Optimizer::clip_scale(double norm, double max_norm) {
   return std::min(1.0, max_norm / (norm + 1e-6));
 }
 
-Scalar Optimizer::clip_scale(double max_norm) const {
+Scalar Optimizer::clip_scale(double max_norm, Tensor* norm) const {
   const std::vector<Tensor> grads = gradients();
-  return grads.empty() ? Scalar(1.0) : mtcki::clip_scale(grads, max_norm);
+  return grads.empty() ? Scalar(1.0) : mtcki::clip_scale(grads, max_norm, norm);
 }
 
 void Optimizer::reset() {
@@ -203,6 +203,14 @@ ParameterGroup group_of(nn::Module& module, double lr_scale) {
   group.lr_scale = lr_scale;
   for (auto& [name, parameter] : module.named_parameters())
     group.parameters.emplace_back(name, *parameter);
+  return group;
+}
+
+ParameterGroup group_of(const std::vector<Variable>& parameters, double lr_scale) {
+  ParameterGroup group;
+  group.lr_scale = lr_scale;
+  for (size_t i = 0; i < parameters.size(); ++i)
+    group.parameters.emplace_back(std::to_string(i), parameters[i]);
   return group;
 }
 

@@ -37,9 +37,9 @@ class Optimizer {
   // Global L2 norm of all gradients; for logging and clipping.
   double grad_norm() const;
   // Scale for step() so that the norm is at most max_norm (1 when it already is). The second form
-  // is that of the gradients, without reading them when they are on the GPU.
+  // is that of the gradients, without reading them when they are on the GPU; *norm: their norm.
   static double clip_scale(double norm, double max_norm);
-  Scalar clip_scale(double max_norm) const;
+  Scalar clip_scale(double max_norm, Tensor* norm = nullptr) const;
 
   // "<param>.momentum" / "<param>.exp_avg", "<param>.exp_avg_sq", and i64 "step"; zeros for a
   // parameter without an update yet. A parameter that was skipped in some steps has its own
@@ -84,8 +84,10 @@ class Optimizer {
   StepInputs scalars_;  // on the GPU
 };
 
-// All parameters of a module as one group.
+// All parameters of a module as one group; or these parameters, which are then called "0", "1" and
+// so on in the state dict.
 ParameterGroup group_of(nn::Module& module, double lr_scale = 1.0);
+ParameterGroup group_of(const std::vector<Variable>& parameters, double lr_scale = 1.0);
 
 struct SgdOptions {
   double lr = 0.1, momentum = 0.0, dampening = 0.0, weight_decay = 0.0;
@@ -93,12 +95,24 @@ struct SgdOptions {
   bool decoupled = false;  // weight decay applied to the weight, not through the momentum
 };
 std::unique_ptr<Optimizer> make_sgd(std::vector<ParameterGroup> groups, const SgdOptions& o);
+inline std::unique_ptr<Optimizer> make_sgd(nn::Module& net, const SgdOptions& o) {
+  return make_sgd({group_of(net)}, o);
+}
+inline std::unique_ptr<Optimizer> make_sgd(const std::vector<Variable>& p, const SgdOptions& o) {
+  return make_sgd({group_of(p)}, o);
+}
 
 struct AdamOptions {
   double lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.0;
   bool decoupled = false;  // AdamW
 };
 std::unique_ptr<Optimizer> make_adam(std::vector<ParameterGroup> groups, const AdamOptions& o);
+inline std::unique_ptr<Optimizer> make_adam(nn::Module& net, const AdamOptions& o) {
+  return make_adam({group_of(net)}, o);
+}
+inline std::unique_ptr<Optimizer> make_adam(const std::vector<Variable>& p, const AdamOptions& o) {
+  return make_adam({group_of(p)}, o);
+}
 
 // Exponential moving average of a module's parameters: avg = decay*avg + (1-decay)*value. Buffers
 // (running statistics) are copied.

@@ -1,7 +1,9 @@
-# The C++ blocks of docs/*.md, docs/course/*.md and README.md are compiled and run: each ```cpp block is the body of one
-# function. What they assert is checked.
+# The C++ blocks of docs/*.md, docs/course/*.md and README.md are compiled and run: each ```cpp block names what it
+# includes (a course's block may leave that to its exercise); the rest is the body of one function. What they assert is
+# checked.
 file(GLOB doc_files CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/docs/*.md
      ${CMAKE_SOURCE_DIR}/docs/course/*.md ${CMAKE_SOURCE_DIR}/README.md)
+set(doc_includes "")
 set(doc_functions "")
 set(doc_calls "")
 set(count 0)
@@ -18,6 +20,12 @@ foreach(doc_file ${doc_files})
     math(EXPR end "${end} + 3")
     string(SUBSTRING "${text}" ${end} -1 text)
     math(EXPR count "${count} + 1")
+    string(REGEX MATCHALL "#include [^\n]*\n" includes "${body}")
+    if(NOT includes AND NOT doc_file MATCHES "/course/")
+      message(FATAL_ERROR "${doc_file}: a C++ block without #include lines does not compile where it is pasted")
+    endif()
+    string(REGEX REPLACE "#include [^\n]*\n" "" body "${body}")
+    string(APPEND doc_includes ${includes})
     string(APPEND doc_functions "// ${doc_name}\nvoid block_${count}() {\n${body}}\n\n")
     string(APPEND doc_calls "  std::puts(\"${doc_name}, block ${count}\");\n  block_${count}();\n")
     string(FIND "${text}" "```cpp\n" begin)

@@ -46,6 +46,13 @@ Variable mean(const Variable& x, const std::vector<int>& dims, bool keepdim) {
   return r.finish(y);
 }
 
+Variable Variable::sum(const std::vector<int>& dims, bool keepdim) const {
+  return mtcki::sum(*this, dims, keepdim);
+}
+Variable Variable::mean(const std::vector<int>& dims, bool keepdim) const {
+  return mtcki::mean(*this, dims, keepdim);
+}
+
 Variable norm(const Variable& x) {
   Recorder r("norm", {x});
   const Tensor y = norm(x.data());

@@ -33,7 +33,7 @@ void check(Judge& judge) {
   // Which weight and bias were used? They are found again by training.
   const auto learner = make_layer_norm(4, DType::f64);
   const Tensor data = randn({32, 4}, Rng{5, 2, 0}, DType::f64);
-  const auto adam = optim::make_adam({optim::group_of(*learner)}, {.lr = 0.1});
+  const auto adam = optim::make_adam(*learner, {.lr = 0.1});
   for (int step = 0; step < 200; ++step) {
     adam->zero_grad();
     const Variable target((*layer)(Variable(data)).data());

@@ -15,16 +15,14 @@ namespace {
 class SmallResNet : public nn::Module {
  public:
   SmallResNet(int64_t width, nn::Init& init)
-      : body_(add("body", std::make_unique<nn::Sequential>())),
-        fc_(add("fc", std::make_unique<nn::Linear>(4 * width, 10, true, init))) {
-    body_.add("conv", std::make_unique<nn::Conv2d>(1, width, 3, Conv2dOptions(2, 1), false, init));
-    body_.add("bn", std::make_unique<nn::BatchNorm2d>(width));
+      : body_(add<nn::Sequential>("body")), fc_(add<nn::Linear>("fc", 4 * width, 10, true, init)) {
+    body_.add<nn::Conv2d>("conv", 1, width, 3, Conv2dOptions(2, 1), false, init);
+    body_.add<nn::BatchNorm2d>("bn", width);
     body_.add("1", make_block(width, width, 1, init));
     body_.add("2", make_block(width, 2 * width, 2, init));
     body_.add("3", make_block(2 * width, 4 * width, 2, init));
     body_.add("4", make_block(4 * width, 4 * width, 1, init));
   }
-  std::string kind() const override { return "SmallResNet"; }
 
  protected:
   Variable forward(const Variable& x) override { return fc_(global_avg_pool(body_(x))); }
@@ -40,11 +38,10 @@ double accuracy(nn::Module& net, const data::ImageSet& set) {
   options.shuffle = options.drop_last = false;
   options.normalization = set.normalization;
   data::Loader loader(set, options);
-  loader.start_epoch(0);
   net.eval();
   const NoGradScope no_grad;
   int64_t right = 0;
-  for (data::Batch batch = loader.next(); batch.defined(); batch = loader.next())
+  for (const data::Batch& batch : loader.epoch(0))
     right += count_topk_correct(net(batch.images).data(), batch.labels, 1);
   return 100.0 * static_cast<double>(right) / static_cast<double>(set.size());
 }
@@ -83,8 +80,8 @@ void check(Judge& judge) {
   optim::Schedule schedule;
   schedule.base_lr = 0.1;
   schedule.total_steps = epochs * loader.batches_per_epoch();
-  const auto sgd = optim::make_sgd(
-      {optim::group_of(net)}, {.lr = 0.1, .momentum = 0.9, .weight_decay = 5e-4, .nesterov = true});
+  const auto sgd =
+      optim::make_sgd(net, {.lr = 0.1, .momentum = 0.9, .weight_decay = 5e-4, .nesterov = true});
   int64_t step = 0;
   double first = 0, last = 0, top1 = 0;
   for (int64_t epoch = 0; epoch < epochs; ++epoch) {

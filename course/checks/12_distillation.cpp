@@ -71,7 +71,7 @@ void without_data(Judge& judge) {
   const Tensor images = cat(made);
 
   Student student("student", {"vgg8_w0.125", 1, 28, 10}, train.normalization, 3);
-  const auto sgd = optim::make_sgd({optim::group_of(student.net())}, {.lr = 0.05, .momentum = 0.9});
+  const auto sgd = optim::make_sgd(student.net(), {.lr = 0.05, .momentum = 0.9});
   student.net().train();
   const int64_t batch = 50, batches = images.size(0) / batch;
   for (int64_t step = 0; step < 40 * batches; ++step) {

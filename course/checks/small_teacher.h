@@ -23,13 +23,12 @@ inline std::unique_ptr<Teacher> small_teacher(const std::string& model, const da
   options.normalization = train.normalization;
   options.seed = seed;
   data::Loader loader(train, options);
-  const auto sgd = optim::make_sgd({optim::group_of(*net)}, {.lr = 0.05, .momentum = 0.9});
+  const auto sgd = optim::make_sgd(*net, {.lr = 0.05, .momentum = 0.9});
   optim::Schedule schedule;
   schedule.base_lr = 0.1;
   schedule.total_steps = 5 * loader.batches_per_epoch();
   for (int64_t epoch = 0, step = 0; epoch < 5; ++epoch) {
-    loader.start_epoch(epoch);
-    for (data::Batch batch = loader.next(); batch.defined(); batch = loader.next()) {
+    for (const data::Batch& batch : loader.epoch(epoch)) {
       sgd->set_lr(schedule.at(step++));
       sgd->zero_grad();
       cross_entropy((*net)(batch.images), batch.labels).backward();

@@ -10,7 +10,6 @@ class LayerNorm : public nn::Module {
   LayerNorm(int64_t features, DType dtype)
       : weight(register_parameter("weight", Tensor::full({features}, 1.0, dtype))),
         bias(register_parameter("bias", Tensor::zeros({features}, dtype))) {}
-  std::string kind() const override { return "LayerNorm"; }
   Variable &weight, &bias;
 
  protected:
@@ -18,7 +17,7 @@ class LayerNorm : public nn::Module {
   Variable forward(const Variable& x) override {
     const Variable centred = x - mean(x, {1}, /*keepdim=*/true);
     const Variable variance = mean(square(centred), {1}, /*keepdim=*/true);
-    return centred / sqrt(mtcki::add(variance, 1e-5)) * weight + bias;
+    return centred / sqrt(variance + 1e-5) * weight + bias;
   }
 };
 

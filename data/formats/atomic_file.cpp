@@ -12,6 +12,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "tensor/allocator.h"
 #include "tensor/error.h"
 
 namespace mtcki::data {
@@ -96,12 +97,15 @@ uint64_t free_bytes(const std::string& path) {
 }
 
 void throw_disk_error(const char* operation, const std::string& path, int error, uint64_t needed) {
-  std::string text = str("cannot ", operation, " \"", path, "\": ", std::strerror(error));
+  std::string text = str("cannot ", operation, " \"", path, "\": ");
+  const std::string folder = parent_directory(path);
+  if (error == ENOENT && ::access(folder.c_str(), F_OK) != 0)
+    throw DiskError(str(text, "the folder \"", folder, "\" does not exist"));
+  text += std::strerror(error);
   if (error == ENOSPC || error == EDQUOT || error == EFBIG)
-    text += str(" (needed ", needed, " bytes, ", free_bytes(parent_directory(path)), " free)");
+    text += str(" (needed ", human_bytes(needed), ", ", human_bytes(free_bytes(folder)), " free)");
   if (error == ENOSPC || error == EDQUOT)
     text += "; free some space and run the same command again";
-  if (error == ENOENT) text += "; does the folder exist?";
   throw DiskError(text);
 }
 

@@ -113,14 +113,4 @@ std::vector<uint8_t> inflate_raw(Bytes content, uint64_t size, const std::string
   return out;
 }
 
-std::string zlib_compress(Bytes content, int level) {
-  uLongf size = compressBound(static_cast<uLong>(content.size()));
-  std::string out(size, '\0');
-  if (compress2(reinterpret_cast<Bytef*>(out.data()), &size, content.data(),
-                static_cast<uLong>(content.size()), level) != Z_OK)
-    throw Error("zlib: compression failed");
-  out.resize(size);
-  return out;
-}
-
 }  // namespace mtcki::data

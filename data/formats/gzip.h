@@ -19,7 +19,5 @@ std::vector<uint8_t> gunzip(Bytes content, const std::string& file_name, uint64_
 std::vector<uint8_t> gunzip_front(Bytes content, const std::string& file_name, size_t size);
 // Inflates raw deflate data (a ZIP member) of exactly `size` bytes.
 std::vector<uint8_t> inflate_raw(Bytes content, uint64_t size, const std::string& file_name);
-// A zlib stream (what PNG holds).
-std::string zlib_compress(Bytes content, int level);
 
 }  // namespace mtcki::data

@@ -9,7 +9,7 @@
 
 namespace mtcki::data {
 
-// PNG, written without libpng: 8-bit grey or RGB, zlib. image: u8 [C,H,W], C 1 or 3.
+// PNG through libpng: 8-bit grey or RGB. image: u8 [C,H,W], C 1 or 3.
 std::string encode_png(const Tensor& image);
 void write_png(const std::string& path, const Tensor& image);  // atomic; DiskError
 // images u8 [N,C,H,W] -> one u8 [C,H',W'] with `columns` per row (0: about square) and `gap` pixels of

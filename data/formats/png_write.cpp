@@ -1,27 +1,16 @@
+#include <png.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <vector>
 
 #include "data/formats/atomic_file.h"
-#include "data/formats/checksum.h"
-#include "data/formats/gzip.h"
 #include "data/formats/image_file.h"
 
 namespace mtcki::data {
 
 namespace {
-
-void put_u32(std::string* out, uint32_t v) {
-  for (int shift = 24; shift >= 0; shift -= 8) *out += static_cast<char>(v >> shift & 0xff);
-}
-
-void put_chunk(std::string* out, const std::string& type, const std::string& body) {
-  put_u32(out, static_cast<uint32_t>(body.size()));
-  const std::string checked = type + body;
-  *out += checked;
-  put_u32(out, crc32(checked.data(), checked.size()));
-}
 
 void check_image(const char* op, const Tensor& image, int rank) {
   if (!image.defined() || image.rank() != rank || image.dtype() != DType::u8 || !image.is_plain() ||
@@ -36,21 +25,21 @@ std::string encode_png(const Tensor& image) {
   check_image("encode_png", image, 3);
   const int64_t channels = image.size(0), h = image.size(1), w = image.size(2);
   const uint8_t* p = image.data<uint8_t>();
-  std::vector<uint8_t> rows(static_cast<size_t>(h * (1 + w * channels)));
+  std::vector<uint8_t> rows(static_cast<size_t>(h * w * channels));
   uint8_t* out = rows.data();
-  for (int64_t y = 0; y < h; ++y) {
-    *out++ = 0;  // filter: none
-    for (int64_t x = 0; x < w; ++x)
-      for (int64_t c = 0; c < channels; ++c) *out++ = p[(c * h + y) * w + x];
-  }
-  std::string png("\x89PNG\r\n\x1a\n", 8), header;
-  put_u32(&header, static_cast<uint32_t>(w));
-  put_u32(&header, static_cast<uint32_t>(h));
-  header += std::string{'\x08', static_cast<char>(channels == 1 ? 0 : 2), 0, 0, 0};
-  put_chunk(&png, "IHDR", header);
-  put_chunk(&png, "IDAT", zlib_compress(rows, 6));
-  put_chunk(&png, "IEND", "");
-  return png;
+  for (int64_t i = 0; i < h * w; ++i)
+    for (int64_t c = 0; c < channels; ++c) *out++ = p[c * h * w + i];
+  png_image png{};
+  png.version = PNG_IMAGE_VERSION;
+  png.width = static_cast<png_uint_32>(w);
+  png.height = static_cast<png_uint_32>(h);
+  png.format = channels == 1 ? PNG_FORMAT_GRAY : PNG_FORMAT_RGB;
+  png_alloc_size_t size = PNG_IMAGE_PNG_SIZE_MAX(png);
+  std::string file(size, '\0');
+  if (!png_image_write_to_memory(&png, file.data(), &size, 0, rows.data(), 0, nullptr))
+    throw Error(str("encode_png: ", png.message));
+  file.resize(size);
+  return file;
 }
 
 void write_png(const std::string& path, const Tensor& image) {

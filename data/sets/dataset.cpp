@@ -52,7 +52,9 @@ std::vector<std::string> dataset_names() {
 }
 
 DatasetInfo dataset_info(const std::string& name) { return dataset_row(name).info; }
-Normalization dataset_pixels(const std::string& name) { return dataset_row(name).pixels; }
+Normalization dataset_pixels(const std::string& name) {
+  return name == "none" ? Normalization() : dataset_row(name).pixels;
+}
 
 std::string dataset_default_dir(const std::string& name) {
   std::vector<std::string> roots;

@@ -9,7 +9,7 @@ namespace {
 
 constexpr int64_t kMostBytes = int64_t{48} << 20;  // 60,000 images have 45 MiB
 
-// Where a file lies below `dir`, with or without .gz; torchvision unpacks into raw/. Empty: nowhere.
+// Where a file lies below `dir`, with or without .gz, here or in torchvision's raw/; or nothing.
 std::string place_of(const std::string& dir, const std::string& stem) {
   for (const char* sub : {"", "raw/"})
     for (const char* end : {".gz", ""})

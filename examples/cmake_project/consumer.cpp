@@ -2,11 +2,9 @@
 // call into each of the installed libraries.
 #include <cstdio>
 
-#include "autograd/functions.h"
-#include "data/loader.h"
+#include "mtcki.h"
 #include "mtcki/networks/teacher.h"
 #include "mtcki/training/evaluate.h"
-#include "optim/optimizer.h"
 
 using namespace mtcki;
 
@@ -21,11 +19,10 @@ int main() {
   options.batch_size = 50;
   options.normalization = train.normalization;
   data::Loader loader(train, options);
-  const auto sgd = optim::make_sgd({optim::group_of(*net)}, {.lr = 0.05, .momentum = 0.9});
+  const auto sgd = optim::make_sgd(*net, {.lr = 0.05, .momentum = 0.9});
   float first = 0, last = 0;
   for (int64_t epoch = 0; epoch < 3; ++epoch) {
-    loader.start_epoch(epoch);
-    for (data::Batch batch = loader.next(); batch.defined(); batch = loader.next()) {
+    for (const data::Batch& batch : loader.epoch(epoch)) {
       sgd->zero_grad();
       const Variable loss = cross_entropy((*net)(batch.images), batch.labels);
       loss.backward();

@@ -19,8 +19,8 @@ struct ComputeOptions {
   bool device_given = false;  // "auto" by name, not by default
   bool recompute = false;
 };
-// Threads, device, choice of kernels. "auto" that falls back to the CPU says why in one line, when
-// it was asked for or this build has CUDA.
+// Threads, device, choice of kernels. "auto" that was asked for and falls back to the CPU says why
+// in one line; `mtcki info` always does.
 Device apply(const ComputeOptions& options);
 // "device: cuda:0 (NVIDIA H200); math: bf16", "device: cpu, 2 threads; math: f32 strict, direct
 // convolutions"

@@ -5,57 +5,56 @@
 #include <utility>
 
 #include "mtcki/cli/commands.h"
+#include "mtcki/cli/validators.h"
 #include "mtcki/run/workload.h"
 
 namespace mtcki::cli {
 
 namespace {
 
-const CLI::Range kCount(int64_t{0}, int64_t{1} << 40);
-
 void add_compute(CLI::App* app, ComputeOptions* o) {
   app->add_option("--device", o->device, "auto, cpu or cuda[:INDEX]")->capture_default_str();
   app->add_option("--precision", o->precision,
-                  "of convolutions and products: f32 (strict), tf32 or bf16")
-      ->check(CLI::IsMember({"f32", "tf32", "bf16"}))
+                  "number format in convolutions and matrix products: f32, tf32 or bf16")
+      ->check(one_of({"f32", "tf32", "bf16"}))
       ->capture_default_str();
   app->add_option("--conv", o->conv,
                   "on the CPU: auto (Winograd where it is faster) or direct (never)")
-      ->check(CLI::IsMember({"auto", "direct"}))
+      ->check(one_of({"auto", "direct"}))
       ->capture_default_str();
   app->add_flag("--deterministic,!--no-deterministic", o->deterministic,
                 "on the GPU: only kernels that repeat bit for bit (default)");
   app->add_flag("--autotune", o->autotune,
                 "on the GPU: time the candidates for each convolution once, remember the fastest");
   app->add_option("--threads", o->threads, "CPU threads; 0: OMP_NUM_THREADS, or all cores")
-      ->check(CLI::Range(0, 4096))
+      ->check(range(0, 4096))
       ->capture_default_str();
 }
 
 void add_recompute(CLI::App* app, ComputeOptions* o) {
   app->add_flag("--recompute,!--no-recompute", o->recompute,
-                "networks that are trained keep less memory and compute outputs of batch norm "
-                "again in the backward: the same bits");
+                "save memory: recompute batch-norm outputs in the backward pass (results are "
+                "bit-identical)");
 }
 
 void add_input_shape(CLI::App* app, int64_t* classes, int64_t* channels, int64_t* size) {
   app->add_option("--classes", *classes, "number of classes")
-      ->check(CLI::Range(1, 1000000))
+      ->check(range(1, 1000000))
       ->capture_default_str();
   app->add_option("--channels", *channels, "input channels")
-      ->check(CLI::IsMember({1, 3}))
+      ->check(one_of({"1", "3"}))
       ->capture_default_str();
   app->add_option("--size", *size, "image height and width")
-      ->check(CLI::IsMember({28, 32, 64}))
+      ->check(one_of({"28", "32", "64"}))
       ->capture_default_str();
 }
 
 void add_table(CLI::App* app, std::string* by, int64_t* rows) {
   app->add_option("--by", *by, "lines by layer, op, module or stage")
-      ->check(CLI::IsMember({"layer", "op", "module", "stage"}))
+      ->check(one_of({"layer", "op", "module", "stage"}))
       ->capture_default_str();
   app->add_option("--rows", *rows, "lines of the table; 0: all")
-      ->check(kCount)
+      ->check(count())
       ->capture_default_str();
 }
 
@@ -83,13 +82,13 @@ CLI::App* add_run(CLI::App* app, const char* name, const char* what, RunOptions*
   s->add_flag("--help-config", o->help_config, "print every key of the configuration and stop");
   s->add_option("--profile", o->profile,
                 "profile the first N steps of each stage into profile/ of the run folder")
-      ->check(kCount);
+      ->check(count());
   s->add_flag("--no-tensorboard", o->no_tensorboard, "write no TensorBoard event files");
   add_compute(s, &o->compute);
   add_recompute(s, &o->compute);
   s->add_option("--graph", o->compute.graph,
                 "on the GPU: capture steps and repeat them: auto (on), on or off")
-      ->check(CLI::IsMember({"auto", "on", "off"}))
+      ->check(one_of({"auto", "on", "off"}))
       ->capture_default_str();
   s->footer(kRunFooter);
   return s;
@@ -143,30 +142,24 @@ void add_eval(CLI::App* app, Commands* commands) {
   eval->add_option("--data", o->data, "data set (mtcki data list)")->required();
   eval->add_option("--data-dir", o->data_dir,
                    "folder of its files; default: $MTCKI_DATA_DIR/NAME or data/NAME");
-  eval->add_option("--data-size", o->data_size,
-                   "imagefolder, tiny-imagenet: bring every image to N x N; 0: they have one size")
-      ->check(CLI::Range(0, 4096));
-  eval->add_option("--data-fit", o->data_fit,
-                   "with --data-size: crop (the centre square) or pad (all of it on black)")
-      ->check(CLI::IsMember({"crop", "pad"}))
+  eval->add_option("--data-size", o->data_size, kDataSize)->check(range(0, 4096));
+  eval->add_option("--data-fit", o->data_fit, kDataFit)
+      ->check(one_of({"crop", "pad"}))
       ->capture_default_str();
   eval->add_option("--data-channels", o->data_channels, "imagefolder: 1 reads grey, 3 colour")
-      ->check(CLI::IsMember({1, 3}));
-  eval->add_option("--skip-bad", o->skip_bad, "leave out up to n image files that cannot be read")
-      ->check(kCount);
+      ->check(one_of({"1", "3"}));
+  eval->add_option("--skip-bad", o->skip_bad, kSkipBad)->check(count());
   eval->add_option("--mean", o->mean,
                    "input normalisation a,b,c; default: the file's metadata, else the data set's")
       ->delimiter(',');
-  eval->add_option("--std", o->std, "likewise")->delimiter(',');
+  eval->add_option("--std", o->std, "standard deviation of the normalisation a,b,c")
+      ->delimiter(',');
   eval->add_option("--split", o->split, "test or train")
-      ->check(CLI::IsMember({"test", "train"}))
+      ->check(one_of({"test", "train"}))
       ->capture_default_str();
-  eval->add_option("--limit", o->limit, "first n images only; 0: all")->check(kCount);
-  eval->add_option("--name-map", o->name_map,
-                   "renaming of foreign keys: torchvision, timm, datafree, kuangliu, weiaicunzai, "
-                   "mmpretrain, or a file of lines \"old new\"");
-  eval->add_option("--weights-key", o->weights_key,
-                   "where in the file the weights are, e.g. state_dict_ema or 0.model");
+  eval->add_option("--limit", o->limit, "first n images only; 0: all")->check(count());
+  eval->add_option("--name-map", o->name_map, kNameMap);
+  eval->add_option("--weights-key", o->weights_key, kWeightsKey);
   eval->add_flag("--json", o->json, "print {\"top1\":..,\"top5\":..,\"n\":..} in percent");
   add_compute(eval, &o->compute);
   commands->push_back({eval, [eval, o] {
@@ -182,15 +175,17 @@ void add_inspect(CLI::App* app, Commands* commands) {
   inspect->add_option("weights", o->weights, "file")->required();
   inspect->add_option("--model", o->model,
                       "architecture; default: the file's metadata, or every one that fits");
-  inspect->add_option("--name-map", o->name_map, "as for eval");
-  inspect->add_option("--weights-key", o->weights_key, "as for eval");
+  inspect->add_option("--name-map", o->name_map, kNameMap);
+  inspect->add_option("--weights-key", o->weights_key, kWeightsKey);
   inspect->add_option(
       "--data", o->data,
       "set it was trained on, for the normalisation; default: guessed by its shape");
-  inspect->add_option("--mean", o->mean, "normalisation to judge")->delimiter(',');
-  inspect->add_option("--std", o->std, "likewise")->delimiter(',');
+  inspect->add_option("--mean", o->mean, "mean a,b,c of the normalisation to judge")
+      ->delimiter(',');
+  inspect->add_option("--std", o->std, "standard deviation of the normalisation a,b,c")
+      ->delimiter(',');
   inspect->add_option("--size", o->size, "image height and width")
-      ->check(CLI::Range(8, 1024))
+      ->check(range(8, 1024))
       ->capture_default_str();
   add_compute(inspect, &o->compute);
   commands->push_back({inspect, [o] { return inspect_command(*o); }});
@@ -202,10 +197,10 @@ void add_summary(CLI::App* app, Commands* commands) {
   summary->add_option("--model", o->model, "classifier, e.g. wrn40_2");
   summary->add_option("--generator", o->generator, "generator, e.g. cmi");
   summary->add_option("--nz", o->nz, "generator: latent dimensions")
-      ->check(CLI::Range(1, 1 << 16))
+      ->check(range(1, 1 << 16))
       ->capture_default_str();
   summary->add_option("--ngf", o->ngf, "generator: width")
-      ->check(CLI::Range(1, 1 << 12))
+      ->check(range(1, 1 << 12))
       ->capture_default_str();
   summary->add_flag("--list", o->list, "list the known models");
   summary->add_flag("--json", o->json, "totals as JSON");
@@ -220,7 +215,7 @@ void add_profile(CLI::App* app, Commands* commands) {
       "profile", "what each op of a step costs, and how far it is from the machine's roof");
   profile->require_subcommand(0, 1);
   profile->add_option("--step", o->step, "train, inference, inversion, synthesis or distill")
-      ->check(CLI::IsMember(workload_steps()))
+      ->check(one_of(workload_steps()))
       ->capture_default_str();
   profile->add_option("--model", o->model, "network; distill: the student")->capture_default_str();
   profile
@@ -228,10 +223,10 @@ void add_profile(CLI::App* app, Commands* commands) {
                    "inversion, synthesis, distill: teachers a,b,c; default: the model")
       ->delimiter(',');
   profile->add_option("--batch", o->batch, "images per step")
-      ->check(CLI::Range(2, 65536))
+      ->check(range(2, 65536))
       ->capture_default_str();
   profile->add_option("--steps", o->steps, "steps measured, after a warm-up")
-      ->check(CLI::Range(1, 10000))
+      ->check(range(1, 10000))
       ->capture_default_str();
   profile->add_flag("--graph", o->graph,
                     "on the GPU, with --level kernels: the step captured and repeated");
@@ -240,10 +235,10 @@ void add_profile(CLI::App* app, Commands* commands) {
           "--level", o->level,
           "ops: a time for each op; kernels: for each GPU kernel, through CUPTI; auto: on a "
           "GPU kernels of the captured step, where CUPTI is there, else ops")
-      ->check(CLI::IsMember({"auto", "ops", "kernels"}))
+      ->check(one_of({"auto", "ops", "kernels"}))
       ->capture_default_str();
   profile->add_flag("--memory", o->memory,
-                    "where the memory was taken that a step holds at its peak");
+                    "show which layers hold the memory at the peak of a step");
   profile->add_option("--roof", o->roof, "roof file; default: where mtcki roof writes");
   profile->add_option("--json", o->json, "write the profile, for mtcki profile diff");
   profile->add_option("--trace", o->trace, "write a trace for chrome://tracing or ui.perfetto.dev");
@@ -254,7 +249,7 @@ void add_profile(CLI::App* app, Commands* commands) {
   add_table(profile, &o->by, &o->rows);
   CLI::App* diff = profile->add_subcommand("diff", "what changed between two profiles");
   diff->add_option("before", between->before, "file of mtcki profile --json")->required();
-  diff->add_option("after", between->after, "likewise")->required();
+  diff->add_option("after", between->after, "another file of mtcki profile --json")->required();
   add_table(diff, &between->by, &between->rows);
   commands->push_back({diff, [between] { return profile_diff_command(*between); }});
   commands->push_back({profile, [profile, o] {
@@ -268,14 +263,15 @@ void add_roof(CLI::App* app, Commands* commands) {
   CLI::App* roof = app->add_subcommand(
       "roof", "measures bandwidth and arithmetic of this machine, for mtcki profile");
   roof->add_option("--out", o->out, "file; default: the cache folder");
-  roof->add_option("--megabytes", o->megabytes, "of each array copied (GPU: four times that)")
-      ->check(CLI::Range(1, 1 << 16))
+  roof->add_option("--megabytes", o->megabytes,
+                   "size of each test array in MB (four times as large on a GPU)")
+      ->check(range(1, 1 << 16))
       ->capture_default_str();
   roof->add_option("--gemm", o->gemm, "size of the products; 0: 2048, on a GPU 8192")
-      ->check(CLI::Range(0, 1 << 15))
+      ->check(range(0, 1 << 15))
       ->capture_default_str();
-  roof->add_option("--repeats", o->repeats, "the best of them counts")
-      ->check(CLI::Range(1, 1000))
+  roof->add_option("--repeats", o->repeats, "number of repetitions; the fastest is reported")
+      ->check(range(1, 1000))
       ->capture_default_str();
   add_compute(roof, &o->compute);
   commands->push_back({roof, [o] { return roof_command(*o); }});
@@ -299,9 +295,9 @@ void add_data(CLI::App* app, Commands* commands) {
       continue;
     }
     commands->push_back({s, [o] { return data_verify_command(*o); }});
-    s->add_option("--data-size", o->size, "as for eval")->check(CLI::Range(0, 4096));
-    s->add_option("--data-fit", o->fit, "likewise")->check(CLI::IsMember({"crop", "pad"}));
-    s->add_option("--skip-bad", o->skip_bad, "likewise")->check(kCount);
+    s->add_option("--data-size", o->size, kDataSize)->check(range(0, 4096));
+    s->add_option("--data-fit", o->fit, kDataFit)->check(one_of({"crop", "pad"}));
+    s->add_option("--skip-bad", o->skip_bad, kSkipBad)->check(count());
   }
 }
 
@@ -314,16 +310,17 @@ void add_export(CLI::App* app, Commands* commands) {
       exp->add_subcommand("weights", "to .safetensors, .npz or .onnx (by the name of --out)");
   exp_weights->add_option("--weights", weights->weights, "file to read")->required();
   exp_weights->add_option("--model", weights->model, "architecture; default: the file's metadata");
-  exp_weights->add_option("--name-map", weights->name_map, "as for eval");
-  exp_weights->add_option("--weights-key", weights->weights_key, "as for eval");
+  exp_weights->add_option("--name-map", weights->name_map, kNameMap);
+  exp_weights->add_option("--weights-key", weights->weights_key, kWeightsKey);
   exp_weights
       ->add_option("--mean", weights->mean,
                    "input normalisation a,b,c, for the metadata; default: the file's")
       ->delimiter(',');
-  exp_weights->add_option("--std", weights->std, "likewise")->delimiter(',');
+  exp_weights->add_option("--std", weights->std, "standard deviation of the normalisation a,b,c")
+      ->delimiter(',');
   exp_weights->add_option("--out", weights->out, "file to write")->required();
   exp_weights->add_option("--opset", weights->opset, ".onnx: version of the operators, 13 to 17")
-      ->check(CLI::Range(13, 17))
+      ->check(range(13, 17))
       ->capture_default_str();
   exp_weights->add_flag("--fold-bn", weights->fold_bn,
                         ".onnx: batch norms that follow a convolution become part of it");
@@ -333,7 +330,7 @@ void add_export(CLI::App* app, Commands* commands) {
   exp_images
       ->add_option("--layout", images->layout,
                    "imagefolder: one folder per class; flat: all in one")
-      ->check(CLI::IsMember({"imagefolder", "flat"}))
+      ->check(one_of({"imagefolder", "flat"}))
       ->capture_default_str();
   exp_images->add_option("--out", images->out, "folder to write, new or empty")->required();
   commands->push_back({exp_weights, [exp_weights, weights] {
@@ -348,8 +345,10 @@ void add_report(CLI::App* app, Commands* commands) {
   CLI::App* report = app->add_subcommand("report", "writes report.html of a run, or of several");
   report->add_option("runs", o->runs, "run folders")->required();
   report->add_option("--out", o->out, "file; default: report.html in the first folder");
-  report->add_option("--live", o->refresh, "the page reloads itself every so many seconds")
-      ->check(kCount);
+  report
+      ->add_option("--live", o->refresh,
+                   "rewrite the page every N seconds until the runs end; it reloads itself")
+      ->check(count());
   commands->push_back({report, [o] { return report_command(*o); }});
 }
 

@@ -10,10 +10,12 @@
 #include <cstring>
 #include <exception>
 #include <filesystem>
+#include <map>
 #include <new>
 #include <thread>
 
 #include "mtcki/cli/flags.h"
+#include "mtcki/cli/validators.h"
 #include "mtcki/host/build_info.h"
 #include "mtcki/host/console.h"
 #include "mtcki/host/stop_signal.h"
@@ -39,8 +41,6 @@ const CLI::App* innermost(const CLI::App* app) {
   return app;
 }
 
-std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
-
 // "mtcki data get"
 std::string path_of(const CLI::App* app) {
   const CLI::App* parent = app->get_parent();
@@ -54,6 +54,15 @@ int usage_error(const CLI::App* app, const std::string& text) {
 
 // Flags and words that no option took.
 int unexpected(const CLI::App* app, const std::string& word) {
+  static const std::map<std::string, std::string> habits{
+      {"--resume", "resuming is the default; --fresh starts over"},
+      {"-c", "write the configuration file's name alone"},
+      {"--config", "write the configuration file's name alone"},
+      {"demo", "run scripts/demo, or mtcki run configs/demo.toml"},
+      {"help", "write mtcki --help"},
+      {"version", "write mtcki --version"}};
+  if (const auto habit = habits.find(word); habit != habits.end())
+    return usage_error(app, "\"" + word + "\": " + habit->second);
   if (word.size() > 1 && word[0] == '-') {
     const std::string flag = word.substr(0, word.find('='));
     return usage_error(app, "unknown flag \"" + flag + "\"" + did_you_mean(flag, flags_of(app)));
@@ -104,7 +113,7 @@ int parse_and_run(int argc, char** argv) {
   } catch (const CLI::ParseError& e) {
     for (const CLI::App* a : all)
       if (!a->remaining().empty()) return unexpected(innermost(&app), a->remaining().front());
-    return usage_error(innermost(&app), first_line(e.what()));
+    return usage_error(innermost(&app), parse_error(innermost(&app), e));
   }
   for (auto a = all.rbegin(); a != all.rend(); ++a)
     if (!(*a)->remaining().empty()) return unexpected(innermost(&app), (*a)->remaining().front());
@@ -171,7 +180,8 @@ int main(int argc, char** argv) {
     flush_output();
     return exit_code;
   } catch (const mtcki::Stopped& s) {
-    mtcki::console::line(mtcki::console::Level::info, "stopped; the same command continues");
+    mtcki::console::line(mtcki::console::Level::info,
+                         "Stopped and saved. Run the same command again to continue.");
     return 128 + s.signal;
   } catch (const mtcki::Error& e) {
     return fail(e.what(), e.exit_code());

@@ -27,8 +27,7 @@ using nlohmann::json;
 Device apply(const ComputeOptions& options) {
   std::string why;
   const Device device = parse_device(options.device, &why);
-  if (!why.empty() && (options.device_given || cuda::library_versions() != "none"))
-    console::info(why);
+  if (!why.empty() && options.device_given) console::info(why);
   set_num_threads(static_cast<int>(options.threads));
   math_settings().winograd = options.conv == "auto";
   math_settings().deterministic = options.deterministic;

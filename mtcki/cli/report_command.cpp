@@ -1,5 +1,9 @@
+// report: the page of one run or several.
+#include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <filesystem>
+#include <thread>
 
 #include "mtcki/cli/commands.h"
 #include "mtcki/report/report.h"
@@ -14,6 +18,11 @@ int report_command(const ReportOptions& o) {
   options.refresh_seconds = o.refresh;
   write_report(o.runs, out, options);
   std::printf("%s\n", out.c_str());
+  std::fflush(stdout);
+  while (o.refresh > 0 && std::any_of(o.runs.begin(), o.runs.end(), is_running)) {
+    std::this_thread::sleep_for(std::chrono::seconds(o.refresh));
+    write_report(o.runs, out, options);
+  }
   return 0;
 }
 

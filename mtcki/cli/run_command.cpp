@@ -22,8 +22,6 @@ RunConfig resolve(const RunOptions& o) {
   std::vector<std::string> files, overrides;
   for (const std::string& input : o.inputs) {
     const bool file = !is_override(input);
-    if (file && !overrides.empty())
-      throw UsageError("\"" + input + "\": configuration files come before KEY=VALUE overrides");
     (file ? files : overrides).push_back(input);
   }
   overrides.insert(overrides.end(), o.compute_given.begin(), o.compute_given.end());

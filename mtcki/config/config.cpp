@@ -111,17 +111,10 @@ class Assign {
     if (!v) wrong_type(node_);
     *out = v->get();
   }
-  void operator()(std::string* out) const {
-    const auto* v = node_.as_string();
-    if (!v) wrong_type(node_);
-    if (v->get().find('\0') != std::string::npos)
-      fail(where_, field_.path + ": text must not hold a zero byte");
-    if (!field_.choices.empty() &&
-        std::find(field_.choices.begin(), field_.choices.end(), v->get()) == field_.choices.end()) {
-      fail(where_, fmt::format("{}: \"{}\" is none of {}{}", field_.path, v->get(),
-                               field_.accepted(), did_you_mean(v->get(), field_.choices)));
-    }
-    *out = v->get();
+  void operator()(std::string* out) const { *out = text(node_); }
+  void operator()(const config_keys::Mode& mode) const {
+    const auto& all = field_.choices;
+    mode.set(static_cast<size_t>(std::find(all.begin(), all.end(), text(node_)) - all.begin()));
   }
   void operator()(std::vector<int64_t>* out) const {
     list(out, [this](const toml::node& n) { return integer(n); });
@@ -130,14 +123,22 @@ class Assign {
     list(out, [this](const toml::node& n) { return number(n); });
   }
   void operator()(std::vector<std::string>* out) const {
-    list(out, [this](const toml::node& n) {
-      std::string text;
-      Assign(field_, n, where_)(&text);
-      return text;
-    });
+    list(out, [this](const toml::node& n) { return text(n); });
   }
 
  private:
+  std::string text(const toml::node& node) const {
+    const auto* v = node.as_string();
+    if (!v) wrong_type(node);
+    if (v->get().find('\0') != std::string::npos)
+      fail(where_, field_.path + ": text must not hold a zero byte");
+    if (!field_.choices.empty() &&
+        std::find(field_.choices.begin(), field_.choices.end(), v->get()) == field_.choices.end()) {
+      fail(where_, fmt::format("{}: \"{}\" is none of {}{}", field_.path, v->get(),
+                               field_.accepted(), did_you_mean(v->get(), field_.choices)));
+    }
+    return v->get();
+  }
   [[noreturn]] void wrong_type(const toml::node& node) const {
     fail(where_,
          fmt::format("{}: expects {}{}, found {}", field_.path, field_.type(),
@@ -287,9 +288,8 @@ void apply_override(RunConfig* config, const std::string& text) {
     fail("command line", fmt::format("{0} is a table: write {0}.KEY=VALUE", path));
   if (field == fields.end()) unknown_key("command line", path);
   // Text may be written bare, whatever it looks like: name=007, weights=a b.pth.
-  const bool is_text = std::holds_alternative<std::string*>(field->target);
   const bool quoted = !value.empty() && (value[0] == '"' || value[0] == '\'');
-  if (is_text && !quoted) {
+  if (field->is_text() && !quoted) {
     assign(fields, path, toml::value<std::string>(value), "command line");
     return;
   }
@@ -401,31 +401,16 @@ void validate(const RunConfig& c) {
     throw UsageError("train.warmup_epochs: train.schedule=onecycle has its own rise; set it to 0");
   if (t.nesterov && t.momentum == 0.0) throw UsageError("train.nesterov: needs train.momentum > 0");
   if (t.min_lr > t.lr) throw UsageError("train.min_lr: is above train.lr");
-  config_keys::validate_distill(c);
+  config_keys::validate_method(c);
   config_keys::validate_data(c);
-  const SynthesisConfig& s = c.synthesis;
-  double all = 0;
-  for (const LossTermRow& row : inversion_terms()) all += s.loss.at(row.key);
-  if (all <= 0) throw UsageError("synthesis: every loss weight is 0; nothing would be learned");
-  if (s.bank_draw > s.bank_size)
-    throw UsageError(
-        fmt::format("synthesis.bank_draw: {} rows from a bank of {}", s.bank_draw, s.bank_size));
-  if (s.teachers_per_step > static_cast<int64_t>(c.teachers.size()))
-    throw UsageError(fmt::format("synthesis.teachers_per_step: {} of {} teachers",
-                                 s.teachers_per_step, c.teachers.size()));
-  if (s.teachers_per_step > 0 && s.loss.at("cr") > 0 && s.cr_mode == "cat" &&
-      s.teachers_per_step < static_cast<int64_t>(c.teachers.size()))
-    throw UsageError(
-        "synthesis.teachers_per_step: with a part of the teachers, synthesis.cr needs "
-        "cr_mode each or first");
-  if (s.loss.at("adv") > 0)
-    throw UsageError(
-        "synthesis.adv: there is no student while the set is made; set adversarial.rounds and "
-        "adversarial.adv");
-  if (c.adversarial.rounds > 0 && c.students.empty())
-    throw UsageError("adversarial.rounds: needs a student");
   if (!c.metrics.classifier_weights.empty() && c.metrics.classifier_model.empty())
     throw UsageError("metrics.classifier_weights: metrics.classifier_model is missing");
+}
+
+SynthesisConfig without_student(SynthesisConfig config) {
+  for (const LossTermRow& row : inversion_terms())
+    if (row.needs_student) config.loss[row.key] = 0;
+  return config;
 }
 
 namespace {

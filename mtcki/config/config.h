@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "mtcki/config/loss_rows.h"
+#include "tensor/dtype.h"
 
 namespace mtcki {
 
@@ -56,32 +57,47 @@ struct StudentConfig {
   std::string name, model;
 };
 
+// Modes; the keys table (keys.cpp) has their names and what they mean.
+enum class BnReduce { sum, layer, init };
+enum class ClsMode { each, ens };
+enum class AdvMode { kl_agree, js };
+enum class Targets { balanced, uniform };
+enum class CrMode { cat, each, first };
+enum class CrFeatures { stage, bn };
+enum class Best { select, total, last };
+enum class Quant { round, trunc };
+enum class Views { crop, roll };
+enum class Meta { fomaml, reptile };
+enum class Fuse { mean, prob, conf, entropy };
+
 // docs/method.md: losses on the images, the stages.
 struct SynthesisConfig {
-  int64_t batches = 196, batch_size = 256, g_steps = 200;
+  int64_t batches = 196, batch_size = 256, g_steps = 200;  // batches: before there is a student
   std::string source = "generator";  // what is optimised: synthesis/sources/sources.cpp
   std::vector<std::string> from;     // source sets: folders of runs
   std::string generator = "cmi";     // nn::generator_names()
   int64_t nz = 256, ngf = 64;
   double lr_g = 1e-3, lr_z = 0.0;  // 0: lr_g
   double beta2 = 0.999;
+  Meta meta = Meta::fomaml;             // of a meta-generator
+  int64_t reset_first = 0;              // batch at which its first layers are redrawn; 0: none
   int64_t g_life = 1;                   // batches before the generator is re-initialised; 0: never
   LossWeights loss{inversion_terms()};  // synthesis.bn, synthesis.cls, ...: losses/terms.cpp
   double bn_mmt = 0.0;                  // kappa
-  std::string bn_reduce = "layer";      // sum | layer | init
-  std::string cls_mode = "each";        // each | ens
-  std::string adv_mode = "kl-agree";    // kl-agree | js
+  BnReduce bn_reduce = BnReduce::layer;
+  ClsMode cls_mode = ClsMode::each;
+  AdvMode adv_mode = AdvMode::kl_agree;
   bool adv_each = false;
-  std::string targets = "balanced";   // balanced | uniform
-  std::string cr_mode = "cat";        // cat | each | first
-  std::string cr_features = "stage";  // stage | bn
+  Targets targets = Targets::balanced;
+  CrMode cr_mode = CrMode::cat;
+  CrFeatures cr_features = CrFeatures::stage;
   double cr_tau = 0.1;
   int64_t bank_size = 40960, bank_draw = 4096, head_dim = 256;
-  std::string bank_dtype = "f32";  // f32 | bf16
-  std::string best = "select";     // select (without the adversarial part) | total
-  std::string quant = "round";     // round | trunc
-  std::string views = "crop";      // crop | roll
-  double min_crop = 0.25;          // local view area
+  DType bank_dtype = DType::f32;  // f32 | bf16
+  Best best = Best::select;
+  Quant quant = Quant::round;
+  Views views = Views::crop;
+  double min_crop = 0.25;  // local view area
   int64_t pad = 4;
   bool flip = true;
   int64_t teachers_per_step = 0;  // 0: all
@@ -96,9 +112,11 @@ struct DistillConfig {
   double lr = 0.1, momentum = 0.9, weight_decay = 1e-4, min_lr = 0.0, clip_norm = 0.0;
   bool nesterov = false;
   std::string schedule = "cosine";
+  std::string replay = "pool";        // what the student is shown: distillation/replay/replays.cpp
+  LossWeights loss{student_terms()};  // distill.kd, distill.ts, ...: losses/student_terms.cpp
   double temperature = 20.0;
-  std::string fuse = "mean";      // mean | prob | conf | entropy
-  double ts = 0.5, ts_tau = 0.1;  // eta, tau_s
+  Fuse fuse = Fuse::mean;
+  double ts_tau = 0.1;
   int64_t ts_queue = 4096;
   double ts_ramp = 0.1;
   double ema = 0.0;
@@ -107,10 +125,11 @@ struct DistillConfig {
   int64_t eval_every = 1, checkpoint_every = 0;
 };
 
-// Stage C.
-struct AdversarialConfig {
-  int64_t rounds = 0, kd_steps = 2000;
-  double adv = 0.5, cls = 0.5;
+// When images are made while a student trains: distillation/rounds.h.
+struct RoundsConfig {
+  int64_t per_epoch = 0;  // 0: never, the set is made before
+  int64_t batches = 1;    // synthesised at the beginning of a round
+  bool keep_history = true;
 };
 
 struct MetricsConfig {
@@ -136,7 +155,7 @@ struct RunConfig {
   TrainConfig train;
   std::vector<TeacherConfig> teachers;
   SynthesisConfig synthesis;
-  AdversarialConfig adversarial;
+  RoundsConfig rounds;
   DistillConfig distill;
   std::vector<StudentConfig> students;
   MetricsConfig metrics;
@@ -153,6 +172,8 @@ void validate(const RunConfig& config);
 // How many of the synthetic images students are measured on when data.name is "none":
 // data.holdout, or a tenth.
 int64_t held_out_images(const RunConfig& config);
+// The losses of a set that is made before there is a student: without those that need one.
+SynthesisConfig without_student(SynthesisConfig config);
 // Complete TOML text; loading it gives the same config and the same hash.
 std::string to_toml(const RunConfig& config);
 std::string config_sha256(

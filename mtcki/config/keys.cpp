@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <sstream>
 
-#include "mtcki/config/source_names.h"
+#include "mtcki/config/table_names.h"
 #include "nn/models/model.h"
 
 namespace mtcki::config_keys {
@@ -42,6 +42,21 @@ class Walk {
             const char* help) {
     return add(name, &target, {}, std::move(choices), help);
   }
+  template <class E>
+  requires std::is_enum_v<E> Walk& key(const char* name, E& target,
+                                       std::vector<std::pair<const char*, E>> choices,
+                                       const char* help) {
+    std::vector<std::string> names;
+    for (const auto& choice : choices) names.emplace_back(choice.first);
+    Mode mode;
+    mode.set = [&target, choices](size_t i) { target = choices[i].second; };
+    mode.get = [&target, choices] {
+      size_t i = 0;
+      while (choices.at(i).second != target) ++i;
+      return i;
+    };
+    return add(name, std::move(mode), {}, std::move(names), help);
+  }
   // The key before this call changes how a run goes, not what comes out of it.
   Walk& inert() { return inert_if(true); }
   // The same where it holds: for the values, say, that earlier versions had without the key.
@@ -54,7 +69,7 @@ class Walk {
  private:
   Walk& add(const char* name, Field::Target target, const Range& range,
             std::vector<std::string> choices, const std::string& help) {
-    out_.push_back({prefix_ + name, target, range, std::move(choices), help, true});
+    out_.push_back({prefix_ + name, std::move(target), range, std::move(choices), help, true});
     return *this;
   }
   std::string prefix_;
@@ -106,7 +121,7 @@ void visit(Walk& w, TrainConfig& c) {
       .key("clip_norm", c.clip_norm, number_from(0), "largest gradient norm; 0: no clipping")
       .key("nesterov", c.nesterov, "Nesterov momentum")
       .key("schedule", c.schedule, {"constant", "cosine", "multistep", "onecycle"},
-           "learning rate over time")
+           "how the learning rate changes over the steps")
       .key("milestones", c.milestones, at_least(1), "epochs after which lr is multiplied by gamma")
       .key("gamma", c.gamma, between(0, 1), "factor at each milestone")
       .key("min_lr", c.min_lr, number_from(0), "where cosine ends")
@@ -140,8 +155,17 @@ void visit(Walk& w, StudentConfig& c) {
       .key("model", c.model, "architecture (mtcki summary --list)");
 }
 
+template <class Row>
+void loss_weights(Walk& w, const std::vector<Row>& rows, LossWeights& loss) {
+  // A weight of 0 is as if there were no such term.
+  for (const Row& row : rows)
+    w.key(row.key, loss[row.key], number_from(0), fmt::format("{}: {}", row.help, row.formula))
+        .inert_if(loss[row.key] == 0);
+}
+
 void visit(Walk& w, SynthesisConfig& c) {
-  w.key("batches", c.batches, at_least(1), "batches of images to synthesise")
+  w.key("batches", c.batches, at_least(0),
+        "batches of images to synthesise before there is a student; 0: none")
       .key("batch_size", c.batch_size, at_least(2), "images per batch")
       .key("g_steps", c.g_steps, at_least(1), "optimiser steps per batch")
       .key("source", c.source, source_names(),
@@ -159,33 +183,44 @@ void visit(Walk& w, SynthesisConfig& c) {
       .key("lr_z", c.lr_z, number_from(0), "learning rate of the latents; 0: lr_g")
       .key("beta2", c.beta2, between(0, 0.99999), "decay of the second moments in that Adam")
       .inert_if(c.beta2 == 0.999)
+      .key("meta", c.meta, {{"fomaml", Meta::fomaml}, {"reptile", Meta::reptile}},
+           "how a meta-generator learns from the steps of a batch")
+      .inert_if(c.source != "meta_generator")
+      .key("reset_first", c.reset_first, at_least(0),
+           "batch at which the first layers of a meta-generator are redrawn; 0: none")
+      .inert_if(c.reset_first == 0)
       .key("g_life", c.g_life, at_least(0), "batches before the generator is redrawn; 0: never");
-  // A weight of 0 is as if there were no such term.
-  for (const LossTermRow& row : inversion_terms())
-    w.key(row.key, c.loss[row.key], number_from(0), fmt::format("{}: {}", row.help, row.formula))
-        .inert_if(c.loss[row.key] == 0);
+  loss_weights(w, inversion_terms(), c.loss);
   w.key("bn_mmt", c.bn_mmt, between(0, 0.9999), "momentum kappa of the statistics; 0: plain")
-      .key("bn_reduce", c.bn_reduce, {"sum", "layer", "init"},
+      .key("bn_reduce", c.bn_reduce,
+           {{"sum", BnReduce::sum}, {"layer", BnReduce::layer}, {"init", BnReduce::init}},
            "weight of a teacher's layers: plain sum, by their number, by the first loss")
-      .key("cls_mode", c.cls_mode, {"each", "ens"}, "every teacher confident, or the fused logits")
-      .key("adv_mode", c.adv_mode, {"kl-agree", "js"}, "form of the disagreement")
+      .key("cls_mode", c.cls_mode, {{"each", ClsMode::each}, {"ens", ClsMode::ens}},
+           "every teacher confident, or the fused logits")
+      .key("adv_mode", c.adv_mode, {{"kl-agree", AdvMode::kl_agree}, {"js", AdvMode::js}},
+           "form of the disagreement")
       .key("adv_each", c.adv_each,
            "average the disagreement over teachers, not of the fused logits")
-      .key("targets", c.targets, {"balanced", "uniform"}, "labels of a batch")
-      .key("cr_mode", c.cr_mode, {"cat", "each", "first"},
+      .key("targets", c.targets, {{"balanced", Targets::balanced}, {"uniform", Targets::uniform}},
+           "labels of a batch")
+      .key("cr_mode", c.cr_mode,
+           {{"cat", CrMode::cat}, {"each", CrMode::each}, {"first", CrMode::first}},
            "contrast on all teachers' features together, on each alone, on the first only")
-      .key("cr_features", c.cr_features, {"stage", "bn"}, "inputs of the stages, or of every BN")
+      .key("cr_features", c.cr_features, {{"stage", CrFeatures::stage}, {"bn", CrFeatures::bn}},
+           "inputs of the stages, or of every BN")
       .key("cr_tau", c.cr_tau, above(0), "contrast temperature")
       .key("bank_size", c.bank_size, at_least(1), "rows of the history bank")
       .key("bank_draw", c.bank_draw, at_least(0), "rows drawn from it per step")
       .key("head_dim", c.head_dim, between(1, 65536), "output width of the contrast head")
-      .key("bank_dtype", c.bank_dtype, {"f32", "bf16"}, "storage of the bank")
-      .key("best", c.best, {"select", "total", "last"},
+      .key("bank_dtype", c.bank_dtype, {{"f32", DType::f32}, {"bf16", DType::bf16}},
+           "storage of the bank")
+      .key("best", c.best, {{"select", Best::select}, {"total", Best::total}, {"last", Best::last}},
            "images kept: lowest loss without, or with, the disagreement; of the last step")
-      .key("quant", c.quant, {"round", "trunc"}, "how images become bytes")
-      .key("views", c.views, {"crop", "roll"},
+      .key("quant", c.quant, {{"round", Quant::round}, {"trunc", Quant::trunc}},
+           "how images become bytes")
+      .key("views", c.views, {{"crop", Views::crop}, {"roll", Views::roll}},
            "global view: each image cropped after padding, or the batch shifted in a circle")
-      .inert_if(c.views == "crop")
+      .inert_if(c.views == Views::crop)
       .key("min_crop", c.min_crop, between(0.01, 1), "smallest area of the local view")
       .key("pad", c.pad, between(0, 32),
            "padding of the global view's crop, or how far it is shifted")
@@ -197,16 +232,21 @@ void visit(Walk& w, SynthesisConfig& c) {
       .inert();
 }
 
-void visit(Walk& w, AdversarialConfig& c) {
-  w.key("rounds", c.rounds, at_least(0), "rounds of one batch and kd_steps of distillation; 0: off")
-      .key("kd_steps", c.kd_steps, at_least(1), "distillation steps per round")
-      .key("adv", c.adv, number_from(0), "weight gamma in these rounds")
-      .key("cls", c.cls, number_from(0), "weight beta in these rounds");
+void visit(Walk& w, RoundsConfig& c) {
+  w.key(
+       "per_epoch", c.per_epoch, at_least(0),
+       "rounds in each of distill.epochs: synthesis with the student as it is, then an equal share "
+       "of distill.steps_per_epoch; 0: none, the set is made before")
+      .key("batches", c.batches, at_least(1), "batches of synthesis per round")
+      .inert_if(c.per_epoch == 0)
+      .key("keep_history", c.keep_history,
+           "the contrast's bank and head go on from the set made before; else they begin anew")
+      .inert_if(c.keep_history);
 }
 
 void visit(Walk& w, DistillConfig& c) {
   w.key("epochs", c.epochs, at_least(1), "epochs of distillation")
-      .key("steps_per_epoch", c.steps_per_epoch, at_least(0), "0: set / batch")
+      .key("steps_per_epoch", c.steps_per_epoch, at_least(0), "steps of an epoch; 0: set / batch")
       .key("batch_size", c.batch_size, at_least(2), "images per step")
       .key("views", c.views, at_least(0),
            "crops and mirrors of each image, in turn by pass, whose teacher outputs are made once "
@@ -218,13 +258,22 @@ void visit(Walk& w, DistillConfig& c) {
       .key("min_lr", c.min_lr, number_from(0), "where cosine ends")
       .key("clip_norm", c.clip_norm, number_from(0), "largest gradient norm; 0: no clipping")
       .key("nesterov", c.nesterov, "Nesterov momentum")
-      .key("schedule", c.schedule, {"constant", "cosine", "onecycle"}, "learning rate over time")
-      .key("temperature", c.temperature, above(0), "T of the fused distillation loss")
-      .key("fuse", c.fuse, {"mean", "prob", "conf", "entropy"}, "how teachers become one target")
-      .key("ts", c.ts, number_from(0), "weight eta of the teacher/student contrast")
-      .key("ts_tau", c.ts_tau, above(0), "its temperature")
+      .key("schedule", c.schedule, {"constant", "cosine", "onecycle"},
+           "how the learning rate changes over the steps")
+      .key("replay", c.replay, replay_names(),
+           "what is shown: the images that were made and kept, or fresh ones in every step")
+      .inert_if(c.replay == "pool");
+  loss_weights(w, student_terms(), c.loss);
+  w.key("temperature", c.temperature, above(0), "T of the fused distillation loss")
+      .key("fuse", c.fuse,
+           {{"mean", Fuse::mean},
+            {"prob", Fuse::prob},
+            {"conf", Fuse::conf},
+            {"entropy", Fuse::entropy}},
+           "how teachers become one target")
+      .key("ts_tau", c.ts_tau, above(0), "temperature of the teacher/student contrast")
       .key("ts_queue", c.ts_queue, at_least(0), "past keys kept per teacher")
-      .key("ts_ramp", c.ts_ramp, between(0, 1), "share of the steps over which eta rises")
+      .key("ts_ramp", c.ts_ramp, between(0, 1), "share of the steps over which its weight rises")
       .key("ema", c.ema, between(0, 0.999999), "decay of averaged student weights; 0: off")
       .key("pad", c.pad, between(0, 32), "random crop after padding by this many zeros")
       .key("flip", c.flip, "random horizontal mirror")
@@ -236,7 +285,8 @@ void visit(Walk& w, DistillConfig& c) {
 void visit(Walk& w, MetricsConfig& c) {
   w.key("classifier_model", c.classifier_model,
         "held-out classifier of FID-C and IS-C; empty: these are not computed")
-      .key("classifier_weights", c.classifier_weights, "its file; empty: trained as [train] says")
+      .key("classifier_weights", c.classifier_weights,
+           "weight file of that classifier; empty: train one with the settings of [train]")
       .key("samples", c.samples, at_least(2), "images compared")
       .key("neighbours", c.neighbours, between(0, 500),
            "synthetic images that the report shows beside their nearest real ones; 0: none")
@@ -315,6 +365,9 @@ std::string toml_text(const std::string& s) {
 }
 
 struct ToToml {
+  const Field& field;
+
+  std::string operator()(const Mode& mode) const { return toml_text(field.choices[mode.get()]); }
   std::string operator()(const int64_t* v) const { return std::to_string(*v); }
   std::string operator()(const uint64_t* v) const { return std::to_string(*v); }
   std::string operator()(const double* v) const { return toml_number(*v); }
@@ -345,13 +398,17 @@ std::string Range::to_string() const {
 }
 
 std::string Field::type() const {
-  static const char* const names[] = {"an integer",        "an integer",     "a number",
-                                      "true or false",     "text",           "a list of integers",
-                                      "a list of numbers", "a list of texts"};
+  static const char* const names[] = {
+      "an integer",         "an integer",        "a number",        "true or false", "text",
+      "a list of integers", "a list of numbers", "a list of texts", "text"};
   return names[target.index()];
 }
 
-std::string Field::value() const { return std::visit(ToToml{}, target); }
+std::string Field::value() const { return std::visit(ToToml{*this}, target); }
+
+bool Field::is_text() const {
+  return std::holds_alternative<std::string*>(target) || std::holds_alternative<Mode>(target);
+}
 
 std::string Field::accepted() const {
   if (choices.empty()) return range.to_string();
@@ -377,7 +434,7 @@ std::vector<Field> fields(RunConfig& c) {
   for (size_t i = 0; i < c.teachers.size(); ++i)
     append(walk(c.teachers[i], fmt::format("teachers.{}.", i)));
   append(walk(c.synthesis, "synthesis."));
-  append(walk(c.adversarial, "adversarial."));
+  append(walk(c.rounds, "rounds."));
   append(walk(c.distill, "distill."));
   for (size_t i = 0; i < c.students.size(); ++i)
     append(walk(c.students[i], fmt::format("students.{}.", i)));
@@ -386,8 +443,8 @@ std::vector<Field> fields(RunConfig& c) {
 }
 
 const std::vector<std::string>& sections() {
-  static const std::vector<std::string> names = {"data",        "train",   "teachers", "synthesis",
-                                                 "adversarial", "distill", "students", "metrics"};
+  static const std::vector<std::string> names = {"data",   "train",   "teachers", "synthesis",
+                                                 "rounds", "distill", "students", "metrics"};
   return names;
 }
 

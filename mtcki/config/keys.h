@@ -2,6 +2,7 @@
 // config.cpp and its tests; everybody else reads the structs of config.h.
 #pragma once
 
+#include <functional>
 #include <limits>
 #include <string>
 #include <variant>
@@ -21,19 +22,26 @@ struct Range {
   std::string to_string() const;  // "> 0", ">= 1", "0 .. 1", "" when unlimited
 };
 
+// A value of an enumeration, by the position of its name among the choices.
+struct Mode {
+  std::function<size_t()> get;
+  std::function<void(size_t)> set;
+};
+
 struct Field {
   using Target =
       std::variant<int64_t*, uint64_t*, double*, bool*, std::string*, std::vector<int64_t>*,
-                   std::vector<double>*, std::vector<std::string>*>;
+                   std::vector<double>*, std::vector<std::string>*, Mode>;
   std::string path;  // "synthesis.g_steps", "teachers.0.model"
   Target target;     // into the config that was walked
   Range range;
-  std::vector<std::string> choices;  // strings only; empty: free text
+  std::vector<std::string> choices;  // texts and modes; empty: free text
   std::string help;
   bool affects_results = true;  // part of config_sha256
 
-  std::string type() const;      // "integer", "number", "true or false", "text", "list of ..."
-  std::string value() const;     // as TOML
+  std::string type() const;   // "integer", "number", "true or false", "text", "list of ..."
+  std::string value() const;  // as TOML
+  bool is_text() const;
   std::string accepted() const;  // range or choices as text
 };
 
@@ -47,8 +55,8 @@ std::vector<Field> fields(StudentConfig& student, const std::string& prefix);
 const std::vector<std::string>& sections();
 bool is_array(const std::string& section);
 
-// The parts of validate() for [distill] and for data.name = "none". UsageError.
-void validate_distill(const RunConfig& config);
+// The parts of validate() for [synthesis], [rounds], [distill] and for data.name = "none". UsageError.
+void validate_method(const RunConfig& config);
 void validate_data(const RunConfig& config);
 
 }  // namespace mtcki::config_keys

@@ -1,6 +1,7 @@
 // What the configuration knows of the terms of a loss. A term is one row of a table: the key of its
 // weight, default, help and formula come from there, and so do validation and documentation. The
-// table itself stands beside the formulas (losses/terms.cpp), which use the configuration in turn.
+// tables themselves stand beside the formulas (losses/terms.cpp, losses/student_terms.cpp), which use
+// the configuration in turn.
 #pragma once
 
 #include <functional>
@@ -11,26 +12,35 @@
 
 namespace mtcki {
 
-class LossTerm;
-struct LossTermContext;  // losses/term.h
-
-struct LossTermRow {
-  const char* key;   // of its weight: synthesis.<key>
+template <class Term, class Context>
+struct LossRow {
+  const char* key;   // of its weight: synthesis.<key>, distill.<key>
   double weight;     // when nothing is configured; 0: off
   const char* name;  // in the log and in messages
   const char* help;  // of the key
   const char* formula;
-  std::function<std::unique_ptr<LossTerm>(const LossTermContext&)> make;
+  std::function<std::unique_ptr<Term>(const Context&)> make;
+  bool needs_student = false;  // on images: it counts only while a student is there
 };
 
+class LossTerm;
+struct LossTermContext;  // losses/term.h
+using LossTermRow = LossRow<LossTerm, LossTermContext>;
 // Every term of the loss on synthetic images, in the order in which they are added.
 const std::vector<LossTermRow>& inversion_terms();
+
+class StudentTerm;
+struct StudentTermContext;  // losses/student_term.h
+using StudentTermRow = LossRow<StudentTerm, StudentTermContext>;
+// Every term of the loss on the student, likewise.
+const std::vector<StudentTermRow>& student_terms();
 
 // The weight of every row of a table.
 class LossWeights {
  public:
-  explicit LossWeights(const std::vector<LossTermRow>& rows) {
-    for (const LossTermRow& row : rows) weights_.emplace_back(row.key, row.weight);
+  template <class Row>
+  explicit LossWeights(const std::vector<Row>& rows) {
+    for (const Row& row : rows) weights_.emplace_back(row.key, row.weight);
   }
   double& operator[](const std::string& key);  // Error when no row has the key
   double at(const std::string& key) const;     // likewise

@@ -6,26 +6,12 @@
 #include "autograd/side_stream.h"
 #include "mtcki/log/chance_watch.h"
 #include "mtcki/losses/fused_kd.h"
-#include "mtcki/networks/model_file.h"
 #include "mtcki/training/step_metrics.h"
 #include "tensor/context.h"
 
 namespace mtcki {
 
 namespace {
-
-std::unique_ptr<TeacherStudentContrast> make_contrast(const Teachers& teachers, Student& student,
-                                                      const DistillConfig& config, uint64_t seed) {
-  if (config.ts <= 0) return nullptr;
-  return std::make_unique<TeacherStudentContrast>(teachers, student.net().feature_dim(), config,
-                                                  seed);
-}
-
-std::vector<optim::ParameterGroup> groups_of(Student& student, TeacherStudentContrast* contrast) {
-  std::vector<optim::ParameterGroup> groups{optim::group_of(student.net())};
-  if (contrast) groups.push_back({contrast->parameters()});
-  return groups;
-}
 
 optim::SgdOptions sgd_of(const DistillConfig& c) {
   optim::SgdOptions sgd;
@@ -55,14 +41,31 @@ Distiller::Distiller(Teachers& teachers, Student& student, const DistillConfig& 
       student_(student),
       config_(config),
       total_steps_(total_steps),
-      contrast_(make_contrast(teachers, student, config, seed)),
-      trainer_(student.net(), groups_of(student, contrast_.get()), sgd_of(config),
-               schedule_of(config, total_steps), config.clip_norm, config.ema),
+      terms_(make_terms({teachers, student.net().feature_dim(), config, seed})),
+      trainer_(student.net(), parameters(), sgd_of(config), schedule_of(config, total_steps),
+               config.clip_norm, config.ema),
       runner_(compute.at(student.device()), "distill.batch_size", config.batch_size) {}
+
+std::vector<Distiller::Weighted> Distiller::make_terms(const StudentTermContext& context) {
+  std::vector<Weighted> terms;
+  for (const StudentTermRow& row : student_terms())
+    if (const double weight = context.config.loss.at(row.key); weight > 0)
+      terms.push_back({&row, weight, row.make(context)});
+  return terms;
+}
+
+std::vector<optim::ParameterGroup> Distiller::parameters() const {
+  std::vector<optim::ParameterGroup> groups{optim::group_of(student_.net())};
+  for (const Weighted& t : terms_)
+    if (auto own = t.term->parameters(); !own.empty()) groups.push_back({std::move(own)});
+  return groups;
+}
 
 void Distiller::keep_teacher_outputs(const data::ImageSet& pool,
                                      const data::LoaderOptions& options) {
-  kept_ = std::make_unique<KeptTeacherOutputs>(teachers_, pool, options, contrast_ != nullptr);
+  const bool features =
+      std::ranges::any_of(terms_, [](const Weighted& t) { return t.term->needs_features(); });
+  kept_ = std::make_unique<KeptTeacherOutputs>(teachers_, pool, options, features);
   kept_images_ = pool.size();
   runner_.forget_graphs();
 }
@@ -73,67 +76,82 @@ TeacherOutputs Distiller::teacher_outputs(const data::Batch& batch, bool feature
                                            : ask_teachers(teachers_, batch.images, features);
 }
 
-int64_t Distiller::images_asked(const BatchSource& source, int64_t source_step) const {
-  if (!kept_) return source.rows() * communicator().size();
-  const int64_t per_pass = source.batches_per_pass();
-  const bool first_use = source_step % per_pass == 0 && source_step / per_pass < config_.views;
+int64_t Distiller::images_asked(Replay& replay, int64_t step) const {
+  if (!kept_) return replay.rows() * communicator().size();
+  const int64_t per_pass = replay.batches_per_pass();
+  const bool first_use = step % per_pass == 0 && step / per_pass < config_.views;
   return first_use ? kept_images_ : 0;
 }
 
-// eta: weight of the contrast, 0 for none; eta_there: the same on the device when values wait.
-void Distiller::issue(const data::Batch& batch, double eta, const Tensor& eta_there) {
-  MetricRing& values = runner_.values();
-  TeacherOutputs teachers = teacher_outputs(batch, eta > 0);
-  const StageScope scope("distill/student");
-  const Tensor targets = fused_targets(config_.fuse, teachers.logits, teachers_.weights(),
-                                       config_.temperature, batch.labels);
-  trainer_.zero_grad();
-  const nn::Classifier::Output y = student_.features(Variable(batch.images));
-  const Communicator& comm = communicator();
-  const Variable kd = mean_over_ranks(fused_kd(targets, y.logits, config_.temperature), comm);
-  values.put("fused_kd", kd.data(), kHint);
-  Variable loss = kd;
-  if (eta > 0) {
-    // Every row meets every other: the loss of all rows, on every rank.
-    for (Tensor& f : teachers.features) f = comm.all_gather(f);
-    const Variable ts = contrast_->loss(gather_over_ranks(y.feature, comm), teachers.features);
-    values.put("teacher_student_contrast", ts.data(), kHint);
-    values.put(str("teacher_student_contrast", kChanceSuffix),
-               Tensor::full({}, contrast_->chance(teachers.features[0].size(0)), DType::f32,
-                            student_.device()));
-    loss = add(loss, eta_there.defined() ? mul(ts, Variable(eta_there)) : mul(ts, eta));
+std::vector<Distiller::Active> Distiller::active(int64_t step) {
+  std::vector<Active> out;
+  for (const Weighted& t : terms_) {
+    const double rise = t.term->ramp() * static_cast<double>(total_steps_);
+    const double weight =
+        rise > 0 ? t.weight * std::min(1.0, static_cast<double>(step) / rise) : t.weight;
+    if (weight <= 0) continue;
+    out.push_back({&t, weight, {}});
+    if (rise > 0 && is_deferred())
+      out.back().there = runner_.inputs().set(str("weight of ", t.row->key), weight);
   }
-  values.put("loss", loss.data());
-  values.put("agree", mean_over_ranks(percent_agreement(y.logits.data(), targets), comm).data());
-  loss.backward();
-  trainer_.update();
+  return out;
 }
 
-Values Distiller::step(BatchSource& source, int64_t source_step, int64_t step) {
-  const double ramp_steps = config_.ts_ramp * static_cast<double>(total_steps_);
-  const double eta = ramp_steps > 0
-                         ? config_.ts * std::min(1.0, static_cast<double>(step) / ramp_steps)
-                         : config_.ts;
-  const bool contrasts = contrast_ && eta > 0;
-  source.prepare(source_step);
+void Distiller::issue(const data::Batch& batch, const std::vector<Active>& terms) {
+  MetricRing& values = runner_.values();
+  const bool features =
+      std::ranges::any_of(terms, [](const Active& t) { return t.of->term->needs_features(); });
+  StudentStep s;
+  s.labels = batch.labels;
+  TeacherOutputs teachers = teacher_outputs(batch, features);
+  s.logits = std::move(teachers.logits);
+  s.features = std::move(teachers.features);
+  s.temperature = config_.temperature;
+  const StageScope scope("distill/student");
+  s.targets =
+      fused_targets(config_.fuse, s.logits, teachers_.weights(), config_.temperature, batch.labels);
+  trainer_.zero_grad();
+  s.student = student_.features(Variable(batch.images));
+  const Communicator& comm = communicator();
+  Variable total;
+  for (const Active& t : terms) {
+    StudentTerm& term = *t.of->term;
+    Variable loss = term.loss(s);
+    if (term.rows() == Rows::mean) loss = mean_over_ranks(loss, comm);
+    values.put(t.of->row->name, loss.data(), kHint);
+    if (const auto chance = term.chance())
+      values.put(str(t.of->row->name, kChanceSuffix),
+                 Tensor::full({}, *chance, DType::f32, student_.device()));
+    if (t.there.defined())
+      loss = mul(loss, Variable(t.there));
+    else if (t.weight != 1.0)
+      loss = mul(loss, t.weight);
+    total = total.defined() ? add(total, loss) : loss;
+  }
+  values.put("loss", total.data());
+  values.put("agree",
+             mean_over_ranks(percent_agreement(s.student.logits.data(), s.targets), comm).data());
+  total.backward();
+  trainer_.update(values);
+}
+
+Values Distiller::step(Replay& replay, int64_t step) {
+  replay.prepare(step);
   trainer_.prepare(step);
   student_.net().train();
-  const Tensor eta_there = contrasts && is_deferred() ? runner_.inputs().set("eta", eta) : Tensor();
-  // While the queues fill, every step has its own shapes.
-  const bool repeats = !contrasts || contrast_->settled();
-  const double weight = contrasts ? eta : 0.0;
+  const std::vector<Active> terms = active(step);
   if (kept_) {
     const StageScope scope("distill/teachers");
-    runner_.before_step(
-        [&] { kept_->make(source_step / source.batches_per_pass() % config_.views); });
+    runner_.before_step([&] { kept_->make(step / replay.batches_per_pass() % config_.views); });
   }
-  Values values =
-      runner_.run(step, repeats ? str("distill ", source.rows(), contrasts ? " contrast" : "") : "",
-                  [&] { issue(source.batch(), weight, eta_there); });
-  if (contrasts) contrast_->enqueue();
+  std::string variant = str("distill ", replay.rows());
+  for (const Active& t : terms) variant += str(" ", t.of->row->key);
+  if (!std::ranges::all_of(terms, [](const Active& t) { return t.of->term->settled(); }))
+    variant.clear();  // every step has its own shapes
+  Values values = runner_.run(step, variant, [&] { issue(replay.batch(), terms); });
+  for (const Active& t : terms) t.of->term->finish_step();
   ++budget_.kd_steps;
-  budget_.kd_forward_macs +=
-      teachers_.macs() * static_cast<double>(images_asked(source, source_step));
+  budget_.kd_forward_macs += teachers_.macs() * static_cast<double>(images_asked(replay, step));
   return values.empty() ? values : with_rate(std::move(values), trainer_.lr());
 }
 
@@ -143,70 +161,8 @@ void Distiller::visit(State& s) {
   if (s.loading()) runner_.restart();
   s("model", student_.net());
   trainer_.visit(s);
-  if (contrast_) s("ts", *contrast_);
+  for (const Weighted& t : terms_) s(t.row->key, *t.term);
   s("budget", budget_);
-}
-
-data::LoaderOptions pool_loader(const DistillConfig& config, int64_t threads, uint64_t seed) {
-  data::LoaderOptions o;
-  o.batch_size = config.batch_size;
-  o.pad = config.pad;
-  o.flip = config.flip;
-  o.views = config.views;
-  o.threads = static_cast<int>(threads);
-  o.seed = seed;
-  return o;
-}
-
-FitJob student_fit_job(const DistillJob& job, Student& student, Distiller& distiller,
-                       const data::ImageSet& test) {
-  FitJob fit;
-  fit.stage = job.stage;
-  fit.dir = job.dir;
-  fit.config_sha256 = job.config_sha256;
-  fit.eval_every = job.config.eval_every;
-  fit.checkpoint_every = job.config.checkpoint_every;
-  fit.keep_checkpoints = job.keep_checkpoints;
-  fit.images_per_step = job.config.batch_size;
-  fit.measure = job.measure;
-  const data::ImageSet held_out = on_device(test, student.device());
-  fit.evaluate = [&student, &distiller, held_out] {
-    return distiller.trainer().with_final_weights([&] { return evaluate(student, held_out); });
-  };
-  fit.write_model = [&student, &distiller, sha = job.config_sha256, classes = test.class_ids,
-                     is_accuracy = job.measure == "top1"](const std::string& path,
-                                                          const Accuracy& measured) {
-    const Accuracy a = is_accuracy ? measured : Accuracy{};
-    distiller.trainer().with_final_weights([&] {
-      write_model_file(path, student.net(),
-                       {student.spec(), student.normalization(), a.top1, a.top5, sha, classes});
-      return 0;
-    });
-  };
-  fit.state = [&](State& state) { distiller.visit(state); };
-  if (distiller.is_deferred()) {
-    fit.read = [&] { return distiller.read(); };
-    fit.read_every = job.compute.read_every;
-  }
-  return fit;
-}
-
-DistillResult distill(const DistillJob& job, Teachers& teachers, Student& student,
-                      const data::ImageSet& pool, const data::ImageSet& test, RunLog& log) {
-  const uint64_t seed = job.seed ^ rng_stream(job.stage.c_str());
-  const data::LoaderOptions options = pool_loader(job.config, job.loader_threads, seed);
-  BatchSource source(pool, options, student.device());
-  const int64_t per_epoch =
-      job.config.steps_per_epoch > 0 ? job.config.steps_per_epoch : source.batches_per_pass();
-  Distiller distiller(teachers, student, job.config, job.config.epochs * per_epoch, job.seed,
-                      job.compute);
-  if (job.config.views > 0) distiller.keep_teacher_outputs(pool, options);
-  FitJob fit_job = student_fit_job(job, student, distiller, test);
-  fit_job.total_steps = job.config.epochs * per_epoch;
-  fit_job.steps_per_epoch = per_epoch;
-  fit_job.step = [&](int64_t step) { return distiller.step(source, step, step); };
-  const FitResult result = fit(fit_job, log);
-  return {result, distiller.budget()};
 }
 
 }  // namespace mtcki

@@ -1,118 +1,187 @@
 #include "mtcki/distillation/rounds.h"
 
-#include <algorithm>
-#include <filesystem>
 #include <optional>
 
-#include "mtcki/training/batch_source.h"
-#include "tensor/ops/index.h"
+#include "mtcki/networks/model_file.h"
+#include "mtcki/synthesis/stage.h"
 
 namespace mtcki {
 
 namespace {
 
-// The set of stage A and this student's own batches, joined in memory.
-data::ImageSet joined(const data::ImageSet& base, const ImagePool& more) {
-  if (more.size() == 0) return base;
-  const data::ImageSet extra = more.load();
-  data::ImageSet all = base;
-  all.images = cat(std::vector<Tensor>{base.images, extra.images});
-  all.labels = cat(std::vector<Tensor>{base.labels, extra.labels});
-  return all;
+// The synthesis of one student's rounds.
+class OwnSynthesis {
+ public:
+  OwnSynthesis(const DistillJob& job, Teachers& teachers)
+      : before_(job.synthesis.batches),
+        set_bank_(job.set_bank_dir, job.set_dir, job.synthesis.batch_size, 0),
+        bank_(job.dir + "/bank", job.dir, job.synthesis.batch_size, 0),
+        synthesizer_(teachers, job.synthesis, job.options) {
+    if (before_ == 0) return;
+    const auto state = CheckpointStore(job.set_dir + "/final", job.set_sha256).load();
+    if (!state)
+      throw UsageError(str(job.set_dir, ": no finished synthesis to continue; run `mtcki invert`"));
+    StageState anew = history();
+    load(synthesizer_, *state);
+    if (job.rounds.keep_history) {
+      remembered_ = before_;
+      set_bank_.set_checksums(state->meta.at("bank"));
+    } else if (synthesizer_.contrast()) {
+      load(*synthesizer_.contrast(), anew);
+    }
+    if (synthesizer_.contrast()) set_bank_.restore(*synthesizer_.contrast(), remembered_);
+    spent_before_ = synthesizer_.budget();
+  }
+
+  Values step(Student& student, Replay& replay, bool* grown) {
+    const Values values = synthesizer_.step(&student);
+    *grown = synthesizer_.batch_done();
+    if (!*grown) return values;
+    const int64_t number = synthesizer_.batch() - before_;
+    const Synthesizer::Batch batch = synthesizer_.finish();
+    store_history(synthesizer_, number, bank_);
+    replay.add(number, batch);
+    return values;
+  }
+  Values read() { return synthesizer_.read(); }
+  ImageSource& source() { return synthesizer_.source(); }
+
+  Budget budget() const {
+    Budget own = synthesizer_.budget();
+    own.images -= spent_before_.images;
+    own.generator_steps -= spent_before_.generator_steps;
+    own.forward_macs -= spent_before_.forward_macs;
+    return own;
+  }
+
+  void visit(State& s) {
+    s("synthesizer", synthesizer_);
+    nlohmann::json rows = bank_.checksums();
+    s("bank", rows);
+    if (!s.loading()) return;
+    bank_.set_checksums(rows);
+    if (!synthesizer_.contrast()) return;
+    // The ring: rows of the set that was made before, then this stage's.
+    set_bank_.restore(*synthesizer_.contrast(), remembered_);
+    bank_.replay(*synthesizer_.contrast(), synthesizer_.batch() - before_);
+  }
+
+ private:
+  // What the contrast knows of the batches so far, but for its bank.
+  StageState history() {
+    StageState state;
+    if (synthesizer_.contrast()) save(*synthesizer_.contrast(), state);
+    for (auto& [name, tensor] : state.tensors) tensor = tensor.clone();
+    return state;
+  }
+
+  int64_t before_;          // batches of the set that was made before
+  int64_t remembered_ = 0;  // those of them whose rows the bank begins with
+  BankShards set_bank_, bank_;
+  Synthesizer synthesizer_;
+  Budget spent_before_;
+};
+
+Rounds rounds_of(const DistillJob& job, Replay& replay) {
+  Rounds r;
+  r.epochs = job.config.epochs;
+  const int64_t per_epoch =
+      job.config.steps_per_epoch > 0 ? job.config.steps_per_epoch : replay.batches_per_pass();
+  if (job.rounds.per_epoch > 0) {
+    r.per_epoch = job.rounds.per_epoch;
+    r.g_steps = job.rounds.batches * job.synthesis.g_steps;
+  }
+  r.kd_steps = per_epoch / r.per_epoch;
+  return r;
+}
+
+ReplayContext replay_context(const DistillJob& job, Teachers& teachers, Student& student,
+                             const data::ImageSet& set, OwnSynthesis* own) {
+  ReplayContext c;
+  c.set = set;
+  c.config = job.config;
+  c.loader_threads = job.loader_threads;
+  c.seed = job.seed ^ rng_stream(job.stage.c_str());
+  c.device = student.device();
+  if (!own) return c;
+  c.teachers = &teachers;
+  c.source = &own->source();
+  c.synthesis = job.synthesis;
+  c.dir = job.dir;
+  c.info = job.info;
+  return c;
+}
+
+// Test, weights.
+void add_student(FitJob& fit, Student& student, Distiller& distiller, const data::ImageSet& test) {
+  const data::ImageSet held_out = on_device(test, student.device());
+  fit.evaluate = [&student, &distiller, held_out] {
+    return distiller.trainer().with_final_weights([&] { return evaluate(student, held_out); });
+  };
+  fit.write_model = [&student, &distiller, sha = fit.config_sha256, classes = test.class_ids,
+                     is_accuracy = fit.measure == "top1"](const std::string& path,
+                                                          const Accuracy& measured) {
+    const Accuracy a = is_accuracy ? measured : Accuracy{};
+    distiller.trainer().with_final_weights([&] {
+      write_model_file(path, student.net(),
+                       {student.spec(), student.normalization(), a.top1, a.top5, sha, classes});
+      return 0;
+    });
+  };
 }
 
 }  // namespace
 
-AdversarialResult adversarial_rounds(const AdversarialJob& job, Teachers& teachers,
-                                     Student& student, const data::ImageSet& test, RunLog& log) {
-  const int64_t kd = job.config.kd_steps, rounds = job.config.rounds;
-  // A round is g_steps of synthesis, then kd of distillation; both count as steps of the stage, so
-  // that it can stop and resume anywhere.
-  const int64_t g = job.synthesis.g_steps, per_round = g + kd;
-  const int64_t batches_before = job.synthesis.batches;
-  const data::ImageSet& base = job.stage_a;
-  ImagePool pool(job.distill.dir + "/synth", job.info);
-  const std::string bank_dir = job.distill.dir + "/bank";
-  BankShards stage_a_bank(job.stage_a_bank_dir, job.stage_a_dir, job.synthesis.batch_size, 0);
-  BankShards bank(bank_dir, job.distill.dir, job.synthesis.batch_size, rounds);
+DistillResult distill(const DistillJob& job, Teachers& teachers, Student& student,
+                      const data::ImageSet& set, const data::ImageSet& test, RunLog& log) {
+  std::optional<OwnSynthesis> own;
+  if (job.rounds.per_epoch > 0) own.emplace(job, teachers);
+  const ReplayContext shown = replay_context(job, teachers, student, set, own ? &*own : nullptr);
+  const std::unique_ptr<Replay> replay = make_replay(shown);
+  const Rounds rounds = rounds_of(job, *replay);
+  Distiller distiller(teachers, student, job.config, rounds.all_kd_steps(), job.seed, job.compute);
+  if (job.config.views > 0)
+    distiller.keep_teacher_outputs(set, pool_loader(job.config, job.loader_threads, shown.seed));
 
-  SynthesisConfig config = job.synthesis;
-  config.loss["cls"] = job.config.cls;
-  config.loss["adv"] = job.config.adv;
-  Synthesizer synthesizer(teachers, config, job.options);
-  const auto continue_stage_a = [&] {
-    const auto state = CheckpointStore(job.stage_a_dir + "/final", job.stage_a_sha256).load();
-    if (!state)
-      throw UsageError(
-          str(job.stage_a_dir, ": no finished synthesis to continue; run `mtcki invert`"));
-    load(synthesizer, *state);
-    stage_a_bank.set_checksums(state->meta.at("bank"));
-    if (synthesizer.contrast()) stage_a_bank.restore(*synthesizer.contrast(), batches_before);
-  };
-  continue_stage_a();
-  const Budget spent_before = synthesizer.budget();
-
-  Distiller distiller(teachers, student, job.distill.config, rounds * kd, job.distill.seed,
-                      job.distill.compute);
-  const uint64_t seed = job.distill.seed ^ rng_stream(job.distill.stage.c_str());
-  data::ImageSet set;
-  std::optional<BatchSource> source;
-  int64_t set_round = -1;
-  // The pool of a round, and an order of it that depends on the round alone.
-  const auto open_round = [&](int64_t round) {
-    if (set_round == round) return;
-    distiller.forget_graphs();
-    source.reset();
-    set = joined(base, pool);
-    const uint64_t own = seed + static_cast<uint64_t>(round + 1) * 0x9e3779b97f4a7c15ull;
-    source.emplace(set, pool_loader(job.distill.config, job.distill.loader_threads, own),
-                   student.device());
-    set_round = round;
-  };
-
-  FitJob fit_job = student_fit_job(job.distill, student, distiller, test);
-  fit_job.total_steps = rounds * per_round;
-  fit_job.steps_per_epoch = per_round;
+  FitJob fit_job(job);
+  fit_job.total_steps = rounds.steps();
+  fit_job.steps_per_epoch = rounds.steps_per_epoch();
+  fit_job.eval_every = job.config.eval_every;
+  fit_job.checkpoint_every = job.config.checkpoint_every;
+  fit_job.images_per_step = job.config.batch_size;
+  fit_job.measure = job.measure;
+  add_student(fit_job, student, distiller, test);
   bool synthesising = false;  // in the last step
+  // Rounds that are shorter than what is logged: their last batch's values stand beside the student's.
+  Values of_batch;
+  const auto both = [&](Values values) {
+    if (!values.empty() && rounds.per_epoch > 1)
+      for (const auto& [name, value] : of_batch) values.emplace_back("synthesis." + name, value);
+    return values;
+  };
   fit_job.step = [&](int64_t step) -> Values {
-    const int64_t round = step / per_round, within = step % per_round;
-    synthesising = within < g;
-    if (synthesising) {
-      const Values values = synthesizer.step(&student);
-      if (synthesizer.batch_done())
-        store_batch(synthesizer.finish(), round, teachers, synthesizer, pool, bank);
-      return values;
+    const Rounds::Step at = rounds.at(step);
+    synthesising = at.synthesis;
+    if (!synthesising) return both(distiller.step(*replay, at.number));
+    bool grown = false;
+    Values values = own->step(student, *replay, &grown);
+    if (grown) {
+      of_batch = values;
+      distiller.forget_graphs();
     }
-    open_round(round);
-    return distiller.step(*source, within - g, round * kd + within - g);
+    return values;
   };
   if (distiller.is_deferred())
-    fit_job.read = [&] { return synthesising ? synthesizer.read() : distiller.read(); };
+    fit_job.read = [&] { return synthesising ? own->read() : both(distiller.read()); };
   fit_job.state = [&](State& state) {
     distiller.visit(state);
-    state("synthesis", synthesizer);
-    uint32_t shards = state.loading() ? 0 : pool.digest(synthesizer.batch() - batches_before);
-    nlohmann::json rows = bank.checksums();
-    state("pool", shards);
-    state("bank", rows);
-    if (!state.loading()) return;
-    const int64_t own = synthesizer.batch() - batches_before;
-    pool.require(own, shards);
-    pool.truncate(own);
-    bank.set_checksums(rows);
-    set_round = -1;
-    if (!synthesizer.contrast()) return;
-    // The ring: rows of stage A, then this stage's.
-    stage_a_bank.restore(*synthesizer.contrast(), batches_before);
-    bank.replay(*synthesizer.contrast(), own);
+    if (own) state("synthesis", *own);
+    state("replay", *replay);
   };
   const FitResult result = fit(fit_job, log);
-  Budget budget = synthesizer.budget();
-  budget.images -= spent_before.images;
-  budget.generator_steps -= spent_before.generator_steps;
-  budget.forward_macs -= spent_before.forward_macs;
-  budget += distiller.budget();
-  return {result, budget, pool.size()};
+  Budget budget = distiller.budget();
+  if (own) budget += own->budget();
+  return {result, budget};
 }
 
 }  // namespace mtcki

@@ -99,7 +99,7 @@ std::string gpu_line() {
 const char* kernels() {
   return math_settings().cpu_kernels == CpuKernels::automatic ? "automatic"
          : math_settings().cpu_kernels == CpuKernels::onednn  ? "oneDNN"
-                                                : "built-in";
+                                                              : "built-in";
 }
 
 }  // namespace

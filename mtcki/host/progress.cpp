@@ -24,8 +24,7 @@ std::string duration_text(double seconds) {
 }
 
 void Pace::add(double units, double seconds) {
-  constexpr double kMemory = 60;  // seconds
-  const double kept = std::exp(-seconds / kMemory);
+  const double kept = std::exp(-seconds / memory_);
   units_ = kept * units_ + units;
   seconds_ = kept * seconds_ + seconds;
 }
@@ -34,40 +33,42 @@ std::string Progress::text(const std::string& stage, int64_t done, int64_t total
                            double images_per_second, double eta_seconds, const Values& values,
                            int width) {
   char buffer[96];
-  std::string tail;
-  const auto add = [&tail](const std::string& s) { tail += (tail.empty() ? "" : "  ") + s; };
-  // What must be seen comes first: a narrow terminal cuts the end.
-  if (done < total) add("ETA " + duration_text(eta_seconds));
+  // What must be seen comes first.
+  std::vector<std::string> fields;
+  if (done < total) fields.push_back("ETA " + duration_text(eta_seconds));
   if (images_per_second > 0) {
     std::snprintf(buffer, sizeof buffer, "%.*f img/s", images_per_second < 10 ? 1 : 0,
                   images_per_second);
-    add(buffer);
+    fields.emplace_back(buffer);
   }
   for (const auto& [name, value] : values) {
-    if (name.ends_with(".chance")) {  // of the loss before it (mtcki/log/chance_watch.h)
-      std::snprintf(buffer, sizeof buffer, "(chance %.4g)", value);
-      tail += " " + std::string(buffer);
+    if (name.ends_with(".chance") && !fields.empty()) {  // of the loss before it (chance_watch.h)
+      std::snprintf(buffer, sizeof buffer, " (chance %.4g)", value);
+      fields.back() += buffer;
       continue;
     }
     const bool percent =
         name.find("top1") != std::string::npos || name == "acc" || name == "agreement";
     std::snprintf(buffer, sizeof buffer, percent ? "%s %.2f%%" : "%s %.4g", name.c_str(), value);
-    add(buffer);
+    fields.emplace_back(buffer);
   }
   const double share = total > 0 ? static_cast<double>(done) / static_cast<double>(total) : 0.0;
   std::snprintf(buffer, sizeof buffer, "%3.0f%% %lld/%lld", 100 * share,
                 static_cast<long long>(done), static_cast<long long>(total));
-  if (width <= 0) return stage + " " + buffer + "  " + tail;
-  std::string out;
-  for (const int bar : {20, 10, 0}) {
+  const auto line = [&](int bar, size_t count) {
     const int filled = static_cast<int>(std::lround(bar * std::min(1.0, share)));
-    out = stage + " ";
+    std::string out = stage + " ";
     if (bar > 0) out += "[" + std::string(filled, '#') + std::string(bar - filled, '-') + "] ";
-    out += std::string(buffer) + "  " + tail;
-    if (static_cast<int>(out.size()) < width) break;
-  }
-  if (static_cast<int>(out.size()) >= width) out.resize(static_cast<size_t>(width) - 1);
-  return out;
+    out += buffer;
+    for (size_t i = 0; i < count; ++i) out += "  " + fields[i];
+    return out;
+  };
+  if (width <= 0) return line(0, fields.size());
+  const auto room = static_cast<size_t>(width);
+  if (std::string all = line(20, fields.size()); all.size() < room) return all;
+  for (size_t count = fields.size() + 1; count-- > 0;)
+    if (std::string some = line(10, count); some.size() < room) return some;
+  return line(0, 0).substr(0, room - 1);
 }
 
 void Progress::update(const std::string& stage, int64_t done, int64_t total,
@@ -75,7 +76,7 @@ void Progress::update(const std::string& stage, int64_t done, int64_t total,
   const Clock::time_point now = Clock::now();
   if (stage != stage_ || done < last_done_) {
     stage_ = stage;
-    pace_ = {};
+    pace_ = Pace();
     last_done_ = done;
     last_time_ = now;
     last_shown_ = {};

@@ -30,8 +30,8 @@ extern "C" void on_signal(int signal) {
   if (before == SIGINT && asked == SIGINT) _exit(130);
   if (silent.load() || before == asked) return;
   static const char interrupt[] =
-      "\nstopping after the running step, which is saved then; Ctrl-C again leaves at once\n";
-  static const char terminate[] = "\nstopping after the running step, which is saved then\n";
+      "\nStopping: finishing this step and saving. Press Ctrl-C again to quit without saving.\n";
+  static const char terminate[] = "\nStopping: finishing this step and saving.\n";
   if (asked == SIGINT)
     say(interrupt, sizeof interrupt - 1);
   else

@@ -66,6 +66,15 @@ struct RunLog::Impl {
   std::vector<std::string> warnings;
   ChanceWatch chance;
   std::unique_ptr<StageProfiles> profiles;
+  std::function<void()> show;
+  std::chrono::steady_clock::time_point shown;
+
+  void news() {
+    const auto now = std::chrono::steady_clock::now();
+    if (!show || now - shown < std::chrono::seconds(5)) return;
+    shown = now;
+    show();
+  }
 
   ~Impl() {
     if (fd >= 0) close(fd);
@@ -124,7 +133,8 @@ void RunLog::metrics(const std::string& stage, int64_t step, double epoch, const
                  {"epoch", metrics_file::number(epoch)},
                  {"kind", kind},
                  {"values", v}});
-  if (!impl_->tensorboard) return;
+  if (kind == "eval") impl_->news();
+  if (!impl_->tensorboard || kind == "summary") return;
   Values tagged;
   for (const auto& [name, value] : values) tagged.emplace_back(kind + "/" + name, value);
   impl_->writer(stage).scalars(step, tagged);
@@ -140,6 +150,7 @@ void RunLog::images(const std::string& stage, int64_t step, const Tensor& images
                           png);
   if (impl_->tensorboard)
     impl_->writer(stage).image_png("samples", step, png, grid.size(1), grid.size(2), grid.size(0));
+  impl_->news();
 }
 
 void RunLog::progress(const std::string& stage, int64_t done, int64_t total,
@@ -160,6 +171,8 @@ void RunLog::warn(const std::string& text) {
     impl_->append(
         {{"t", unix_now()}, {"stage", ""}, {"step", 0}, {"kind", "warning"}, {"text", text}});
 }
+
+void RunLog::on_news(std::function<void()> show) { impl_->show = std::move(show); }
 
 void RunLog::profile_stages(int64_t steps, Device device, const std::string& math) {
   if (impl_->folder.empty() || steps <= 0) return;

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -30,13 +31,14 @@ class RunLog {
   RunLog(const RunLog&) = delete;
   RunLog& operator=(const RunLog&) = delete;
 
-  // One line of metrics.jsonl and one TensorBoard scalar per value. kind: train | eval. Warns of a
-  // contrast that stays at chance (chance_watch.h).
+  // One line of metrics.jsonl and one TensorBoard scalar per value. kind: train | eval, or summary
+  // for numbers of the whole run, which are no curves and not in TensorBoard. Warns of a contrast
+  // that stays at chance (chance_watch.h).
   // DiskError when it cannot be written.
   void metrics(const std::string& stage, int64_t step, double epoch, const std::string& kind,
                const Values& values);
   // PNG grid of u8 or [0,1] f32 images [N,C,H,W] (C 1 or 3) in samples/<stage>-<step>.png, and into
-  // the events. columns 0: nearly square.
+  // the events; step: of the optimiser, as for metrics(). columns 0: nearly square.
   void images(const std::string& stage, int64_t step, const Tensor& images, int64_t columns = 0);
   // Progress: a bar with ETA on a terminal, a plain line every few seconds elsewhere. Values named
   // "top1"/"acc" are percent.
@@ -46,6 +48,10 @@ class RunLog {
   void info(const std::string& text);
   void warn(const std::string& text);
   const std::vector<std::string>& warnings() const;
+
+  // Called after every evaluation and picture, at most once in five seconds: for what shows the run
+  // while it is under way.
+  void on_news(std::function<void()> show);
 
   // From now on the first `steps` steps of each stage are profiled into the folder's profile/.
   // math: f32, tf32 or bf16, for the roof.

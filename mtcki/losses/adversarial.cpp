@@ -12,19 +12,16 @@ namespace {
 constexpr double kJsTemperature = 3.0;
 }
 
-Variable adversarial(const std::string& mode, const Variable& teacher_logits,
-                     const Variable& student_logits) {
-  if (mode == "js")
+Variable adversarial(AdvMode mode, const Variable& teacher_logits, const Variable& student_logits) {
+  if (mode == AdvMode::js)
     return add(mul(js_div(teacher_logits, student_logits, kJsTemperature), -1.0 / std::log(2.0)),
                1.0);
-  if (mode != "kl-agree")
-    throw UsageError(str("adversarial: unknown mode ", mode, "; use kl-agree or js"));
   const Tensor agree = equal(argmax(teacher_logits.data(), 1), argmax(student_logits.data(), 1))
                            .to(teacher_logits.data().dtype());
   return neg(kl_div(teacher_logits, student_logits, 1.0, agree));
 }
 
-Variable adversarial_each(const std::string& mode, const std::vector<Variable>& teacher_logits,
+Variable adversarial_each(AdvMode mode, const std::vector<Variable>& teacher_logits,
                           const std::vector<double>& weights, const Variable& student_logits) {
   Variable total;
   for (size_t m = 0; m < teacher_logits.size(); ++m) {

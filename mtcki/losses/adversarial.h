@@ -8,17 +8,15 @@
 // Nothing is detached except k: the images get a gradient through teachers and student.
 #pragma once
 
-#include <string>
 #include <vector>
 
 #include "autograd/variable.h"
+#include "mtcki/config/config.h"
 
 namespace mtcki {
 
-// mode: kl-agree | js.
-Variable adversarial(const std::string& mode, const Variable& teacher_logits,
-                     const Variable& student_logits);
-Variable adversarial_each(const std::string& mode, const std::vector<Variable>& teacher_logits,
+Variable adversarial(AdvMode mode, const Variable& teacher_logits, const Variable& student_logits);
+Variable adversarial_each(AdvMode mode, const std::vector<Variable>& teacher_logits,
                           const std::vector<double>& weights, const Variable& student_logits);
 
 }  // namespace mtcki

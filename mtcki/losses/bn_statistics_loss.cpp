@@ -5,8 +5,8 @@
 
 namespace mtcki {
 
-BnStatisticsLoss::BnStatisticsLoss(const Teachers& teachers, std::string reduce, double momentum)
-    : reduce_(std::move(reduce)), momentum_(momentum) {
+BnStatisticsLoss::BnStatisticsLoss(const Teachers& teachers, BnReduce reduce, double momentum)
+    : reduce_(reduce), momentum_(momentum) {
   double total = 0;
   for (size_t m = 0; m < teachers.size(); ++m) {
     std::vector<Layer> layers;
@@ -19,9 +19,9 @@ BnStatisticsLoss::BnStatisticsLoss(const Teachers& teachers, std::string reduce,
     total += static_cast<double>(layers.size());
     layers_.push_back(std::move(layers));
   }
-  if (reduce_ == "init") return;
+  if (reduce_ == BnReduce::init) return;
   for (const auto& layers : layers_)
-    rho_.push_back(reduce_ == "sum" || layers.empty()
+    rho_.push_back(reduce_ == BnReduce::sum || layers.empty()
                        ? 1.0
                        : total / static_cast<double>(layers_.size() * layers.size()));
 }

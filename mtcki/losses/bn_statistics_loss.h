@@ -21,7 +21,7 @@ namespace mtcki {
 
 class BnStatisticsLoss : public LossTerm {
  public:
-  BnStatisticsLoss(const Teachers& teachers, std::string reduce, double momentum);
+  BnStatisticsLoss(const Teachers& teachers, BnReduce reduce, double momentum);
 
   Needs needs(size_t) const override { return {Teacher::kBn, {}}; }
   Rows rows() const override { return Rows::all; }
@@ -41,7 +41,7 @@ class BnStatisticsLoss : public LossTerm {
   // A teacher without batch norm gives an undefined Variable.
   Variable layers(size_t m, const Teacher::View& view);
   // Reduce `init` needs the first loss of every teacher before rho() is known.
-  bool ready() const { return reduce_ != "init" || !rho_.empty(); }
+  bool ready() const { return reduce_ != BnReduce::init || !rho_.empty(); }
   double rho(size_t m) const { return rho_.at(m); }
 
  private:
@@ -57,7 +57,7 @@ class BnStatisticsLoss : public LossTerm {
   // a momentum.
   bool blends(size_t m) const;
 
-  std::string reduce_;
+  BnReduce reduce_;
   double momentum_;
   std::vector<std::vector<Layer>> layers_;  // [teacher][layer]
   std::vector<double> rho_;

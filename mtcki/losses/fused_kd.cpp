@@ -42,25 +42,23 @@ Tensor entropy_rows(const Tensor& z) {
 
 }  // namespace
 
-Tensor fused_targets(const std::string& mode, const std::vector<Tensor>& logits,
+Tensor fused_targets(Fuse mode, const std::vector<Tensor>& logits,
                      const std::vector<double>& weights, double temperature, const Tensor& labels) {
   const size_t count = logits.size();
-  if (mode == "mean" || count == 1)
+  if (mode == Fuse::mean || count == 1)
     return count == 1 ? logits.at(0) : weighted_sum(logits, weights);
-  if (mode == "prob") {
+  if (mode == Fuse::prob) {
     std::vector<Tensor> p;
     for (const Tensor& z : logits) p.push_back(softmax(mul(z, 1.0 / temperature)));
     // softmax(T log P / T) = P
     return mul(log(add(weighted_sum(p, weights), 1e-30)), temperature);
   }
-  if (mode == "conf") {
+  if (mode == Fuse::conf) {
     const Tensor share =
         softmax(columns(logits, [&](const Tensor& z) { return cross_entropy_rows(z, labels); }));
     return sample_weighted(logits, mul(add(neg(share), 1.0), 1.0 / static_cast<double>(count - 1)));
   }
-  if (mode == "entropy")
-    return sample_weighted(logits, softmax(neg(columns(logits, entropy_rows))));
-  throw UsageError(str("fused_kd: unknown mode ", mode, "; use mean, prob, conf or entropy"));
+  return sample_weighted(logits, softmax(neg(columns(logits, entropy_rows))));
 }
 
 Variable fused_kd(const Tensor& targets, const Variable& student_logits, double temperature) {

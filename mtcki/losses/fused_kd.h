@@ -9,16 +9,16 @@
 //   entropy  mean with ω_m ∝ exp(−H(softmax z_m)) per sample
 #pragma once
 
-#include <string>
 #include <vector>
 
 #include "autograd/variable.h"
+#include "mtcki/config/config.h"
 
 namespace mtcki {
 
 // Logits whose softmax at temperature T is P_T. logits: [N,K] of every teacher, constants.
 // labels (i64 [N]) are used by conf only.
-Tensor fused_targets(const std::string& mode, const std::vector<Tensor>& logits,
+Tensor fused_targets(Fuse mode, const std::vector<Tensor>& logits,
                      const std::vector<double>& weights, double temperature, const Tensor& labels);
 Variable fused_kd(const Tensor& targets, const Variable& student_logits, double temperature);
 

@@ -38,11 +38,11 @@ HistoryContrast::HistoryContrast(Teachers& teachers, const SynthesisConfig& conf
                                  uint64_t seed)
     : teachers_(teachers),
       mode_(config.cr_mode),
-      stage_(config.cr_features == "stage"),
+      stage_(config.cr_features == CrFeatures::stage),
       tau_(config.cr_tau),
       draw_(config.bank_draw),
       weights_(teachers.weights()) {
-  if (config.teachers_per_step > 0 && mode_ == "cat" &&
+  if (config.teachers_per_step > 0 && mode_ == CrMode::cat &&
       config.teachers_per_step < static_cast<int64_t>(teachers.size()))
     throw UsageError(
         "synthesis.cr_mode = \"cat\" joins the features of all teachers and cannot go with "
@@ -56,23 +56,22 @@ HistoryContrast::HistoryContrast(Teachers& teachers, const SynthesisConfig& conf
                            "synthesis.cr = 0"));
   }
   std::vector<int64_t> widths;
-  if (mode_ == "each") {
+  if (mode_ == CrMode::each) {
     widths = dims_;
-  } else if (mode_ == "first") {
+  } else if (mode_ == CrMode::first) {
     widths = {dims_.at(0)};
   } else {
     widths = {std::accumulate(dims_.begin(), dims_.end(), int64_t{0})};
   }
   nn::Init init(seed);
   init.rng.stream = rng_stream("synthesis/contrast_head");
-  const DType dtype = config.bank_dtype == "bf16" ? DType::bf16 : DType::f32;
   const int64_t capacity = std::max<int64_t>(1, std::min(config.bank_size, rows));
   const Device device = teachers.device();
   std::vector<optim::ParameterGroup> groups(widths.size());  // heads may differ in updates
   for (size_t h = 0; h < widths.size(); ++h) {
     heads_.push_back(projection_head(widths[h], config.head_dim, init));
     heads_.back()->to(device);
-    banks_.emplace_back(capacity, widths[h], dtype, device);
+    banks_.emplace_back(capacity, widths[h], config.bank_dtype, device);
     for (auto& [name, p] : heads_.back()->named_parameters())
       groups[h].parameters.emplace_back(str(h, ".", name), *p);
   }
@@ -88,13 +87,13 @@ Variable HistoryContrast::features(size_t m, const Teacher::View& view) const {
   Variable phi = pooled.size() == 1 ? pooled[0] : cat(pooled, 1);
   // Heads, bank and loss are f32 in every precision.
   if (phi.data().dtype() == DType::bf16) phi = cast(phi, DType::f32);
-  return all_rows(mode_ == "cat" ? mul(phi, 1.0 / std::sqrt(static_cast<double>(dims_.at(m))))
-                                 : phi);
+  return all_rows(mode_ == CrMode::cat ? mul(phi, 1.0 / std::sqrt(static_cast<double>(dims_.at(m))))
+                                       : phi);
 }
 
 std::vector<Variable> HistoryContrast::join(const std::vector<Variable>& per_teacher) const {
-  if (mode_ == "each") return per_teacher;
-  if (mode_ == "first" || per_teacher.size() == 1)
+  if (mode_ == CrMode::each) return per_teacher;
+  if (mode_ == CrMode::first || per_teacher.size() == 1)
     return std::vector<Variable>(1, per_teacher.at(0));
   std::vector<Variable> joined;
   joined.push_back(cat(per_teacher, 1));
@@ -102,7 +101,7 @@ std::vector<Variable> HistoryContrast::join(const std::vector<Variable>& per_tea
 }
 
 bool HistoryContrast::asked(size_t h, const std::vector<size_t>& subset) const {
-  return mode_ == "cat" || std::find(subset.begin(), subset.end(), h) != subset.end();
+  return mode_ == CrMode::cat || std::find(subset.begin(), subset.end(), h) != subset.end();
 }
 
 Needs HistoryContrast::needs(size_t m) const {
@@ -147,7 +146,9 @@ Variable HistoryContrast::loss(const InversionStep& s) {
     const bool any = past.local.defined() && past.local.size(0) > 0;
     const int64_t keys = local[h].size(0) + (any ? past.local.size(0) : 0);
     Variable term = contrast_loss(*heads_[h], local[h], global[h].data(), past, tau_);
-    const double weight = mode_ == "each" ? weights_[h] * boost : mode_ == "first" ? boost : 1.0;
+    const double weight = mode_ == CrMode::each    ? weights_[h] * boost
+                          : mode_ == CrMode::first ? boost
+                                                   : 1.0;
     chance_ += weight * (any ? 2 : 1) * std::log(static_cast<double>(keys));
     if (weight != 1.0) term = mul(term, weight);
     total = total.defined() ? mtcki::add(total, term) : term;

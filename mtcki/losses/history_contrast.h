@@ -59,7 +59,7 @@ class HistoryContrast : public LossTerm {
 
  private:
   // Whether teacher m takes part, and whether head h does when these teachers are asked.
-  bool uses(size_t m) const { return mode_ != "first" || m == 0; }
+  bool uses(size_t m) const { return mode_ != CrMode::first || m == 0; }
   bool asked(size_t h, const std::vector<size_t>& subset) const;
   unsigned taps() const { return stage_ ? Teacher::kStages : Teacher::kBn; }
   // φ_m of one pass, with the mode's scale, of the rows of all ranks.
@@ -68,7 +68,7 @@ class HistoryContrast : public LossTerm {
   std::vector<Variable> join(const std::vector<Variable>& per_teacher) const;
 
   Teachers& teachers_;
-  std::string mode_;
+  CrMode mode_;
   bool stage_;
   double tau_;
   int64_t draw_;

@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "autograd/functions.h"
-#include "nn/state_dict.h"
+#include "tensor/comm.h"
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/index.h"
 #include "tensor/ops/reduce.h"
@@ -26,6 +26,7 @@ Tensor standardised(const Tensor& features) {
 TeacherStudentContrast::TeacherStudentContrast(const Teachers& teachers, int64_t student_dim,
                                                const DistillConfig& config, uint64_t seed)
     : tau_(config.ts_tau),
+      ramp_(config.ts_ramp),
       size_(config.ts_queue),
       weights_(teachers.weights()) {
   const Device device = teachers.device();
@@ -40,13 +41,17 @@ TeacherStudentContrast::TeacherStudentContrast(const Teachers& teachers, int64_t
   last_keys_.resize(maps_.size());
 }
 
-double TeacherStudentContrast::chance(int64_t rows) const {
-  return std::log(static_cast<double>(rows + filled_));
+// Every row meets every other: the loss of all rows, on every rank.
+Variable TeacherStudentContrast::loss(const StudentStep& s) {
+  std::vector<Tensor> features;
+  for (const Tensor& f : s.features) features.push_back(communicator().all_gather(f));
+  return loss(all_rows(s.student.feature), features);
 }
 
 Variable TeacherStudentContrast::loss(const Variable& student_feature,
                                       const std::vector<Tensor>& teacher_features) {
   const int64_t batch = student_feature.size(0);
+  chance_ = std::log(static_cast<double>(batch + filled_));
   const Tensor row_weights =
       Tensor::full({batch}, 1.0 / static_cast<double>(batch), student_feature.data().dtype(),
                    student_feature.data().device());
@@ -65,7 +70,7 @@ Variable TeacherStudentContrast::loss(const Variable& student_feature,
   return total;
 }
 
-void TeacherStudentContrast::enqueue() {
+void TeacherStudentContrast::finish_step() {
   if (size_ == 0) return;
   const int64_t rows = last_keys_.front().size(0);
   for (int64_t from = std::max<int64_t>(0, rows - size_); from < rows;) {
@@ -85,29 +90,13 @@ nn::NamedList<Variable> TeacherStudentContrast::parameters() {
   return out;
 }
 
-nn::StateDict TeacherStudentContrast::state_dict() const {
-  nn::StateDict out;
+void TeacherStudentContrast::visit(State& s) {
   for (size_t m = 0; m < maps_.size(); ++m) {
-    append(out, maps_[m]->state_dict(), str("map.", m, "."));
-    out.emplace_back(str("queue.", m), queues_[m].clone());
+    s(str("map.", m), *maps_[m]);
+    s(str("queue.", m), queues_[m]);
   }
-  out.emplace_back("ring", Tensor::from(std::vector<int64_t>{filled_, position_}, {2}));
-  return out;
-}
-
-void TeacherStudentContrast::load_state_dict(const nn::StateDict& state) {
-  const Tensor ring = entry(state, "ring");
-  if (!ring.defined()) throw DataError("teacher_student_contrast state: ring is missing");
-  for (size_t m = 0; m < maps_.size(); ++m) {
-    maps_[m]->load_state_dict(under(state, str("map.", m, ".")));
-    const Tensor keys = entry(state, str("queue.", m));
-    if (!keys.defined() || keys.shape() != queues_[m].shape())
-      throw DataError(str("teacher_student_contrast state: queue ", m, " is missing or misshapen"));
-    queues_[m].copy_(keys);
-  }
-  const auto numbers = ring.to_vector<int64_t>();
-  filled_ = std::clamp<int64_t>(numbers.at(0), 0, size_);
-  position_ = size_ > 0 ? std::clamp<int64_t>(numbers.at(1), 0, size_ - 1) : 0;
+  s("filled", filled_);
+  s("position", position_);
 }
 
 }  // namespace mtcki

@@ -16,11 +16,12 @@
 
 #include "mtcki/config/config.h"
 #include "mtcki/losses/projection_head.h"
+#include "mtcki/losses/student_term.h"
 #include "mtcki/networks/teacher.h"
 
 namespace mtcki {
 
-class TeacherStudentContrast {
+class TeacherStudentContrast : public StudentTerm {
  public:
   // On the teachers' device.
   TeacherStudentContrast(const Teachers& teachers, int64_t student_dim, const DistillConfig& config,
@@ -29,21 +30,21 @@ class TeacherStudentContrast {
   // student_feature [B, d_S] with graph; teacher_features [B, d_m], constants: all that it needs of
   // the teachers.
   Variable loss(const Variable& student_feature, const std::vector<Tensor>& teacher_features);
-  // Of the next loss() of so many rows.
-  double chance(int64_t rows) const;
-  // After the optimiser's step: the keys of the last loss() go into the queues. Not part of a
-  // captured step: the place moves.
-  void enqueue();
-  // The queues are full: until then what loss() is computed from changes its shape.
-  bool settled() const { return filled_ == size_; }
 
-  // W_m, for the optimiser.
-  nn::NamedList<Variable> parameters();
-  nn::StateDict state_dict() const;
-  void load_state_dict(const nn::StateDict& state);
+  bool needs_features() const override { return true; }
+  Rows rows() const override { return Rows::all; }
+  double ramp() const override { return ramp_; }
+  Variable loss(const StudentStep& step) override;
+  std::optional<double> chance() const override { return chance_; }
+  // The queues are full: until then what loss() is computed from changes its shape.
+  bool settled() const override { return filled_ == size_; }
+  nn::NamedList<Variable> parameters() override;  // W_m
+  // The keys of the last loss() go into the queues.
+  void finish_step() override;
+  void visit(State& state) override;
 
  private:
-  double tau_;
+  double tau_, ramp_, chance_ = 0;
   int64_t size_, filled_ = 0, position_ = 0;  // of every queue
   std::vector<double> weights_;
   std::vector<std::unique_ptr<nn::Linear>> maps_;

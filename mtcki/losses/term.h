@@ -1,6 +1,7 @@
-// A term of the loss on synthetic images, and what a step of synthesis offers it. A term is a
-// formula: InversionLoss asks the teachers for what all terms need, weights and adds them, and takes
-// care of ranks, captured steps and the log. docs/adding-a-method.md shows how to write one.
+// A term of a loss, on synthetic images (here) or on a student (student_term.h), and what a step of
+// synthesis offers it. A term is a formula: InversionLoss asks the teachers for what all terms need,
+// weights and adds them, and takes care of ranks, captured steps and the log.
+// docs/adding-a-method.md shows how to write one.
 #pragma once
 
 #include <cstdint>
@@ -54,13 +55,23 @@ Variable all_rows(const Variable& x);
 // Σ_k weights[k] terms[k]; undefined terms are left out.
 Variable weighted_sum(const std::vector<Variable>& terms, const std::vector<double>& weights);
 
-class LossTerm {
+template <class Step>
+class Term {
  public:
-  virtual ~LossTerm() = default;
+  virtual ~Term() = default;
 
-  virtual Needs needs(size_t /*teacher*/) const { return {}; }
-  virtual bool needs_student() const { return false; }
   virtual Rows rows() const { return Rows::mean; }
+  // Scalar, unweighted; undefined when these teachers contribute nothing.
+  virtual Variable loss(const Step& step) = 0;
+  // What the last loss() is worth when the term knows nothing; logged beside it and watched
+  // (mtcki/log/chance_watch.h). nullopt: the term has no such level.
+  virtual std::optional<double> chance() const { return std::nullopt; }
+  virtual void visit(State&) {}
+};
+
+class LossTerm : public Term<InversionStep> {
+ public:
+  virtual Needs needs(size_t /*teacher*/) const { return {}; }
   // Whether the term takes part in the choice of the best images of a batch.
   virtual bool selects() const { return true; }
 
@@ -68,11 +79,6 @@ class LossTerm {
   virtual std::vector<Tensor> draw(const std::vector<size_t>& /*asked*/, const Rng&) { return {}; }
   // The part that depends on teacher asked[k] alone, beside the passes of the other teachers.
   virtual void see(const InversionStep& /*step*/, size_t /*k*/) {}
-  // Scalar, unweighted; undefined when these teachers contribute nothing.
-  virtual Variable loss(const InversionStep& step) = 0;
-  // What the last loss() is worth when the term knows nothing; logged beside it and watched
-  // (mtcki/log/chance_watch.h). nullopt: the term has no such level.
-  virtual std::optional<double> chance() const { return std::nullopt; }
 
   // Names which operations loss() issues for these teachers, as far as that changes from step to
   // step. nullopt: this step has to read values on the host.
@@ -83,7 +89,20 @@ class LossTerm {
   virtual optim::Optimizer* optimizer() { return nullptr; }
   // The batch is finished, these views of its kept images are the best ones; no gradients.
   virtual void finish_batch(const Variable& /*global_view*/, const Variable& /*local_view*/) {}
-  virtual void visit(State&) {}
+};
+
+// A term that is a formula and nothing else; T: LossTerm or StudentTerm.
+template <class T, class Step>
+class Plain : public T {
+ public:
+  using Formula = std::function<Variable(const Step&)>;
+  Plain(Rows rows, Formula formula) : rows_(rows), formula_(std::move(formula)) {}
+  Rows rows() const override { return rows_; }
+  Variable loss(const Step& step) override { return formula_(step); }
+
+ private:
+  Rows rows_;
+  Formula formula_;
 };
 
 // What a term is made from.

@@ -1,5 +1,6 @@
 // The table of loss terms. A term that is a formula and nothing else stands here completely; one
 // that remembers something is a class of its own file.
+#include "autograd/functions.h"
 #include "autograd/parallel.h"
 #include "mtcki/losses/activation_loss.h"
 #include "mtcki/losses/adversarial.h"
@@ -10,26 +11,18 @@
 #include "mtcki/losses/image_prior.h"
 #include "mtcki/losses/teacher_consensus.h"
 #include "mtcki/losses/term.h"
+#include "tensor/ops/reduce.h"
 
 namespace mtcki {
 
 namespace {
 
-using Formula = std::function<Variable(const InversionStep&)>;
+using PlainTerm = Plain<LossTerm, InversionStep>;
 
-class Plain : public LossTerm {
- public:
-  Plain(Rows rows, Formula formula) : rows_(rows), formula_(std::move(formula)) {}
-  Rows rows() const override { return rows_; }
-  Variable loss(const InversionStep& step) override { return formula_(step); }
-
- private:
-  Rows rows_;
-  Formula formula_;
-};
-
-auto plain(Rows rows, const Formula& formula) {
-  return [rows, formula](const LossTermContext&) { return std::make_unique<Plain>(rows, formula); };
+auto plain(Rows rows, const PlainTerm::Formula& formula) {
+  return [rows, formula](const LossTermContext&) {
+    return std::make_unique<PlainTerm>(rows, formula);
+  };
 }
 
 // f of every asked teacher, as a weighted sum.
@@ -41,8 +34,8 @@ Variable over_teachers(const InversionStep& s, const F& f) {
 }
 
 std::unique_ptr<LossTerm> class_prior(const LossTermContext& c) {
-  const bool ens = c.config.cls_mode == "ens";
-  return std::make_unique<Plain>(Rows::mean, [ens](const InversionStep& s) {
+  const bool ens = c.config.cls_mode == ClsMode::ens;
+  return std::make_unique<PlainTerm>(Rows::mean, [ens](const InversionStep& s) {
     return ens ? class_prior_ens(s.logits(), s.shares, s.labels)
                : class_prior_each(s.logits(), s.weights, s.labels);
   });
@@ -51,7 +44,6 @@ std::unique_ptr<LossTerm> class_prior(const LossTermContext& c) {
 class Disagreement : public LossTerm {
  public:
   explicit Disagreement(const SynthesisConfig& c) : mode_(c.adv_mode), each_(c.adv_each) {}
-  bool needs_student() const override { return true; }
   bool selects() const override { return false; }
   Variable loss(const InversionStep& s) override {
     return each_ ? adversarial_each(mode_, s.logits(), s.shares, s.student_logits)
@@ -59,8 +51,15 @@ class Disagreement : public LossTerm {
   }
 
  private:
-  std::string mode_;
+  AdvMode mode_;
   bool each_;
+};
+
+struct Divergence : LossTerm {
+  bool selects() const override { return false; }
+  Variable loss(const InversionStep& s) override {
+    return neg(kl_div(fuse_logits(s.logits(), s.shares), s.student_logits, 1.0));
+  }
 };
 
 }  // namespace
@@ -95,6 +94,15 @@ const std::vector<LossTermRow>& inversion_terms() {
                return over_teachers(s,
                                     [](const auto& view) { return activation_loss(view.feature); });
              })},
+      {"one_hot", 0.0, "one_hot",
+       "weight of the cross entropy to each teacher's own class (DAFL, DFQ)",
+       "Σ_m w_m CE(z_m, argmax z_m)",
+       plain(Rows::mean,
+             [](const InversionStep& s) {
+               return over_teachers(s, [](const auto& view) {
+                 return cross_entropy(view.logits, argmax(view.logits.data(), 1));
+               });
+             })},
       {"balance", 0.0, "class_balance", "weight of the class balance (DAFL, DFQ)",
        "Σ_m w_m Σ_k p̂_k log p̂_k, p̂ = batch mean of softmax(z_m)",
        plain(Rows::all,
@@ -102,9 +110,12 @@ const std::vector<LossTermRow>& inversion_terms() {
                return over_teachers(
                    s, [](const auto& view) { return class_balance(all_rows(view.logits)); });
              })},
+      {"adv_kl", 0.0, "adversarial_kl",
+       "weight of the divergence of the student from the teachers, whoever is right (ZSKT, DFQ)",
+       "−KL(p̄ ‖ p_S)", [](const LossTermContext&) { return std::make_unique<Divergence>(); }, true},
       {"adv", 0.0, "adversarial", "weight gamma of the disagreement with the student",
        "−mean k KL(p̄ ‖ p_S), or 1 − JS(p̄, p_S)/ln 2",
-       [](const LossTermContext& c) { return std::make_unique<Disagreement>(c.config); }}};
+       [](const LossTermContext& c) { return std::make_unique<Disagreement>(c.config); }, true}};
   return rows;
 }
 

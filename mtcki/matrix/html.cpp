@@ -1,4 +1,6 @@
 // table.html of a matrix.
+#include "mtcki/report/html.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -24,16 +26,13 @@ constexpr int64_t kMostClasses = 10, kImagesOfAClass = 4;
 constexpr size_t kImageBytes = 4'000'000;
 
 std::string table_section(const MatrixTable& t) {
-  const auto line = [&t](const std::vector<std::string>& cells, const char* tag) {
-    std::string out = "<tr>";
-    for (size_t c = 0; c < cells.size(); ++c)
-      out += fmt::format("<{0}{1}>{2}</{0}>", tag, c < t.text_columns ? "" : " class=\"n\"",
-                         html_escape(cells[c]));
-    return out + "</tr>\n";
+  const auto line = [&t](std::vector<std::string> cells, const char* tag) {
+    for (std::string& cell : cells) cell = html_escape(cell);
+    return html_row(cells, tag, t.text_columns);
   };
-  std::string out = "<div class=\"wide\"><table>\n" + line(t.head, "th");
+  std::string out = line(t.head, "th");
   for (const auto& row : t.rows) out += line(row, "td");
-  out += "</table></div>\n";
+  out = html_table(out);
   for (const std::string& note : t.notes)
     out += "<p class=\"bad\">" + html_escape(console::printable(note)) + "</p>\n";
   return out +
@@ -82,10 +81,9 @@ std::string picture(const data::ImageSet& set, int64_t label) {
     if (labels[i] == label) rows.push_back(i);
   if (rows.empty()) return "";
   const auto n = static_cast<int64_t>(rows.size());
-  const Tensor grid = data::image_grid(index_select(set.images, Tensor::from(rows, {n})), 2);
-  return fmt::format("<img alt=\"{}\" src=\"data:image/png;base64,{}\">",
-                     html_escape(set.class_names[static_cast<size_t>(label)]),
-                     base64(data::encode_png(grid)));
+  return html_image(
+      data::image_grid(index_select(set.images, Tensor::from(rows, {n})), kImagesOfAClass / 2),
+      html_escape(set.class_names[static_cast<size_t>(label)]));
 }
 
 // A line of pictures for each method: of its first finished cell.
@@ -102,21 +100,20 @@ std::string images_section(const json& record, const std::string& folder) {
     try {
       const data::ImageSet set = ImagePool::open(dir).load();
       const int64_t classes = std::min(set.num_classes(), kMostClasses);
-      std::string row = "<tr><th>" + html_escape(name) + "</th>", titles = "<tr><th></th>";
+      std::vector<std::string> line = {html_escape(name)}, titles = {""};
       for (int64_t k = 0; k < classes; ++k) {
-        titles += "<th>" + html_escape(set.class_names[static_cast<size_t>(k)]) + "</th>";
-        row += "<td>" + picture(set, k) + "</td>";
+        titles.push_back(html_escape(set.class_names[static_cast<size_t>(k)]));
+        line.push_back(picture(set, k));
       }
-      if (head.empty()) head = titles + "</tr>\n";
+      const std::string row = html_row(line, "td", line.size());
+      if (head.empty()) head = html_row(titles, "th", titles.size());
       if (rows.size() + row.size() > kImageBytes) break;
-      rows += row + "</tr>\n";
+      rows += row;
     } catch (const DataError&) {
       // A record can be shown where its runs are not.
     }
   }
-  return rows.empty() ? ""
-                      : "<h2>What the students learned from</h2>\n<div class=\"wide\"><table>\n" +
-                            head + rows + "</table></div>\n";
+  return rows.empty() ? "" : "<h2>What the students learned from</h2>\n" + html_table(head + rows);
 }
 
 }  // namespace

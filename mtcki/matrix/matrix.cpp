@@ -7,6 +7,7 @@
 #include <optional>
 #include <set>
 
+#include "mtcki/config/table_names.h"
 #include "mtcki/matrix/cost.h"
 #include "mtcki/run/context.h"
 #include "tensor/error.h"
@@ -116,19 +117,23 @@ class Expansion {
     const auto other = std::find_if(m_.methods.begin(), m_.methods.end(),
                                     [&](const MatrixMethod& x) { return x.name == method.budget; });
     const RunConfig ours = config_of(*other, teachers, data, seed);
+    if (ours.synthesis.source == "sets")
+      throw UsageError(
+          str("budget: what the sets of ", other->name, " had cost is not known here"));
+    if (is_given(c->synthesis.source))
+      throw UsageError("budget: given images take no generator steps that could be chosen");
+    if (c->distill.replay == "fresh")
+      throw UsageError(
+          "budget: with distill.replay fresh synthesis.g_steps says when the student learns, so it "
+          "cannot be chosen; leave budget out, and choose distill.epochs by the MACs of the table");
     const nn::ModelSpec& shape = shape_of(*c);
-    const double all = static_cast<double>(ours.synthesis.batches * ours.synthesis.g_steps) *
-                           planned_step_macs(ours, shape) +
-                       planned_distillation_macs(ours, shape);
-    double step = planned_step_macs(*c, shape);
+    const PlannedMacs mine = planned_macs(*c, shape);
+    double step = mine.per_g_step;
     if (method.kind == "alone") {
       step = 0;
-      for (const RunConfig& one : alone(*c))
-        step += planned_step_macs(one, shape) * static_cast<double>(one.synthesis.batches) /
-                static_cast<double>(c->synthesis.batches);
+      for (const RunConfig& one : alone(*c)) step += planned_macs(one, shape).per_g_step;
     }
-    const double steps = (all - planned_distillation_macs(*c, shape)) /
-                         (static_cast<double>(c->synthesis.batches) * step);
+    const double steps = (planned_macs(ours, shape).whole(ours) - mine.rest) / step;
     if (steps < 1)
       throw UsageError(str("budget: the whole of ", other->name,
                            " costs less than this distillation and one step per batch"));
@@ -214,6 +219,9 @@ void check_names(const Matrix& m) {
     throw UsageError(str("matrix ", m.name, ": one seed twice"));
   for (const MatrixMethod& method : m.methods) {
     if (method.budget.empty()) continue;
+    if (method.kind == "scratch")
+      throw UsageError(
+          str("methods.", method.name, ".budget: kind scratch has no generator steps"));
     known(method.budget, "methods." + method.name + ".budget");
     for (const MatrixMethod& other : m.methods)
       if (other.name == method.budget && (!other.budget.empty() || other.kind != "run"))

@@ -5,9 +5,11 @@
 #include <algorithm>
 
 #include "data/formats/json_file.h"
+#include "data/formats/state_file.h"
 #include "mtcki/log/metrics_file.h"
 #include "mtcki/matrix/cost.h"
 #include "mtcki/matrix/work.h"
+#include "mtcki/networks/model_file.h"
 #include "tensor/error.h"
 
 namespace mtcki {
@@ -19,10 +21,10 @@ namespace {
 // Six digits: a record is to be read, and compared.
 double rounded(double v) { return std::stod(fmt::format("{:.6g}", v)); }
 
-// Tests of a student while it trained, over the cost of the synthesis and of its share of the
-// distillation so far.
+// Tests of a student while it trained, over the cost of what was made before it and, evenly over its
+// steps, of everything after that.
 json curve_of(const std::vector<metrics_file::Line>& lines, const std::string& student,
-              double synthesis, double distillation) {
+              double before, double after) {
   std::vector<std::pair<int64_t, double>> tests;
   for (const auto& line : lines)
     if (line.stage == "student/" + student && line.kind == "eval")
@@ -31,29 +33,34 @@ json curve_of(const std::vector<metrics_file::Line>& lines, const std::string& s
   json curve = json::array();
   for (const auto& [step, top1] : tests) {
     const double part = static_cast<double>(step) / static_cast<double>(tests.back().first);
-    curve.push_back({rounded(synthesis + part * distillation), rounded(top1)});
+    curve.push_back({rounded(before + part * after), rounded(top1)});
   }
   return curve;
 }
 
-void add_run(const MatrixJob& job, json* cell) {
+void add_run(const Matrix& m, const MatrixJob& job, json* cell) {
   const std::string folder = job.folder();
   const json result = data::read_sealed_json(folder + "/result.json");
-  const json synth = data::read_sealed_json(folder + "/synth/manifest.json");
-  if (!result.is_object() || !synth.is_object())
-    throw DataError(folder + ": result.json or synth/manifest.json is missing or damaged");
+  if (!result.is_object() || result.value("students", json::array()).empty())
+    throw DataError(folder + ": result.json is missing or damaged");
+  const std::string student = result.at("students").at(0).at("name");
+  const nn::ModelSpec shape =
+      read_model_card(
+          data::read_state_file(folder + "/students/" + student + "/model.safetensors").metadata)
+          .spec;
+  RunConfig config = job.config;
+  for (const MatrixJob::Use& use : job.uses)  // joined sets are what their own runs made
+    if (use.stage.empty()) config.synthesis.source = m.jobs[use.job].config.synthesis.source;
   json& out = *cell;
-  nn::ModelSpec shape;
-  shape.in_channels = synth.at("shape").at(0);
-  shape.image_size = synth.at("shape").at(1);
-  shape.num_classes = synth.at("num_classes");
-  json metrics = result.at("metrics"), of_synthesis = metrics;
-  of_synthesis.erase("kd_steps");
-  of_synthesis.erase("kd_forward_macs");
-  const double all = counted_macs(job.config, shape, metrics),
-               synthesis = counted_macs(job.config, shape, of_synthesis);
+  json metrics = result.at("metrics");
+  const double all = counted_macs(config, shape, metrics);
+  double before = 0;
+  if (const json done = data::read_sealed_json(folder + "/synth/done.json"); done.is_object())
+    before = counted_macs(config, shape,
+                          {{"generator_steps", done.at("budget").at("generator_steps")},
+                           {"teacher_forward_macs", done.at("budget").at("forward_macs")}});
   const double students = std::max(1.0, static_cast<double>(job.config.students.size()));
-  out["images"] = result.at("synthetic").at("images");
+  if (result.contains("synthetic")) out["images"] = result["synthetic"].at("images");
   out["macs"] = rounded(all);
   for (auto& [name, value] : metrics.items()) value = rounded(value.get<double>());
   out["metrics"] = metrics;
@@ -64,7 +71,7 @@ void add_run(const MatrixJob& job, json* cell) {
         {{"student", s.at("name")},
          {"top1", s.at("top1")},
          {"top1_best", s.at("top1_best")},
-         {"curve", curve_of(lines, s.at("name"), synthesis, (all - synthesis) / students)}});
+         {"curve", curve_of(lines, s.at("name"), before, (all - before) / students)}});
 }
 
 // The networks that were trained on the real images.
@@ -102,7 +109,7 @@ json matrix_record(const Matrix& m) {
     if (s.kind == JobState::failed) cell["reason"] = s.text;
     if (s.kind == JobState::finished) {
       try {
-        job.stage == "train" ? add_scratch(job, &cell) : add_run(job, &cell);
+        job.stage == "train" ? add_scratch(job, &cell) : add_run(m, job, &cell);
       } catch (const json::exception& e) {
         throw DataError(str(job.folder(), ": not what a run writes (", e.what(), ")"));
       }

@@ -173,7 +173,7 @@ Profile profile_from_json(const nlohmann::json& j, const std::string& file) {
 }
 
 Profile read_profile(const std::string& file) {
-  if (!data::file_exists(file)) throw DataError(str(file, ": cannot be read"));
+  if (!data::file_exists(file)) throw DataError(str("profile \"", file, "\": no such file"));
   return profile_from_json(data::read_json(file), file);
 }
 

@@ -120,7 +120,7 @@ void write_roof(const Roof& roof, const std::string& path) {
 
 Roof read_roof(const std::string& path) {
   if (!data::file_exists(path))
-    throw DataError(str(path, ": cannot be read; mtcki roof writes it"));
+    throw DataError(str("roof \"", path, "\": no such file; mtcki roof writes it"));
   return roof_from_json(data::read_json(path), path);
 }
 

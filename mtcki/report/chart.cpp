@@ -31,8 +31,11 @@ struct Axis {
   std::vector<double> ticks() const {
     if (!log) return nice_ticks(low, high, 5);
     std::vector<double> out;
-    for (double e = std::ceil(std::log10(low) - 1e-9); e <= std::log10(high) + 1e-9; e += 1)
-      out.push_back(std::pow(10.0, e));
+    for (double e = std::floor(std::log10(low)); e <= std::log10(high); e += 1)
+      for (const double m : {1.0, 2.0, 5.0})
+        if (const double t = m * std::pow(10.0, e);
+            (m == 1 || high / low < 200) && t >= low * (1 - 1e-9) && t <= high * (1 + 1e-9))
+          out.push_back(t);
     const size_t every = out.size() / 6 + 1;
     std::vector<double> few;
     for (size_t i = 0; i < out.size(); i += every) few.push_back(out[i]);
@@ -53,55 +56,6 @@ void widen(Axis* a) {
 }
 
 }  // namespace
-
-std::string html_escape(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    // Invalid in HTML, and in nobody's name for a good reason.
-    if ((static_cast<unsigned char>(c) < 0x20 && c != '\n' && c != '\t') || c == 0x7f) {
-      out += "\xef\xbf\xbd";
-      continue;
-    }
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      case '\'':
-        out += "&#39;";
-        break;
-      default:
-        // Control characters are not allowed in HTML.
-        out += static_cast<unsigned char>(c) < 0x20 && c != '\n' && c != '\t' ? ' ' : c;
-    }
-  }
-  return out;
-}
-
-std::string base64(const std::string& bytes) {
-  static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string out;
-  out.reserve((bytes.size() + 2) / 3 * 4);
-  for (size_t i = 0; i < bytes.size(); i += 3) {
-    const auto at = [&](size_t k) -> uint32_t {
-      return k < bytes.size() ? static_cast<uint8_t>(bytes[k]) : 0;
-    };
-    const uint32_t v = at(i) << 16 | at(i + 1) << 8 | at(i + 2);
-    out += digits[v >> 18];
-    out += digits[v >> 12 & 63];
-    out += i + 1 < bytes.size() ? digits[v >> 6 & 63] : '=';
-    out += i + 2 < bytes.size() ? digits[v & 63] : '=';
-  }
-  return out;
-}
 
 std::vector<std::pair<double, double>> downsample(
     const std::vector<std::pair<double, double>>& points, int columns) {
@@ -152,68 +106,187 @@ std::vector<double> nice_ticks(double low, double high, int count) {
   return out;
 }
 
+namespace {
+
+constexpr double kPlotWidth = kWidth - kLeft - kRight, kPlotHeight = kHeight - kTop - kBottom;
+
+// A chart without its marks: axes with grid and numbers.
+struct Frame {
+  Axis x, y;
+  double px(double v) const { return kLeft + kPlotWidth * x.place(v); }
+  double py(double v) const { return kTop + kPlotHeight * (1 - y.place(v)); }
+
+  std::string svg(const std::string& title, const std::string& x_label) const {
+    std::string out = fmt::format("<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">",
+                                  kWidth, kHeight, html_escape(title));
+    for (const double t : y.ticks())
+      out += fmt::format(
+          "<line class=\"grid\" x1=\"{0:.0f}\" x2=\"{1:.0f}\" y1=\"{2:.1f}\" y2=\"{2:.1f}\"/>"
+          "<text class=\"tick\" x=\"{3:.0f}\" y=\"{4:.1f}\" text-anchor=\"end\">{5}</text>",
+          kLeft, kWidth - kRight, py(t), kLeft - 6, py(t) + 5, short_number(t));
+    for (const double t : x.ticks())
+      out += fmt::format(
+          "<line class=\"grid\" x1=\"{0:.1f}\" x2=\"{0:.1f}\" y1=\"{1:.0f}\" y2=\"{2:.0f}\"/>"
+          "<text class=\"tick\" x=\"{0:.1f}\" y=\"{3:.0f}\" text-anchor=\"middle\">{4}</text>",
+          px(t), kTop, kTop + kPlotHeight, kTop + kPlotHeight + 18, short_number(t));
+    return out + fmt::format(
+                     "<text class=\"tick\" x=\"{:.0f}\" y=\"{:.0f}\" text-anchor=\"middle\">{}"
+                     "</text>",
+                     kLeft + kPlotWidth / 2, kHeight - 4, html_escape(x_label));
+  }
+};
+
+std::string key(const std::string& color, const std::string& name, const std::string& value) {
+  return fmt::format("<span class=\"key\"><i class=\"{}\"></i>{} <b>{}</b></span>", color,
+                     html_escape(name), html_escape(value));
+}
+
+std::string figure(const std::string& title, const std::string& note, const std::string& help,
+                   const std::string& svg, const std::string& legend) {
+  return fmt::format(
+      "<figure><figcaption{}>{}{}</figcaption>{}<div class=\"legend\">{}</div></figure>\n",
+      help.empty() ? "" : " title=\"" + html_escape(help) + "\"", html_escape(title), note, svg,
+      legend);
+}
+
+// Smallest and largest finite y of what is not a level of one point; then those levels that lie
+// within as much again.
+void fit_y(const std::vector<Series>& series, Axis* y, std::vector<bool>* drawn) {
+  for (const Series& s : series)
+    for (const auto& [px, py] : s.points)
+      if (std::isfinite(py) && !(s.level && s.points.size() == 1))
+        y->low = std::min(y->low, py), y->high = std::max(y->high, py);
+  const double span = std::max(y->high - y->low, 0.02 * std::abs(y->high));
+  const double low = y->low - span, high = y->high + span;
+  for (const Series& s : series) {
+    drawn->push_back(!s.points.empty());
+    if (!s.level || s.points.size() != 1) continue;
+    const double v = s.points[0].second;
+    drawn->back() = v >= low && v <= high;
+    if (drawn->back()) y->low = std::min(y->low, v), y->high = std::max(y->high, v);
+  }
+}
+
+struct Pen {
+  std::string path, dots;
+  double first = 0, last = std::numeric_limits<double>::quiet_NaN(), low = last, high = last;
+};
+
+Pen draw(const Series& s, const Frame& frame, const std::string& color, bool markers,
+         const std::string& x_label) {
+  Pen pen;
+  std::vector<std::pair<double, double>> points = downsample(s.points, kColumns);
+  if (s.level && points.size() == 1)
+    points = {{frame.x.low, points[0].second}, {frame.x.high, points[0].second}};
+  bool down = false;
+  for (const auto& [vx, vy] : points) {
+    if (!std::isfinite(vy)) {
+      down = false;
+      continue;
+    }
+    pen.path += fmt::format("{}{:.1f} {:.1f}", down ? "L" : "M", frame.px(vx), frame.py(vy));
+    down = true;
+    pen.last = vy;
+    pen.low = std::fmin(pen.low, vy), pen.high = std::fmax(pen.high, vy);
+    if (markers && points.size() <= 60 && !s.level)
+      pen.dots += fmt::format(
+          "<circle class=\"dot {}\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3\"><title>{}: {:.4g} at {} "
+          "{:.6g}</title></circle>",
+          color, frame.px(vx), frame.py(vy), html_escape(s.name), vy, html_escape(x_label), vx);
+  }
+  return pen;
+}
+
+}  // namespace
+
 std::string line_chart(const std::vector<Series>& series, const ChartOptions& options) {
   const double inf = std::numeric_limits<double>::infinity();
-  Axis x{inf, -inf, false}, y{inf, -inf, false};
-  for (const Series& s : series) {
-    for (const auto& [px, py] : s.points) {
-      if (!std::isfinite(py) || !std::isfinite(px)) continue;
-      x.low = std::min(x.low, px), x.high = std::max(x.high, px);
-      y.low = std::min(y.low, py), y.high = std::max(y.high, py);
-    }
-  }
-  if (!std::isfinite(y.low)) return "";
-  y.log = options.allow_log && y.low > 0 && y.high / y.low > 100;
-  widen(&x);
-  widen(&y);
-  const double w = kWidth - kLeft - kRight, h = kHeight - kTop - kBottom;
-  const auto px = [&](double v) { return kLeft + w * x.place(v); };
-  const auto py = [&](double v) { return kTop + h * (1 - y.place(v)); };
-  std::string svg = fmt::format("<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">",
-                                kWidth, kHeight, html_escape(options.title));
-  for (const double t : y.ticks())
-    svg += fmt::format(
-        "<line class=\"grid\" x1=\"{0:.0f}\" x2=\"{1:.0f}\" y1=\"{2:.1f}\" y2=\"{2:.1f}\"/>"
-        "<text class=\"tick\" x=\"{3:.0f}\" y=\"{4:.1f}\" text-anchor=\"end\">{5}</text>",
-        kLeft, kWidth - kRight, py(t), kLeft - 6, py(t) + 5, short_number(t));
-  for (const double t : nice_ticks(x.low, x.high, 6))
-    svg += fmt::format(
-        "<line class=\"grid\" x1=\"{0:.1f}\" x2=\"{0:.1f}\" y1=\"{1:.0f}\" y2=\"{2:.0f}\"/>"
-        "<text class=\"tick\" x=\"{0:.1f}\" y=\"{3:.0f}\" text-anchor=\"middle\">{4}</text>",
-        px(t), kTop, kTop + h, kTop + h + 18, short_number(t));
-  svg +=
-      fmt::format("<text class=\"tick\" x=\"{:.0f}\" y=\"{:.0f}\" text-anchor=\"middle\">{}</text>",
-                  kLeft + w / 2, kHeight - 4, html_escape(options.x_label));
-  std::string legend;
+  Frame frame{{inf, -inf, false}, {inf, -inf, false}};
+  for (const Series& s : series)
+    for (const auto& [px, py] : s.points)
+      if (std::isfinite(py) && std::isfinite(px) && !(s.level && s.points.size() == 1))
+        frame.x.low = std::min(frame.x.low, px), frame.x.high = std::max(frame.x.high, px);
+  std::vector<bool> drawn;
+  fit_y(series, &frame.y, &drawn);
+  if (!std::isfinite(frame.y.low) || !std::isfinite(frame.x.low)) return "";
+  frame.y.log = options.allow_log && frame.y.low > 0 && frame.y.high / frame.y.low > 20;
+  widen(&frame.x);
+  widen(&frame.y);
+  std::string svg = frame.svg(options.title, options.x_label), legend;
   for (size_t i = 0; i < series.size(); ++i) {
-    const auto points = downsample(series[i].points, kColumns);
-    std::string path;
-    bool pen_down = false;
-    double last = std::numeric_limits<double>::quiet_NaN();
-    for (const auto& [vx, vy] : points) {
-      if (!std::isfinite(vy)) {
-        pen_down = false;
-        continue;
-      }
-      path += fmt::format("{}{:.1f} {:.1f}", pen_down ? "L" : "M", px(vx), py(vy));
-      pen_down = true;
-      last = vy;
-    }
-    if (path.empty()) continue;
-    svg += fmt::format("<path class=\"line s{}{}\" d=\"{}\"/>", i % 8,
-                       series[i].level ? " level" : "", path);
-    if (options.markers && points.size() <= 60)
-      for (const auto& [vx, vy] : points)
-        if (std::isfinite(vy))
-          svg += fmt::format("<circle class=\"dot s{}\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"2.5\"/>",
-                             i % 8, px(vx), py(vy));
-    legend += fmt::format("<span class=\"key\"><i class=\"s{}\"></i>{} <b>{:.4g}</b></span>", i % 8,
-                          html_escape(series[i].name), last);
+    if (!drawn[i]) continue;
+    const Series& s = series[i];
+    const std::string color = s.level ? "level" : fmt::format("s{}", i % 8);
+    const Pen pen = draw(s, frame, color, options.markers, options.x_label);
+    if (pen.path.empty()) continue;
+    svg += fmt::format(
+               "<path class=\"line {}\" d=\"{}\"><title>{}: {:.4g} to {:.4g}, last {:.4g}"
+               "</title></path>",
+               color, pen.path, html_escape(s.name), pen.low, pen.high, pen.last) +
+           pen.dots;
+    legend += key(color, s.name, fmt::format("{:.4g}", pen.last));
   }
-  svg += "</svg>";
-  return fmt::format(
-      "<figure><figcaption>{}{}</figcaption>{}<div class=\"legend\">{}</div></figure>\n",
-      html_escape(options.title), y.log ? " <small>(log)</small>" : "", svg, legend);
+  return figure(options.title, frame.y.log ? " <small>(log)</small>" : "", options.help,
+                svg + "</svg>", legend);
+}
+
+std::string stacked_bar(const std::vector<Part>& parts, const std::string& title) {
+  double total = 0, at = 0;
+  for (const Part& p : parts) total += p.size;
+  if (!(total > 0)) return "";
+  constexpr double kBar = 1000, kHigh = 34;
+  std::string svg = fmt::format("<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">", kBar,
+                                kHigh, html_escape(title)),
+              legend;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const double width = kBar * parts[i].size / total;
+    const std::string color = fmt::format("s{}", i % 8);
+    svg += fmt::format(
+        "<rect class=\"{}\" x=\"{:.1f}\" y=\"0\" width=\"{:.1f}\" height=\"{}\"><title>{}: {}, "
+        "{:.0f} %</title></rect>",
+        color, at, std::max(0.5, width - 1), kHigh, html_escape(parts[i].name),
+        html_escape(parts[i].text), 100 * parts[i].size / total);
+    legend += key(color, parts[i].name, parts[i].text);
+    at += width;
+  }
+  return figure(title, "", "", svg + "</svg>", legend);
+}
+
+std::string roofline(const std::vector<RooflinePoint>& points, double peak_gflops,
+                     double bandwidth_gbs, const std::string& title) {
+  const double inf = std::numeric_limits<double>::infinity();
+  Frame frame{{inf, -inf, true}, {inf, -inf, true}};
+  for (const RooflinePoint& p : points) {
+    frame.x.low = std::min(frame.x.low, p.flops_per_byte / 1.5);
+    frame.x.high = std::max(frame.x.high, p.flops_per_byte * 1.5);
+    frame.y.low = std::min(frame.y.low, p.gflops / 1.5);
+    frame.y.high = std::max({frame.y.high, p.gflops * 1.5, peak_gflops * 1.2});
+  }
+  if (!(frame.x.low > 0 && frame.y.low > 0 && std::isfinite(frame.x.high * frame.y.high)))
+    return "";
+  std::string svg = frame.svg(title, "FLOP per byte");
+  if (peak_gflops > 0 && bandwidth_gbs > 0) {
+    const double ridge = std::clamp(peak_gflops / bandwidth_gbs, frame.x.low, frame.x.high);
+    const auto roof = [&](double x) {
+      return std::max(frame.y.low, std::min(peak_gflops, x * bandwidth_gbs));
+    };
+    svg += fmt::format(
+        "<path class=\"line level\" d=\"M{:.1f} {:.1f}L{:.1f} {:.1f}L{:.1f} {:.1f}\"><title>roof: "
+        "{:.4g} GFLOP/s, {:.4g} GB/s</title></path>",
+        frame.px(frame.x.low), frame.py(roof(frame.x.low)), frame.px(ridge), frame.py(roof(ridge)),
+        frame.px(frame.x.high), frame.py(roof(frame.x.high)), peak_gflops, bandwidth_gbs);
+  }
+  for (const RooflinePoint& p : points)
+    svg += fmt::format(
+        "<circle class=\"dot s0\" fill-opacity=\"0.6\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"{:.1f}\">"
+        "<title>{}: {:.4g} GFLOP/s at {:.3g} FLOP per byte, {:.1f} % of the time</title></circle>",
+        frame.px(p.flops_per_byte), frame.py(p.gflops), 2.5 + 16 * std::sqrt(p.share),
+        html_escape(p.name), p.gflops, p.flops_per_byte, 100 * p.share);
+  return figure(title, " <small>GFLOP/s; a circle's area is its time</small>", "", svg + "</svg>",
+                peak_gflops > 0
+                    ? key("level", "roof",
+                          fmt::format("{:.4g} GFLOP/s, {:.4g} GB/s", peak_gflops, bandwidth_gbs))
+                    : "");
 }
 
 }  // namespace mtcki

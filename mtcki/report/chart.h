@@ -1,19 +1,21 @@
-// Line charts as inline SVG.
+// Charts as inline SVG. Colours are Okabe and Ito's, through the page's CSS classes s0..s7; every
+// mark has a tooltip.
 #pragma once
 
 #include <string>
 #include <utility>
 #include <vector>
 
-namespace mtcki {
+#include "mtcki/report/html.h"
 
-std::string html_escape(const std::string& text);
-std::string base64(const std::string& bytes);
+namespace mtcki {
 
 struct Series {
   std::string name;
   std::vector<std::pair<double, double>> points;  // x ascending; y may be NaN: a gap
-  bool level = false;  // dashed: something that the others are compared with
+  // Dashed: what the others are compared with. A level of one point is a line across the chart, and
+  // left out where it would squeeze the others.
+  bool level = false;
 };
 
 // At most 2 points per column of x: the least and the largest y, in their order. First and last
@@ -23,12 +25,30 @@ std::vector<std::pair<double, double>> downsample(
 
 struct ChartOptions {
   std::string title, x_label = "step";
-  bool allow_log = true;  // log y axis when all values are positive and span more than two decades
+  bool allow_log = true;  // log y axis when all values are positive and span a factor of 20
   bool markers = false;
+  std::string help = {};  // tooltip of the title
 };
-// <figure> with the SVG and a legend with each series' last value. Colours are Okabe and Ito's,
-// through the page's CSS classes s0..s7. Empty string when no series has a finite point.
+// <figure> with the SVG and a legend with each series' last value. Empty string when no series has
+// a finite point.
 std::string line_chart(const std::vector<Series>& series, const ChartOptions& options);
+
+// One horizontal bar of parts that add up, with a legend: (name, size, size as text).
+struct Part {
+  std::string name;
+  double size = 0;
+  std::string text;
+};
+std::string stacked_bar(const std::vector<Part>& parts, const std::string& title);
+
+// Roofline: work at `flops_per_byte` reaches `gflops`; radius by share of the time (0..1). Both
+// axes are logarithmic. peak or bandwidth 0: no roof is drawn.
+struct RooflinePoint {
+  std::string name;
+  double flops_per_byte = 0, gflops = 0, share = 0;
+};
+std::string roofline(const std::vector<RooflinePoint>& points, double peak_gflops,
+                     double bandwidth_gbs, const std::string& title);
 
 // Round values for about `count` ticks in [low, high].
 std::vector<double> nice_ticks(double low, double high, int count);

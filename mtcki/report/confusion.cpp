@@ -8,9 +8,8 @@
 #include <tuple>
 #include <vector>
 
-#include "data/formats/image_file.h"
 #include "mtcki/evaluation/confusion.h"
-#include "mtcki/report/chart.h"
+#include "mtcki/report/html.h"
 
 namespace mtcki {
 
@@ -50,7 +49,7 @@ std::vector<std::string> worst(const ConfusionMatrix& m, size_t most) {
 
 std::string table(const ConfusionMatrix& m) {
   const int64_t k = m.classes();
-  std::string out = "<table>\n<tr><td></td>";
+  std::string out = "<tr><td></td>";
   for (int64_t j = 0; j < k; ++j)
     out += "<th scope=\"col\"><span>" + class_name(m, j) + "</span></th>";
   out += "</tr>\n";
@@ -68,7 +67,7 @@ std::string table(const ConfusionMatrix& m) {
     }
     out += "</tr>\n";
   }
-  return out + "</table>\n";
+  return out;
 }
 
 // One pixel per cell on white: blue on the diagonal, orange beside it.
@@ -83,8 +82,7 @@ std::string picture(const ConfusionMatrix& m, const std::string& alt) {
       for (int64_t c = 0; c < 3; ++c)
         p[(c * k + i) * k + j] = static_cast<uint8_t>(255 + a * (colour[c] - 255) + 0.5);
     }
-  return fmt::format("<img alt=\"{}\" src=\"data:image/png;base64,{}\">\n", alt,
-                     base64(data::encode_png(image)));
+  return html_image(image, alt) + "\n";
 }
 
 std::string figure(const std::string& kind, const std::string& name, const ConfusionMatrix& m) {
@@ -97,7 +95,7 @@ std::string figure(const std::string& kind, const std::string& name, const Confu
       "</figcaption>\n",
       kind, html_escape(name), html_escape(m.model), percent, m.total());
   if (small) {
-    out += "<div class=\"wide\">" + table(m) + "</div>";
+    out += html_table(table(m));
   } else {
     out += picture(m, fmt::format("Confusion matrix of {} {}: {} classes, {:.2f} % on the diagonal",
                                   kind, html_escape(name), m.classes(), percent));
@@ -134,9 +132,9 @@ std::string confusion_section(const std::string& folder, size_t bytes) {
   }
   if (figures.empty()) return "";
   std::string out =
-      "<p class=\"soft\">On the real test set. Row: the true class; column: what the network takes "
-      "it "
-      "for; percent of the row.</p>\n<div class=\"grid2\">\n" +
+      "<p class=\"soft\">Row: the true class; column: what the network takes it for; percent of "
+      "the "
+      "row.</p>\n<div class=\"grid2\">\n" +
       figures + "</div>\n";
   if (left_out > 0)
     out += fmt::format("<p class=\"soft\">{} more are in the run folder (confusion.json)</p>\n",

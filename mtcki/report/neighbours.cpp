@@ -2,9 +2,8 @@
 
 #include <fmt/format.h>
 
-#include "data/formats/image_file.h"
 #include "mtcki/evaluation/neighbours.h"
-#include "mtcki/report/chart.h"
+#include "mtcki/report/html.h"
 
 namespace mtcki {
 
@@ -13,9 +12,8 @@ namespace {
 std::string cell(const Tensor& images, int64_t row, const std::string& alt,
                  const std::string& caption) {
   const Tensor one = images.slice(row, row + 1);
-  return fmt::format(
-      "<div><img alt=\"{}\" src=\"data:image/png;base64,{}\"><small>{}</small></div>", alt,
-      base64(data::encode_png(one.reshape({one.size(1), one.size(2), one.size(3)}))), caption);
+  return "<div>" + html_image(one.reshape({one.size(1), one.size(2), one.size(3)}), alt) +
+         "<small>" + caption + "</small></div>";
 }
 
 }  // namespace
@@ -45,10 +43,11 @@ std::string neighbours_section(const std::string& folder, size_t bytes) {
   }
   if (figures.empty()) return "";
   return fmt::format(
-             "<p class=\"soft\">Left a synthetic image with the class it was made as, then its {} "
-             "nearest of {} real training images with their distance ({}). Real data is used for "
-             "this display only: neither the images nor the students have seen it. For comparison: "
-             "a real test image is {:.3g} from its nearest training image (median of {}).</p>\n"
+             "<p class=\"soft\">Each card: a synthetic image (left) with its intended class, then "
+             "the {} most similar of {} real training images with their distance ({}). Real data "
+             "is used for this display only: neither the images nor the students have seen it. For "
+             "comparison: a real test image is {:.3g} from its nearest training image (median of "
+             "{}).</p>\n"
              "<div class=\"grid2\">\n",
              n->count(), n->searched, html_escape(n->space), n->usual_distance, n->size()) +
          figures + "</div>\n";

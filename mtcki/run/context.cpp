@@ -65,6 +65,12 @@ RunContext::RunContext(const RunConfig& config, std::string folder)
   math_settings().winograd = config_.conv == "auto";
 }
 
+StageJob RunContext::job(const std::string& stage, const std::string& dir,
+                         const std::string& sha) const {
+  return {stage,   dir, sha, config_.seed, config_.data.loader_threads, config_.keep_checkpoints,
+          compute_};
+}
+
 std::string RunContext::teacher_sha(const TeacherConfig& t) const {
   RunConfig one = config_;
   one.teachers = {t};
@@ -75,7 +81,9 @@ std::string RunContext::teacher_sha(const TeacherConfig& t) const {
 }
 
 std::string RunContext::synthesis_sha() const {
-  return config_sha256(config_,
+  RunConfig before = config_;
+  before.synthesis = without_student(config_.synthesis);
+  return config_sha256(before,
                        {"precision", "conv", "seed", "data", "train", "teachers", "synthesis"});
 }
 
@@ -83,7 +91,7 @@ std::string RunContext::student_sha(const StudentConfig& s) const {
   RunConfig one = config_;
   one.students = {s};
   return config_sha256(one, {"precision", "conv", "seed", "data", "train", "teachers", "synthesis",
-                             "adversarial", "distill", "students"});
+                             "rounds", "distill", "students"});
 }
 
 std::string RunContext::classifier_sha() const {
@@ -129,6 +137,7 @@ const data::ImageSet& RunContext::test() {
 }
 
 data::ImageSet RunContext::distilled() {
+  if (config_.synthesis.batches == 0) return {};  // all are made in the students' rounds
   data::ImageSet pool = ImagePool::open(folder_ + "/synth").load();
   return config_.data.is_none() ? pool_part(pool, config_, false) : pool;
 }
@@ -257,7 +266,7 @@ void RunContext::require_teachers() const {
 }
 
 void RunContext::require_synthesis() const {
-  if (!read_marker(folder_ + "/synth", synthesis_sha()))
+  if (config_.synthesis.batches > 0 && !read_marker(folder_ + "/synth", synthesis_sha()))
     throw UsageError(str("no finished synthetic set in ", folder_, "; run `mtcki invert` first"));
 }
 

@@ -12,7 +12,7 @@
 #include "mtcki/config/config.h"
 #include "mtcki/networks/model_file.h"
 #include "mtcki/networks/teacher.h"
-#include "mtcki/training/compute.h"
+#include "mtcki/training/job.h"
 
 namespace mtcki {
 
@@ -36,6 +36,8 @@ class RunContext {
   static std::string name(const StudentConfig& s) { return s.name.empty() ? s.model : s.name; }
   std::string teacher_dir(const TeacherConfig& t) const { return folder_ + "/teachers/" + name(t); }
   std::string student_dir(const StudentConfig& s) const { return folder_ + "/students/" + name(s); }
+  // What a stage of this run is given; stage: its name in the log.
+  StageJob job(const std::string& stage, const std::string& dir, const std::string& sha) const;
   // Of everything the stage's result depends on.
   std::string teacher_sha(const TeacherConfig& t) const;
   std::string synthesis_sha() const;

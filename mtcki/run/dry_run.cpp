@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "data/formats/atomic_file.h"
-#include "mtcki/config/source_names.h"
+#include "mtcki/config/table_names.h"
 #include "mtcki/distillation/teacher_outputs.h"
 #include "mtcki/host/console.h"
 #include "mtcki/host/progress.h"
@@ -62,6 +62,11 @@ int64_t short_batches(const RunConfig& c) {
   return (pool + c.synthesis.batch_size - 1) / c.synthesis.batch_size;
 }
 
+int64_t few_batches(const RunConfig& c) {
+  return c.synthesis.batches == 0 ? short_batches(c)
+                                  : std::min(c.synthesis.batches, short_batches(c));
+}
+
 RunConfig shortened(const RunConfig& config, int64_t steps, int64_t train_images,
                     int64_t test_images) {
   RunConfig c = config;
@@ -74,7 +79,9 @@ RunConfig shortened(const RunConfig& config, int64_t steps, int64_t train_images
   c.train.schedule = "constant";
   c.train.milestones.clear();
   c.train.warmup_epochs = 0;
-  c.synthesis.batches = std::min(config.synthesis.batches, short_batches(config));
+  // Also where the run itself makes none before the students: what a step costs is measured here.
+  c.synthesis.batches = few_batches(config);
+  if (config.synthesis.batches == 0) c.synthesis.loss["cls"] = 1;
   c.synthesis.g_steps = steps;
   c.synthesis.checkpoint_every = 1;
   c.distill.epochs = c.distill.eval_every = 1;
@@ -83,8 +90,8 @@ RunConfig shortened(const RunConfig& config, int64_t steps, int64_t train_images
   c.distill.schedule = "constant";
   c.distill.views = std::min<int64_t>(c.distill.views, 1);  // made before the first step
   c.distill.ts_ramp = 0;  // the contrast counts from the first step
-  c.adversarial.rounds = std::min<int64_t>(c.adversarial.rounds, 1);
-  c.adversarial.kd_steps = steps;
+  c.rounds.per_epoch = std::min<int64_t>(c.rounds.per_epoch, 1);
+  c.rounds.batches = 1;
   c.metrics.samples = std::min(c.metrics.samples, test_images);
   c.metrics.neighbours = 0;
   return c;
@@ -129,7 +136,7 @@ uint64_t kept_bytes(const RunConfig& config, RunContext& run) {
   for (const TeacherConfig& t : config.teachers) {
     nn::Init init;
     const auto net = nn::make_classifier(run.spec(t.model), init);
-    feature_dims.push_back(config.distill.ts > 0 ? net->feature_dim() : 0);
+    feature_dims.push_back(config.distill.loss.at("ts") > 0 ? net->feature_dim() : 0);
   }
   return KeptTeacherOutputs::bytes(config.distill.views,
                                    config.synthesis.batches * config.synthesis.batch_size,
@@ -158,6 +165,108 @@ StageTimes stage_times(const StageSample& base, const StageSample& more_steps,
   return t;
 }
 
+namespace {
+
+// The short runs, and where the last of them lies.
+struct Samples {
+  struct Sample {
+    int64_t steps, tested;
+    PipelineResult result;
+  };
+  // The first one only warms up: kernels are chosen, memory is allocated.
+  std::vector<Sample> list = {{1, kFewTests, {}},
+                              {kFewSteps, kFewTests, {}},
+                              {kMoreSteps, kFewTests, {}},
+                              {kFewSteps, kMoreTests, {}}};
+  std::string last;
+
+  // A stage without steps must not be given any: noise would pass for their time, and leave it none.
+  StageTimes times(const std::string& stage, bool takes_steps) const {
+    const auto sample = [&](size_t i) {
+      const auto it = list[i].result.seconds.find(stage);
+      return StageSample{list[i].steps, list[i].tested,
+                         it == list[i].result.seconds.end() ? 0.0 : it->second};
+    };
+    return stage_times(sample(1), sample(takes_steps ? 2 : 1), sample(3));
+  }
+};
+
+// most_tests: how many held-out images there can be; without real ones a short run makes its own.
+Samples run_samples(const RunConfig& config, const std::string& folder, int64_t train_images,
+                    int64_t test_images, int64_t most_tests) {
+  Samples out;
+  for (size_t i = 0; i < out.list.size(); ++i) {
+    Samples::Sample& s = out.list[i];
+    const int64_t most = i < 3 && config.data.is_none() ? most_tests / 2 : most_tests;
+    s.tested = std::max<int64_t>(1, std::min({s.tested, test_images, most}));
+    out.last = folder + "/" + std::to_string(i);
+    fs::create_directories(out.last);
+    RunLog log(out.last, false);
+    s.result = run_pipeline(shortened(config, s.steps, train_images, s.tested), out.last, log);
+  }
+  return out;
+}
+
+DryRunStage students_stage(const RunConfig& config, int64_t pool, int64_t test_images,
+                           const StageTimes& synthesis, const StageTimes& students) {
+  const DistillConfig& d = config.distill;
+  const SynthesisConfig& s = config.synthesis;
+  const double few = number(few_batches(config));
+  const int64_t rounds = d.epochs * config.rounds.per_epoch;
+  const int64_t pool_steps =
+      d.steps_per_epoch > 0 ? d.steps_per_epoch : std::max<int64_t>(1, pool / d.batch_size);
+  const auto pupils = static_cast<int64_t>(config.students.size());
+  if (rounds > 0) {
+    // A short run has as many steps of one kind as of the other.
+    const double generator = number(pupils) * synthesis.step / few;
+    const double kd = std::max(students.step - generator, 0.0);
+    const int64_t g_steps = config.rounds.batches * s.g_steps;
+    const int64_t kd_steps = d.steps_per_epoch / config.rounds.per_epoch;
+    return {"students",
+            fmt::format("{} x {} rounds of {} + {} steps", pupils, rounds, g_steps, kd_steps),
+            number(rounds) * (number(g_steps) * generator + number(kd_steps) * kd) +
+                number(tests_of(d.epochs, d.eval_every)) * students.at(0, number(test_images))};
+  }
+  // The one view of the short run is nearly all of what neither steps nor tests took.
+  const double views =
+      number(std::min(d.views, (d.epochs * pool_steps * d.batch_size + pool - 1) / pool));
+  const double made = d.views > 0 ? views * number(pool) / (few * number(s.batch_size)) : 1.0;
+  return {"students",
+          fmt::format("{} x {} epochs of {} steps{}", pupils, d.epochs, pool_steps,
+                      d.views > 0 ? fmt::format(", {} views kept", d.views) : ""),
+          made * students.fixed + number(d.epochs * pool_steps) * students.step +
+              number(tests_of(d.epochs, d.eval_every) * test_images) * students.test};
+}
+
+// Memory and disk: those of the short run, with what the whole has more of.
+void take_room(const RunConfig& config, RunContext& full, const fs::path& run, int64_t pool,
+               DryRun* out) {
+  const SynthesisConfig& s = config.synthesis;
+  const DistillConfig& d = config.distill;
+  const int64_t rounds = d.epochs * config.rounds.per_epoch;
+  const auto pupils = static_cast<int64_t>(config.students.size());
+  const int64_t bank_rows = std::min(s.bank_size, pool);
+  const uint64_t bank_row =
+      shard_bytes(run / "bank") / static_cast<uint64_t>(std::max<int64_t>(1, s.batch_size));
+  const int64_t pixels = full.channels() * full.image_size() * full.image_size();
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  out->memory_bytes = static_cast<uint64_t>(usage.ru_maxrss) * 1024 +
+                      static_cast<uint64_t>(bank_rows) * bank_row +
+                      static_cast<uint64_t>(pool * pixels) + kept_bytes(config, full);
+  // The short run, with all the shards instead of its own few.
+  const auto few_shards = static_cast<uint64_t>(few_batches(config));
+  const uint64_t synth_shard = shard_bytes(run / "synth");
+  const bool kept = d.replay == "pool";
+  const auto batches =
+      static_cast<uint64_t>(s.batches + (kept ? pupils * rounds * config.rounds.batches : 0));
+  out->disk_bytes = bytes_below(run) + further_checkpoints(run, config.keep_checkpoints) +
+                    (std::max(batches, few_shards) - few_shards) * synth_shard +
+                    static_cast<uint64_t>(bank_rows) * bank_row + kPictures;
+}
+
+}  // namespace
+
 DryRun dry_run(const RunConfig& config) {
   const TemporaryFolder folder;
   const Silence silence;
@@ -179,32 +288,9 @@ DryRun dry_run(const RunConfig& config) {
   const bool needs_train = trained > 0 || trains_classifier;
   const int64_t train_images = needs_train ? full.train().size() : 1;
 
-  struct Sample {
-    int64_t steps, tested;
-    PipelineResult result;
-  };
-  // The first one only warms up: kernels are chosen, memory is allocated.
-  std::vector<Sample> samples = {{1, kFewTests, {}},
-                                 {kFewSteps, kFewTests, {}},
-                                 {kMoreSteps, kFewTests, {}},
-                                 {kFewSteps, kMoreTests, {}}};
-  std::string last;
-  for (size_t i = 0; i < samples.size(); ++i) {
-    Sample& s = samples[i];
-    s.tested = std::min({s.tested, test_images, i < 3 && none ? most_tests / 2 : most_tests});
-    s.tested = std::max<int64_t>(1, s.tested);
-    last = folder.path() + "/" + std::to_string(i);
-    fs::create_directories(last);
-    RunLog log(last, false);
-    s.result = run_pipeline(shortened(config, s.steps, train_images, s.tested), last, log);
-  }
-  // A stage without steps must not be given any: noise would pass for their time, and leave it
-  // none.
+  const Samples samples = run_samples(config, folder.path(), train_images, test_images, most_tests);
   const auto times = [&samples](const char* stage, bool takes_steps = true) {
-    const auto sample = [&](size_t i) {
-      return StageSample{samples[i].steps, samples[i].tested, samples[i].result.seconds[stage]};
-    };
-    return stage_times(sample(1), sample(takes_steps ? 2 : 1), sample(3));
+    return samples.times(stage, takes_steps);
   };
   DryRun out;
   const auto add = [&out](const char* name, const std::string& work, double seconds) {
@@ -225,40 +311,20 @@ DryRun dry_run(const RunConfig& config) {
         times("teachers", false).at(0, none ? 0 : number(test_images)));
 
   const SynthesisConfig& s = config.synthesis;
-  const StageTimes synthesis = times("synthesis", !is_given(s.source));
-  const int64_t few_batches = std::min(s.batches, short_batches(config));
-  const double few = number(few_batches);
-  add("synthesis",
-      is_given(s.source) ? fmt::format("{} batches, given", s.batches)
-                         : fmt::format("{} batches of {} steps", s.batches, s.g_steps),
-      number(s.batches) / few * synthesis.at(is_given(s.source) ? 0.0 : number(s.g_steps), 0));
+  const bool given = is_given(s.source);
+  const StageTimes synthesis = times("synthesis", !given);
+  const double few = number(few_batches(config));
+  if (s.batches > 0)
+    add("synthesis",
+        given ? fmt::format("{} batches, given", s.batches)
+              : fmt::format("{} batches of {} steps", s.batches, s.g_steps),
+        number(s.batches) / few * synthesis.at(given ? 0.0 : number(s.g_steps), 0));
 
-  const DistillConfig& d = config.distill;
   const int64_t pool = s.batches * s.batch_size - (none ? test_images : 0);
-  const int64_t rounds = config.adversarial.rounds;
-  const int64_t pool_steps =
-      d.steps_per_epoch > 0 ? d.steps_per_epoch : std::max<int64_t>(1, pool / d.batch_size);
-  const StageTimes students = times("students");
-  const auto pupils = static_cast<int64_t>(config.students.size());
-  if (pupils > 0 && rounds > 0) {
-    // A short run has as many steps of one kind as of the other.
-    const double generator = number(pupils) * synthesis.step / few;
-    const double kd = std::max(students.step - generator, 0.0);
-    const int64_t kd_steps = config.adversarial.kd_steps;
-    add("students",
-        fmt::format("{} x {} rounds of {} + {} steps", pupils, rounds, s.g_steps, kd_steps),
-        number(rounds) * (number(s.g_steps) * generator + number(kd_steps) * kd +
-                          students.at(0, number(test_images))));
-  } else if (pupils > 0) {
-    // The one view of the short run is nearly all of what neither steps nor tests took.
-    const double views =
-        number(std::min(d.views, (d.epochs * pool_steps * d.batch_size + pool - 1) / pool));
-    const double made = d.views > 0 ? views * number(pool) / (few * number(s.batch_size)) : 1.0;
-    add("students",
-        fmt::format("{} x {} epochs of {} steps{}", pupils, d.epochs, pool_steps,
-                    d.views > 0 ? fmt::format(", {} views kept", d.views) : ""),
-        made * students.fixed + number(d.epochs * pool_steps) * students.step +
-            number(tests_of(d.epochs, d.eval_every) * test_images) * students.test);
+  if (!config.students.empty()) {
+    const DryRunStage stage =
+        students_stage(config, pool, test_images, synthesis, times("students"));
+    add("students", stage.work, stage.seconds);
   }
 
   if (trains_classifier)
@@ -267,22 +333,7 @@ DryRun dry_run(const RunConfig& config) {
   add("metrics", fmt::format("{} images", described),
       times("metrics", false).at(0, number(described)));
 
-  const fs::path run = last;
-  const int64_t bank_rows = std::min(s.bank_size, pool);
-  const uint64_t bank_row =
-      shard_bytes(run / "bank") / static_cast<uint64_t>(std::max<int64_t>(1, s.batch_size));
-  const int64_t pixels = full.channels() * full.image_size() * full.image_size();
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  out.memory_bytes = static_cast<uint64_t>(usage.ru_maxrss) * 1024 +
-                     static_cast<uint64_t>(bank_rows) * bank_row +
-                     static_cast<uint64_t>(pool * pixels) + kept_bytes(config, full);
-  // The short run, with all the shards instead of its own few.
-  const uint64_t synth_shard = shard_bytes(run / "synth");
-  const auto batches = static_cast<uint64_t>(s.batches + pupils * rounds);
-  out.disk_bytes = bytes_below(run) + further_checkpoints(run, config.keep_checkpoints) +
-                   (batches - static_cast<uint64_t>(few_batches)) * synth_shard +
-                   static_cast<uint64_t>(bank_rows) * bank_row + kPictures;
+  take_room(config, full, samples.last, pool, &out);
   out.free_bytes = data::free_bytes(config.out);
   return out;
 }

@@ -17,6 +17,7 @@
 #include "mtcki/host/build_info.h"
 #include "mtcki/host/console.h"
 #include "mtcki/host/progress.h"
+#include "mtcki/report/labels.h"
 #include "mtcki/run/context.h"
 #include "mtcki/run/folder_content.h"
 #include "tensor/allocator.h"
@@ -221,44 +222,48 @@ std::string result_table(const json& r) {
     const auto it = row.find(key);
     return it != row.end() && it->is_string() ? it->get<std::string>() : std::string();
   };
-  out += fmt::format("{:<9} {:<16} {:<12} {:>11}", "", "name", "model", "parameters");
   // Without real images there is nothing but agreement.
   const std::vector<std::pair<const char*, const char*>> columns =
-      r.contains("note")
-          ? std::vector<std::pair<const char*, const char*>>{{"agreement", "agree"},
-                                                             {"agreement_best", "best"}}
-          : std::vector<std::pair<const char*, const char*>>{{"top1", "top-1"},
-                                                             {"top1_best", "best"},
-                                                             {"top5", "top-5"},
-                                                             {"agreement", "agree"}};
-  for (const auto& [key, title] : columns) out += fmt::format(" {:>7}", title);
+      r.contains("note") ? std::vector<std::pair<const char*, const char*>>{{"agreement", "agree"}}
+                         : std::vector<std::pair<const char*, const char*>>{
+                               {"top1", "top-1"}, {"top5", "top-5"}, {"agreement", "agree"}};
+  out += fmt::format("{:<7}  {:<15}  {:<11}  {:>10}", "", "name", "model", "parameters");
+  for (const auto& [key, title] : columns) out += fmt::format("  {:>5}", title);
   out += "\n";
-  for (const char* kind : {"teachers", "students"}) {
-    if (!r.contains(kind)) continue;
-    for (const json& row : r[kind]) {
-      out += fmt::format("{:<9} {:<16} {:<12} {:>11}",
-                         kind == std::string("teachers") ? "teacher" : "student", text(row, "name"),
+  for (const std::string kind : {"teacher", "student"}) {
+    if (!r.contains(kind + "s")) continue;
+    for (const json& row : r[kind + "s"]) {
+      out += fmt::format("{:<7}  {:<15}  {:<11}  {:>10}", kind, text(row, "name"),
                          text(row, "model"), row.value("parameters", int64_t{0}));
-      for (const auto& [key, title] : columns) out += fmt::format(" {:>7}", percent(row, key));
+      for (const auto& [key, title] : columns) out += fmt::format("  {:>5}", percent(row, key));
       out += "\n";
     }
   }
   if (r.contains("note")) out += text(r, "note") + "\n";
+  std::string numbers;
+  const auto number = [&numbers](const std::string& title, const std::string& value) {
+    numbers += fmt::format("{:<32}{}\n", title, value);
+  };
   if (r.contains("synthetic"))
-    out += fmt::format("synthetic images: {}\n", r["synthetic"].value("images", int64_t{0}));
-  if (r.contains("metrics") && !r["metrics"].empty()) {
-    out += "metrics:";
+    number("Synthetic images", str(r["synthetic"].value("images", int64_t{0})));
+  if (r.contains("metrics"))
     for (const auto& [name, value] : r["metrics"].items())
-      if (value.is_number()) out += fmt::format("  {} {:.5g}", name, value.get<double>());
-    out += "\n";
+      if (value.is_number()) {
+        const Label label = label_of(name);
+        number(label.title, label_text(label, value.get<double>()));
+      }
+  if (!numbers.empty()) out += "\n" + numbers;
+  if (!r.contains("seconds") || r["seconds"].empty()) return out;
+  std::string times;
+  double total = 0;
+  // In their order; those of single students are parts of "students".
+  for (const std::string stage : {"teachers", "synthesis", "students", "metrics"}) {
+    const double seconds = r["seconds"].value(stage, -1.0);
+    if (seconds < 0) continue;
+    total += seconds;
+    times += str(times.empty() ? "" : ", ", stage, " ", duration_text(seconds));
   }
-  if (r.contains("seconds") && !r["seconds"].empty()) {
-    out += "time:";
-    for (const auto& [name, value] : r["seconds"].items())
-      if (value.is_number())
-        out += fmt::format("  {} {}", name, duration_text(value.get<double>()));
-    out += "\n";
-  }
+  out += fmt::format("{:<32}{} ({})\n", "Time", duration_text(total), times);
   return out;
 }
 

@@ -72,6 +72,8 @@ nlohmann::json run_job(const RunConfig& config, const RunJob& job) {
   ranks.barrier();
   RunLog log(folder.path(), config.tensorboard);
   log.profile_stages(job.profile, job.device, config.precision);
+  // While the run is under way its page loads itself again.
+  log.on_news([&] { write_report({folder.path()}, folder.path() + "/report.html", {10}); });
   if (ranks.size() > 1) log.info(str("data-parallel over ", ranks.size(), " ranks"));
   const auto close_with = [&](const std::string& status, int code) {
     log.end_progress();

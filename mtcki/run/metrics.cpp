@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 
 #include "data/formats/atomic_file.h"
 #include "data/sets/digest.h"
@@ -27,17 +28,10 @@ std::unique_ptr<Teacher> held_out_classifier(RunContext& run, RunLog& log, doubl
   const nn::ModelSpec spec = run.spec(c.classifier_model);
   std::string path = c.classifier_weights;
   if (path.empty()) {
-    TrainJob job;
-    job.stage = "metrics/classifier";
-    job.dir = run.folder() + "/metrics/classifier";
-    job.config_sha256 = run.classifier_sha();
-    job.spec = spec;
-    job.normalization = run.default_normalization();
-    job.config = run.config().train;
-    job.seed = run.config().seed + 1;  // not a copy of a teacher of the same architecture
-    job.loader_threads = run.config().data.loader_threads;
-    job.keep_checkpoints = run.config().keep_checkpoints;
-    job.compute = run.compute();
+    TrainJob job{
+        run.job("metrics/classifier", run.folder() + "/metrics/classifier", run.classifier_sha()),
+        spec, run.default_normalization(), run.config().train};
+    job.seed += 1;  // not a copy of a teacher of the same architecture
     path = job.dir + "/model.safetensors";
     if (const auto done = read_marker(job.dir, job.config_sha256)) {
       *seconds = done->at("seconds");
@@ -80,8 +74,11 @@ void show_neighbours(RunContext& run, const data::ImageSet& synthetic, Teacher* 
   const MetricsConfig& c = run.config().metrics;
   if (c.neighbours == 0 || run.config().data.is_none() || !communicator().is_root()) return;
   const std::string dir = run.folder() + "/metrics", path = dir + "/neighbours.safetensors";
+  const RunConfig& all = run.config();
+  const std::string images =
+      all.synthesis.batches > 0 ? run.synthesis_sha() : run.student_sha(all.students[0]);
   const std::string inputs =
-      data::sha256_hex(str(run.synthesis_sha(), " ", run.classifier_sha(), " ", c.neighbours));
+      data::sha256_hex(str(images, " ", run.classifier_sha(), " ", c.neighbours));
   if (const auto known = read_neighbours(path); known && known->inputs == inputs) return;
   const data::ImageSet* train = nullptr;
   try {
@@ -97,17 +94,20 @@ void show_neighbours(RunContext& run, const data::ImageSet& synthetic, Teacher* 
   write_neighbours(path, display);
 }
 
-}  // namespace
+// The set that was made before the students; without one, what the first student's rounds made.
+// Nothing where no images are kept.
+std::optional<data::ImageSet> made_images(RunContext& run) {
+  const RunConfig& c = run.config();
+  if (c.synthesis.batches > 0) return ImagePool::open(run.folder() + "/synth").load();
+  if (c.students.empty() || c.distill.replay != "pool") return std::nullopt;
+  return ImagePool::open(run.student_dir(c.students[0]) + "/synth").load();
+}
 
-void add_metrics(RunContext& run, PipelineResult& result, const Budget& budget, RunLog& log) {
-  double training = 0;
-  const std::unique_ptr<Teacher> judge = held_out_classifier(run, log, &training);
-  if (training > 0) result.seconds["classifier"] += training;
-  stop_here_if_asked();
-  const auto start = std::chrono::steady_clock::now();
+// Of the images, in the features of a held-out classifier or, without one, of the first teacher.
+void add_image_metrics(RunContext& run, const data::ImageSet& pool, PipelineResult& result,
+                       RunLog& log, Teacher* judge) {
   auto& out = result.metrics;
   const int64_t limit = run.config().metrics.samples;
-  const data::ImageSet pool = ImagePool::open(run.folder() + "/synth").load();
   const data::ImageSet synthetic = spread(pool, limit);
   Teacher& describer = judge ? *judge : run.teachers()[0];
   const Described ours = describe(describer, synthetic, 0);
@@ -129,6 +129,20 @@ void add_metrics(RunContext& run, PipelineResult& result, const Budget& budget, 
   out.emplace_back("class_coverage", class_coverage(ours.logits));
   if (theirs.features.defined())
     out.emplace_back("distinct_neighbours", distinct_neighbours(ours.features, theirs.features));
+  show_neighbours(run, pool, judge, log);
+}
+
+}  // namespace
+
+void add_metrics(RunContext& run, PipelineResult& result, const Budget& budget, RunLog& log) {
+  double training = 0;
+  const std::unique_ptr<Teacher> judge = held_out_classifier(run, log, &training);
+  if (training > 0) result.seconds["classifier"] += training;
+  stop_here_if_asked();
+  const auto start = std::chrono::steady_clock::now();
+  auto& out = result.metrics;
+  if (const auto images = made_images(run))
+    add_image_metrics(run, *images, result, log, judge.get());
   out.emplace_back("generator_steps", static_cast<double>(budget.generator_steps));
   out.emplace_back("teacher_forward_macs", budget.forward_macs);
   out.emplace_back("kd_steps", static_cast<double>(budget.kd_steps));
@@ -140,8 +154,7 @@ void add_metrics(RunContext& run, PipelineResult& result, const Budget& budget, 
                    static_cast<double>(memory_stats(run.compute().device).peak));
   stop_here_if_asked();
   log.rewind("metrics", -1);
-  log.metrics("metrics", 0, 0, "eval", out);
-  show_neighbours(run, pool, judge.get(), log);
+  log.metrics("metrics", 0, 0, "summary", out);
   result.seconds["metrics"] +=
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }

@@ -7,8 +7,7 @@
 
 #include "autograd/functions.h"
 #include "data/formats/atomic_file.h"
-#include "mtcki/config/source_names.h"
-#include "mtcki/distillation/distiller.h"
+#include "mtcki/config/table_names.h"
 #include "mtcki/distillation/rounds.h"
 #include "mtcki/evaluation/confusion.h"
 #include "mtcki/networks/class_order.h"
@@ -68,17 +67,8 @@ TeacherResult run_teacher(RunContext& run, const TeacherConfig& t, RunLog& log, 
     log.info(str("teacher ", run.name(t), ": ", t.model, " from ", t.weights,
                  tested ? str(", top-1 ", accuracy.top1, " % on ", run.config().data.name) : ""));
   } else {
-    TrainJob job;
-    job.stage = "teacher/" + run.name(t);
-    job.dir = dir;
-    job.config_sha256 = sha;
-    job.spec = spec;
-    job.normalization = run.normalization(t, {});
-    job.config = run.config().train;
-    job.seed = run.config().seed;
-    job.loader_threads = run.config().data.loader_threads;
-    job.keep_checkpoints = run.config().keep_checkpoints;
-    job.compute = run.compute();
+    const TrainJob job{run.job("teacher/" + run.name(t), dir, sha), spec, run.normalization(t, {}),
+                       run.config().train};
     const FitResult fit = train_classifier(job, run.train(), run.test(), log);
     accuracy = fit.last;
     spent = fit.seconds;
@@ -114,7 +104,7 @@ PoolInfo pool_info(RunContext& run, const std::string& sha) {
   info.image_size = run.image_size();
   info.num_classes = run.num_classes();
   info.class_names = run.class_names();
-  info.quant = run.config().synthesis.quant;
+  info.quant = run.config().synthesis.quant == Quant::round ? "round" : "trunc";
   info.seed = run.config().seed;
   info.config_sha256 = sha;
   info.command = "mtcki invert " + (fs::path(run.folder()) / "config.toml").string();
@@ -128,7 +118,8 @@ Synthesizer::Options synthesis_options(RunContext& run) {
   o.image_size = run.image_size();
   o.num_classes = run.num_classes();
   o.normalization = run.default_normalization();
-  o.most_batches = run.config().synthesis.batches + run.config().adversarial.rounds;
+  const RunConfig& c = run.config();
+  o.most_batches = c.synthesis.batches + c.distill.epochs * c.rounds.per_epoch * c.rounds.batches;
   o.seed = run.config().seed;
   o.compute = run.compute();
   return o;
@@ -165,14 +156,8 @@ int64_t synthesis_stage(RunContext& run, RunLog& log, PipelineResult* out, Budge
   if (const auto done = read_marker(dir, sha)) {
     result = {done->at("images"), done->at("budget").get<Budget>(), done->at("seconds")};
   } else {
-    SynthesisJob job;
-    job.dir = dir;
-    job.bank_dir = run.folder() + "/bank";
-    job.config_sha256 = sha;
-    job.config = run.config().synthesis;
-    job.options = synthesis_options(run);
-    job.info = pool_info(run, sha);
-    job.keep_checkpoints = run.config().keep_checkpoints;
+    const SynthesisJob job{run.job("synthesis", dir, sha), run.folder() + "/bank",
+                           run.config().synthesis, synthesis_options(run), pool_info(run, sha)};
     const bool given = is_given(job.config.source);
     result =
         given ? take_images(
@@ -200,11 +185,16 @@ void keep_confusion(RunContext& run, const std::string& dir, const std::string& 
   if (communicator().is_root()) write_confusion(dir, m);
 }
 
+// Whether a student's rounds leave images of their own in its folder.
+bool keeps_images(const RunConfig& c) {
+  return c.rounds.per_epoch > 0 && c.distill.replay == "pool";
+}
+
 StudentResult run_student(RunContext& run, const StudentConfig& s, RunLog& log, double* seconds,
                           Budget* budget) {
   const std::string dir = run.student_dir(s), sha = run.student_sha(s);
   if (const auto done = read_marker(dir, sha)) {
-    if (run.config().adversarial.rounds > 0) ImagePool::open(dir + "/synth").verify();
+    if (keeps_images(run.config())) ImagePool::open(dir + "/synth").verify();
     *seconds = done->at("seconds");
     *budget += done->at("budget").get<Budget>();
     return {run.name(s),
@@ -221,39 +211,17 @@ StudentResult run_student(RunContext& run, const StudentConfig& s, RunLog& log, 
   student.to(run.compute().device);
   student.set_precision(run.compute().precision);
   student.net().set_recompute(run.compute().recompute);
-  DistillJob job;
-  job.stage = "student/" + run.name(s);
-  job.dir = dir;
-  job.config_sha256 = sha;
-  job.config = c.distill;
-  job.seed = c.seed;
-  job.loader_threads = c.data.loader_threads;
-  job.keep_checkpoints = c.keep_checkpoints;
-  job.compute = run.compute();
+  DistillJob job{run.job("student/" + run.name(s), dir, sha), c.distill};
   if (c.data.is_none()) job.measure = "agreement";
-  FitResult fit;
-  Budget spent;
-  if (c.adversarial.rounds > 0) {
-    AdversarialJob adversarial;
-    adversarial.distill = job;
-    adversarial.config = c.adversarial;
-    adversarial.synthesis = c.synthesis;
-    adversarial.options = synthesis_options(run);
-    adversarial.stage_a = run.distilled();
-    adversarial.stage_a_dir = run.folder() + "/synth";
-    adversarial.stage_a_bank_dir = run.folder() + "/bank";
-    adversarial.stage_a_sha256 = run.synthesis_sha();
-    adversarial.info = pool_info(run, sha);
-    const AdversarialResult r =
-        adversarial_rounds(adversarial, run.teachers(), student, run.measured(), log);
-    fit = r.fit;
-    spent = r.budget;
-  } else {
-    const DistillResult r =
-        distill(job, run.teachers(), student, run.distilled(), run.measured(), log);
-    fit = r.fit;
-    spent = r.budget;
-  }
+  job.rounds = c.rounds;
+  job.synthesis = c.synthesis;
+  job.options = synthesis_options(run);
+  job.info = pool_info(run, sha);
+  job.set_dir = run.folder() + "/synth";
+  job.set_bank_dir = run.folder() + "/bank";
+  job.set_sha256 = run.synthesis_sha();
+  const auto [fit, spent] =
+      distill(job, run.teachers(), student, run.distilled(), run.measured(), log);
   // Agreement is that of the weights on disk (the averaged ones when there is an average).
   Teacher::Options options{run.name(s), student.spec(), student.normalization(), 1.0,
                            fit.last.top1};
@@ -277,7 +245,7 @@ StudentResult run_student(RunContext& run, const StudentConfig& s, RunLog& log, 
     keep_confusion(run, dir, sha, s.model, mine);
     files.push_back("confusion.json");
   }
-  if (c.adversarial.rounds > 0) files.push_back("synth/manifest.json");
+  if (keeps_images(c)) files.push_back("synth/manifest.json");
   write_marker(dir, sha,
                {{"top1", result.top1},
                 {"top5", result.top5},
@@ -319,6 +287,10 @@ std::vector<TeacherResult> run_teachers(const RunConfig& config, const std::stri
 }
 
 int64_t run_synthesis(const RunConfig& config, const std::string& folder, RunLog& log) {
+  if (config.synthesis.batches == 0)
+    throw UsageError(
+        "synthesis.batches: with 0 all images are made in the students' rounds; run `mtcki "
+        "distill`");
   RunContext run(config, folder);
   run.require_teachers();
   return synthesis_stage(run, log, nullptr, nullptr);
@@ -337,7 +309,8 @@ PipelineResult run_pipeline(const RunConfig& config, const std::string& folder, 
   PipelineResult out;
   Budget budget;
   out.teachers = teachers_stage(run, log, &out);
-  out.synthetic_images = synthesis_stage(run, log, &out, &budget);
+  if (config.synthesis.batches > 0)  // else they are made in the students' rounds alone
+    out.synthetic_images = synthesis_stage(run, log, &out, &budget);
   out.students = students_stage(run, log, &out, &budget);
   out.note = measurement_note(config);
   for (size_t m = 0; m < config.teachers.size(); ++m) {

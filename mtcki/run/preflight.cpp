@@ -100,7 +100,7 @@ void preflight(const RunConfig& config, const Needs& needs) {
   rows_of_rank(config.distill.batch_size, communicator(), "distill.batch_size");
   nn::ModelSpec spec = shape_of_images(config, needs);
   std::error_code ec;
-  if (needs.generator && config.synthesis.source == "generator") {
+  if (needs.generator && config.synthesis.source != "pixels") {
     const SynthesisConfig& s = config.synthesis;
     try {
       nn::Init init;

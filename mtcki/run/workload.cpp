@@ -171,7 +171,7 @@ Workload synthesis(const WorkloadOptions& o) {
 Workload inversion(const WorkloadOptions& o) {
   SynthesisConfig config;
   config.g_steps = int64_t{1} << 40;  // one batch: neither weights nor moments start again
-  config.bn_reduce = "sum";
+  config.bn_reduce = BnReduce::sum;
   config.loss["cr"] = 0;  // and with it the local view
   config.pad = 0;         // the global view is the image
   config.flip = false;
@@ -187,6 +187,7 @@ Workload distill_step(const WorkloadOptions& o) {
   student->to(o.device);
   DistillConfig config;
   config.batch_size = o.batch;
+  config.ts_ramp = 0;  // the contrast has its full weight from the first step on
   constexpr int64_t kTotal = 1000000;
   const auto distiller =
       std::make_shared<Distiller>(*teachers, *student, config, kTotal, 0, compute_of(o));
@@ -194,12 +195,10 @@ Workload distill_step(const WorkloadOptions& o) {
   set.name = "random";
   set.images = unit_to_u8(rand({2 * o.batch, o.channels, o.size, o.size}, rng("workload/images")));
   set.labels = randint(0, o.classes, {2 * o.batch}, rng("workload/labels"));
-  const auto source = std::make_shared<BatchSource>(set, pool_loader(config, 0, 0), o.device);
+  const std::shared_ptr<Replay> replay = make_replay({set, config, 0, 0, o.device});
   const auto step = std::make_shared<int64_t>(0);
-  return [teachers, student, distiller, source, step] {
-    const int64_t n = (*step)++;
-    // Far enough for the contrast to have its full weight.
-    const Values values = distiller->step(*source, n, kTotal / 2 + n);
+  return [teachers, student, distiller, replay, step] {
+    const Values values = distiller->step(*replay, (*step)++);
     return Variable(Tensor::full({}, value_of(values, "loss")));
   };
 }

@@ -41,7 +41,7 @@ Needs InversionLoss::needs(size_t teacher) const {
 
 bool InversionLoss::needs_student() const {
   return std::any_of(terms_.begin(), terms_.end(),
-                     [](const Weighted& t) { return t.term->needs_student(); });
+                     [](const Weighted& t) { return t.row->needs_student; });
 }
 
 bool InversionLoss::needs_local_view() const {

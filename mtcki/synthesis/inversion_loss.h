@@ -64,6 +64,8 @@ class InversionLoss {
   }
   HistoryContrast* contrast() const { return contrast_; }
 
+  bool needs_student() const;
+
  private:
   struct Weighted {
     const LossTermRow* row;
@@ -71,7 +73,6 @@ class InversionLoss {
     std::unique_ptr<LossTerm> term;
   };
   Needs needs(size_t teacher) const;  // of all terms together
-  bool needs_student() const;
   bool needs_local_view() const;
   InversionStep offer(const Variable& images, const Step& step);
   std::vector<size_t> everyone() const;

@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 
+#include "mtcki/log/chance_watch.h"
 #include "mtcki/log/stage_profiles.h"
+#include "mtcki/log/step_clock.h"
 #include "mtcki/training/stage_control.h"
 #include "nn/state_dict.h"
 #include "tensor/comm.h"
@@ -22,44 +25,109 @@ double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+constexpr int64_t kFilmRows = 8, kFilmFrames = 8;  // of the report's film of a batch
+
+// `count` of the images, evenly spaced, so that a sorted batch shows all of its classes.
+Tensor every_kth(const Tensor& images, int64_t count) {
+  const int64_t n = images.size(0), shown = std::min(count, n);
+  std::vector<int64_t> rows;
+  for (int64_t i = 0; i < shown; ++i) rows.push_back(i * n / shown);
+  return index_select(images, Tensor::from(rows, {shown}));
+}
+
+// Whether the film has a frame after this step (1-based) of g_steps: about evenly in the logarithm,
+// the first and the last step among them.
+bool is_frame(int64_t step, int64_t g_steps) {
+  for (int64_t i = 0; i < kFilmFrames; ++i)
+    if (step == std::llround(std::pow(static_cast<double>(g_steps),
+                                      static_cast<double>(i) / (kFilmFrames - 1))))
+      return true;
+  return false;
+}
+
+// Losses of a step that asked some of the teachers are those of these teachers:
+// "class_prior@resnet8", "history_contrast@resnet8.chance".
+Values named_by_teacher(Values values, const std::string& asked) {
+  if (asked.empty()) return values;
+  for (auto& [name, value] : values) {
+    const size_t end = name.ends_with(kChanceSuffix)
+                           ? name.size() - std::string_view(kChanceSuffix).size()
+                           : name.size();
+    name.insert(end, "@" + asked);
+  }
+  return values;
+}
+
+int64_t log_interval(const SynthesisConfig& c) { return std::max<int64_t>(1, c.g_steps / 4); }
+
+// What the log gets of the step that was just taken.
+void show_step(const Synthesizer& synthesizer, const Values& values, StepClock* steps,
+               RunLog& log) {
+  const SynthesisConfig& c = synthesizer.config();
+  const int64_t step = synthesizer.global_step(), within = synthesizer.step_in_batch();
+  if (!values.empty() && (within % log_interval(c) == 0 || synthesizer.batch_done())) {
+    Values line = named_by_teacher(values, synthesizer.asked());
+    steps->report(&line);
+    log.metrics(kStage, step, static_cast<double>(step) / static_cast<double>(c.g_steps), "train",
+                line);
+  }
+  log.progress(kStage, step, c.batches * c.g_steps, steps->images_per_second(), values);
+  const bool filmed = synthesizer.batch() == 0 || synthesizer.batch() + 1 == c.batches;
+  if (!filmed || !is_frame(within, c.g_steps)) return;
+  if (const Tensor best = synthesizer.best_so_far(); best.defined())
+    log.images("film", step, every_kth(best, kFilmRows), 1);
+}
+
 }  // namespace
 
-void store_batch(const Synthesizer::Batch& batch, int64_t number, Teachers& teachers,
-                 const Synthesizer& synthesizer, ImagePool& pool, BankShards& bank) {
-  const SynthesisConfig& config = synthesizer.config();
+void store_images(const Synthesizer::Batch& batch, int64_t number, Teachers& teachers,
+                  const SynthesisConfig& config, ImagePool& pool) {
   std::vector<std::pair<std::string, Tensor>> logits;
   if (config.save_logits)
     for (size_t m = 0; m < teachers.size(); ++m)
       logits.emplace_back(teachers[m].name(),
                           teachers[m].ask(u8_to_unit(batch.images)).logits.data());
   for (auto& named : logits) named.second = named.second.to(Device::cpu());
-  if (const HistoryContrast* contrast = synthesizer.contrast())
-    bank.write(number, contrast->latest().local, contrast->latest().global,
-               config.bank_dtype == "bf16" ? DType::bf16 : DType::f32);
   pool.add(number, batch.images, batch.labels, logits);
 }
 
+void store_history(const Synthesizer& synthesizer, int64_t number, BankShards& bank) {
+  if (const HistoryContrast* contrast = synthesizer.contrast())
+    bank.write(number, contrast->latest().local, contrast->latest().global,
+               synthesizer.config().bank_dtype);
+}
+
+namespace {
+
+// From the newest good checkpoint, if there is one; the seconds that went into it.
+double resume(CheckpointStore& store, int64_t batches, Synthesizer& synthesizer, ImagePool& pool,
+              BankShards& bank, RunLog& log) {
+  const auto state = store.load();
+  if (!state) {
+    log.rewind(kStage, -1);  // lines of an attempt whose checkpoints are gone
+    return 0;
+  }
+  load(synthesizer, *state);
+  pool.require(synthesizer.batch(), state->meta.at("pool"));
+  bank.set_checksums(state->meta.at("bank"));
+  if (synthesizer.contrast()) bank.restore(*synthesizer.contrast(), synthesizer.batch());
+  log.rewind(kStage, state->step);
+  log.info(str("synthesis: resumed at batch ", synthesizer.batch(), " of ", batches, ", step ",
+               synthesizer.step_in_batch()));
+  return state->meta.at("seconds");
+}
+
+}  // namespace
+
 SynthesisResult synthesize(const SynthesisJob& job, Teachers& teachers, RunLog& log) {
-  const SynthesisConfig& c = job.config;
+  const SynthesisConfig c = without_student(job.config);
   ImagePool pool(job.dir, job.info);
   CheckpointStore store(job.dir + "/ckpt", job.config_sha256,
                         static_cast<int>(job.keep_checkpoints));
   BankShards bank(job.bank_dir, job.dir, c.batch_size,
                   job.keep_checkpoints * c.checkpoint_every + 1);
   Synthesizer synthesizer(teachers, c, job.options);
-  double seconds_before = 0;
-  if (const auto state = store.load()) {
-    load(synthesizer, *state);
-    seconds_before = state->meta.at("seconds");
-    pool.require(synthesizer.batch(), state->meta.at("pool"));
-    bank.set_checksums(state->meta.at("bank"));
-    if (synthesizer.contrast()) bank.restore(*synthesizer.contrast(), synthesizer.batch());
-    log.rewind(kStage, state->step);
-    log.info(str("synthesis: resumed at batch ", synthesizer.batch(), " of ", c.batches, ", step ",
-                 synthesizer.step_in_batch()));
-  } else {
-    log.rewind(kStage, -1);  // lines of an attempt whose checkpoints are gone
-  }
+  const double seconds_before = resume(store, c.batches, synthesizer, pool, bank, log);
   pool.truncate(synthesizer.batch());
 
   const double start = now();
@@ -77,37 +145,29 @@ SynthesisResult synthesize(const SynthesisJob& job, Teachers& teachers, RunLog& 
     where.save(state);
     saved_at = now();
   };
-  const int64_t total = c.batches * c.g_steps, first = synthesizer.global_step();
-  const int64_t log_every = std::max<int64_t>(1, c.g_steps / 4);
+  StepClock steps(c.batch_size, teachers.device());
+  const int64_t log_every = log_interval(c);
   const int64_t picture_every = std::max<int64_t>(1, c.batches / 10);
   while (synthesizer.batch() < c.batches) {
     Values values;
     {
       const StageProfiles::Step profiled(log.profiles(), kStage);
+      steps.begin();
       values = synthesizer.step();
+      steps.end();
     }
     // Saving is collective: the first rank's clock decides.
     const bool long_unsaved = communicator().broadcast(now() - saved_at > kLongestUnsavedSeconds);
     if (synthesizer.step_in_batch() % log_every == 0 || long_unsaved) values = synthesizer.read();
-    const int64_t step = synthesizer.global_step();
-    const double speed = static_cast<double>((step - first) * c.batch_size) / (now() - start);
-    if (!values.empty() &&
-        (synthesizer.step_in_batch() % log_every == 0 || synthesizer.batch_done()))
-      log.metrics(kStage, step, static_cast<double>(step) / static_cast<double>(c.g_steps), "train",
-                  values);
-    log.progress(kStage, step, total, speed, values);
+    show_step(synthesizer, values, &steps, log);
     bool saved = false;
     if (synthesizer.batch_done()) {
       const int64_t number = synthesizer.batch();
       const Synthesizer::Batch batch = synthesizer.finish();
-      store_batch(batch, number, teachers, synthesizer, pool, bank);
-      if (number % picture_every == 0 || number + 1 == c.batches) {
-        // Every k-th image, so that a sorted batch shows all of its classes.
-        const int64_t shown = std::min(kGrid, batch.images.size(0));
-        std::vector<int64_t> rows;
-        for (int64_t i = 0; i < shown; ++i) rows.push_back(i * batch.images.size(0) / shown);
-        log.images(kStage, number + 1, index_select(batch.images, Tensor::from(rows, {shown})));
-      }
+      store_history(synthesizer, number, bank);
+      store_images(batch, number, teachers, c, pool);
+      if (number % picture_every == 0 || number + 1 == c.batches)
+        log.images(kStage, synthesizer.global_step(), every_kth(batch.images, kGrid));
       if ((number + 1) % c.checkpoint_every == 0) {
         save(store);
         saved = true;

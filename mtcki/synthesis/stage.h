@@ -1,4 +1,5 @@
-// Stage A as a stage of a run: pool and bank on disk, checkpoints, resume, log.
+// The set that is made before there is a student, as a stage of a run: pool and bank on disk,
+// checkpoints, resume, log.
 #pragma once
 
 #include <string>
@@ -6,17 +7,15 @@
 #include "mtcki/synthesis/bank_shards.h"
 #include "mtcki/synthesis/image_pool.h"
 #include "mtcki/synthesis/synthesizer.h"
+#include "mtcki/training/job.h"
 
 namespace mtcki {
 
-struct SynthesisJob {
-  std::string dir;  // receives manifest.json, shards, ckpt/ and final/
+struct SynthesisJob : StageJob {  // dir receives manifest.json, shards, ckpt/ and final/
   std::string bank_dir;
-  std::string config_sha256;
   SynthesisConfig config;
   Synthesizer::Options options;
   PoolInfo info;
-  int64_t keep_checkpoints = 2;
 };
 struct SynthesisResult {
   int64_t images = 0;
@@ -25,12 +24,13 @@ struct SynthesisResult {
   std::string final_state = {};  // what seals the state of dir/final, relative to dir
 };
 
-// Makes config.batches batches; resumes from the newest good checkpoint. What stage C continues
-// from is left in dir/final and the bank.
+// Makes config.batches batches, without the losses that need a student; resumes from the newest good
+// checkpoint. What a student's rounds continue from is left in dir/final and the bank.
 SynthesisResult synthesize(const SynthesisJob& job, Teachers& teachers, RunLog& log);
 
-// One finished batch into pool and bank.
-void store_batch(const Synthesizer::Batch& batch, int64_t number, Teachers& teachers,
-                 const Synthesizer& synthesizer, ImagePool& pool, BankShards& bank);
+// Of a finished batch: its images into the pool, and what the contrast remembers into the bank.
+void store_images(const Synthesizer::Batch& batch, int64_t number, Teachers& teachers,
+                  const SynthesisConfig& config, ImagePool& pool);
+void store_history(const Synthesizer& synthesizer, int64_t number, BankShards& bank);
 
 }  // namespace mtcki

@@ -40,7 +40,7 @@ Tensor Synthesizer::draw_labels() const {
   const int64_t n = config_.batch_size, k = options_.num_classes;
   const Rng r = rng("synthesis/labels", batch_);
   std::vector<int64_t> labels;
-  if (config_.targets == "balanced")
+  if (config_.targets == Targets::balanced)
     for (int64_t c = 0; c < k; ++c) labels.insert(labels.end(), static_cast<size_t>(n / k), c);
   for (int64_t i = static_cast<int64_t>(labels.size()); i < n; ++i)
     labels.push_back(
@@ -71,7 +71,7 @@ ViewParameters Synthesizer::views_at(int64_t step_in_batch) const {
   const RowRange own = rows();
   for (Tensor* t : {&all.offset, &all.flip, &all.box, &all.local_flip})
     if (t->defined()) *t = t->slice(own.begin, own.end);
-  if (config_.views == "roll")
+  if (config_.views == Views::roll)
     draw_roll({own.size(), options_.channels, options_.image_size, options_.image_size},
               config_.pad, config_.flip,
               rng("synthesis/roll", batch_ * config_.g_steps + step_in_batch), &all);
@@ -103,7 +103,7 @@ InversionLoss::Step Synthesizer::prepare(Student* student) {
              inputs.set("roll_rows", v.roll_rows),
              inputs.set("roll_columns", v.roll_columns)};
   s.asked = draw_subset(step_);
-  s.student = student;
+  s.student = loss_.needs_student() ? student : nullptr;
   loss_.draw(s, rng("synthesis/bank", global_step()), inputs);
   step_number_ = inputs.set("step", static_cast<double>(step_));
   return s;
@@ -135,16 +135,17 @@ void Synthesizer::issue(const InversionLoss::Step& s) {
 void Synthesizer::keep_best(const InversionLoss::Result& r, const Tensor& images) {
   if (!best_images_.defined()) best_images_ = Tensor::empty_like(images);
   best_images_ = best_images_.to(images.layout());  // one that was loaded
-  const bool total = config_.best == "total" || !r.selected.defined();
-  const Tensor score = config_.best == "last" ? neg(step_number_)
-                       : total                ? r.total.data()
-                                              : r.selected;
+  const bool total = config_.best == Best::total || !r.selected.defined();
+  const Tensor score = config_.best == Best::last ? neg(step_number_)
+                       : total                    ? r.total.data()
+                                                  : r.selected;
   copy_if_less_(score, best_score_, {images, step_number_}, {best_images_, best_step_});
 }
 
 Values Synthesizer::step(Student* student) {
   if (!under_way_) begin();
   const InversionLoss::Step s = prepare(student);
+  asked_ = s.asked;
   try {
     values_ = runner_.run(global_step(), variant(s), [&] { issue(s); });
   } catch (const NumericError& e) {
@@ -164,14 +165,26 @@ Values Synthesizer::read() {
   }
 }
 
+Tensor Synthesizer::best_so_far() const {
+  if (!best_images_.defined() || best_step_.item() < 0) return {};
+  return communicator().all_gather(
+      unit_to_u8(best_images_.plain(), config_.quant == Quant::round).to(Device::cpu()));
+}
+
+std::string Synthesizer::asked() const {
+  std::string names;
+  for (const size_t m : asked_) names += (names.empty() ? "" : "+") + teachers_[m].name();
+  return asked_.size() < teachers_.size() ? names : "";
+}
+
 Synthesizer::Batch Synthesizer::finish() {
   const auto best = static_cast<int64_t>(best_step_.item());
   if (!batch_done() || best < 0)
     throw NumericError(str("synthesis, batch ", batch_, ": no step had a finite loss"));
+  source_->end_batch();
   loss_.finish_batch(best_images_, views_at(best).to(runner_.device()));
   Batch out;
-  out.images = communicator().all_gather(
-      unit_to_u8(best_images_.plain(), config_.quant == "round").to(Device::cpu()));
+  out.images = best_so_far();
   out.labels = labels_;
   out.select = best_score_.item();
   budget_.images += out.images.size(0);

@@ -29,7 +29,8 @@ class Synthesizer {
   struct Options {
     int64_t channels = 3, image_size = 32, num_classes = 10;
     data::Normalization normalization;  // of the real set
-    int64_t most_batches = 0;           // of stages A and C together: bounds the bank
+    int64_t most_batches =
+        0;  // of the shared set and of a student's rounds together: bounds the bank
     uint64_t seed = 0;
     Compute compute;  // the device is the teachers'
   };
@@ -55,6 +56,13 @@ class Synthesizer {
   // Ends a batch whose g_steps are done: quantises the best images, and lets the terms take from
   // them what they remember.
   Batch finish();
+
+  ImageSource& source() { return *source_; }
+  // The best images so far of the batch under way, all ranks' as finish() gives them; undefined
+  // before the first. Changes nothing.
+  Tensor best_so_far() const;
+  // Names of the teachers that the last step asked, joined by "+"; empty when it asked all.
+  std::string asked() const;
 
   HistoryContrast* contrast() const { return loss_.contrast(); }
   const Budget& budget() const { return budget_; }
@@ -91,7 +99,8 @@ class Synthesizer {
   Tensor labels_;
   Tensor best_images_, best_score_, best_step_;
   Tensor step_number_;
-  Values values_;  // of the last step that was read
+  Values values_;              // of the last step that was read
+  std::vector<size_t> asked_;  // by the last step
 };
 
 }  // namespace mtcki

@@ -7,6 +7,7 @@
 #include "data/formats/checksum.h"
 #include "data/formats/file_bytes.h"
 #include "mtcki/log/stage_profiles.h"
+#include "mtcki/log/step_clock.h"
 #include "mtcki/training/stage_control.h"
 #include "nn/state_dict.h"
 #include "tensor/comm.h"
@@ -52,23 +53,26 @@ class Loop {
       : job_(job),
         log_(log),
         store_(job.dir + "/ckpt", job.config_sha256, static_cast<int>(job.keep_checkpoints)),
-        best_(job.dir + "/best.safetensors") {
+        best_(job.dir + "/best.safetensors"),
+        steps_(job.images_per_step, job.compute.device) {
     resume();
   }
 
   FitResult run() {
-    const int64_t first = at_.step;
     Values values;  // where they wait: those of the last read
     while (at_.step < job_.total_steps) {
       const bool due = checkpoint_due(at_.step + 1), logged = logged_at(at_.step + 1);
       step(due || logged, due, &values);
       ++at_.step;
-      if (!values.empty() && logged) log_.metrics(job_.stage, at_.step, epochs(), "train", values);
+      if (!values.empty() && logged) {
+        Values line = values;
+        steps_.report(&line);
+        log_.metrics(job_.stage, at_.step, epochs(), "train", line);
+      }
       if (ends_epoch(at_.step)) test();
       Values shown = values;
       if (at_.last.top1 >= 0) shown.emplace_back(job_.measure, at_.last.top1);
-      const auto images = static_cast<double>((at_.step - first) * job_.images_per_step);
-      log_.progress(job_.stage, at_.step, job_.total_steps, images / clock_.seconds(), shown);
+      log_.progress(job_.stage, at_.step, job_.total_steps, steps_.images_per_second(), shown);
       if (due) save();
       if (at_.step == job_.total_steps) break;
       if (const int signal = poll_stop()) stop(signal, due);
@@ -139,12 +143,14 @@ class Loop {
   void step(bool read, bool due, Values* values) {
     try {
       const StageProfiles::Step profiled(log_.profiles(), job_.stage);
+      steps_.begin();
       Values now = job_.step(at_.step);
       if (!job_.read) {
         *values = std::move(now);
-      } else if (read || (at_.step + 1) % job_.read_every == 0) {
+      } else if (read || (at_.step + 1) % job_.compute.read_every == 0) {
         *values = job_.read();
       }
+      steps_.end();
       if (due) check_state(at_.step);
     } catch (const NumericError& e) {
       throw NumericError(str(job_.stage, ", step ", at_.step, ": ", e.what()));
@@ -182,6 +188,7 @@ class Loop {
   RunLog& log_;
   CheckpointStore store_;
   std::string best_;
+  StepClock steps_;
   Position at_;
   Clock clock_;
   double saved_at_ = 0, seconds_before_ = 0;

@@ -10,27 +10,25 @@
 
 #include "mtcki/log/run_log.h"
 #include "mtcki/training/evaluate.h"
+#include "mtcki/training/job.h"
 #include "mtcki/training/state.h"
 
 namespace mtcki {
 
-struct FitJob {
-  std::string stage;          // "student/wrn16_1", for the log
-  std::string dir;            // receives model.safetensors, best.safetensors, ckpt/
-  std::string config_sha256;  // of what the job depends on
+struct FitJob : StageJob {  // dir receives model.safetensors, best.safetensors, ckpt/
+  explicit FitJob(const StageJob& job) : StageJob(job) {}
+
   int64_t total_steps = 1, steps_per_epoch = 1, eval_every = 1;
   int64_t checkpoint_every = 0;  // steps; 0: at the end of each epoch
-  int64_t keep_checkpoints = 2;
-  int64_t images_per_step = 0;  // for the progress line
+  int64_t images_per_step = 0;   // for the log
 
   // One optimiser step, 0-based; named values for the log. Throws NumericError before it changes
   // anything when a loss is not finite. On the GPU values may wait to be read: then it returns
   // none.
   std::function<Values(int64_t step)> step;
   // Where values wait: reads and checks those of all steps since, returns the last. Called after
-  // every `read_every`-th step and before anything is logged, tested or saved.
+  // every compute.read_every-th step and before anything is logged, tested or saved.
   std::function<Values()> read;
-  int64_t read_every = 1;
   std::function<Accuracy()> evaluate;
   // What its top1 is called: "agreement" where labels are what teachers say.
   std::string measure = "top1";

@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "mtcki/training/metric_ring.h"
 #include "mtcki/training/state.h"
 #include "nn/module.h"
 #include "nn/parallel.h"
@@ -33,9 +34,12 @@ class SgdTrainer {
   void zero_grad() { optimizer_->zero_grad(); }
   // The rate of a 0-based step, then its update, which a captured step may contain.
   void prepare(int64_t step) { optimizer_->set_lr(schedule_.at(step)); }
-  void update() {
+  // Where gradients are clipped, their norm goes to `values`.
+  void update(MetricRing& values) {
     optim::all_reduce_gradients(net_.parameters(), communicator());
-    optimizer_->step(clip_norm_ > 0 ? optimizer_->clip_scale(clip_norm_) : Scalar(1.0));
+    Tensor norm;
+    optimizer_->step(clip_norm_ > 0 ? optimizer_->clip_scale(clip_norm_, &norm) : Scalar(1.0));
+    if (norm.defined()) values.put("grad_norm", norm);
     if (ema_) ema_->update();
   }
   double lr() const { return optimizer_->lr(); }

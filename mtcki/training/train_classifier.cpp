@@ -78,18 +78,14 @@ FitResult train_classifier(const TrainJob& job, const data::ImageSet& train,
         mean_over_ranks(cross_entropy(logits, batch.labels, c.label_smoothing), comm);
     ring.put("loss", loss.data(), "lower train.lr", "cross_entropy");
     loss.backward();
-    trainer.update();
+    trainer.update(ring);
     ring.put("acc", mean_over_ranks(percent_correct(logits.data(), batch.labels), comm).data());
   };
-  FitJob fit_job;
-  fit_job.stage = job.stage;
-  fit_job.dir = job.dir;
-  fit_job.config_sha256 = job.config_sha256;
+  FitJob fit_job(job);
   fit_job.total_steps = c.epochs * per_epoch;
   fit_job.steps_per_epoch = per_epoch;
   fit_job.eval_every = c.eval_every;
   fit_job.checkpoint_every = c.checkpoint_every;
-  fit_job.keep_checkpoints = job.keep_checkpoints;
   fit_job.images_per_step = c.batch_size;
   fit_job.step = [&](int64_t step) -> Values {
     source.prepare(step);
@@ -98,10 +94,7 @@ FitResult train_classifier(const TrainJob& job, const data::ImageSet& train,
     Values values = runner.run(step, str("train ", source.rows()), one_step);
     return values.empty() ? values : with_rate(std::move(values), trainer.lr());
   };
-  if (runner.is_deferred()) {
-    fit_job.read = [&] { return with_rate(runner.read(), trainer.lr()); };
-    fit_job.read_every = job.compute.read_every;
-  }
+  if (runner.is_deferred()) fit_job.read = [&] { return with_rate(runner.read(), trainer.lr()); };
   fit_job.evaluate = [&] {
     return trainer.with_final_weights([&] {
       net->eval();

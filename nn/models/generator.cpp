@@ -39,7 +39,6 @@ class UpsamplingBody : public Module {
         conv6_(add("6", conv3x3(2 * ngf, ngf, false, init))),
         bn7_(add("7", batch_norm(ngf, init))),
         conv9_(add("9", conv3x3(ngf, channels, true, init))) {}
-  std::string kind() const override { return "UpsamplingBody"; }
 
  protected:
   Variable forward(const Variable& x) override {
@@ -102,7 +101,6 @@ class DcganBody : public Module {
     }
     last_ = &add(std::to_string(index), conv3x3(widths.back(), channels, true, init));
   }
-  std::string kind() const override { return "DcganBody"; }
 
  protected:
   Variable forward(const Variable& x) override {
@@ -132,7 +130,6 @@ class DcganGenerator : public Generator {
     // Index 0 of the checkpoints is a Flatten.
     project_.add("1", std::make_unique<Linear>(spec.nz, width_ * size_ * size_, true, init));
   }
-  std::string kind() const override { return "DcganGenerator"; }
   int64_t nz() const override { return nz_; }
 
  protected:
@@ -206,9 +203,9 @@ std::unique_ptr<Generator> make_generator(const GeneratorSpec& spec, Init& init)
   for (const Row& row : kGenerators)
     if (row.name == spec.name) return row.make(spec, init);
   std::string all;
-  for (const std::string& name : generator_names()) all += " " + name;
-  throw UsageError(str("unknown generator '", spec.name, "'; nearest: ",
-                       nearest_name(spec.name, generator_names()), ". Known:", all));
+  for (const std::string& name : generator_names()) all += (all.empty() ? "" : ", ") + name;
+  throw UsageError(str("unknown generator \"", spec.name, "\"",
+                       did_you_mean(spec.name, generator_names()), " (known: ", all, ")"));
 }
 
 }  // namespace mtcki::nn

@@ -139,11 +139,10 @@ std::unique_ptr<Classifier> make_classifier(const ModelSpec& spec, Init& init) {
   if (const auto wide = parse_wide(spec.name))
     return make_wide_resnet(wide->depth, wide->k, spec, init);
   if (const auto vgg = parse_vgg(spec.name)) return make_vgg(*vgg, spec, init);
-  std::string all;
-  for (const std::string& name : classifier_names()) all += (all.empty() ? "" : " ") + name;
-  throw UsageError(str("unknown model '", spec.name, "'; nearest: ",
-                       nearest_name(spec.name, classifier_names()), ". Known: ", all,
-                       "; wrn<d>_<k> for any d = 6n+4; vgg<8|11|13|16>_w<factor>, and with _pool"));
+  throw UsageError(str("unknown model \"", spec.name, "\"",
+                       did_you_mean(spec.name, classifier_names()),
+                       " (mtcki summary --list; also wrn<d>_<k> for d = 6n+4, "
+                       "vgg<8|11|13|16>_w<factor>, and with _pool)"));
 }
 
 }  // namespace mtcki::nn

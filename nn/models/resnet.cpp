@@ -46,7 +46,6 @@ class BasicBlock : public Module {
     projection_->add("0", conv(in, out, 1, stride, config, init));
     projection_->add("1", batch_norm(out, init));
   }
-  std::string kind() const override { return "BasicBlock"; }
 
  protected:
   Variable forward(const Variable& x) override { return consume(x); }
@@ -85,7 +84,6 @@ class ResNet : public Classifier {
     if (init.draw && config.weights == ResNetConfig::Weights::kaiming_normal_fan_in)
       kaiming_normal_fan_in_(head_.weight, init.next());
   }
-  std::string kind() const override { return "ResNet"; }
   int64_t feature_dim() const override { return head_.weight.size(1); }
   std::vector<Module*> stages() override { return {layers_.begin(), layers_.end()}; }
 

@@ -25,7 +25,6 @@ class VggBlock : public Module {
       in = widths[i];
     }
   }
-  std::string kind() const override { return "VggBlock"; }
 
  protected:
   Variable forward(const Variable& x) override {

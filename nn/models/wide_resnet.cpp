@@ -31,7 +31,6 @@ class WideBlock : public Module {
         conv2_(add("conv2", conv(out, out, 3, 1, init))) {
     if (in != out) shortcut_ = &add("convShortcut", conv(in, out, 1, stride, init));
   }
-  std::string kind() const override { return "WideBlock"; }
 
  protected:
   Variable forward(const Variable& x) override { return consume(x); }
@@ -59,7 +58,6 @@ class NetworkBlock : public Module {
       layer_.add(std::to_string(b),
                  std::make_unique<WideBlock>(b == 0 ? in : out, out, b == 0 ? stride : 1, init));
   }
-  std::string kind() const override { return "NetworkBlock"; }
 
  protected:
   Variable forward(const Variable& x) override { return layer_(x); }
@@ -82,7 +80,6 @@ class WideResNet : public Classifier {
     fc_.keep_f32();
     constant_(*fc_.bias, 0.0);
   }
-  std::string kind() const override { return "WideResNet"; }
   int64_t feature_dim() const override { return fc_.weight.size(1); }
   std::vector<Module*> stages() override { return {&block1_, &block2_, &block3_, &bn1_}; }
 

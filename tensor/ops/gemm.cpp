@@ -187,7 +187,8 @@ template void builtin_gemm<double>(bool, bool, int64_t, int64_t, int64_t, const 
 const GemmKernel& select_gemm() {
   static constexpr GemmKernel onednn{"onednn", gemm_onednn::gemm};
   static constexpr GemmKernel builtin{"builtin", builtin_gemm<float>};
-  return math_settings().cpu_kernels == CpuKernels::builtin || !onednn_available() ? builtin : onednn;
+  return math_settings().cpu_kernels == CpuKernels::builtin || !onednn_available() ? builtin
+                                                                                   : onednn;
 }
 
 }  // namespace mtcki

@@ -13,7 +13,7 @@ namespace mtcki {
 MTCKI_KERNEL(copy_rows, const char* src, int64_t src_pitch, char* dst, int64_t dst_pitch,
              int64_t row, int64_t rows);
 // dst row i <- src row index[i], or, with scatter, dst row index[i] <- src row i. limit: the rows
-// that index may name; CUDA makes a row index[i] outside zero in a gather, and drops it in a scatter.
+// that index may name; on CUDA one outside is a row of zeros in a gather and dropped in a scatter.
 MTCKI_KERNEL(gather_rows, const char* src, char* dst, const int64_t* index, int64_t row,
              int64_t rows, int64_t limit, bool scatter);
 // gx = 0, then gx row index[i] += gy row i in the order of i; plain.

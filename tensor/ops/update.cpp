@@ -162,13 +162,17 @@ Tensor global_norm_tensor(const TensorList& tensors) {
   return norm;
 }
 
-Scalar clip_scale(const TensorList& grads, double max_norm) {
+Scalar clip_scale(const TensorList& grads, double max_norm, Tensor* norm) {
   const char* op = "clip_scale";
   check_params(op, grads);
-  if (grads.empty() || grads.front().device().is_cpu())
-    return std::min(1.0, max_norm / (global_norm(grads) + 1e-6));
-  const Tensor scale = one_value(grads);
-  norm_on_gpu(op, grads, one_value(grads), scale, max_norm);
+  if (grads.empty() || grads.front().device().is_cpu()) {
+    const double value = global_norm(grads);
+    if (norm) *norm = Tensor::scalar(value, DType::f64);
+    return std::min(1.0, max_norm / (value + 1e-6));
+  }
+  const Tensor scale = one_value(grads), value = one_value(grads);
+  norm_on_gpu(op, grads, value, scale, max_norm);
+  if (norm) *norm = value;
   return Scalar(scale);
 }
 

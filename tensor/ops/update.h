@@ -41,7 +41,8 @@ void ema_update_(const std::vector<Tensor>& dst, const std::vector<Tensor>& src,
 double global_norm(const std::vector<Tensor>& tensors);
 Tensor global_norm_tensor(const std::vector<Tensor>& tensors);
 // The grad_scale that brings the norm of these gradients down to max_norm, as
-// torch.nn.utils.clip_grad_norm_: min(1, max_norm/(norm + 1e-6)). Does not wait for the GPU.
-Scalar clip_scale(const std::vector<Tensor>& grads, double max_norm);
+// torch.nn.utils.clip_grad_norm_: min(1, max_norm/(norm + 1e-6)). Does not wait for the GPU. *norm:
+// the norm itself, a scalar on the device of the gradients.
+Scalar clip_scale(const std::vector<Tensor>& grads, double max_norm, Tensor* norm = nullptr);
 
 }  // namespace mtcki

@@ -248,10 +248,10 @@ void sgd_update_cuda(const TensorList& params, const TensorList& grads, const Te
 
 void adam_update_cuda(const TensorList& params, const TensorList& grads, const TensorList& exp_avg,
                       const TensorList& exp_avg_sq, const AdamUpdate& u, const KeptCopies& copies) {
-  update(params, grads, exp_avg, exp_avg_sq,
-         Stepped<AdamRule>{AdamRule(u), u.lr.argument(), u.step.argument(),
-                           u.grad_scale.argument()},
-         &copies);
+  update(
+      params, grads, exp_avg, exp_avg_sq,
+      Stepped<AdamRule>{AdamRule(u), u.lr.argument(), u.step.argument(), u.grad_scale.argument()},
+      &copies);
 }
 
 void ema_update_cuda(const TensorList& dst, const TensorList& src, const Scalar& decay) {

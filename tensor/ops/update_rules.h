@@ -1,6 +1,6 @@
-// One element of each update of update.h, for the kernels of all devices. A rule's factors come once
-// per kernel, in f64, from the scalars of the step; Factors -> In<C> rounds them to the type of the
-// computation; In::apply(a, source, b, c) updates the element.
+// One element of each update of update.h, for the kernels of all devices. A rule makes its factors
+// once per kernel, in f64, from the scalars of the step; In<C> rounds them to the type of the
+// computation, and In::apply(a, source, b, c) updates the element.
 #pragma once
 
 #include <cmath>

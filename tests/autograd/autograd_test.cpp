@@ -316,6 +316,33 @@ TEST(Gradcheck, FindsAWrongGradient) {
   EXPECT_FALSE(gradcheck(none, {x}).ok);
 }
 
+TEST(Variable, OperatorsAndMembersThatOneReachesFor) {
+  const auto values = [](const Variable& v) { return v.data().to_vector<double>(); };
+  const Variable x = leaf({1, 2, 4, 8}, {2, 2});
+  EXPECT_THAT(values(x + 1), ElementsAre(2, 3, 5, 9));
+  EXPECT_THAT(values(1 + x), ElementsAre(2, 3, 5, 9));
+  EXPECT_THAT(values(x - 1), ElementsAre(0, 1, 3, 7));
+  EXPECT_THAT(values(10 - x), ElementsAre(9, 8, 6, 2));
+  EXPECT_THAT(values(x / 2), ElementsAre(0.5, 1, 2, 4));
+  EXPECT_THAT(values(x.sum({1})), ElementsAre(3, 12));
+  EXPECT_EQ(x.mean({0}, true).shape(), (Shape{1, 2}));
+  ((10 - x) / 2 + 3).mean().backward();
+  EXPECT_THAT(grad(x), ElementsAre(-0.125, -0.125, -0.125, -0.125));
+}
+
+TEST(Gradcheck, ReportsTheErrorOfARightGradientToo) {
+  const Variable x = leaf({0.5, -1.5}, {2});
+  const auto f = [](const std::vector<Variable>& in) { return tanh(in[0]); };
+  const GradcheckReport report = gradcheck(f, {x});
+  EXPECT_TRUE(report.ok);
+  EXPECT_GT(report.worst, 0) << "differences of f64 are not exact";
+  EXPECT_LT(report.worst, 1e-8);
+  const auto nan = [](const std::vector<Variable>& in) {
+    return custom("nan", in[0], [](const Tensor& gy) { return mul(gy, std::nan("")); });
+  };
+  EXPECT_TRUE(std::isnan(gradcheck(nan, {x}).worst));
+}
+
 TEST(Gradcheck, AcceptsARightOneAndChecksItsArguments) {
   const auto f = [](const std::vector<Variable>& in) { return sum(in[0] * in[1], {1}); };
   const Variable a = leaf({1, 2, 3, 4}, {2, 2});

@@ -38,9 +38,18 @@ TEST_F(CliTest, UnknownFlagsAndCommandsSuggest) {
   refused({"eval", "--wieghts", "x", "--data", "synth10"}, 2, "did you mean \"--weights\"?");
   refused({"run", "x.toml", "--frseh"}, 2, "did you mean \"--fresh\"?");
   refused({"data", "lsit"}, 2, "did you mean \"list\"?");
-  refused({"eval", "--weights", "x"}, 2, "--data is required");
-  refused({"profile", "--batch", "many"}, 2, "--batch");
-  refused({"profile", "--step", "tarin"}, 2, "--step");
+  refused({"eval", "--weights", "x"}, 2, "error: --data is missing: data set (mtcki data list)");
+  refused({"report"}, 2, "error: runs is missing: run folders");
+  refused({"data"}, 2, "error: choose one of list, verify, get (see: mtcki data --help)");
+  refused({"profile", "--batch", "many"}, 2, "--batch \"many\": must be a whole number");
+  refused({"profile", "--batch", "1"}, 2, "--batch 1: must be at least 2");
+  refused({"profile", "--batch", "99999999999999999999"}, 2, "must be at most 65536");
+  refused({"profile", "--size", "30"}, 2, "--size \"30\": must be 28, 32 or 64");
+  refused({"profile", "--step", "tarin"}, 2, "--step \"tarin\": must be train, inference");
+  refused({"profile", "--step", "tarin"}, 2, "did you mean \"train\"?");
+  refused({"profile", "diff", "a", "b"}, 3, "profile \"a\": no such file");
+  refused({"run", "--resume"}, 2, "resuming is the default; --fresh starts over");
+  refused({"demo"}, 2, "scripts/demo");
   refused({"profile", "--level", "kernels", "--device", "cpu"}, 2, "--level kernels");
   refused({"eval", "--weights", "x", "--data", "cifra10"}, 2, "did you mean \"cifar10\"?");
   refused({"summary", "--model", "resnet21"}, 2, "resnet20");
@@ -197,6 +206,10 @@ TEST_F(CliTest, WholeRunThenSkipsThenReports) {
     EXPECT_GT(fs::file_size(folder / name), 0u) << name;
   EXPECT_THAT(first.out, HasSubstr("pupil"));
   EXPECT_THAT(first.out, HasSubstr("report.html"));
+  std::istringstream printed(first.out);
+  for (std::string line; std::getline(printed, line) && !line.starts_with("result: ");)
+    EXPECT_LE(line.size(), 80u) << line;
+  EXPECT_THAT(read_file(folder / "report.html"), HasSubstr("Batch 1, from noise"));
 
   const std::string weights = read_file(folder / "students/pupil/model.safetensors");
   const Outcome second = run({"run", config()});
@@ -259,7 +272,7 @@ TEST_F(CliTest, StopsOnSignalAndResumesToTheSameWeights) {
     ++stops;
     ASSERT_TRUE(o.code == 143 || o.code == 130 || o.code == 1000 + SIGKILL) << o.code << o.err;
     if (o.code == 143) {
-      EXPECT_THAT(o.err, HasSubstr("the same command continues"));
+      EXPECT_THAT(o.err, HasSubstr("Run the same command again to continue."));
     }
   }
   if (o.code != 0) o = run({"run", file_name, "name=stopped"});

@@ -68,7 +68,8 @@ TEST_F(CliFresh, AFolderWithoutManifest) {
 
 TEST_F(CliFresh, OnlyWhatARunWritesIsRemoved) {
   // Everything that a run can write.
-  const Outcome o = run({"run", config(), "adversarial.rounds=1", "adversarial.kd_steps=2",
+  const Outcome o = run({"run", config(), "rounds.per_epoch=1", "distill.epochs=1",
+                         "distill.steps_per_epoch=2", "synthesis.adv=0.5",
                          "metrics.classifier_model=vgg8_w0.125", "--profile", "1"});
   ASSERT_EQ(o.code, 0) << o.err;
   for (const char* name : {"profile", "metrics/neighbours.safetensors", "students/pupil/bank"})

@@ -152,7 +152,7 @@ TEST(AtomicFile, SyncsFileBeforeRenameAndFolderAfter) {
 TEST(AtomicFile, NamesAMissingFolder) {
   TempDir dir;
   const std::string text = message_of<DiskError>([&] { write_file_atomic(dir / "absent/f", "x"); });
-  EXPECT_THAT(text, HasSubstr("does the folder exist?"));
+  EXPECT_THAT(text, HasSubstr(str("the folder \"", dir / "absent", "\" does not exist")));
 }
 
 TEST(AtomicFile, FullDevice) {

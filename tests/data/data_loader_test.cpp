@@ -217,13 +217,9 @@ TEST(Loader, AugmentationDoesNotDependOnTheBatchSize) {
   }
 }
 
-TEST(Loader, NothingBeforeStartAndDestructionWhileBusy) {
+TEST(Loader, RestartAndDestructionWhileBusy) {
   const ImageSet set = small_set(400);
-  LoaderOptions o = options(set, 3);
-  {
-    Loader loader(set, o);
-    EXPECT_FALSE(loader.next().defined());
-  }
+  const LoaderOptions o = options(set, 3);
   for (int i = 0; i < 20; ++i) {
     Loader loader(set, o);
     loader.start_epoch(i);
@@ -242,6 +238,29 @@ TEST(Loader, GreyAndOneBatchSmallerThanTheSet) {
   loader.start_epoch(0);
   EXPECT_EQ(loader.next().images.shape(), (Shape{5, 1, 28, 28}));
   EXPECT_FALSE(loader.next().defined());
+}
+
+TEST(Loader, RangeForIsTheSameAsNext) {
+  const ImageSet set = small_set();
+  for (const int threads : {0, 2}) {
+    Loader loader(set, options(set, threads));
+    loader.start_epoch(3, 1);
+    const std::vector<float> want = all_values(&loader);
+    std::vector<float> got;
+    for (const Batch& batch : loader.epoch(3, 1)) {
+      const std::vector<float> images = batch.images.to_vector<float>();
+      const std::vector<float> labels = batch.labels.to_vector<float>();
+      got.insert(got.end(), images.begin(), images.end());
+      got.insert(got.end(), labels.begin(), labels.end());
+    }
+    EXPECT_EQ(got, want);
+  }
+}
+
+TEST(Loader, NextBeforeTheFirstEpochIsAnError) {
+  const ImageSet set = small_set();
+  for (const int threads : {0, 2})
+    EXPECT_THROW(Loader(set, options(set, threads)).next(), UsageError);
 }
 
 TEST(Loader, Refusals) {

@@ -90,12 +90,12 @@ Evaluated evaluate(const SynthesisConfig& c, const Communicator& comm) {
 }
 
 TEST(ParallelInversion, EveryTermEqualsOneProcess) {
-  for (const char* mode : {"cat", "each", "first"}) {
-    SCOPED_TRACE(mode);
+  for (const CrMode mode : {CrMode::cat, CrMode::each, CrMode::first}) {
+    SCOPED_TRACE(static_cast<int>(mode));
     SynthesisConfig c = config();
     c.cr_mode = mode;
-    c.adv_mode = c.cr_mode == "cat" ? "js" : "kl-agree";
-    c.cls_mode = c.cr_mode == "cat" ? "ens" : "each";
+    c.adv_mode = mode == CrMode::cat ? AdvMode::js : AdvMode::kl_agree;
+    c.cls_mode = mode == CrMode::cat ? ClsMode::ens : ClsMode::each;
     c.bn_mmt = 0.5;
     c.loss["consensus"] = 0.3;
     c.loss["tv"] = 0.2;

@@ -32,13 +32,13 @@ class CmiReduction : public ::testing::Test {
 
     config_.loss["bn"] = 1.0;
     config_.loss["cr"] = 0.8;
-    config_.bn_reduce = "sum";
+    config_.bn_reduce = BnReduce::sum;
     config_.bn_mmt = 0.0;
-    config_.cr_mode = "first";
-    config_.cr_features = "bn";
-    config_.adv_mode = "kl-agree";
-    config_.targets = "uniform";
-    config_.best = "total";
+    config_.cr_mode = CrMode::first;
+    config_.cr_features = CrFeatures::bn;
+    config_.adv_mode = AdvMode::kl_agree;
+    config_.targets = Targets::uniform;
+    config_.best = Best::total;
     config_.cr_tau = 0.1;
     config_.pad = 2;
     config_.head_dim = 16;

@@ -180,8 +180,13 @@ TEST_F(ConfigTest, RefusesImpossibleCombinations) {
       {"distill.min_lr=1", "above distill.lr"},
       {"synthesis.bank_size=8", "bank_draw"},
       {"synthesis.teachers_per_step=3", "3 of 2 teachers"},
-      {"synthesis.teachers_per_step=1", "cr_mode each or first"},
-      {"synthesis.adv=0.5", "adversarial.rounds"},
+      {"synthesis.teachers_per_step=1", "set synthesis.cr_mode to \"each\" or \"first\""},
+      {"synthesis.adv=0.5", "synthesis.adv: there is no student while the set is made; set rounds"},
+      {"rounds.per_epoch=2", "distill.steps_per_epoch: rounds.per_epoch shares it out"},
+      {"synthesis.batches=0", "synthesis.batches: with 0 no images are made before"},
+      {"distill.replay=fresh", "fresh images need rounds.per_epoch"},
+      {"synthesis.best=first", "\"first\" is none of select | total | last"},
+      {"synthesis.best=2", "\"2\" is none of"},
       {"metrics.classifier_weights=x", "classifier_model is missing"},
       {"teachers.0.weight=1e308", ""},
       {"out=", "must not be empty"},
@@ -195,10 +200,36 @@ TEST_F(ConfigTest, RefusesImpossibleCombinations) {
       EXPECT_THAT(refusal({good}, {override_text}), HasSubstr(message)) << override_text;
     }
   }
-  EXPECT_THAT(refusal({good}, {"distill.views=2", "adversarial.rounds=1"}),
-              HasSubstr("distill.views: the set grows"));
+  const std::vector<std::string> rounds = {"rounds.per_epoch=2", "distill.steps_per_epoch=4"};
+  const auto with_rounds = [&](std::vector<std::string> more) {
+    more.insert(more.end(), rounds.begin(), rounds.end());
+    return refusal({good}, more);
+  };
+  EXPECT_EQ(with_rounds({"synthesis.adv=0.5"}), "(accepted)");
+  EXPECT_EQ(with_rounds({"synthesis.adv=0.5", "synthesis.batches=0"}), "(accepted)");
+  EXPECT_THAT(
+      with_rounds({"synthesis.adv=1", "synthesis.bn=0", "synthesis.cls=0", "synthesis.cr=0"}),
+      HasSubstr("synthesis.batches: every loss needs a student"));
+  EXPECT_THAT(refusal({good}, {"rounds.per_epoch=2", "distill.steps_per_epoch=5"}),
+              HasSubstr("must be a multiple of that"));
+  EXPECT_THAT(with_rounds({"distill.replay=fresh"}),
+              HasSubstr("no fresh images can be drawn from synthesis.source"));
+  EXPECT_THAT(refusal({good}, {"distill.kd=0", "distill.ts=0"}),
+              HasSubstr("distill: every loss weight is 0"));
+  EXPECT_THAT(with_rounds({"distill.views=2"}), HasSubstr("distill.views: the set grows"));
   EXPECT_THAT(refusal({good}, {"distill.views=2", "distill.pad=0", "distill.flip=false"}),
               HasSubstr("distill.views: without distill.pad"));
+}
+
+TEST_F(ConfigTest, EveryMethodGoesWithTheDemonstration) {
+  const fs::path configs = fs::path(MTCKI_SOURCE_DIR) / "configs";
+  int methods = 0;
+  for (const auto& entry : fs::directory_iterator(configs / "methods")) {
+    EXPECT_EQ(refusal({(configs / "demo.toml").string(), entry.path().string()}, {}), "(accepted)")
+        << entry.path();
+    ++methods;
+  }
+  EXPECT_GE(methods, 6);
 }
 
 TEST_F(ConfigTest, ResolvedFileGivesSameConfigAndHash) {
@@ -222,13 +253,15 @@ TEST_F(ConfigTest, HashIsOfWhatAffectsResults) {
     walk = base;
     // The fields point into `walk`: change one and compare.
     std::visit(
-        [](auto* target) {
-          using T = std::decay_t<decltype(*target)>;
-          if constexpr (std::is_same_v<T, bool>) {
+        [&f](const auto& target) {
+          using T = std::decay_t<decltype(target)>;
+          if constexpr (std::is_same_v<T, config_keys::Mode>) {
+            target.set((target.get() + 1) % f.choices.size());
+          } else if constexpr (std::is_same_v<T, bool*>) {
             *target = !*target;
-          } else if constexpr (std::is_arithmetic_v<T>) {
+          } else if constexpr (std::is_arithmetic_v<std::remove_pointer_t<T>>) {
             *target += 1;
-          } else if constexpr (std::is_same_v<T, std::string>) {
+          } else if constexpr (std::is_same_v<T, std::string*>) {
             *target += "x";
           } else {
             target->push_back(typename T::value_type{});
@@ -237,27 +270,26 @@ TEST_F(ConfigTest, HashIsOfWhatAffectsResults) {
         f.target);
     // The defaults of these leave the hash as it was before there was a choice, and a loss term of
     // weight 0 as it was before there was the term.
-    static const std::set<std::string> kSilent{"precision",
-                                               "conv",
-                                               "distill.views",
-                                               "data.channels",
-                                               "data.classes",
-                                               "data.pixels",
-                                               "data.skip_bad",
-                                               "data.holdout",
-                                               "teachers.0.weights_key",
-                                               "teachers.1.weights_key",
-                                               "synthesis.source",
-                                               "synthesis.from",
-                                               "synthesis.beta2",
-                                               "synthesis.views",
-                                               "synthesis.adv",
-                                               "synthesis.consensus",
-                                               "synthesis.tv",
-                                               "synthesis.l2",
-                                               "synthesis.activation",
-                                               "synthesis.balance"};
-    const bool expected = f.affects_results || kSilent.count(f.path) > 0;
+    std::set<std::string> silent{"precision",
+                                 "conv",
+                                 "distill.views",
+                                 "distill.replay",
+                                 "data.channels",
+                                 "data.classes",
+                                 "data.pixels",
+                                 "data.skip_bad",
+                                 "data.holdout",
+                                 "teachers.0.weights_key",
+                                 "teachers.1.weights_key",
+                                 "synthesis.source",
+                                 "synthesis.from",
+                                 "synthesis.beta2",
+                                 "synthesis.views"};
+    for (const LossTermRow& row : inversion_terms())
+      if (row.weight == 0) silent.insert(str("synthesis.", row.key));
+    for (const StudentTermRow& row : student_terms())
+      if (row.weight == 0) silent.insert(str("distill.", row.key));
+    const bool expected = f.affects_results || silent.count(f.path) > 0;
     EXPECT_EQ(config_sha256(walk) != config_sha256(base), expected) << f.path;
   }
   changed.distill.epochs += 1;
@@ -303,6 +335,7 @@ TEST_F(ConfigTest, EveryKeyIsConsumed) {
   sample.students.resize(1);
   std::set<std::string> rows;  // weights of terms, which the table's users read by their key
   for (const LossTermRow& row : inversion_terms()) rows.insert(str("synthesis.", row.key));
+  for (const StudentTermRow& row : student_terms()) rows.insert(str("distill.", row.key));
   for (const auto& f : config_keys::fields(sample)) {
     if (rows.count(f.path) > 0) continue;
     const std::string member = f.path.substr(f.path.rfind('.') + 1);

@@ -50,8 +50,9 @@ RunConfig tiny(const fs::path& out, uint64_t seed) {
   c.synthesis.bank_draw = 4;
   c.synthesis.head_dim = 4;
   c.synthesis.checkpoint_every = 1;
-  c.adversarial.rounds = 2;
-  c.adversarial.kd_steps = 2;
+  c.rounds.per_epoch = 1;
+  c.synthesis.loss["adv"] = 0.5;
+  c.distill.epochs = c.distill.steps_per_epoch = 2;
   c.distill.batch_size = 6;
   c.distill.lr = 0.05;
   c.distill.ts_queue = 12;

@@ -134,8 +134,10 @@ TEST_F(DryRunTest, KeptViewsAreNamedAndCountedInTheMemory) {
 }
 
 TEST_F(DryRunTest, RoundsWithTheStudentAndErrorsOfTheRunItself) {
-  config_.adversarial.rounds = 7;
-  config_.adversarial.kd_steps = 11;
+  config_.distill.epochs = 7;
+  config_.distill.steps_per_epoch = 11;
+  config_.rounds.per_epoch = 1;
+  config_.synthesis.loss["adv"] = 0.5;
   EXPECT_EQ(dry_run(config_).stages[2].work, "2 x 7 rounds of 50 + 11 steps");
   config_.teachers[0].weights = (dir_ / "absent.safetensors").string();
   EXPECT_THROW(dry_run(config_), DataError);

@@ -127,7 +127,8 @@ TEST_F(GivenImagesTest, WhatDoesNotGoTogetherIsRefused) {
   EXPECT_THROW(validate(config_), UsageError);
   config_.synthesis.from = {};
   EXPECT_NO_THROW(validate(config_));
-  config_.adversarial.rounds = 1;
+  config_.rounds.per_epoch = 1;
+  config_.distill.steps_per_epoch = 4;
   EXPECT_THROW(validate(config_), UsageError) << "nothing to continue";
 }
 

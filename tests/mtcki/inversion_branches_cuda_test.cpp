@@ -26,7 +26,7 @@ struct Case {
   std::vector<Member> members;
   std::vector<size_t> asked;
   double bn;
-  const char* reduce;
+  BnReduce reduce;
 };
 
 std::unique_ptr<Teachers> team(Device device, const std::vector<Member>& members) {
@@ -83,14 +83,18 @@ TEST_F(InversionBranchesCuda, TheImageGradientIsThatOfTheCpu) {
   const std::string small = "vgg8_w0.125";
   const Case cases[] = {
       // 15 and 5 batch norms: shares of 0.5 and 2.
-      {"two networks, mean over layers", {{"resnet14"}, {small}}, {0, 1}, 10, "layer"},
+      {"two networks, mean over layers", {{"resnet14"}, {small}}, {0, 1}, 10, BnReduce::layer},
       {"of four, the first and the last",
        {{small}, {small}, {small}, {small, 3.0}},
        {0, 3},
        10,
-       "sum"},
-      {"the heavier one first", {{small, 3.0}, {small}, {small}, {small}}, {0, 3}, 10, "sum"},
-      {"bn 1", {{"resnet14"}, {small}}, {0, 1}, 1, "layer"},
+       BnReduce::sum},
+      {"the heavier one first",
+       {{small, 3.0}, {small}, {small}, {small}},
+       {0, 3},
+       10,
+       BnReduce::sum},
+      {"bn 1", {{"resnet14"}, {small}}, {0, 1}, 1, BnReduce::layer},
   };
   for (const Case& k : cases)
     EXPECT_LT(relative_distance(image_gradient(kGpu, k), image_gradient(Device::cpu(), k)), 1e-4)

@@ -130,24 +130,19 @@ name = "large"
 TEST_F(MatrixTest, BudgetsAreEqual) {
   const Matrix m = load_matrix({kTiny, "synthesis.batches=6", "distill.epochs=1"});
   const RunConfig& ours = job(m, "mtcki.s0").config;
-  const auto whole = [](const RunConfig& c) {
-    return static_cast<double>(c.synthesis.batches * c.synthesis.g_steps) *
-               planned_step_macs(c, kShape) +
-           planned_distillation_macs(c, kShape);
-  };
+  const auto whole = [](const RunConfig& c) { return planned_macs(c, kShape).whole(c); };
   const RunConfig& cmi = job(m, "cmi.s0").config;
   EXPECT_GT(cmi.synthesis.g_steps, ours.synthesis.g_steps) << "one teacher costs less than two";
   // To half a step per batch.
-  EXPECT_NEAR(whole(cmi), whole(ours), 3.001 * planned_step_macs(cmi, kShape));
+  EXPECT_NEAR(whole(cmi), whole(ours), 0.501 * planned_macs(cmi, kShape).per_g_step);
   const MatrixJob& ensemble = job(m, "cmi-ensemble.s0");
-  double all = planned_distillation_macs(ensemble.config, kShape), step = 0;
+  double all = whole(ensemble.config), step = 0;
   for (size_t i = 3; i < 5; ++i) {
     const RunConfig& set = m.jobs[ensemble.uses[i].job].config;
-    all += static_cast<double>(set.synthesis.batches * set.synthesis.g_steps) *
-           planned_step_macs(set, kShape);
-    step += planned_step_macs(set, kShape);
+    all += whole(set);
+    step += planned_macs(set, kShape).per_g_step;
   }
-  EXPECT_NEAR(all, whole(ours), 1.501 * step);
+  EXPECT_NEAR(all, whole(ours), 0.501 * step);
   refused(R"(
 [[methods]]
 name = "a"
@@ -159,18 +154,56 @@ config = ["distill.epochs=400"]
           "cell b.s0: budget: the whole of a costs less");
 }
 
+// The g_steps of a method with rounds count in each student's rounds too.
+TEST_F(MatrixTest, BudgetsOfMethodsWithRounds) {
+  const Matrix m = load_matrix({file(R"(
+[[methods]]
+name = "a"
+config = ["synthesis.g_steps=40"]
+[[methods]]
+name = "b"
+budget = "a"
+config = ["rounds.per_epoch=2", "rounds.batches=1", "distill.steps_per_epoch=4", "synthesis.adv=1"]
+)")});
+  const RunConfig &a = job(m, "a.s0").config, &b = job(m, "b.s0").config;
+  const PlannedMacs planned = planned_macs(b, kShape);
+  // 4 batches before, 4 epochs of 2 rounds for each of two students.
+  EXPECT_LT(b.synthesis.g_steps, a.synthesis.g_steps * 4 / 20 + 2);
+  EXPECT_NEAR(planned.whole(b), planned_macs(a, kShape).whole(a), 0.501 * planned.per_g_step);
+  const auto with = [](const std::string& kind, const std::string& config) {
+    return "[[methods]]\nname = \"a\"\n[[methods]]\nname = \"b\"\nbudget = \"a\"\nkind = \"" +
+           kind + "\"\nconfig = [" + config + "]\n";
+  };
+  refused(with("run", "\"synthesis.source=noise\""), "given images take no generator steps");
+  refused(with("scratch", ""), "kind scratch has no generator steps");
+  refused(with("alone", "\"rounds.per_epoch=1\", \"distill.steps_per_epoch=4\""),
+          "cell b.s0: rounds.per_epoch");
+  refused(with("run", "\"" MTCKI_SOURCE_DIR "/configs/methods/dafl.toml\""),
+          "distill.replay fresh");
+}
+
 // The plan is what a run counts.
 TEST_F(MatrixTest, PlannedCostIsCountedCost) {
-  for (const char* more : {"distill.views=0", "distill.views=3", "synthesis.cr=0"}) {
-    RunConfig c =
-        load_config({MTCKI_SOURCE_DIR "/configs/synth10-tiny.toml", more, "train.epochs=1"}, {});
+  const std::vector<std::vector<std::string>> all = {
+      {"distill.views=0"},
+      {"distill.views=3"},
+      {"synthesis.cr=0"},
+      {"synthesis.source=pixels"},
+      {"synthesis.source=meta_generator"},
+      {"synthesis.source=noise"},
+      {"rounds.per_epoch=1", "rounds.batches=2", "distill.steps_per_epoch=3", "synthesis.adv=1"},
+      {MTCKI_SOURCE_DIR "/configs/methods/dfq.toml", "synthesis.ngf=4", "synthesis.nz=8",
+       "synthesis.batch_size=16", "distill.batch_size=16", "rounds.per_epoch=2", "distill.epochs=2",
+       "distill.steps_per_epoch=4"}};
+  for (size_t i = 0; i < all.size(); ++i) {
+    std::vector<std::string> inputs = {MTCKI_SOURCE_DIR "/configs/synth10-tiny.toml"};
+    inputs.insert(inputs.end(), all[i].begin(), all[i].end());
+    inputs.emplace_back("train.epochs=1");
+    const RunConfig c = load_config(inputs, {});
     RunLog log;
-    const PipelineResult r = run_pipeline(c, (dir_ / more).string(), log);
+    const PipelineResult r = run_pipeline(c, (dir_ / std::to_string(i)).string(), log);
     const double counted = counted_macs(c, kShape, to_json(r).at("metrics"));
-    const double planned = static_cast<double>(c.synthesis.batches * c.synthesis.g_steps) *
-                               planned_step_macs(c, kShape) +
-                           planned_distillation_macs(c, kShape);
-    EXPECT_NEAR(counted / planned, 1, 1e-9) << more;
+    EXPECT_NEAR(counted / planned_macs(c, kShape).whole(c), 1, 1e-9) << all[i][0];
   }
 }
 

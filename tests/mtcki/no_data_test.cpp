@@ -114,8 +114,8 @@ TEST(NoData, StoppedOrKilledAnywhereEndsTheSame) {
   const std::string files = fresh_folder("no_data_files");
   for (const int64_t rounds : {0, 1}) {
     RunConfig c = without_data(files);
-    c.adversarial.rounds = rounds;
-    c.adversarial.kd_steps = 3;
+    c.rounds.per_epoch = rounds;
+    if (rounds > 0) c.distill.epochs = 1, c.distill.steps_per_epoch = 3;
     c.distill.checkpoint_every = 2;  // a kill leaves what the last checkpoint has
     const std::string whole = fresh_folder("no_data_whole");
     RunLog log;

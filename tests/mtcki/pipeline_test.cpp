@@ -7,6 +7,7 @@
 #include "mtcki/evaluation/neighbours.h"
 #include "mtcki/synthesis/image_pool.h"
 #include "nn/state_dict.h"
+#include "tensor/ops/elementwise.h"
 #include "tests/mtcki/pipeline_testing.h"
 
 namespace mtcki {
@@ -52,7 +53,7 @@ TEST(Pipeline, CompleteRun) {
 TEST(Pipeline, KilledOrStoppedAnywhereEndsTheSame) {
   const RunConfig config = tiny();
   const std::string whole = fresh_folder("whole");
-  RunLog log;
+  RunLog log(whole, false);
   run_pipeline(config, whole, log);
   for (const bool kill : {true, false}) {
     const std::string cut = fresh_folder(kill ? "killed" : "stopped");
@@ -73,7 +74,7 @@ TEST(Pipeline, KeptTeacherOutputsResumeToo) {
   config.distill.checkpoint_every = 3;
   config.students.push_back({"second", "vgg8_w0.125"});
   const std::string whole = fresh_folder("uncut_views");
-  RunLog log;
+  RunLog log(whole, false);
   const auto macs = [](const PipelineResult& r) {
     return std::map<std::string, double>(r.metrics.begin(), r.metrics.end()).at("kd_forward_macs");
   };
@@ -96,11 +97,12 @@ TEST(Pipeline, KeptTeacherOutputsResumeToo) {
 TEST(Pipeline, AdversarialRoundsResumeToo) {
   RunConfig config = tiny();
   config.train.epochs = 1;
-  config.adversarial.rounds = 2;
-  config.adversarial.kd_steps = 3;
+  config.rounds.per_epoch = 1;  // in each of two epochs
+  config.synthesis.loss["adv"] = 0.5;
+  config.distill.steps_per_epoch = 3;
   config.distill.checkpoint_every = 2;
   const std::string whole = fresh_folder("uncut_rounds");
-  RunLog log;
+  RunLog log(whole, false);
   const PipelineResult r = run_pipeline(config, whole, log);
   std::map<std::string, double> metrics(r.metrics.begin(), r.metrics.end());
   EXPECT_EQ(metrics["generator_steps"], 9 + 2 * 3);
@@ -114,6 +116,61 @@ TEST(Pipeline, AdversarialRoundsResumeToo) {
     fs::remove_all(cut);
   }
   fs::remove_all(whole);
+}
+
+// CMI from nothing: no set before the student, batches of two in each round, none shared.
+TEST(Pipeline, RoundsFromNothing) {
+  RunConfig config = tiny();
+  config.train.epochs = 1;
+  config.synthesis.batches = 0;
+  config.synthesis.loss["adv"] = 0.5;
+  config.rounds.per_epoch = 2;
+  config.rounds.batches = 2;
+  config.distill.steps_per_epoch = 4;
+  config.distill.checkpoint_every = 3;
+  const std::string whole = fresh_folder("from_nothing");
+  RunLog log;
+  const PipelineResult r = run_pipeline(config, whole, log);
+  std::map<std::string, double> metrics(r.metrics.begin(), r.metrics.end());
+  EXPECT_EQ(metrics["generator_steps"], 2 * 2 * 2 * 3);
+  EXPECT_EQ(metrics["kd_steps"], 8);
+  EXPECT_GT(metrics["class_coverage"], 0);  // of the student's own images
+  EXPECT_FALSE(fs::exists(whole + "/synth"));
+  EXPECT_EQ(ImagePool::open(whole + "/students/s/synth").size(), 8 * 12);
+  EXPECT_THROW(run_synthesis(config, whole, log), UsageError);
+  for (const bool kill : {true, false}) {
+    const std::string cut = fresh_folder(kill ? "nothing_killed" : "nothing_stopped");
+    EXPECT_GE(run_with_interruptions(config, cut, 7, kill), 2);
+    expect_equal_results(whole, cut);
+    fs::remove_all(cut);
+  }
+  fs::remove_all(whole);
+}
+
+// CMI's adversarial layout: the bank and the head of the contrast do not go on from the set made before.
+TEST(Pipeline, TheHistoryOfRoundsMayBeginAnew) {
+  RunConfig config = tiny();
+  config.train.epochs = 1;
+  config.rounds.per_epoch = 1;
+  config.distill.steps_per_epoch = 2;
+  config.distill.checkpoint_every = 2;
+  RunLog log;
+  const auto images = [](const std::string& folder) {
+    return ImagePool::open(folder + "/students/s/synth").load().images;
+  };
+  const std::string kept = fresh_folder("history_kept"), anew = fresh_folder("history_anew");
+  run_pipeline(config, kept, log);
+  config.rounds.keep_history = false;
+  run_pipeline(config, anew, log);
+  EXPECT_FALSE(identical(images(kept), images(anew)));
+  for (const bool kill : {true, false}) {
+    const std::string cut = fresh_folder(kill ? "anew_killed" : "anew_stopped");
+    run_with_interruptions(config, cut, 5, kill);
+    expect_equal_results(anew, cut);
+    fs::remove_all(cut);
+  }
+  fs::remove_all(kept);
+  fs::remove_all(anew);
 }
 
 TEST(Pipeline, ASecondStudentFromTheSavedSet) {

@@ -72,7 +72,8 @@ inline std::map<std::string, std::string> results(const std::string& folder) {
     const std::string name = e.path().filename().string();
     const bool weights = name == "model.safetensors" || name == "best.safetensors";
     const bool shard = name.rfind("shard-", 0) == 0 && path.find("bank") == std::string::npos;
-    if (weights || shard || (name == "manifest.json" && path.find("synth") != std::string::npos))
+    const bool picture = e.path().extension() == ".png";  // also of the film of a batch
+    if (weights || shard || picture || (name == "manifest.json" && path.find("synth") != std::string::npos))
       out[path] = bytes(e.path());
   }
   return out;
@@ -104,7 +105,7 @@ inline int run_with_interruptions(const RunConfig& config, const std::string& fo
   for (int attempt = 0; attempt < 200; ++attempt) {
     (kill ? kill_after_polls : stop_after_polls)(polls);
     try {
-      RunLog log;
+      RunLog log(folder, false);
       run_pipeline(config, folder, log);
       (kill ? kill_after_polls : stop_after_polls)(0);
       return attempt;

@@ -20,8 +20,8 @@ TEST(PixelSource, PixelsAreOptimisedInsideTheirRange) {
   c.g_steps = 4;
   c.pad = 2;
   c.source = "pixels";
-  c.views = "roll";
-  c.best = "last";
+  c.views = Views::roll;
+  c.best = Best::last;
   c.lr_g = 0.5;  // large: without clipping most pixels would leave the range
   c.loss["cr"] = 0;
   Synthesizer::Options o;

@@ -13,9 +13,14 @@
 #include <nlohmann/json.hpp>
 #include <regex>
 
+#include "mtcki/config/loss_rows.h"
 #include "mtcki/host/console.h"
 #include "mtcki/log/run_log.h"
+#include "mtcki/profile/profile.h"
 #include "mtcki/report/chart.h"
+#include "mtcki/report/labels.h"
+#include "mtcki/report/run_files.h"
+#include "mtcki/synthesis/image_pool.h"
 #include "tensor/error.h"
 
 namespace mtcki {
@@ -92,14 +97,14 @@ TEST_F(ReportTest, ShowsTheRunAndEscapesEverything) {
   EXPECT_THAT(html, HasSubstr("81.00"));
   EXPECT_THAT(html, HasSubstr("512"));
   EXPECT_THAT(html, HasSubstr("1:01"));
-  EXPECT_THAT(html, HasSubstr("student/&lt;b&gt;x&lt;/b&gt;"));
+  EXPECT_THAT(html, HasSubstr("&lt;b&gt;x&lt;/b&gt; <b>"));
   EXPECT_THAT(html, HasSubstr("careful &amp; &lt;i&gt;slow&lt;/i&gt;"));
   EXPECT_THAT(html, HasSubstr("&lt;/pre&gt;&lt;script&gt;"));
   EXPECT_THAT(html, HasSubstr("mtcki run &lt;x&gt;"));
   EXPECT_THAT(html, HasSubstr("data:image/png;base64,iVBORw0KGgo"));
-  EXPECT_THAT(html, HasSubstr("alt=\"Grid of images, synthesis 1\""));
-  EXPECT_THAT(html, HasSubstr("prefers-color-scheme:dark"));
-  EXPECT_THAT(html, HasSubstr("test top1 %"));
+  EXPECT_THAT(html, HasSubstr("alt=\"Images of batch 1\""));
+  EXPECT_THAT(html, HasSubstr("prefers-color-scheme: dark"));
+  EXPECT_THAT(html, HasSubstr("Test accuracy, top-1, %"));
   EXPECT_THAT(html, HasSubstr("class=\"line s0\""));
 }
 
@@ -127,8 +132,8 @@ TEST_F(ReportTest, ElementsAreBalanced) {
 
 TEST_F(ReportTest, SeveralRunsShareTheCharts) {
   const std::string html = report_html({run("first", 20), run("second", 20)});
-  EXPECT_THAT(html, HasSubstr("first: student/"));
-  EXPECT_THAT(html, HasSubstr("second: student/"));
+  EXPECT_THAT(html, HasSubstr("first: &lt;b&gt;x"));
+  EXPECT_THAT(html, HasSubstr("second: &lt;b&gt;x"));
   EXPECT_THAT(html, HasSubstr("class=\"line s1\""));
 }
 
@@ -143,8 +148,175 @@ TEST_F(ReportTest, ChanceIsADashedLineInTheChartOfItsLoss) {
   expect_self_contained(html);
   EXPECT_THAT(html, HasSubstr("<figcaption>contrast</figcaption>"));
   EXPECT_THAT(html, ::testing::Not(HasSubstr("<figcaption>contrast.chance")));
-  EXPECT_THAT(html, HasSubstr("class=\"line s1 level\""));
-  EXPECT_THAT(html, HasSubstr("student/a at chance <b>8.35</b>"));
+  EXPECT_THAT(html, HasSubstr("class=\"line level\""));
+  EXPECT_THAT(html, HasSubstr("a at chance <b>8.35</b>"));
+}
+
+void add_line(const std::string& folder, const std::string& stage, const std::string& kind,
+              int64_t step, const std::string& values) {
+  std::ofstream(folder + "/metrics.jsonl", std::ios::app)
+      << "{\"stage\":\"" << stage << "\",\"kind\":\"" << kind << "\",\"step\":" << step
+      << ",\"values\":{" << values << "}}\n";
+}
+
+TEST_F(ReportTest, OpensWithTheResult) {
+  const std::string html = report_html({run("a", 5)});
+  EXPECT_THAT(html, HasSubstr("s learned from 512 synthetic images alone and puts 80.25 % of the"));
+  EXPECT_THAT(html, HasSubstr("<b>80.25 %</b>best student"));
+  EXPECT_THAT(html, HasSubstr("<b>87.7 %</b>of its best teacher&#39;s 91.50 % kept"))
+      << "80.25 / 91.5";
+  EXPECT_THAT(html, HasSubstr("<b class=\"good\">finished</b>"));
+  EXPECT_LT(html.find("<b>80.25 %</b>"), html.find("<h2>"));
+}
+
+TEST_F(ReportTest, ARunUnderWayShowsItsLastTests) {
+  const std::string folder = run("live", 0);
+  fs::remove(folder + "/result.json");
+  std::ofstream(folder + "/config.toml")
+      << "[[teachers]]\nname = \"\"\nmodel = \"vgg8\"\n[[students]]\nname = \"pupil\"\n"
+         "model = \"resnet8\"\n[synthesis]\ng_steps = 24\n";
+  std::ofstream(folder + "/manifest.json") << R"({"attempts":[{"status":"running"}]})";
+  add_line(folder, "teacher/vgg8", "eval", 8, R"("top1":90)");
+  add_line(folder, "student/pupil", "eval", 4, R"("top1":40)");
+  add_line(folder, "student/pupil", "eval", 8, R"("top1":45)");
+  const std::string html = report_html({folder});
+  expect_self_contained(html);
+  EXPECT_THAT(html, HasSubstr("<b>45.00 %</b>best student, pupil"));
+  EXPECT_THAT(html, HasSubstr("<b>50.0 %</b>of its best"));
+  EXPECT_TRUE(is_running(folder));
+  EXPECT_EQ(config_value(config_values("a = 1\n[[x]]\nb = \"2\"\n[[x]]\nb = 3\n"), "x.1.b"), "3");
+}
+
+TEST_F(ReportTest, LossesOfTheTeacherThatAStepAskedAreALineEach) {
+  const std::string folder = run("asked", 0);
+  for (int i = 1; i <= 3; ++i) {
+    add_line(folder, "synthesis", "train", 2 * i,
+             R"("history_contrast@t1":2,"history_contrast@t1.chance":9)");
+    add_line(folder, "synthesis", "train", 2 * i + 1,
+             R"("history_contrast@t2":5,"history_contrast@t2.chance":9)");
+  }
+  const std::string html = report_html({folder});
+  EXPECT_THAT(html, HasSubstr("</i>t1 asked <b>2</b>"));
+  EXPECT_THAT(html, HasSubstr("</i>t2 asked <b>5</b>"));
+  EXPECT_THAT(html, HasSubstr("</i>at chance <b>9</b>")) << "one line for both";
+  EXPECT_THAT(html, Not(HasSubstr("history_contrast")));
+}
+
+TEST_F(ReportTest, TheBestTeacherIsALineWhereItDoesNotSqueezeTheOthers) {
+  const std::string folder = run("target", 0);
+  EXPECT_THAT(report_html({folder}), Not(HasSubstr("</i>best teacher")))
+      << "10 to 30 %, and 91.5 %";
+  add_line(folder, "student/s", "eval", 4, R"("top1":80)");
+  EXPECT_THAT(report_html({folder}), HasSubstr("</i>best teacher <b>91.5</b>"));
+}
+
+TEST_F(ReportTest, GalleryByClassAndFilm) {
+  const std::string folder = run("gallery", 0);
+  PoolInfo info;
+  info.channels = 1;
+  info.image_size = 8;
+  info.num_classes = 3;
+  info.class_names = {"cat", "<dog>", "none"};
+  ImagePool pool(folder + "/synth", info);
+  for (int64_t batch = 0; batch < 3; ++batch) {
+    Tensor images = Tensor::zeros({4, 1, 8, 8}, DType::u8);
+    images.slice(2, 4).fill_(200);
+    pool.add(batch, images, Tensor::from(std::vector<int64_t>{0, 0, 1, 1}, {4}));
+  }
+  std::ofstream(folder + "/config.toml") << "[synthesis]\ng_steps = 5\n";
+  RunLog log(folder, false);
+  for (const int64_t step : {1, 5, 11}) log.images("film", step, Tensor::zeros({8, 1, 4, 4}), 1);
+  const std::string html = report_html({folder});
+  expect_self_contained(html);
+  EXPECT_THAT(html, HasSubstr("alt=\"Synthetic images made as cat\""));
+  EXPECT_THAT(html, HasSubstr("<th>&lt;dog&gt; <small>6</small></th>"));
+  EXPECT_THAT(html, Not(HasSubstr("made as none"))) << "a class without images";
+  EXPECT_THAT(html, HasSubstr("Batch 1, from noise"));
+  EXPECT_THAT(html, HasSubstr("alt=\"Images of batch 1 after step 5\""));
+  EXPECT_THAT(html, HasSubstr("alt=\"Images of batch 3 after step 1\""));
+  std::ofstream(folder + "/synth/shard-00000.safetensors") << "damaged";
+  EXPECT_THAT(report_html({folder}), HasSubstr("Synthetic images made as cat"));
+}
+
+TEST_F(ReportTest, CostShowsStagesInOrderAndProfiledOps) {
+  const std::string folder = run("cost", 0);
+  std::ofstream(folder + "/result.json")
+      << R"({"seconds":{"metrics":1,"student/s":100,"students":100,"synthesis":61,"teachers":40}})";
+  Profile p;
+  p.step = "stage synthesis";
+  OpCost conv;
+  conv.op = "conv2d", conv.bound = "compute";
+  conv.us = 900, conv.flops = 9e7, conv.bytes = 1e5, conv.floor_us = 450;
+  OpCost copy;
+  copy.op = "copy", copy.bound = "memory";
+  copy.us = 100, copy.flops = 1e3, copy.bytes = 1e6, copy.floor_us = 50;
+  p.rows = {conv, copy};
+  fs::create_directories(folder + "/profile");
+  std::ofstream(folder + "/profile/synthesis.json") << to_json(p).dump();
+  std::ofstream(folder + "/profile/odd.json") << "{";
+  const std::string html = report_html({folder});
+  expect_self_contained(html);
+  EXPECT_THAT(html, HasSubstr("<b>3:22</b>")) << "their sum, no part twice";
+  EXPECT_LT(html.find("teachers: 40s, 20 %"), html.find("synthesis: 1:01, 30 %"));
+  EXPECT_THAT(html, HasSubstr("<td>conv2d</td><td class=\"bar\"><i style=\"width:90.0%\">"));
+  EXPECT_THAT(html, HasSubstr("conv2d : 100 GFLOP/s at 900 FLOP per byte, 90.0 % of the time"));
+  EXPECT_THAT(html, HasSubstr("roof: 200 GFLOP/s, 20 GB/s"));
+}
+
+TEST_F(ReportTest, RunsThatDifferInTheSeedAloneAreAveraged) {
+  std::vector<std::string> folders;
+  for (const int seed : {0, 1, 2}) {
+    folders.push_back(run("seed" + std::to_string(seed), 2));
+    std::ofstream(folders.back() + "/config.toml")
+        << "name = \"seed" << seed << "\"\nseed = " << seed
+        << "\n[distill]\nlr = " << (seed == 2 ? "0.5" : "0.1") << "\n";
+    std::ofstream(folders.back() + "/result.json")
+        << R"({"students":[{"name":"s","model":"m","top1":)" << 80 + 2 * seed << "}]}";
+  }
+  const std::string html = report_html(folders);
+  EXPECT_THAT(html, HasSubstr("<td>seed0, seed1</td><td>s</td><td class=\"n\">2</td>"
+                              "<td class=\"n\">81.00 ± 1.41</td>"));
+  EXPECT_THAT(html, HasSubstr("<td>distill.lr</td><td class=\"n\">0.1</td><td class=\"n\">0.1</td>"
+                              "<td class=\"n\">0.5</td>"));
+  EXPECT_THAT(html, Not(HasSubstr("<td>name</td>")));
+}
+
+// A number that the log or the result may hold has a title and a help text.
+TEST(Labels, KnowWhatIsLogged) {
+  std::vector<std::string> keys = {"top1",
+                                   "top5",
+                                   "acc",
+                                   "loss",
+                                   "lr",
+                                   "agree",
+                                   "fused_kd",
+                                   "teacher_student_contrast",
+                                   "img_s",
+                                   "ms_per_step",
+                                   "memory_bytes",
+                                   "grad_norm",
+                                   "fid_c",
+                                   "is_c",
+                                   "is_c_real",
+                                   "label_accuracy",
+                                   "diversity",
+                                   "diversity_real",
+                                   "class_coverage",
+                                   "distinct_neighbours",
+                                   "generator_steps",
+                                   "teacher_forward_macs",
+                                   "kd_steps",
+                                   "kd_forward_macs",
+                                   "peak_memory_bytes",
+                                   "peak_tensor_bytes"};
+  for (const LossTermRow& row : inversion_terms()) keys.emplace_back(row.name);
+  for (const std::string& key : keys) EXPECT_NE(label_of(key).help, "") << key;
+  EXPECT_EQ(label_of("what_is_this").title, "what is this");
+  EXPECT_EQ(label_text(label_of("top1"), 86.4321), "86.43 %");
+  EXPECT_EQ(label_text(label_of("kd_forward_macs"), 7.4066e11), "740.7 G MACs");
+  EXPECT_EQ(label_text(label_of("kd_steps"), 2560), "2560");
+  EXPECT_EQ(label_text(label_of("memory_bytes"), 3.0 * (1 << 20)), "3.0 MiB");
+  EXPECT_EQ(label_text(label_of("ms_per_step"), 12.3456), "12.35 ms");
 }
 
 TEST_F(ReportTest, StaysSmallWithManyPointsAndPictures) {
@@ -192,13 +364,11 @@ TEST(Chart, DownsamplingKeepsExtremesAndEnds) {
 
 TEST(Chart, GapsAndConstants) {
   const double nan = std::numeric_limits<double>::quiet_NaN();
-  EXPECT_EQ(line_chart({{"a", {{0, nan}, {1, nan}}}}, {"t", "step", true, false}), "");
-  const std::string gap =
-      line_chart({{"a", {{0, 1}, {1, nan}, {2, 1}}}}, {"t", "step", true, false});
+  EXPECT_EQ(line_chart({{"a", {{0, nan}, {1, nan}}}}, {"t"}), "");
+  const std::string gap = line_chart({{"a", {{0, 1}, {1, nan}, {2, 1}}}}, {"t"});
   const std::string path = gap.substr(gap.find(" d=\""));
   EXPECT_EQ(std::count(path.begin(), path.end(), 'M'), 2) << "a gap lifts the pen";
-  EXPECT_THAT(line_chart({{"a", {{0, 1}, {1, 1000}}}}, {"t", "step", true, false}),
-              HasSubstr("(log)"));
+  EXPECT_THAT(line_chart({{"a", {{0, 1}, {1, 1000}}}}, {"t"}), HasSubstr("(log)"));
   EXPECT_THAT(gap, Not(HasSubstr("nan")));
 }
 

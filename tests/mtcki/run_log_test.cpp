@@ -24,6 +24,7 @@
 #include "mtcki/host/stop_signal.h"
 #include "mtcki/log/chance_watch.h"
 #include "mtcki/log/metrics_file.h"
+#include "mtcki/log/step_clock.h"
 #include "tensor/error.h"
 #include "tensor/ops/matmul.h"
 #include "tensor/parallel.h"
@@ -194,6 +195,43 @@ TEST_F(RunLogTest, SamplesAreReadablePictures) {
   EXPECT_THROW(log.images("s", 1, Tensor::zeros({2, 2, 4, 4})), ShapeError);
 }
 
+TEST_F(RunLogTest, NumbersOfTheWholeRunAreNoCurve) {
+  RunLog log(path(), true);
+  log.metrics("metrics", 0, 0, "summary", {{"diversity", 0.25}});
+  EXPECT_EQ(lines().size(), 1u);
+  EXPECT_FALSE(fs::exists(dir_ / "events" / "metrics"));
+}
+
+TEST_F(RunLogTest, NewsIsShownAfterTestsAndPictures) {
+  RunLog log(path(), false);
+  int shown = 0;
+  log.on_news([&shown] { ++shown; });
+  log.metrics("s", 1, 0, "train", {{"loss", 1}});
+  EXPECT_EQ(shown, 0);
+  log.metrics("s", 1, 0, "eval", {{"top1", 1}});
+  log.images("s", 1, Tensor::zeros({1, 1, 4, 4}));
+  EXPECT_EQ(shown, 1) << "not twice in five seconds";
+}
+
+TEST(StepClock, IsRecentAndLeavesPausesOut) {
+  StepClock clock(100, Device::cpu());
+  for (int i = 0; i < 3; ++i) {
+    clock.begin();
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    clock.end();
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));  // a test between two steps
+  }
+  Progress::Values values;
+  clock.report(&values);
+  ASSERT_EQ(values.size(), 3u);
+  EXPECT_EQ(values[0].first, "ms_per_step");
+  EXPECT_GE(values[0].second, 10);
+  EXPECT_NEAR(values[1].second * values[0].second, 1e5, 1e-6) << "100 images in each step";
+  EXPECT_GT(clock.images_per_second(), 0);
+  clock.report(&values);
+  EXPECT_EQ(values.size(), 3u) << "no step since";
+}
+
 TEST_F(RunLogTest, SilentLogWritesNothing) {
   RunLog log;
   log.metrics("s", 1, 0, "train", {{"loss", 1}});
@@ -240,6 +278,14 @@ TEST(Progress, Text) {
   EXPECT_THAT(Progress::text("s", 5, 10, 0, 1, {}, 100), HasSubstr("[##########----------]"));
   EXPECT_LT(Progress::text("student/a", 30, 120, 1234.5, 93, values, 40).size(), 40u);
   EXPECT_THAT(Progress::text("s", 10, 10, 0, 0, {}, 0), Not(HasSubstr("ETA")));
+  // 80 columns: the short bar, and values that are whole.
+  const Progress::Values many = {{"bn_statistics", 1.514},
+                                 {"class_prior", 1.436},
+                                 {"history_contrast", 7.003},
+                                 {"loss", 22.18}};
+  EXPECT_EQ(Progress::text("synthesis", 621, 1536, 1317, 88, many, 80),
+            "synthesis [####------]  40% 621/1536  ETA 1:28  1317 img/s  bn_statistics 1.514");
+  EXPECT_EQ(Progress::text("synthesis", 621, 1536, 1317, 88, many, 20), "synthesis  40% 621/");
   EXPECT_EQ(duration_text(7), "7s");
   EXPECT_EQ(duration_text(187), "3:07");
   EXPECT_EQ(duration_text(7387), "2:03:07");

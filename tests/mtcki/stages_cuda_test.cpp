@@ -9,10 +9,11 @@
 
 #include "autograd/functions.h"
 #include "data/sets/synth10.h"
-#include "mtcki/distillation/distiller.h"
+#include "mtcki/distillation/rounds.h"
 #include "mtcki/host/console.h"
 #include "mtcki/networks/model_file.h"
 #include "mtcki/synthesis/synthesizer.h"
+#include "mtcki/training/batch_source.h"
 #include "mtcki/training/stage_control.h"
 #include "mtcki/training/train_classifier.h"
 #include "tensor/allocator.h"
@@ -317,9 +318,9 @@ TEST_F(StagesCuda, SynthesisWithPartOfTheTeachersAndMomentum) {
   c.batches = 3;
   c.g_steps = 6;
   c.teachers_per_step = 1;
-  c.cr_mode = "each";
+  c.cr_mode = CrMode::each;
   c.bn_mmt = 0.5;
-  c.bn_reduce = "init";
+  c.bn_reduce = BnReduce::init;
   const Synthesised eager = synthesise(c, kGpu, false), graph = synthesise(c, kGpu, true);
   EXPECT_GT(graph.captured, 1);
   expect_same(eager, graph);
@@ -336,7 +337,7 @@ TEST_F(StagesCuda, SynthesisWithTeachersThatJoinLater) {
   c.teachers_per_step = 1;
   c.loss["cr"] = 0;
   c.bn_mmt = 0.5;
-  c.bn_reduce = "sum";
+  c.bn_reduce = BnReduce::sum;
   const Synthesised eager = synthesise(c, kGpu, false, 4, 51),
                     graph = synthesise(c, kGpu, true, 4, 51);
   EXPECT_GT(graph.captured, 0);
@@ -364,7 +365,7 @@ TEST_P(DistillationCuda, EqualsTheCpuAndItsGraph) {
     j.config.lr = 0.05;
     j.config.pad = 2;
     j.config.ts_queue = 12;
-    j.config.fuse = "conf";
+    j.config.fuse = Fuse::conf;
     j.config.views = GetParam();
     j.seed = 2;
     j.compute = c;

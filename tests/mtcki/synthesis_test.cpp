@@ -201,7 +201,7 @@ TEST(Synthesis, BalancedLabels) {
 
 TEST(Synthesis, CopiesOfOneTeacherEqualOne) {
   SynthesisConfig c = tiny();
-  c.cr_mode = "first";
+  c.cr_mode = CrMode::first;
   Team one = team({"resnet8"}, {5}), three = team({"resnet8", "resnet8", "resnet8"}, {5, 5, 5});
   InversionLoss a(one.teachers, c, 100, 7), b(three.teachers, c, 100, 7);
   const Variable xa = images_of(c), xb = images_of(c);
@@ -240,7 +240,7 @@ TEST(Synthesis, RandomTeachersAreUnbiased) {
 TEST(Synthesis, InitReductionMakesFirstLossesEqual) {
   SynthesisConfig c = tiny();
   c.loss["cr"] = 0;
-  c.bn_reduce = "init";
+  c.bn_reduce = BnReduce::init;
   Team t = team({"resnet8", "vgg8_w0.125"}, {1, 2});
   InversionLoss loss(t.teachers, c, 100, 7);
   EXPECT_FALSE(loss.ready());
@@ -256,12 +256,12 @@ TEST(Synthesis, LayerReductionAndMomentum) {
   Team t = team({"resnet8", "vgg8_w0.125"}, {1, 2});
   const auto l0 = static_cast<double>(t.teachers[0].batch_norms().size());
   const auto l1 = static_cast<double>(t.teachers[1].batch_norms().size());
-  BnStatisticsLoss layer(t.teachers, "layer", 0.0);
+  BnStatisticsLoss layer(t.teachers, BnReduce::layer, 0.0);
   EXPECT_NEAR(layer.rho(0) * l0, layer.rho(1) * l1, 1e-9);
-  EXPECT_EQ(BnStatisticsLoss(t.teachers, "sum", 0.0).rho(0), 1.0);
+  EXPECT_EQ(BnStatisticsLoss(t.teachers, BnReduce::sum, 0.0).rho(0), 1.0);
 
   // Momentum: the first batch is plain; later the EMA is blended in, κ = 1 would ignore the images.
-  BnStatisticsLoss plain(t.teachers, "sum", 0.0), ema(t.teachers, "sum", 0.9);
+  BnStatisticsLoss plain(t.teachers, BnReduce::sum, 0.0), ema(t.teachers, BnReduce::sum, 0.9);
   const auto value = [&](BnStatisticsLoss& loss, uint64_t seed) {
     const NoGradScope no_grad;
     const Variable x(rand({8, 1, kSize, kSize}, Rng{seed, 0, 0}));
@@ -272,7 +272,7 @@ TEST(Synthesis, LayerReductionAndMomentum) {
   ema.finish_batch({}, {});
   const double blended = value(ema, 2);
   EXPECT_NE(blended, value(plain, 2));
-  BnStatisticsLoss restored(t.teachers, "sum", 0.9);
+  BnStatisticsLoss restored(t.teachers, BnReduce::sum, 0.9);
   StageState state;
   save(ema, state);
   load(restored, state);
@@ -280,26 +280,27 @@ TEST(Synthesis, LayerReductionAndMomentum) {
 }
 
 TEST(Synthesis, ContrastModesAndFeatures) {
-  for (const char* mode : {"cat", "each", "first"})
-    for (const char* features : {"stage", "bn"}) {
+  for (const CrMode mode : {CrMode::cat, CrMode::each, CrMode::first})
+    for (const CrFeatures features : {CrFeatures::stage, CrFeatures::bn}) {
       SynthesisConfig c = tiny();
       c.cr_mode = mode;
       c.cr_features = features;
-      c.bank_dtype = "bf16";
+      c.bank_dtype = DType::bf16;
       Team t = team({"resnet8", "vgg8_w0.125"}, {1, 2});
       Synthesizer s(t.teachers, c, options());
       for (int b = 0; b < 3; ++b) {  // 12 rows each into a ring of 20: it wraps
         while (!s.batch_done())
-          for (const auto& [name, v] : s.step()) EXPECT_TRUE(std::isfinite(v)) << mode << name;
+          for (const auto& [name, v] : s.step())
+            EXPECT_TRUE(std::isfinite(v)) << static_cast<int>(mode) << name;
         s.finish();
       }
-      EXPECT_EQ(s.contrast()->heads(), std::string(mode) == "each" ? 2u : 1u);
+      EXPECT_EQ(s.contrast()->heads(), mode == CrMode::each ? 2u : 1u);
       EXPECT_EQ(s.contrast()->bank(0).filled(), 20);
     }
 }
 
 TEST(Synthesis, StepsInBf16) {
-  for (const std::string features : {"stage", "bn"}) {
+  for (const CrFeatures features : {CrFeatures::stage, CrFeatures::bn}) {
     SynthesisConfig c = tiny();
     c.cr_features = features;
     Synthesizer::Options o = options();
@@ -312,21 +313,21 @@ TEST(Synthesis, StepsInBf16) {
         for (const auto& [name, value] : s.step()) EXPECT_TRUE(std::isfinite(value)) << name;
       s.finish();
       for (const Tensor& phi : s.contrast()->latest().local)
-        EXPECT_EQ(phi.dtype(), DType::f32) << features;
+        EXPECT_EQ(phi.dtype(), DType::f32) << static_cast<int>(features);
     }
   }
 }
 
 TEST(Synthesis, RandomTeachersWithTheirContrast) {
   SynthesisConfig c = tiny();
-  c.cr_mode = "each";
+  c.cr_mode = CrMode::each;
   c.teachers_per_step = 1;
   Team t = team({"resnet8", "vgg8_w0.125"}, {1, 2});
   Synthesizer s(t.teachers, c, options());
   while (!s.batch_done()) s.step();
   s.finish();  // both banks get rows, although the best step asked one teacher
   for (size_t h = 0; h < 2; ++h) EXPECT_EQ(s.contrast()->bank(h).filled(), c.batch_size);
-  c.cr_mode = "cat";
+  c.cr_mode = CrMode::cat;
   EXPECT_THROW(Synthesizer(t.teachers, c, options()), UsageError);
 }
 
@@ -356,7 +357,7 @@ TEST(Synthesis, GlobalSideOfTheContrastGetsNoGradient) {
 }
 
 TEST(Synthesis, ResumesInsideABatch) {
-  for (const char* reduce : {"layer", "init"}) {
+  for (const BnReduce reduce : {BnReduce::layer, BnReduce::init}) {
     SynthesisConfig c = tiny();
     c.bn_mmt = 0.9;
     c.bn_reduce = reduce;
@@ -385,9 +386,9 @@ TEST(Synthesis, ResumesInsideABatch) {
     const auto again = finish(resumed);
     EXPECT_TRUE(identical(resumed.contrast()->latest().local[0], phi));
     const auto last = finish(resumed);
-    EXPECT_TRUE(identical(again.images, second.images)) << reduce;
+    EXPECT_TRUE(identical(again.images, second.images)) << static_cast<int>(reduce);
     EXPECT_TRUE(identical(again.labels, second.labels));
-    EXPECT_TRUE(identical(last.images, third.images)) << reduce;
+    EXPECT_TRUE(identical(last.images, third.images)) << static_cast<int>(reduce);
   }
 }
 
@@ -395,21 +396,21 @@ TEST(Synthesis, ResumesInsideABatch) {
 // selects nothing, is the only term.
 TEST(Synthesis, WhichImagesAreKept) {
   Team t = team({"vgg8_w0.125"}, {1});
-  const auto images = [&](const char* best, int64_t steps, bool only_disagreement) {
+  const auto images = [&](Best best, int64_t steps, bool only_disagreement) {
     SynthesisConfig c = tiny();
     c.best = best;
     c.g_steps = steps;
     c.lr_g = 0.05;
     c.loss["cr"] = 0;
-    c.adv_mode = "js";
+    c.adv_mode = AdvMode::js;
     Student student("s", {"vgg8_w0.125", 1, kSize, 10}, {{0.3}, {0.4}}, 9);
     if (only_disagreement) c.loss["bn"] = c.loss["cls"] = 0, c.loss["adv"] = 1;
     Synthesizer s(t.teachers, c, options());
     while (!s.batch_done()) s.step(only_disagreement ? &student : nullptr);
     return s.finish().images;
   };
-  EXPECT_FALSE(identical(images("select", 8, true), images("select", 1, true)));
-  EXPECT_FALSE(identical(images("last", 8, false), images("last", 7, false)));
+  EXPECT_FALSE(identical(images(Best::select, 8, true), images(Best::select, 1, true)));
+  EXPECT_FALSE(identical(images(Best::last, 8, false), images(Best::last, 7, false)));
 }
 
 // The EMA of a teacher that a batch did not ask stays, and one that it asked before an interruption

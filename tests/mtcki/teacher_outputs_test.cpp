@@ -5,6 +5,7 @@
 
 #include "data/sets/synth10.h"
 #include "mtcki/distillation/distiller.h"
+#include "mtcki/training/batch_source.h"
 #include "nn/state_dict.h"
 
 namespace mtcki {
@@ -26,7 +27,7 @@ class TeacherOutputsTest : public ::testing::Test {
     config_.pad = 2;
     config_.lr = 0.05;
     config_.ts_queue = 16;
-    config_.fuse = "conf";
+    config_.fuse = Fuse::conf;
   }
   data::LoaderOptions options(int64_t views) {
     config_.views = views;
@@ -38,10 +39,10 @@ class TeacherOutputsTest : public ::testing::Test {
     Student student("s", {"vgg8_w0.125", 1, 28, 10}, {{0.5}, {0.25}}, 9);
     Distiller distiller(teachers_, student, config_, steps, 5);
     if (views > 0) distiller.keep_teacher_outputs(pool_, o);
-    BatchSource source(pool_, o);
+    const std::unique_ptr<Replay> replay = make_replay({pool_, config_, 1, 11});
     std::vector<double> out;
     for (int64_t step = 0; step < steps; ++step)
-      for (const auto& [name, value] : distiller.step(source, step, step))
+      for (const auto& [name, value] : distiller.step(*replay, step))
         if (name == "loss") out.push_back(value);
     *images_asked = distiller.budget().kd_forward_macs / teachers_.macs();
     return out;

@@ -35,6 +35,12 @@ class TeacherStudentContrastTest : public ::testing::Test {
     return {randn({kBatch, dim_}, Rng{2, 1, step}), randn({kBatch, dim_}, Rng{3, 1, step})};
   }
   TeacherStudentContrast make() const { return {teachers_, kStudentDim, config_, 9}; }
+  static StageState state_of(TeacherStudentContrast& c) {
+    StageState state;
+    save(c, state);
+    for (auto& [name, tensor] : state.tensors) tensor = tensor.clone();  // as a file would hold it
+    return state;
+  }
   double value(TeacherStudentContrast& c, uint64_t step) const {
     return c.loss(Variable(student(step)), teacher(step)).item();
   }
@@ -44,11 +50,11 @@ class TeacherStudentContrastTest : public ::testing::Test {
   int64_t dim_ = 0;
 };
 
-using Rows = std::vector<std::vector<double>>;
+using Matrix = std::vector<std::vector<double>>;
 
-Rows rows_of(const Tensor& t) {
+Matrix rows_of(const Tensor& t) {
   const auto v = t.to_vector<double>();
-  Rows out(static_cast<size_t>(t.size(0)));
+  Matrix out(static_cast<size_t>(t.size(0)));
   const size_t width = v.size() / out.size();
   for (size_t i = 0; i < out.size(); ++i)
     out[i].assign(v.begin() + static_cast<int64_t>(i * width),
@@ -62,7 +68,7 @@ double dot(const std::vector<double>& a, const std::vector<double>& b) {
   return s;
 }
 
-void normalise(Rows& x) {
+void normalise(Matrix& x) {
   for (auto& row : x) {
     const double length = std::sqrt(dot(row, row));
     for (double& v : row) v /= length;
@@ -70,8 +76,8 @@ void normalise(Rows& x) {
 }
 
 // Keys from features, written from the formula.
-Rows keys_of(const Tensor& features) {
-  Rows k = rows_of(features);
+Matrix keys_of(const Tensor& features) {
+  Matrix k = rows_of(features);
   for (size_t c = 0; c < k[0].size(); ++c) {
     double mean = 0, variance = 0;
     for (const auto& row : k) mean += row[c] / static_cast<double>(k.size());
@@ -85,19 +91,19 @@ Rows keys_of(const Tensor& features) {
 
 TEST_F(TeacherStudentContrastTest, EqualsTheFormulaWithAndWithoutPastKeys) {
   TeacherStudentContrast c = make();
-  const nn::StateDict state = c.state_dict();
+  const StageState state = state_of(c);
   const double weight[] = {0.25, 0.75};
-  Rows past[2];
+  Matrix past[2];
   for (uint64_t step = 0; step < 3; ++step) {  // of 5 rows each, into a queue of 7: it wraps
-    const Rows f = rows_of(student(step));
+    const Matrix f = rows_of(student(step));
     double want = 0;
     for (size_t m = 0; m < 2; ++m) {
-      const Rows map = rows_of(entry(state, str("map.", m, ".weight")));
-      Rows q(f.size()), keys = keys_of(teacher(step)[m]);
+      const Matrix map = rows_of(entry(state.tensors, str("map.", m, ".weight")));
+      Matrix q(f.size()), keys = keys_of(teacher(step)[m]);
       for (size_t i = 0; i < f.size(); ++i)
         for (const auto& row : map) q[i].push_back(dot(row, f[i]));
       normalise(q);
-      const Rows now = keys;
+      const Matrix now = keys;
       keys.insert(keys.end(), past[m].begin(), past[m].end());
       for (size_t i = 0; i < q.size(); ++i) {
         double z = 0;
@@ -109,17 +115,17 @@ TEST_F(TeacherStudentContrastTest, EqualsTheFormulaWithAndWithoutPastKeys) {
       if (past[m].size() > 7) past[m].erase(past[m].begin(), past[m].end() - 7);
     }
     const double keys = std::min<double>(5.0 * static_cast<double>(step), 7) + 5;
-    EXPECT_DOUBLE_EQ(c.chance(kBatch), std::log(keys));
     EXPECT_EQ(c.settled(), step == 2);
     EXPECT_NEAR(value(c, step), want, 1e-5) << step;
-    c.enqueue();
+    EXPECT_DOUBLE_EQ(*c.chance(), std::log(keys));
+    c.finish_step();
   }
 }
 
 TEST_F(TeacherStudentContrastTest, GradientsEqualFiniteDifferences) {
   TeacherStudentContrast c = make();
   value(c, 1);
-  c.enqueue();
+  c.finish_step();
   const Variable s(student(0), true);
   c.loss(s, teacher(0)).backward();
   const auto check = [&](Tensor x, const Tensor& g, const std::string& what) {
@@ -144,20 +150,20 @@ TEST_F(TeacherStudentContrastTest, StateContinuesExactly) {
   TeacherStudentContrast a = make(), b(teachers_, kStudentDim, config_, 10);
   for (uint64_t i = 0; i < 3; ++i) {
     value(a, i);
-    a.enqueue();
+    a.finish_step();
   }
-  b.load_state_dict(a.state_dict());
+  load(b, state_of(a));
   for (uint64_t i = 5; i < 7; ++i) {  // the place in the ring too
     EXPECT_EQ(value(a, i), value(b, i));
-    a.enqueue();
-    b.enqueue();
+    a.finish_step();
+    b.finish_step();
   }
-  nn::StateDict torn = a.state_dict();
-  torn.pop_back();
-  EXPECT_THROW(b.load_state_dict(torn), DataError);
+  StageState torn = state_of(a);
+  torn.tensors.pop_back();
+  EXPECT_THROW(load(b, torn), DataError);
   config_.ts_queue = 8;
   TeacherStudentContrast other = make();
-  EXPECT_THROW(other.load_state_dict(a.state_dict()), DataError);
+  EXPECT_THROW(load(other, state_of(a)), DataError);
 }
 
 TEST_F(TeacherStudentContrastTest, WorksWithoutAQueue) {
@@ -165,10 +171,10 @@ TEST_F(TeacherStudentContrastTest, WorksWithoutAQueue) {
   TeacherStudentContrast c = make();
   EXPECT_TRUE(c.settled());
   const double before = value(c, 0);
-  c.enqueue();
+  c.finish_step();
   EXPECT_EQ(value(c, 0), before);
   TeacherStudentContrast again = make();
-  again.load_state_dict(c.state_dict());
+  load(again, state_of(c));
   EXPECT_EQ(value(again, 0), before);
 }
 
@@ -202,10 +208,10 @@ TEST_F(TeacherStudentContrastTest, StaysBelowChanceAtAHighRate) {
     const Variable loss = c.loss(relu(student(x)), seen);
     loss.backward();
     optimizer->step();
-    c.enqueue();
+    c.finish_step();
     if (step >= 280) last += loss.item() / 20;
   }
-  EXPECT_LT(last, 0.5 * c.chance(kRows));
+  EXPECT_LT(last, 0.5 * *c.chance());
 }
 
 }  // namespace

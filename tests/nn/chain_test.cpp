@@ -21,7 +21,6 @@ constexpr int64_t kWidth = 16;  // of which the Winograd kernels take a batch no
 
 class Layers : public Module {
  public:
-  std::string kind() const override { return "Layers"; }
   Conv2d& conv(const char* name, bool bias = false) {
     return add(name, std::make_unique<Conv2d>(kWidth, kWidth, 3, Conv2dOptions(1, 1), bias, init_));
   }
@@ -197,7 +196,6 @@ TEST(Chain, GoesOnFromAValueThatWasAskedFor) {
 
 TEST(Trace, ShowsEveryLinkByItself) {
   struct Net : Blocks {
-    std::string kind() const override { return "Net"; }
     Variable forward(const Variable& in) override {
       x = in;
       return basic(&shortcut);

@@ -355,15 +355,16 @@ TEST(Models, OptionAShortcutHasNoParameters) {
 
 TEST(Models, UnknownNamesGetTheNearest) {
   const auto build = [](const std::string& name) { return [name] { classifier(name); }; };
-  EXPECT_THAT(build("resnet45"), ThrowsMessage<UsageError>(HasSubstr("nearest: resnet44")));
-  EXPECT_THAT(build("wrn-40-2"), ThrowsMessage<UsageError>(HasSubstr("nearest: wrn40_2")));
+  EXPECT_THAT(build("resnet45"),
+              ThrowsMessage<UsageError>(HasSubstr("did you mean \"resnet44\"?")));
+  EXPECT_THAT(build("wrn-40-2"), ThrowsMessage<UsageError>(HasSubstr("did you mean \"wrn40_2\"?")));
   for (const char* bad : {"", "wrn41_2", "wrn40_2x", "wrn4_1", "wrn40_0", "vgg8_w", "vgg8_w0",
                           "vgg8_w-1", "vgg8_wnan", "vgg8_w1e9", "vgg9", "resnet9", "resnet18_a"})
     EXPECT_THROW(classifier(bad), UsageError) << bad;
   EXPECT_THROW(classifier("resnet8", 0), UsageError);
   EXPECT_THROW(classifier("resnet8", 3, 32, 0), UsageError);
   EXPECT_THAT([] { generator("dcgn", 8, 32); },
-              ThrowsMessage<UsageError>(HasSubstr("nearest: dcgan")));
+              ThrowsMessage<UsageError>(HasSubstr("did you mean \"dcgan\"?")));
   EXPECT_THROW(generator("cmi", 8, 30), UsageError);
   EXPECT_THROW(generator("cmi", 0, 32), UsageError);
 }

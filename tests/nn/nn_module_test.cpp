@@ -28,7 +28,6 @@ class Net : public Module {
     bn = &body->add("1", std::make_unique<BatchNorm2d>(8));
     last = &body->add("3", std::make_unique<Linear>(8, 2, false, init));
   }
-  std::string kind() const override { return "Net"; }
   Linear* stem;
   Sequential* body;
   BatchNorm2d* bn;
@@ -58,6 +57,22 @@ TEST(Module, NamesAndOrderArePyTorchs) {
                   "body.1.running_var", "body.1.num_batches_tracked", "body.3.weight"));
   EXPECT_THAT(names(net.named_modules()), ElementsAre("", "stem", "body", "body.1", "body.3"));
   EXPECT_EQ(net.parameter_count(), 4 * 8 + 8 + 16 + 16);
+}
+
+TEST(Module, ShortFormsOfWhatEveryNetworkDoes) {
+  struct Short : Module {  // no kind(): its class's name
+    explicit Short(Init& init) : fc(add<Linear>("fc", 4, 2, false, init)) {}
+    Linear& fc;
+    Variable forward(const Variable& x) override { return fc(x); }
+  };
+  Init init(1);
+  Short net(init);
+  EXPECT_EQ(net.kind(), "Short");
+  EXPECT_EQ(net.fc.kind(), "Linear");
+  EXPECT_THAT(names(net.named_parameters()), ElementsAre("fc.weight"));
+  Sequential chain;
+  chain.add<Linear>("0", 4, 2, false, init);
+  EXPECT_EQ(chain(Variable(input())).shape(), (Shape{5, 2}));
 }
 
 TEST(Module, ParametersAreHandlesAndTheStateDictIsASnapshot) {

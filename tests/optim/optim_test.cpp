@@ -241,5 +241,17 @@ TEST(ModuleEma, AveragesParametersAndCopiesBuffers) {
   EXPECT_THROW(restored.load_state_dict({}), DataError);
 }
 
+TEST(Optimizer, TakesANetworkOrItsParameters) {
+  nn::Init init(1);
+  nn::Linear net(3, 2, true, init);
+  EXPECT_EQ(make_sgd(net, {.momentum = 0.9})->state_dict()[1].first, "weight.momentum");
+  const auto adam = make_adam(net.parameters(), {.lr = 0.5});
+  EXPECT_EQ(adam->state_dict()[1].first, "0.exp_avg");
+  const double before = net.bias->data().to_vector<float>()[0];
+  net.bias->set_grad(Tensor::full({2}, 3.0));
+  adam->step();
+  EXPECT_NEAR(net.bias->data().to_vector<float>()[0], before - 0.5, 1e-6);
+}
+
 }  // namespace
 }  // namespace mtcki::optim

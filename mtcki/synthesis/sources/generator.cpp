@@ -18,20 +18,7 @@ namespace {
 class GeneratorSource : public ImageSource {
  public:
   GeneratorSource(const SynthesisConfig& c, const SourceOptions& o)
-      : config_(c), seed_(o.seed), device_(o.compute.device) {
-    nn::GeneratorSpec spec;
-    spec.name = c.generator;
-    spec.nz = c.nz;
-    spec.ngf = c.ngf;
-    spec.channels = o.channels;
-    spec.image_size = o.image_size;
-    nn::Init init(o.seed);
-    init.rng.stream = rng_stream("synthesis/generator");
-    net_ = nn::make_generator(spec, init);
-    net_->to(device_);
-    net_->set_precision(o.compute.precision);
-    nn::make_parallel(*net_, communicator());
-  }
+      : config_(c), seed_(o.seed), device_(o.compute.device), net_(generator_of(c, o)) {}
 
   void begin_batch(int64_t batch) override {
     if (batch == 0 || (config_.g_life > 0 && batch % config_.g_life == 0))
@@ -44,16 +31,7 @@ class GeneratorSource : public ImageSource {
       return;
     }
     latents_ = Variable(z.to(device_), true);
-    optim::ParameterGroup generator, latents;
-    for (auto& [name, p] : net_->named_parameters())
-      generator.parameters.emplace_back("g." + name, *p);
-    latents.parameters.emplace_back("z", latents_);
-    latents.lr_scale = config_.lr_z > 0 ? config_.lr_z / config_.lr_g : 1.0;
-    optim::AdamOptions adam;
-    adam.lr = config_.lr_g;
-    adam.beta1 = 0.5;
-    adam.beta2 = config_.beta2;
-    adam_ = optim::make_adam({generator, latents}, adam);
+    adam_ = generator_adam(config_, *net_, latents_);
   }
 
   Variable images(const RowRange& rows) override {
@@ -93,6 +71,29 @@ class GeneratorSource : public ImageSource {
 };
 
 }  // namespace
+
+std::unique_ptr<nn::Generator> generator_of(const SynthesisConfig& c, const SourceOptions& o) {
+  nn::Init init(o.seed);
+  init.rng.stream = rng_stream("synthesis/generator");
+  auto net = nn::make_generator({c.generator, c.nz, c.ngf, o.channels, o.image_size}, init);
+  net->to(o.compute.device);
+  net->set_precision(o.compute.precision);
+  nn::make_parallel(*net, communicator());
+  return net;
+}
+
+std::unique_ptr<optim::Optimizer> generator_adam(const SynthesisConfig& c, nn::Generator& net,
+                                                 const Variable& z) {
+  optim::ParameterGroup generator, latents;
+  for (auto& [name, p] : net.named_parameters()) generator.parameters.emplace_back("g." + name, *p);
+  latents.parameters.emplace_back("z", z);
+  latents.lr_scale = c.lr_z > 0 ? c.lr_z / c.lr_g : 1.0;
+  optim::AdamOptions adam;
+  adam.lr = c.lr_g;
+  adam.beta1 = 0.5;
+  adam.beta2 = c.beta2;
+  return optim::make_adam({generator, latents}, adam);
+}
 
 std::unique_ptr<ImageSource> make_generator_source(const SynthesisConfig& config,
                                                    const SourceOptions& options) {

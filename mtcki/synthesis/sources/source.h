@@ -9,7 +9,10 @@
 #include "mtcki/config/config.h"
 #include "mtcki/training/compute.h"
 #include "mtcki/training/state.h"
+#include "nn/models/model.h"
+#include "optim/optimizer.h"
 #include "tensor/comm.h"
+#include "tensor/rng.h"
 
 namespace mtcki {
 
@@ -32,10 +35,23 @@ class ImageSource {
   virtual void zero_grad() = 0;
   // After the backward: the step of the optimiser.
   virtual void update() = 0;
+  // All steps of the batch are done.
+  virtual void end_batch() {}
+  // For a student, whether or not a batch is under way: what is drawn for n images, on the host, and
+  // the images [n,C,H,W] in [0,1] made of it, without a graph. Only of a source whose row in
+  // sources.cpp says that it can.
+  virtual Tensor draw_samples(int64_t /*n*/, const Rng&) const { return {}; }
+  virtual Tensor samples(const Tensor& /*drawn*/) { return {}; }
   // in_batch: a batch is under way, and was begun before its state is loaded.
   virtual void visit(State& state, bool in_batch) = 0;
 };
 
+// The generator of the configuration, on the device, as PyTorch initialises it.
+std::unique_ptr<nn::Generator> generator_of(const SynthesisConfig& config,
+                                            const SourceOptions& options);
+// Its Adam (β₁ = 0.5), with the latents at lr_z where that is set.
+std::unique_ptr<optim::Optimizer> generator_adam(const SynthesisConfig& config, nn::Generator& net,
+                                                 const Variable& latents);
 // The source that the configuration names.
 std::unique_ptr<ImageSource> make_source(const SynthesisConfig& config,
                                          const SourceOptions& options);
@@ -44,5 +60,9 @@ std::unique_ptr<ImageSource> make_generator_source(const SynthesisConfig& config
                                                    const SourceOptions& options);
 std::unique_ptr<ImageSource> make_pixel_source(const SynthesisConfig& config,
                                                const SourceOptions& options);
+std::unique_ptr<ImageSource> make_meta_generator_source(const SynthesisConfig& config,
+                                                        const SourceOptions& options);
+std::unique_ptr<ImageSource> make_sampler_source(const SynthesisConfig& config,
+                                                 const SourceOptions& options);
 
 }  // namespace mtcki

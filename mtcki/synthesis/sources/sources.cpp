@@ -1,4 +1,4 @@
-#include "mtcki/config/source_names.h"
+#include "mtcki/config/table_names.h"
 #include "mtcki/synthesis/sources/source.h"
 
 namespace mtcki {
@@ -8,11 +8,14 @@ namespace {
 struct Row {
   const char* name;  // of synthesis.source
   std::unique_ptr<ImageSource> (*make)(const SynthesisConfig&, const SourceOptions&);
+  bool samples = false;  // images can be drawn at any time
 };
 
-// null: given_images.h
 constexpr Row kSources[] = {{"generator", make_generator_source},
                             {"pixels", make_pixel_source},
+                            {"meta_generator", make_meta_generator_source},
+                            {"sampler", make_sampler_source, true},
+                            // null: given_images.h
                             {"real", nullptr},
                             {"noise", nullptr},
                             {"sets", nullptr}};
@@ -28,6 +31,12 @@ std::vector<std::string> source_names() {
 bool is_given(const std::string& source) {
   for (const Row& row : kSources)
     if (source == row.name) return !row.make;
+  return false;
+}
+
+bool source_samples(const std::string& name) {
+  for (const Row& row : kSources)
+    if (name == row.name) return row.samples;
   return false;
 }
 

@@ -31,8 +31,8 @@ struct Sizes {
         width(d.r * d.s * (d.c / d.groups)) {}
 };
 
-// f(first, images, buffer) for chunks of the images; the buffer holds their columns, undefined where
-// the images are their own columns already.
+// f(first, images, buffer) for chunks of the images; the buffer takes their columns, and is
+// undefined where the images are their own columns.
 template <class F>
 void for_chunks(const ConvProblem& d, DType columns, Device device, const F& f) {
   const bool direct = is_pointwise(d);

@@ -55,7 +55,9 @@ double error(const Tensor& got, const std::vector<double>& want) {
 
 class KernelSetting {
  public:
-  explicit KernelSetting(CpuKernels kernels) : before_(math_settings().cpu_kernels) { set_cpu_kernels(kernels); }
+  explicit KernelSetting(CpuKernels kernels) : before_(math_settings().cpu_kernels) {
+    set_cpu_kernels(kernels);
+  }
   ~KernelSetting() { set_cpu_kernels(before_); }
 
  private:

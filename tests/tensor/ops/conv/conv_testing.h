@@ -45,7 +45,10 @@ struct Setting {
 
 class KernelSetting {
  public:
-  explicit KernelSetting(const Setting& s) : before_{math_settings().cpu_kernels, math_settings().winograd} { set(s); }
+  explicit KernelSetting(const Setting& s)
+      : before_{math_settings().cpu_kernels, math_settings().winograd} {
+    set(s);
+  }
   ~KernelSetting() { set(before_); }
 
  private:

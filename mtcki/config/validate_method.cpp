@@ -1,0 +1,100 @@
+// Which settings of [synthesis], [rounds] and [distill] cannot go together.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "mtcki/config/keys.h"
+#include "mtcki/config/table_names.h"
+#include "tensor/error.h"
+
+namespace mtcki::config_keys {
+
+namespace {
+
+void validate_synthesis(const RunConfig& c) {
+  const SynthesisConfig& s = c.synthesis;
+  double all = 0, without_student = 0;
+  for (const LossTermRow& row : inversion_terms()) {
+    const double weight = s.loss.at(row.key);
+    all += weight;
+    if (!row.needs_student) without_student += weight;
+    if (row.needs_student && weight > 0 && c.rounds.per_epoch == 0)
+      throw UsageError(fmt::format(
+          "synthesis.{}: there is no student while the set is made; set rounds.per_epoch",
+          row.key));
+  }
+  if (all <= 0) throw UsageError("synthesis: every loss weight is 0; nothing would be learned");
+  if (s.batches > 0 && without_student <= 0)
+    throw UsageError(
+        "synthesis.batches: every loss needs a student, and there is none before the rounds; set "
+        "it to 0");
+  if (is_given(s.source) && c.rounds.per_epoch > 0)
+    throw UsageError(fmt::format(
+        "rounds.per_epoch: continues a synthesis, and synthesis.source {} has none", s.source));
+  if ((s.source == "sets") == s.from.empty())
+    throw UsageError("synthesis.from: goes with synthesis.source sets, and only with that");
+  if (s.bank_draw > s.bank_size)
+    throw UsageError(
+        fmt::format("synthesis.bank_draw: {} rows from a bank of {}", s.bank_draw, s.bank_size));
+  if (s.teachers_per_step > static_cast<int64_t>(c.teachers.size()))
+    throw UsageError(fmt::format("synthesis.teachers_per_step: {} of {} teachers",
+                                 s.teachers_per_step, c.teachers.size()));
+  if (s.teachers_per_step > 0 && s.loss.at("cr") > 0 && s.cr_mode == CrMode::cat &&
+      s.teachers_per_step < static_cast<int64_t>(c.teachers.size()))
+    throw UsageError(
+        "synthesis.teachers_per_step asks a subset of the teachers, but cr_mode = \"cat\" needs "
+        "all "
+        "of them; set synthesis.cr_mode to \"each\" or \"first\"");
+}
+
+void validate_rounds(const RunConfig& c) {
+  const DistillConfig& d = c.distill;
+  const int64_t rounds = c.rounds.per_epoch;
+  if (rounds > 0 && c.students.empty()) throw UsageError("rounds.per_epoch: needs a student");
+  if (rounds > 0 && (d.steps_per_epoch == 0 || d.steps_per_epoch % rounds != 0))
+    throw UsageError(
+        "distill.steps_per_epoch: rounds.per_epoch shares it out, so it must be a multiple of "
+        "that");
+  if (c.synthesis.batches == 0 && rounds == 0)
+    throw UsageError(
+        "synthesis.batches: with 0 no images are made before the students, so rounds.per_epoch "
+        "must make them");
+  if (d.replay != "fresh") return;
+  if (rounds == 0)
+    throw UsageError("distill.replay: fresh images need rounds.per_epoch, which makes them");
+  if (!source_samples(c.synthesis.source))
+    throw UsageError("distill.replay: no fresh images can be drawn from synthesis.source = \"" +
+                     c.synthesis.source + "\"; use replay \"pool\"");
+  if (d.fuse == Fuse::conf)
+    throw UsageError(
+        "distill.fuse: conf needs labels, and fresh images have none; use another, or replay "
+        "\"pool\"");
+}
+
+void validate_distill(const RunConfig& c) {
+  const DistillConfig& d = c.distill;
+  if (d.nesterov && d.momentum == 0.0)
+    throw UsageError("distill.nesterov: needs distill.momentum > 0");
+  if (d.min_lr > d.lr) throw UsageError("distill.min_lr: is above distill.lr");
+  if (d.views > 0 && c.rounds.per_epoch > 0)
+    throw UsageError(
+        "distill.views: the set grows with rounds.per_epoch, so the teachers' outputs cannot be "
+        "kept; set one of them to 0");
+  if (!std::ranges::any_of(student_terms(),
+                           [&](const StudentTermRow& r) { return d.loss.at(r.key) > 0; }))
+    throw UsageError("distill: every loss weight is 0; nothing would be learned");
+  if (d.views > 1 && d.pad == 0 && !d.flip)
+    throw UsageError(
+        "distill.views: without distill.pad and distill.flip all views of an image are the same; "
+        "set it to 1");
+}
+
+}  // namespace
+
+void validate_method(const RunConfig& c) {
+  validate_synthesis(c);
+  validate_rounds(c);
+  validate_distill(c);
+}
+
+}  // namespace mtcki::config_keys

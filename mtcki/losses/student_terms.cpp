@@ -1,0 +1,37 @@
+// The table of loss terms on a student, as terms.cpp is of those on images.
+#include "mtcki/losses/fused_kd.h"
+#include "mtcki/losses/student_term.h"
+#include "mtcki/losses/teacher_student_contrast.h"
+
+namespace mtcki {
+
+namespace {
+
+using PlainTerm = Plain<StudentTerm, StudentStep>;
+
+auto plain(Rows rows, const PlainTerm::Formula& formula) {
+  return [rows, formula](const StudentTermContext&) {
+    return std::make_unique<PlainTerm>(rows, formula);
+  };
+}
+
+}  // namespace
+
+const std::vector<StudentTermRow>& student_terms() {
+  static const std::vector<StudentTermRow> rows{
+      {"kd", 1.0, "fused_kd", "weight of the distillation from the fused teachers",
+       "T² KL(P_T ‖ softmax(z_S/T))",
+       plain(Rows::mean,
+             [](const StudentStep& s) {
+               return fused_kd(s.targets, s.student.logits, s.temperature);
+             })},
+      {"ts", 0.5, "teacher_student_contrast", "weight eta of the teacher/student contrast",
+       "Σ_m w_m InfoNCE of W_m f_S against f_m of batch and queue",
+       [](const StudentTermContext& c) {
+         return std::make_unique<TeacherStudentContrast>(c.teachers, c.student_dim, c.config,
+                                                         c.seed);
+       }}};
+  return rows;
+}
+
+}  // namespace mtcki

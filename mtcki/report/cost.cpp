@@ -1,0 +1,113 @@
+// What a run cost: its stages, and the ops of those that were profiled.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+
+#include "mtcki/host/progress.h"
+#include "mtcki/profile/profile.h"
+#include "mtcki/report/chart.h"
+#include "mtcki/report/labels.h"
+#include "mtcki/report/sections.h"
+#include "tensor/error.h"
+
+namespace mtcki {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+namespace {
+
+// In the order in which they run; with their sum.
+std::string stages(const Run& r) {
+  std::vector<Part> parts;
+  std::string rows;
+  double total = 0;
+  const json& seconds = child(r.result, "seconds");
+  const auto add = [&](const std::string& key, const std::string& name) {
+    const double s = number_of(seconds, key.c_str());
+    if (!(s >= 0)) return;
+    parts.push_back({name, s, duration_text(s)});
+    rows += html_row({html_escape(name), duration_text(s)}, "td", 1);
+    total += s;
+  };
+  add("teachers", "teachers");
+  add("synthesis", "synthesis");
+  for (const auto& [key, value] : seconds.items())
+    if (key.starts_with("student/")) add(key, "student " + key.substr(8));
+  add("metrics", "metrics");
+  if (parts.empty()) return "";
+  rows += html_row({"<b>total</b>", "<b>" + duration_text(total) + "</b>"}, "td", 1);
+  return stacked_bar(parts, "Time by stage") + html_details("Times as a table", html_table(rows));
+}
+
+// The highest rates that the floors of the rows were computed with (profile.h).
+std::pair<double, double> roof_of(const Profile& p) {
+  double peak = 0, bandwidth = 0;
+  for (const OpCost& o : p.rows) {
+    if (o.floor_us <= 0) continue;
+    if (o.bound == "compute") peak = std::max(peak, o.flops / o.floor_us * 1e-3);
+    if (o.bound == "memory") bandwidth = std::max(bandwidth, o.bytes / o.floor_us * 1e-3);
+  }
+  return {peak, bandwidth};
+}
+
+std::string profile_figure(const Profile& p, const std::string& trace) {
+  constexpr size_t kOps = 8;
+  std::vector<OpCost> ops = grouped(p.rows, ProfileBy::op);
+  std::sort(ops.begin(), ops.end(), [](const OpCost& a, const OpCost& b) { return a.us > b.us; });
+  const double sum = p.ops_us();
+  if (ops.empty() || !(sum > 0)) return "";
+  std::string rows;
+  double shown = 0;
+  const auto row = [&](const std::string& name, double us) {
+    rows += fmt::format(
+        "<tr><td>{}</td><td class=\"bar\"><i style=\"width:{:.1f}%\"></i></td><td "
+        "class=\"n\">{:.2f} "
+        "ms</td><td class=\"n\">{:.0f} %</td></tr>\n",
+        html_escape(name), 100 * us / sum, us * 1e-3, 100 * us / sum);
+  };
+  for (size_t i = 0; i < ops.size() && i < kOps; ++i) {
+    row(ops[i].op + (ops[i].pass == "bwd" && ops[i].op.find("grad") == std::string::npos
+                         ? ", backward"
+                         : ""),
+        ops[i].us);
+    shown += ops[i].us;
+  }
+  if (ops.size() > kOps) row(fmt::format("{} more", ops.size() - kOps), sum - shown);
+  std::vector<RooflinePoint> points;
+  for (const OpCost& o : p.rows)
+    if (o.us > 0 && o.flops > 0 && o.bytes > 0)
+      points.push_back({o.op + " " + o.module, o.flops / o.bytes, o.gflops(), o.us / sum});
+  const auto [peak, bandwidth] = roof_of(p);
+  return fmt::format(
+             "<h3>{}</h3>\n<p class=\"soft\">{:.2f} ms per step without the profiler, on {}, {}; "
+             "{} is for ui.perfetto.dev.</p>\n<div class=\"grid2\">\n<figure><figcaption>Time by "
+             "op</figcaption>{}</figure>\n",
+             html_escape(p.step), p.step_us * 1e-3, html_escape(p.machine), html_escape(p.math),
+             html_escape(trace), html_table(rows)) +
+         roofline(points, peak, bandwidth, "Roofline") + "</div>\n";
+}
+
+}  // namespace
+
+std::string cost_section(const Run& r) {
+  std::string out = stages(r);
+  std::vector<std::string> files;
+  std::error_code ec;
+  for (const auto& entry : fs::directory_iterator(r.folder + "/profile", ec))
+    if (const std::string name = entry.path().filename().string();
+        name.ends_with(".json") && !name.ends_with(".trace.json"))
+      files.push_back(name.substr(0, name.size() - 5));
+  std::sort(files.begin(), files.end());
+  for (const std::string& file : files) try {
+      out += profile_figure(read_profile(r.folder + "/profile/" + file + ".json"),
+                            "profile/" + file + ".trace.json");
+    } catch (const Error&) {
+      // What cannot be read is left out.
+    }
+  return out;
+}
+
+}  // namespace mtcki

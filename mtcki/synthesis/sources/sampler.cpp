@@ -1,0 +1,80 @@
+// X = G(z) with z ~ N(0,I) drawn anew for every batch, as DAFL, DFQ and ZSKT are run in the CMI package
+// (Fang et al. 2021): one generator, from PyTorch's initialisation, lives on with its one Adam
+// (β₁ = 0.5). What a student is shown is sampled in evaluation mode, so that steps of synthesis alone
+// move the running statistics.
+#include "autograd/functions.h"
+#include "mtcki/synthesis/sources/source.h"
+#include "nn/models/model.h"
+#include "optim/gradient_sync.h"
+#include "optim/optimizer.h"
+#include "tensor/context.h"
+
+namespace mtcki {
+
+namespace {
+
+class SamplerSource : public ImageSource {
+ public:
+  SamplerSource(const SynthesisConfig& c, const SourceOptions& o)
+      : seed_(o.seed),
+        net_(generator_of(c, o)),
+        latents_(Tensor::zeros({c.batch_size, c.nz}, DType::f32, o.compute.device)) {
+    optim::AdamOptions adam;
+    adam.lr = c.lr_g;
+    adam.beta1 = 0.5;
+    adam.beta2 = c.beta2;
+    adam_ = optim::make_adam({optim::group_of(*net_)}, adam);
+  }
+
+  void begin_batch(int64_t batch) override {
+    net_->train();
+    latents_.copy_(draw_samples(
+        latents_.size(0), {seed_, rng_stream("synthesis/latents"), static_cast<uint64_t>(batch)}));
+  }
+
+  Variable images(const RowRange& rows) override {
+    const StageScope scope("synthesis/generator");
+    return (*net_)(Variable(latents_.slice(rows.begin, rows.end)));
+  }
+
+  void zero_grad() override { adam_->zero_grad(); }
+
+  void update() override {
+    optim::all_reduce_gradients(net_->parameters(), communicator());
+    adam_->step();
+  }
+
+  Tensor draw_samples(int64_t n, const Rng& rng) const override {
+    return randn({n, latents_.size(1)}, rng);
+  }
+
+  Tensor samples(const Tensor& drawn) override {
+    const StageScope scope("synthesis/generator");
+    const NoGradScope no_grad;
+    net_->eval();
+    const Tensor x = (*net_)(Variable(drawn)).data();
+    net_->train();
+    return x;
+  }
+
+  void visit(State& s, bool in_batch) override {
+    s("weights", *net_);
+    s("adam", *adam_);
+    if (in_batch) s("latents", latents_);
+  }
+
+ private:
+  uint64_t seed_;
+  std::unique_ptr<nn::Generator> net_;
+  Tensor latents_;
+  std::unique_ptr<optim::Optimizer> adam_;
+};
+
+}  // namespace
+
+std::unique_ptr<ImageSource> make_sampler_source(const SynthesisConfig& config,
+                                                 const SourceOptions& options) {
+  return std::make_unique<SamplerSource>(config, options);
+}
+
+}  // namespace mtcki

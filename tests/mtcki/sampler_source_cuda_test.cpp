@@ -1,0 +1,91 @@
+// DAFL's loop on the GPU: a generator that lives on and a student that sees fresh samples of it. Captured
+// steps repeat the eager ones bit for bit, and the CPU tells the same story.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+
+#include "data/formats/file_bytes.h"
+#include "data/sets/dataset.h"
+#include "mtcki/config/config.h"
+#include "mtcki/distillation/rounds.h"
+#include "mtcki/host/console.h"
+#include "mtcki/training/stage_control.h"
+#include "tests/cuda_testing.h"
+
+namespace mtcki {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::kGpu;
+
+constexpr char kModel[] = "vgg8_w0.125";
+
+class DaflCuda : public testing::CudaTest {
+ protected:
+  void SetUp() override {
+    testing::CudaTest::SetUp();
+    console::set_silent(true);
+    dir_ = (fs::temp_directory_path() / str("mtcki_dafl_cuda_", getpid())).string();
+    fs::remove_all(dir_);
+  }
+  void TearDown() override {
+    fs::remove_all(dir_);
+    stop_after_polls(0);
+  }
+
+  // 2 epochs of 3 rounds of one step of the generator and 6 of the student; the weights' file.
+  std::string distil(const std::string& name, Device device, bool graph) const {
+    Compute compute;
+    compute.device = device;
+    compute.graph = graph;
+    compute.read_every = device.is_cuda() ? 3 : 1;
+    const nn::ModelSpec spec{kModel, 1, 28, 10};
+    Teachers teachers;
+    nn::Init init(1);
+    teachers.add(std::make_unique<Teacher>(Teacher::Options{"t", spec, {{0.3}, {0.4}}, 1.0, -1},
+                                           nn::make_classifier(spec, init)));
+    teachers.to(device);
+    Student student("s", spec, {{0.5}, {0.25}}, 9);
+    student.to(device);
+    DistillJob job;
+    job.stage = "student/s";
+    job.dir = dir_ + "/" + name;
+    job.config_sha256 = "x";
+    job.seed = 2;
+    job.compute = compute;
+    const RunConfig c = load_config(
+        {MTCKI_SOURCE_DIR "/configs/methods/dafl.toml"},
+        {"teachers.0.model=x", "students.0.model=x", "synthesis.nz=8", "synthesis.ngf=4",
+         "synthesis.batch_size=5", "rounds.per_epoch=3", "distill.steps_per_epoch=18",
+         "distill.epochs=2", "distill.batch_size=6", "distill.checkpoint_every=4"});
+    job.config = c.distill;
+    job.rounds = c.rounds;
+    job.synthesis = c.synthesis;
+    job.options.channels = 1;
+    job.options.image_size = 28;
+    job.options.most_batches = 6;
+    job.options.seed = 2;
+    job.options.compute = compute;
+    data::DatasetSpec test{"synth10-gray", "", "test", 12};
+    RunLog log(job.dir, false);
+    distill(job, teachers, student, {}, data::load_dataset(test), log);
+    return data::read_text(job.dir + "/model.safetensors", uint64_t{1} << 30);
+  }
+
+  std::string dir_;
+};
+
+TEST_F(DaflCuda, CapturedStepsAreTheEagerOnesAndResume) {
+  const std::string eager = distil("eager", kGpu, false);
+  EXPECT_EQ(distil("graph", kGpu, true), eager);
+  for (int i = 0; i < 3; ++i) {
+    stop_after_polls(9);
+    EXPECT_THROW(distil("cut", kGpu, true), Stopped);
+  }
+  stop_after_polls(0);
+  EXPECT_EQ(distil("cut", kGpu, true), eager);
+}
+
+}  // namespace
+}  // namespace mtcki
