@@ -97,7 +97,6 @@ json matrix_record(const Matrix& m) {
   for (json& p : record["published"])
     for (const MatrixMethod& method : m.methods)
       if (method.name == p["method"]) p["method"] = method.label;
-  static const char* const words[] = {"open", "running", "failed", "finished"};
   for (size_t i = 0; i < m.jobs.size(); ++i) {
     const MatrixJob& job = m.jobs[i];
     if (!job.is_cell()) continue;
@@ -105,7 +104,7 @@ json matrix_record(const Matrix& m) {
     json cell = {
         {"cell", job.name},         {"method", m.methods[static_cast<size_t>(job.method)].label},
         {"teachers", job.teachers}, {"data", job.data},
-        {"seed", job.config.seed},  {"status", words[s.kind]}};
+        {"seed", job.config.seed},  {"status", s.word()}};
     if (s.kind == JobState::failed) cell["reason"] = s.text;
     if (s.kind == JobState::finished) {
       try {

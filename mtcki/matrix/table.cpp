@@ -69,16 +69,13 @@ std::vector<Line> lines_of(const json& record) {
   for (size_t i = 0; i < cells.size(); ++i) {
     if (!cells[i].contains("students")) continue;
     for (const json& s : cells[i]["students"]) {
-      const Line one{cells[i].at("method"),
-                     cells[i].at("teachers"),
-                     cells[i].at("data"),
-                     s.at("student"),
-                     {},
-                     {}};
-      auto at = std::find_if(lines.begin(), lines.end(), [&](const Line& l) {
-        return l.method == one.method && l.teachers == one.teachers && l.data == one.data &&
-               l.student == one.student;
-      });
+      Line one;
+      one.method = cells[i].at("method");
+      one.teachers = cells[i].at("teachers");
+      one.data = cells[i].at("data");
+      one.student = s.at("student");
+      auto at = std::find_if(lines.begin(), lines.end(),
+                             [&](const Line& l) { return l.is(one.method, one); });
       if (at == lines.end()) at = lines.insert(lines.end(), one);
       at->cells.push_back(i);
       at->top1.push_back(s.at("top1"));
@@ -92,9 +89,7 @@ std::string against_text(const json& cells, const Line& line, const std::vector<
                          const std::string& method) {
   if (line.method == method) return "";
   for (const Line& other : lines) {
-    if (other.method != method || other.teachers != line.teachers || other.data != line.data ||
-        other.student != line.student)
-      continue;
+    if (!other.is(method, line)) continue;
     std::vector<double> a, b;
     for (size_t i = 0; i < line.cells.size(); ++i)
       for (size_t k = 0; k < other.cells.size(); ++k)

@@ -13,6 +13,10 @@ namespace mtcki {
 struct MatrixTable {
   struct Line {
     std::string method, teachers, data, student;
+    bool is(const std::string& of, const Line& like) const {  // the line of this method beside it
+      return method == of && teachers == like.teachers && data == like.data &&
+             student == like.student;
+    }
     std::vector<size_t> cells;  // of record["cells"], finished ones only
     std::vector<double> top1;   // of these
   };

@@ -34,13 +34,9 @@ namespace {
 
 constexpr auto kLook = std::chrono::milliseconds(50), kWait = std::chrono::milliseconds(2000);
 
-// Jobs that take about the same time.
-std::string kind_of(const Matrix& m, const MatrixJob& job) {
-  if (!job.is_cell()) return job.name.substr(0, job.name.rfind('-'));
-  std::string kind = m.methods[static_cast<size_t>(job.method)].name;
-  for (const std::string& part : {job.teachers, job.data})
-    if (!part.empty()) kind += "." + part;
-  return kind;
+// Jobs that take about the same time: METHOD.TEACHERS.DATA of a cell, teacher-NAME of a shared one.
+std::string kind_of(const MatrixJob& job) {
+  return job.name.substr(0, job.name.rfind(job.is_cell() ? '.' : '-'));
 }
 
 std::string reason_file(const Matrix& m, const MatrixJob& job) {
@@ -64,12 +60,12 @@ std::string progress_text(const Matrix& m, const std::vector<size_t>& jobs) {
     running += s.kind == JobState::running;
     if (s.kind == JobState::finished) {
       ++finished;
-      for (const std::string& kind : {kind_of(m, m.jobs[i]), std::string()}) {
+      for (const std::string& kind : {kind_of(m.jobs[i]), std::string()}) {
         known[kind].first += s.seconds;
         known[kind].second += 1;
       }
     } else if (s.kind != JobState::failed) {
-      open.push_back(kind_of(m, m.jobs[i]));
+      open.push_back(kind_of(m.jobs[i]));
     }
   }
   double left = 0;
@@ -199,13 +195,12 @@ std::vector<size_t> chosen_jobs(const Matrix& m, const std::vector<std::string>&
 }
 
 std::string job_list(const Matrix& m, const std::vector<size_t>& jobs) {
-  static const char* const words[] = {"open", "running", "failed", "finished"};
   std::string out;
   for (const size_t i : jobs) {
     const JobState s = job_state(m, i);
     const std::string more =
         s.kind == JobState::finished ? duration_text(s.seconds) : console::printable(s.text);
-    out += fmt::format("{:<9} {:<44} {}\n", words[s.kind], m.jobs[i].name, more);
+    out += fmt::format("{:<9} {:<44} {}\n", s.word(), m.jobs[i].name, more);
   }
   return out;
 }
@@ -220,7 +215,7 @@ std::string matrix_dry_run(const Matrix& m, const std::vector<size_t>& jobs,
   std::vector<std::string> order;
   for (const size_t i : jobs) {
     if (job_state(m, i).kind == JobState::finished) continue;
-    const std::string kind = kind_of(m, m.jobs[i]);
+    const std::string kind = kind_of(m.jobs[i]);
     if (kinds[kind].jobs++ == 0) order.push_back(kind), kinds[kind].first = i;
   }
   std::string out;

@@ -17,6 +17,10 @@ struct JobState {
   int exit_code = 0;       // of a failed one
   double seconds = 0;      // of the process that finished it
   std::string claim = {};  // the last claim's text
+  const char* word() const {
+    static const char* const words[] = {"open", "running", "failed", "finished"};
+    return words[kind];
+  }
 };
 JobState job_state(const Matrix& matrix, size_t job);
 

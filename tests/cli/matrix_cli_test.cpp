@@ -104,6 +104,8 @@ TEST_F(MatrixCli, FourProcessesOneOfWhichIsKilled) {
   EXPECT_EQ(fs::last_write_time(dir_ / "alone/cells/mtcki.s0/result.json"), before);
   for (const char* text : {"MTCKI", "CMI-ensemble", "trained on real images", " ± ", "(p "})
     EXPECT_THAT(alone.out, HasSubstr(text));
+  EXPECT_THAT(read_file(dir_ / "alone/cells/mtcki.s0/report.html"),
+              HasSubstr("<td>held-out classifier</td>"));
   const std::string html = read_file(dir_ / "alone" / "table.html");
   for (const char* text : {"Accuracy over counted cost", "What the students learned from", "FID-C"})
     EXPECT_THAT(html, HasSubstr(text));
