@@ -264,7 +264,7 @@ TEST_F(ConfigTest, HashIsOfWhatAffectsResults) {
           } else if constexpr (std::is_same_v<T, std::string*>) {
             *target += "x";
           } else {
-            target->push_back(typename T::value_type{});
+            target->emplace_back();
           }
         },
         f.target);

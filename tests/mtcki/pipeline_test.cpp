@@ -5,6 +5,7 @@
 #include "data/formats/state_file.h"
 #include "mtcki/evaluation/confusion.h"
 #include "mtcki/evaluation/neighbours.h"
+#include "mtcki/run/folder.h"
 #include "mtcki/synthesis/image_pool.h"
 #include "nn/state_dict.h"
 #include "tensor/ops/elementwise.h"
