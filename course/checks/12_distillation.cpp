@@ -34,7 +34,7 @@ void loss(Judge& judge) {
   const Variable student(randn({5, 4}, Rng{12, 3, 0}), true);
   judge.equal("two teachers as the library's fused_kd has them",
               distillation_loss(teachers, {0.75, 0.25}, student, 3).item(),
-              fused_kd(fused_targets("mean", teachers, {0.75, 0.25}, 3, {}), student, 3).item(),
+              fused_kd(fused_targets(Fuse::mean, teachers, {0.75, 0.25}, 3, {}), student, 3).item(),
               1e-4);
 }
 
@@ -65,7 +65,7 @@ void without_data(Judge& judge) {
   Teachers teachers;
   teachers.add(small_teacher("vgg8_w0.125", train, 1));
   teachers.add(small_teacher("vgg11_w0.125", train, 2));
-  BnStatisticsLoss statistics(teachers, "sum", 0.0);
+  BnStatisticsLoss statistics(teachers, BnReduce::sum, 0.0);
   std::vector<Tensor> made;
   for (uint64_t batch = 0; batch < 5; ++batch) made.push_back(invert(teachers, statistics, batch));
   const Tensor images = cat(made);

@@ -1,6 +1,7 @@
 // PNG and JPEG, image grids.
 #include "data/formats/checksum.h"
 #include "data/formats/image_file.h"
+#include "data/formats/state_file.h"
 #include "tests/data/data_testing.h"
 
 namespace mtcki::data {

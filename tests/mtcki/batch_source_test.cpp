@@ -62,11 +62,15 @@ struct One : nn::Module {
   Variable& w;
 };
 
-double step(SgdTrainer& trainer, One& net, int64_t number, double gradient = 1.0) {
+double step(SgdTrainer& trainer, One& net, int64_t number, double gradient = 1.0,
+            Values* logged = nullptr) {
   trainer.prepare(number);
   trainer.zero_grad();
   sum(net(Variable(Tensor::full({1}, gradient)))).backward();
-  trainer.update();
+  MetricRing values;
+  trainer.update(values);
+  values.commit(number);
+  if (logged) *logged = values.read();
   return net.w.data().item();
 }
 
@@ -79,7 +83,11 @@ TEST(SgdTrainer, FollowsTheScheduleAndClips) {
   schedule.base_lr = 0.1;
   schedule.total_steps = 2;
   SgdTrainer trainer(net, {optim::group_of(net)}, sgd, schedule, 0.5, 0.0);
-  EXPECT_NEAR(step(trainer, net, 0, 4.0), 1 - 0.1 * 0.5, 1e-5);  // of norm 4, clipped to 0.5
+  Values logged;  // of norm 4, clipped to 0.5
+  EXPECT_NEAR(step(trainer, net, 0, 4.0, &logged), 1 - 0.1 * 0.5, 1e-5);
+  ASSERT_EQ(logged.size(), 1u);
+  EXPECT_EQ(logged[0].first, "grad_norm");
+  EXPECT_NEAR(logged[0].second, 4, 1e-5);
   EXPECT_NEAR(trainer.lr(), 0.1, 1e-12);
   EXPECT_NEAR(step(trainer, net, 1, 0.25), 0.95 - 0.05 * 0.25, 1e-5);  // half way along the cosine
   EXPECT_NEAR(trainer.lr(), 0.05, 1e-12);
