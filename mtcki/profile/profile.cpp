@@ -1,6 +1,7 @@
 #include "mtcki/profile/profile.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <map>
 #include <tuple>
 
@@ -173,7 +174,11 @@ Profile profile_from_json(const nlohmann::json& j, const std::string& file) {
 }
 
 Profile read_profile(const std::string& file) {
-  if (!data::file_exists(file)) throw DataError(str("profile \"", file, "\": no such file"));
+  std::error_code ignored;
+  if (!std::filesystem::exists(file, ignored))
+    throw DataError(str("profile \"", file, "\": no such file"));
+  if (std::filesystem::is_directory(file, ignored))
+    throw DataError(str("profile \"", file, "\" cannot be read: it is a folder"));
   return profile_from_json(data::read_json(file), file);
 }
 

@@ -261,9 +261,9 @@ std::string result_table(const json& r) {
     const double seconds = r["seconds"].value(stage, -1.0);
     if (seconds < 0) continue;
     total += seconds;
-    times += str(times.empty() ? "" : ", ", stage, " ", duration_text(seconds));
+    times += fmt::format("  {:<30}{}\n", stage, duration_text(seconds));
   }
-  out += fmt::format("{:<32}{} ({})\n", "Time", duration_text(total), times);
+  out += fmt::format("{:<32}{}\n", "Time", duration_text(total)) + times;
   return out;
 }
 

@@ -179,7 +179,7 @@ TEST(AtomicFile, FileSizeLimit) {
   }
   setrlimit(RLIMIT_FSIZE, &old);
   std::signal(SIGXFSZ, handler);
-  EXPECT_THAT(text, HasSubstr("needed 262144 bytes"));
+  EXPECT_THAT(text, HasSubstr("needed 256.0 KiB"));
   EXPECT_TRUE(names_in(dir.path()).empty());
 }
 

@@ -284,6 +284,8 @@ TEST_F(ConfigTest, HashIsOfWhatAffectsResults) {
                                  "synthesis.source",
                                  "synthesis.from",
                                  "synthesis.beta2",
+                                 "synthesis.reset_first",
+                                 "rounds.keep_history",
                                  "synthesis.views"};
     for (const LossTermRow& row : inversion_terms())
       if (row.weight == 0) silent.insert(str("synthesis.", row.key));

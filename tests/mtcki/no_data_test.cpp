@@ -118,7 +118,7 @@ TEST(NoData, StoppedOrKilledAnywhereEndsTheSame) {
     if (rounds > 0) c.distill.epochs = 1, c.distill.steps_per_epoch = 3;
     c.distill.checkpoint_every = 2;  // a kill leaves what the last checkpoint has
     const std::string whole = fresh_folder("no_data_whole");
-    RunLog log;
+    RunLog log(whole, false);
     run_pipeline(c, whole, log);
     for (const bool kill : {true, false}) {
       const std::string cut = fresh_folder("no_data_cut");

@@ -130,7 +130,7 @@ TEST(Pipeline, RoundsFromNothing) {
   config.distill.steps_per_epoch = 4;
   config.distill.checkpoint_every = 3;
   const std::string whole = fresh_folder("from_nothing");
-  RunLog log;
+  RunLog log(whole, false);
   const PipelineResult r = run_pipeline(config, whole, log);
   std::map<std::string, double> metrics(r.metrics.begin(), r.metrics.end());
   EXPECT_EQ(metrics["generator_steps"], 2 * 2 * 2 * 3);
@@ -155,12 +155,12 @@ TEST(Pipeline, TheHistoryOfRoundsMayBeginAnew) {
   config.rounds.per_epoch = 1;
   config.distill.steps_per_epoch = 2;
   config.distill.checkpoint_every = 2;
-  RunLog log;
   const auto images = [](const std::string& folder) {
     return ImagePool::open(folder + "/students/s/synth").load().images;
   };
   const std::string kept = fresh_folder("history_kept"), anew = fresh_folder("history_anew");
-  run_pipeline(config, kept, log);
+  RunLog silent, log(anew, false);
+  run_pipeline(config, kept, silent);
   config.rounds.keep_history = false;
   run_pipeline(config, anew, log);
   EXPECT_FALSE(identical(images(kept), images(anew)));

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <filesystem>
@@ -50,8 +51,17 @@ inline RunConfig tiny() {
   return c;
 }
 
+// Of this process, as tests run beside each other; gone when it ends.
 inline std::string fresh_folder(const std::string& name) {
-  const fs::path dir = fs::temp_directory_path() / ("mtcki_pipeline_" + name);
+  struct Root {
+    fs::path path = fs::temp_directory_path() / ("mtcki_pipeline_" + std::to_string(getpid()));
+    ~Root() {
+      std::error_code ignored;
+      fs::remove_all(path, ignored);
+    }
+  };
+  static const Root root;
+  const fs::path dir = root.path / name;
   fs::remove_all(dir);
   fs::create_directories(dir);
   return dir.string();
@@ -73,7 +83,8 @@ inline std::map<std::string, std::string> results(const std::string& folder) {
     const bool weights = name == "model.safetensors" || name == "best.safetensors";
     const bool shard = name.rfind("shard-", 0) == 0 && path.find("bank") == std::string::npos;
     const bool picture = e.path().extension() == ".png";  // also of the film of a batch
-    if (weights || shard || picture || (name == "manifest.json" && path.find("synth") != std::string::npos))
+    if (weights || shard || picture ||
+        (name == "manifest.json" && path.find("synth") != std::string::npos))
       out[path] = bytes(e.path());
   }
   return out;

@@ -183,7 +183,7 @@ TEST_F(ReportExamples, CopiesOfTrainingImagesAreFoundAtDistanceZero) {
   EXPECT_THAT(html, HasSubstr("alt=\"Real training image 777, x\""));
   EXPECT_THAT(html, HasSubstr("alt=\"Synthetic image, made as &lt;y&gt;\""));
   EXPECT_THAT(html, HasSubstr("Real data is used for this display only"));
-  EXPECT_THAT(html, HasSubstr("its 2 nearest of 1200 real training images"));
+  EXPECT_THAT(html, HasSubstr("the 2 most similar of 1200 real training images"));
   EXPECT_EQ(neighbours_section(dir_.string(), 10), "");
 
   std::ofstream(path("manifest.json")) << "{}";

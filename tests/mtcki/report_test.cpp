@@ -163,7 +163,7 @@ TEST_F(ReportTest, OpensWithTheResult) {
   const std::string html = report_html({run("a", 5)});
   EXPECT_THAT(html, HasSubstr("s learned from 512 synthetic images alone and puts 80.25 % of the"));
   EXPECT_THAT(html, HasSubstr("<b>80.25 %</b>best student"));
-  EXPECT_THAT(html, HasSubstr("<b>87.7 %</b>of its best teacher&#39;s 91.50 % kept"))
+  EXPECT_THAT(html, HasSubstr("<b>87.7 %</b>of its best teacher's 91.50 % kept"))
       << "80.25 / 91.5";
   EXPECT_THAT(html, HasSubstr("<b class=\"good\">finished</b>"));
   EXPECT_LT(html.find("<b>80.25 %</b>"), html.find("<h2>"));
@@ -278,7 +278,8 @@ TEST_F(ReportTest, RunsThatDifferInTheSeedAloneAreAveraged) {
                               "<td class=\"n\">81.00 ± 1.41</td>"));
   EXPECT_THAT(html, HasSubstr("<td>distill.lr</td><td class=\"n\">0.1</td><td class=\"n\">0.1</td>"
                               "<td class=\"n\">0.5</td>"));
-  EXPECT_THAT(html, Not(HasSubstr("<td>name</td>")));
+  const std::string differing = html.substr(0, html.find("Over seeds"));
+  EXPECT_THAT(differing, Not(HasSubstr("<td>name</td>")));
 }
 
 // A number that the log or the result may hold has a title and a help text.
