@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "mtcki/run/job.h"
 #include "tensor/device.h"
 
 namespace mtcki::cli {
@@ -36,6 +37,19 @@ struct RunOptions {
   int64_t profile = 0;  // steps of each stage; 0: none
 };
 int run_command(const RunOptions& options);
+// Device, threads and kernels as the configuration says, and preflight(). The same configuration,
+// with the device of this rank, which `job` receives too.
+RunConfig ready_to_run(RunConfig config, RunJob* job, bool device_given = false);
+
+struct MatrixOptions {
+  std::vector<std::string> inputs;  // the matrix, then configuration files and key=value
+  std::vector<std::string> argv;
+  std::vector<std::string> only;  // patterns of names of cells
+  std::string table;  // text | markdown | csv | html | json: only that, from what is there
+  std::string job;    // this process computes one job, which its parent has claimed
+  bool list = false, dry_run = false, retry = false, no_wait = false;
+};
+int matrix_command(const MatrixOptions& options);
 
 // --mean and --std as they were given: as many, finite, std above 0; UsageError.
 void check_normalization(const std::vector<double>& mean, const std::vector<double>& std);

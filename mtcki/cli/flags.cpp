@@ -352,6 +352,27 @@ void add_report(CLI::App* app, Commands* commands) {
   commands->push_back({report, [o] { return report_command(*o); }});
 }
 
+void add_matrix(CLI::App* app, const std::vector<std::string>& argv, Commands* commands) {
+  const auto o = std::make_shared<MatrixOptions>();
+  o->argv = argv;
+  CLI::App* matrix = app->add_subcommand(
+      "matrix", "methods x teachers x data x seeds: many runs by any number of processes; a table");
+  matrix->add_option("inputs", o->inputs,
+                     "matrix (docs/matrix.md), then files and KEY=VALUE for all its cells; or a "
+                     "record.json, to show");
+  matrix->add_flag("--list", o->list, "the jobs and their state");
+  matrix->add_flag("--dry-run", o->dry_run, "what is left will take, by a few steps of each");
+  matrix->add_option("--only", o->only, "cells of these names: a pattern, or a part")
+      ->allow_extra_args(false);
+  matrix->add_option("--table", o->table,
+                     "no work: print what is there as text, markdown, csv, html or json");
+  matrix->add_flag("--retry", o->retry, "failed jobs too");
+  matrix->add_flag("--no-wait", o->no_wait,
+                   "end when all that is left is being worked on by others");
+  matrix->add_option("--job", o->job)->group("");  // how it starts itself
+  commands->push_back({matrix, [o] { return matrix_command(*o); }});
+}
+
 void add_info(CLI::App* app, Commands* commands) {
   const auto json = std::make_shared<bool>(false);
   CLI::App* info = app->add_subcommand("info", "version, build, machine, kernels, data sets found");
@@ -364,6 +385,7 @@ void add_info(CLI::App* app, Commands* commands) {
 Commands add_commands(CLI::App* app, const std::vector<std::string>& argv) {
   Commands out;
   add_runs(app, argv, &out);
+  add_matrix(app, argv, &out);
   for (const auto add : {add_eval, add_inspect, add_summary, add_profile, add_roof, add_data,
                          add_export, add_report, add_info})
     add(app, &out);

@@ -22,6 +22,7 @@ namespace mtcki {
 namespace {
 
 using config_keys::Field;
+using config_keys::index_free;
 
 constexpr uint64_t kMostText = uint64_t{1} << 20;  // bytes of a file
 constexpr size_t kMostElements = 1000;             // of [[teachers]], [[students]]
@@ -41,16 +42,6 @@ std::string one_line(std::string s) {
 
 [[noreturn]] void fail(const std::string& where, const std::string& what) {
   throw UsageError(one_line(where + ": " + what));
-}
-
-std::string index_free(const std::string& path) {  // "teachers.0.model" -> "teachers.model"
-  std::string out;
-  std::istringstream in(path);
-  for (std::string part; std::getline(in, part, '.');) {
-    if (!part.empty() && std::all_of(part.begin(), part.end(), ::isdigit)) continue;
-    out += (out.empty() ? "" : ".") + part;
-  }
-  return out;
 }
 
 // Every key that exists, without element numbers, and the section names.
@@ -120,10 +111,10 @@ class Assign {
     if (!v) wrong_type(node_);
     *out = v->get();
   }
-  void operator()(std::string* out) const { *out = text(); }
+  void operator()(std::string* out) const { *out = text(node_); }
   void operator()(const config_keys::Mode& mode) const {
     const auto& all = field_.choices;
-    mode.set(static_cast<size_t>(std::find(all.begin(), all.end(), text()) - all.begin()));
+    mode.set(static_cast<size_t>(std::find(all.begin(), all.end(), text(node_)) - all.begin()));
   }
   void operator()(std::vector<int64_t>* out) const {
     list(out, [this](const toml::node& n) { return integer(n); });
@@ -131,11 +122,14 @@ class Assign {
   void operator()(std::vector<double>* out) const {
     list(out, [this](const toml::node& n) { return number(n); });
   }
+  void operator()(std::vector<std::string>* out) const {
+    list(out, [this](const toml::node& n) { return text(n); });
+  }
 
  private:
-  std::string text() const {
-    const auto* v = node_.as_string();
-    if (!v) wrong_type(node_);
+  std::string text(const toml::node& node) const {
+    const auto* v = node.as_string();
+    if (!v) wrong_type(node);
     if (v->get().find('\0') != std::string::npos)
       fail(where_, field_.path + ": text must not hold a zero byte");
     if (!field_.choices.empty() &&
@@ -351,10 +345,20 @@ void check_names(const std::vector<T>& list, const char* section) {
 
 }  // namespace
 
+bool is_override(const std::string& input) {
+  std::error_code ec;
+  return input.find('=') != std::string::npos && !std::filesystem::is_regular_file(input, ec);
+}
+
 RunConfig load_config(const std::vector<std::string>& files,
                       const std::vector<std::string>& overrides) {
   RunConfig config;
-  for (const std::string& f : files) apply_file(&config, f), resolve_paths(&config, f);
+  for (const std::string& f : files) {
+    if (is_override(f))
+      apply_override(&config, f);
+    else
+      apply_file(&config, f), resolve_paths(&config, f);
+  }
   for (const std::string& o : overrides) apply_override(&config, o);
   resolve_paths(&config, "");
   name_elements(&config.teachers, "teachers");
@@ -454,34 +458,6 @@ std::string config_sha256(const RunConfig& config, const std::vector<std::string
       throw Error("config_sha256: no section or key \"" + s + "\"" + did_you_mean(s, known));
   }
   return data::sha256_hex(canonical(config, true, sections));
-}
-
-std::string config_reference() {
-  RunConfig sample;
-  sample.teachers.resize(1);
-  sample.students.resize(1);
-  std::string out, head = "\n";
-  for (const Field& f : config_keys::fields(sample)) {
-    const std::string plain = index_free(f.path);
-    const size_t dot = plain.rfind('.');
-    const std::string owner = dot == std::string::npos ? "" : plain.substr(0, dot);
-    if (owner != head) {
-      head = owner;
-      const std::string title = owner.empty()                  ? "Run"
-                                : config_keys::is_array(owner) ? "[[" + owner + "]]"
-                                                               : "[" + owner + "]";
-      out += fmt::format("{}## {}\n\n| key | default | accepted | meaning |\n|---|---|---|---|\n",
-                         out.empty() ? "" : "\n", title);
-    }
-    const auto cell = [](std::string text) {
-      for (size_t p = 0; (p = text.find('|', p)) != std::string::npos; p += 2) text.insert(p, "\\");
-      return text;
-    };
-    const std::string accepted = f.accepted();
-    out += fmt::format("| `{}` | `{}` | {} | {} |\n", plain, f.value(),
-                       cell(accepted.empty() ? f.type() : accepted), cell(f.help));
-  }
-  return out;
 }
 
 }  // namespace mtcki

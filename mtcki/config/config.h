@@ -81,6 +81,7 @@ enum class Fuse { mean, prob, conf, entropy };
 struct SynthesisConfig {
   int64_t batches = 196, batch_size = 256, g_steps = 200;  // batches: before there is a student
   std::string source = "generator";  // what is optimised: synthesis/sources/sources.cpp
+  std::vector<std::string> from;     // source sets: folders of runs
   std::string generator = "cmi";     // nn::generator_names()
   int64_t nz = 256, ngf = 64;
   double lr_g = 1e-3, lr_z = 0.0;  // 0: lr_g
@@ -163,11 +164,13 @@ struct RunConfig {
   MetricsConfig metrics;
 };
 
-// Reads TOML files in order, then key=value overrides ("synthesis.g_steps=50",
-// "teachers.0.model=vgg8"). UsageError with file:line and the nearest key for unknown keys, wrong
+// Reads TOML files, and KEY=VALUE ("synthesis.g_steps=50", "teachers.0.model=vgg8") between them,
+// in order, then the overrides. UsageError with file:line and the nearest key for unknown keys, wrong
 // types, values out of range and impossible combinations; nothing is read or written before.
 RunConfig load_config(const std::vector<std::string>& files,
                       const std::vector<std::string>& overrides);
+// A file may have '=' in its name only when it exists.
+bool is_override(const std::string& input);
 void validate(const RunConfig& config);
 // How many of the synthetic images students are measured on when data.name is "none":
 // data.holdout, or a tenth.

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <sstream>
 
 #include "mtcki/config/table_names.h"
 #include "nn/models/model.h"
@@ -29,6 +30,9 @@ class Walk {
     return add(name, &target, range, {}, help);
   }
   Walk& key(const char* name, bool& target, const char* help) {
+    return add(name, &target, {}, {}, help);
+  }
+  Walk& key(const char* name, std::vector<std::string>& target, const char* help) {
     return add(name, &target, {}, {}, help);
   }
   Walk& key(const char* name, std::string& target, const char* help) {
@@ -168,8 +172,12 @@ void visit(Walk& w, SynthesisConfig& c) {
       .key("g_steps", c.g_steps, at_least(1), "optimiser steps per batch")
       .key("source", c.source, source_names(),
            "what is optimised: a generator with the latents of a batch; pixels; a meta_generator "
-           "that batches begin at; a generator alone, which images are sampled from at any time")
+           "that batches begin at; a generator alone, which images are sampled from at any time; or "
+           "nothing is: real training images, noise, or the finished sets of other runs (from)")
       .inert_if(c.source == "generator")
+      .key("from", c.from,
+           "source sets: folders of these runs; relative ones from the folder of this run")
+      .inert_if(c.from.empty())
       .key("generator", c.generator, nn::generator_names(), "generator architecture")
       .key("nz", c.nz, between(1, 65536), "latent dimensions")
       .key("ngf", c.ngf, between(1, 4096), "generator width")
@@ -365,6 +373,7 @@ struct ToToml {
     return list(*v, [](int64_t x) { return std::to_string(x); });
   }
   std::string operator()(const std::vector<double>* v) const { return list(*v, toml_number); }
+  std::string operator()(const std::vector<std::string>* v) const { return list(*v, toml_text); }
 
  private:
   template <class T, class F>
@@ -385,9 +394,9 @@ std::string Range::to_string() const {
 }
 
 std::string Field::type() const {
-  static const char* const names[] = {"an integer",        "an integer", "a number",
-                                      "true or false",     "text",       "a list of integers",
-                                      "a list of numbers", "text"};
+  static const char* const names[] = {
+      "an integer",         "an integer",        "a number",        "true or false", "text",
+      "a list of integers", "a list of numbers", "a list of texts", "text"};
   return names[target.index()];
 }
 
@@ -437,4 +446,46 @@ const std::vector<std::string>& sections() {
 
 bool is_array(const std::string& section) { return section == "teachers" || section == "students"; }
 
+std::string index_free(const std::string& path) {
+  std::string out;
+  std::istringstream in(path);
+  for (std::string part; std::getline(in, part, '.');) {
+    if (!part.empty() && std::all_of(part.begin(), part.end(), ::isdigit)) continue;
+    out += (out.empty() ? "" : ".") + part;
+  }
+  return out;
+}
+
 }  // namespace mtcki::config_keys
+
+namespace mtcki {
+
+std::string config_reference() {
+  RunConfig sample;
+  sample.teachers.resize(1);
+  sample.students.resize(1);
+  std::string out, head = "\n";
+  for (const config_keys::Field& f : config_keys::fields(sample)) {
+    const std::string plain = config_keys::index_free(f.path);
+    const size_t dot = plain.rfind('.');
+    const std::string owner = dot == std::string::npos ? "" : plain.substr(0, dot);
+    if (owner != head) {
+      head = owner;
+      const std::string title = owner.empty()                  ? "Run"
+                                : config_keys::is_array(owner) ? "[[" + owner + "]]"
+                                                               : "[" + owner + "]";
+      out += fmt::format("{}## {}\n\n| key | default | accepted | meaning |\n|---|---|---|---|\n",
+                         out.empty() ? "" : "\n", title);
+    }
+    const auto cell = [](std::string text) {
+      for (size_t p = 0; (p = text.find('|', p)) != std::string::npos; p += 2) text.insert(p, "\\");
+      return text;
+    };
+    const std::string accepted = f.accepted();
+    out += fmt::format("| `{}` | `{}` | {} | {} |\n", plain, f.value(),
+                       cell(accepted.empty() ? f.type() : accepted), cell(f.help));
+  }
+  return out;
+}
+
+}  // namespace mtcki

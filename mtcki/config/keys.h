@@ -29,8 +29,9 @@ struct Mode {
 };
 
 struct Field {
-  using Target = std::variant<int64_t*, uint64_t*, double*, bool*, std::string*,
-                              std::vector<int64_t>*, std::vector<double>*, Mode>;
+  using Target =
+      std::variant<int64_t*, uint64_t*, double*, bool*, std::string*, std::vector<int64_t>*,
+                   std::vector<double>*, std::vector<std::string>*, Mode>;
   std::string path;  // "synthesis.g_steps", "teachers.0.model"
   Target target;     // into the config that was walked
   Range range;
@@ -44,6 +45,8 @@ struct Field {
   std::string accepted() const;  // range or choices as text
 };
 
+// "teachers.0.model" -> "teachers.model"
+std::string index_free(const std::string& path);
 // All fields of a config, in the order of the file. Arrays of tables appear once per element.
 std::vector<Field> fields(RunConfig& config);
 std::vector<Field> fields(TeacherConfig& teacher, const std::string& prefix);

@@ -8,6 +8,8 @@
 namespace mtcki {
 
 std::vector<std::string> source_names();
+// Nothing is optimised: the images are there already (synthesis/given_images.h).
+bool is_given(const std::string& source);
 // Whether images can be drawn from a source at any time, outside of a batch.
 bool source_samples(const std::string& name);
 

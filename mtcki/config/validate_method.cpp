@@ -34,6 +34,11 @@ void validate_synthesis(const RunConfig& c) {
     throw UsageError(
         "synthesis.batches: every loss needs a student, and there is none before the rounds; set "
         "it to 0");
+  if (is_given(s.source) && c.rounds.per_epoch > 0)
+    throw UsageError(fmt::format(
+        "rounds.per_epoch: continues a synthesis, and synthesis.source {} has none", s.source));
+  if ((s.source == "sets") == s.from.empty())
+    throw UsageError("synthesis.from: goes with synthesis.source sets, and only with that");
   if (s.bank_draw > s.bank_size)
     throw UsageError(
         fmt::format("synthesis.bank_draw: {} rows from a bank of {}", s.bank_draw, s.bank_size));

@@ -36,6 +36,7 @@ std::string stages(const Run& r) {
   add("synthesis", "synthesis");
   for (const auto& [key, value] : seconds.items())
     if (key.starts_with("student/")) add(key, "student " + key.substr(8));
+  add("classifier", "held-out classifier");
   add("metrics", "metrics");
   if (parts.empty()) return "";
   rows += html_row({"<b>total</b>", "<b>" + duration_text(total) + "</b>"}, "td", 1);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "data/formats/atomic_file.h"
+#include "mtcki/config/table_names.h"
 #include "mtcki/distillation/teacher_outputs.h"
 #include "mtcki/host/console.h"
 #include "mtcki/host/progress.h"
@@ -70,6 +71,7 @@ RunConfig shortened(const RunConfig& config, int64_t steps, int64_t train_images
                     int64_t test_images) {
   RunConfig c = config;
   c.tensorboard = false;
+  if (is_given(c.synthesis.source)) c.synthesis.source = "noise", c.synthesis.from.clear();
   c.data.train_limit = std::min(train_images, steps * c.train.batch_size);
   (config.data.is_none() ? c.data.holdout : c.data.test_limit) = test_images;
   c.train.epochs = c.train.eval_every = 1;
@@ -309,11 +311,14 @@ DryRun dry_run(const RunConfig& config) {
         times("teachers", false).at(0, none ? 0 : number(test_images)));
 
   const SynthesisConfig& s = config.synthesis;
-  const StageTimes synthesis = times("synthesis");
+  const bool given = is_given(s.source);
+  const StageTimes synthesis = times("synthesis", !given);
   const double few = number(few_batches(config));
   if (s.batches > 0)
-    add("synthesis", fmt::format("{} batches of {} steps", s.batches, s.g_steps),
-        number(s.batches) / few * synthesis.at(number(s.g_steps), 0));
+    add("synthesis",
+        given ? fmt::format("{} batches, given", s.batches)
+              : fmt::format("{} batches of {} steps", s.batches, s.g_steps),
+        number(s.batches) / few * synthesis.at(given ? 0.0 : number(s.g_steps), 0));
 
   const int64_t pool = s.batches * s.batch_size - (none ? test_images : 0);
   if (!config.students.empty()) {
@@ -322,12 +327,11 @@ DryRun dry_run(const RunConfig& config) {
     add("students", stage.work, stage.seconds);
   }
 
-  const StageTimes metrics = times("metrics", trains_classifier);
   if (trains_classifier)
-    add("metrics", "held-out classifier, " + training, metrics.at(train_steps, train_tests));
-  else
-    add("metrics", fmt::format("{} images", std::min(config.metrics.samples, test_images)),
-        metrics.at(0, number(std::min(config.metrics.samples, test_images))));
+    add("classifier", training, times("classifier").at(train_steps, train_tests));
+  const int64_t described = std::min(config.metrics.samples, test_images);
+  add("metrics", fmt::format("{} images", described),
+      times("metrics", false).at(0, number(described)));
 
   take_room(config, full, samples.last, pool, &out);
   out.free_bytes = data::free_bytes(config.out);

@@ -10,7 +10,7 @@
 namespace mtcki {
 
 struct DryRunStage {
-  std::string name;  // "teachers", "synthesis", "students", "metrics"
+  std::string name;  // "teachers", "synthesis", "students", "classifier", "metrics"
   std::string work;  // "3 x 2 epochs of 468 steps"
   double seconds = 0;
 };

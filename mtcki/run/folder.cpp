@@ -257,7 +257,7 @@ std::string result_table(const json& r) {
   std::string times;
   double total = 0;
   // In their order; those of single students are parts of "students".
-  for (const std::string stage : {"teachers", "synthesis", "students", "metrics"}) {
+  for (const std::string stage : {"teachers", "synthesis", "students", "classifier", "metrics"}) {
     const double seconds = r["seconds"].value(stage, -1.0);
     if (seconds < 0) continue;
     total += seconds;

@@ -21,7 +21,8 @@ namespace mtcki {
 
 namespace {
 
-std::unique_ptr<Teacher> held_out_classifier(RunContext& run, RunLog& log) {
+// seconds: of its training, over all attempts.
+std::unique_ptr<Teacher> held_out_classifier(RunContext& run, RunLog& log, double* seconds) {
   const MetricsConfig& c = run.config().metrics;
   if (c.classifier_model.empty()) return nullptr;
   const nn::ModelSpec spec = run.spec(c.classifier_model);
@@ -32,10 +33,13 @@ std::unique_ptr<Teacher> held_out_classifier(RunContext& run, RunLog& log) {
         spec, run.default_normalization(), run.config().train};
     job.seed += 1;  // not a copy of a teacher of the same architecture
     path = job.dir + "/model.safetensors";
-    if (!read_marker(job.dir, job.config_sha256)) {
+    if (const auto done = read_marker(job.dir, job.config_sha256)) {
+      *seconds = done->at("seconds");
+    } else {
       const FitResult fit = train_classifier(job, run.train(), run.test(), log);
       write_marker(job.dir, job.config_sha256, {{"top1", fit.last.top1}, {"seconds", fit.seconds}},
                    fit_files());
+      *seconds = fit.seconds;
     }
   }
   ModelCard card;
@@ -131,10 +135,12 @@ void add_image_metrics(RunContext& run, const data::ImageSet& pool, PipelineResu
 }  // namespace
 
 void add_metrics(RunContext& run, PipelineResult& result, const Budget& budget, RunLog& log) {
+  double training = 0;
+  const std::unique_ptr<Teacher> judge = held_out_classifier(run, log, &training);
+  if (training > 0) result.seconds["classifier"] += training;
+  stop_here_if_asked();
   const auto start = std::chrono::steady_clock::now();
   auto& out = result.metrics;
-  const std::unique_ptr<Teacher> judge = held_out_classifier(run, log);
-  stop_here_if_asked();
   if (const auto images = made_images(run))
     add_image_metrics(run, *images, result, log, judge.get());
   out.emplace_back("generator_steps", static_cast<double>(budget.generator_steps));
@@ -151,6 +157,12 @@ void add_metrics(RunContext& run, PipelineResult& result, const Budget& budget, 
   log.metrics("metrics", 0, 0, "summary", out);
   result.seconds["metrics"] +=
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+void run_classifier(const RunConfig& config, const std::string& folder, RunLog& log) {
+  RunContext run(config, folder);
+  double seconds = 0;
+  held_out_classifier(run, log, &seconds);
 }
 
 }  // namespace mtcki

@@ -7,6 +7,7 @@
 
 #include "autograd/functions.h"
 #include "data/formats/atomic_file.h"
+#include "mtcki/config/table_names.h"
 #include "mtcki/distillation/rounds.h"
 #include "mtcki/evaluation/confusion.h"
 #include "mtcki/networks/class_order.h"
@@ -14,6 +15,7 @@
 #include "mtcki/run/context.h"
 #include "mtcki/run/metrics.h"
 #include "mtcki/run/no_data.h"
+#include "mtcki/synthesis/given_images.h"
 #include "mtcki/synthesis/image_pool.h"
 #include "mtcki/synthesis/stage.h"
 #include "mtcki/training/stage_control.h"
@@ -156,12 +158,17 @@ int64_t synthesis_stage(RunContext& run, RunLog& log, PipelineResult* out, Budge
   } else {
     const SynthesisJob job{run.job("synthesis", dir, sha), run.folder() + "/bank",
                            run.config().synthesis, synthesis_options(run), pool_info(run, sha)};
-    result = synthesize(job, run.teachers(), log);
+    const bool given = is_given(job.config.source);
+    result =
+        given ? take_images(
+                    job, run.folder(), [&]() -> const data::ImageSet& { return run.train(); }, log)
+              : synthesize(job, run.teachers(), log);
+    std::vector<std::string> files = {"manifest.json"};
+    if (!given) files.push_back(result.final_state);
     write_marker(
         dir, sha,
-        {{"images", result.images}, {"budget", result.budget}, {"seconds", result.seconds}},
-        {"manifest.json", result.final_state});
-    if (communicator().is_root()) check_statistics(run, log);
+        {{"images", result.images}, {"budget", result.budget}, {"seconds", result.seconds}}, files);
+    if (!given && communicator().is_root()) check_statistics(run, log);
   }
   if (out) out->seconds["synthesis"] += result.seconds;
   if (budget) *budget += result.budget;

@@ -19,8 +19,9 @@ namespace {
 TEST_F(CliTest, HelpOfEveryCommandExplainsItsFlags) {
   const Outcome top = run({"--help"});
   EXPECT_EQ(top.code, 0);
-  for (const std::string command : {"run", "train", "invert", "distill", "eval", "report",
-                                    "summary", "profile", "roof", "data", "export", "info"}) {
+  for (const std::string command :
+       {"run", "train", "invert", "distill", "eval", "report", "summary", "profile", "roof", "data",
+        "export", "info", "matrix"}) {
     EXPECT_THAT(top.out, HasSubstr("  " + command + " "));
     const Outcome o = run({command, "--help"});
     EXPECT_EQ(o.code, 0) << command;

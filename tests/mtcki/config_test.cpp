@@ -270,7 +270,7 @@ TEST_F(ConfigTest, HashIsOfWhatAffectsResults) {
           } else if constexpr (std::is_same_v<T, std::string*>) {
             *target += "x";
           } else {
-            target->push_back(5);
+            target->emplace_back();
           }
         },
         f.target);
@@ -288,6 +288,7 @@ TEST_F(ConfigTest, HashIsOfWhatAffectsResults) {
                                  "teachers.0.weights_key",
                                  "teachers.1.weights_key",
                                  "synthesis.source",
+                                 "synthesis.from",
                                  "synthesis.beta2",
                                  "synthesis.reset_first",
                                  "rounds.keep_history",

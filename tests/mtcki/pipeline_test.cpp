@@ -5,6 +5,7 @@
 #include "data/formats/state_file.h"
 #include "mtcki/evaluation/confusion.h"
 #include "mtcki/evaluation/neighbours.h"
+#include "mtcki/run/folder.h"
 #include "mtcki/synthesis/image_pool.h"
 #include "nn/state_dict.h"
 #include "tensor/ops/elementwise.h"
@@ -244,6 +245,8 @@ TEST(Pipeline, HeldOutClassifierGivesFidAndIs) {
   EXPECT_GT(metrics["fid_c"], 0);
   EXPECT_GE(metrics["is_c"], 1);
   EXPECT_LE(metrics["is_c"], 10);
+  EXPECT_GT(r.seconds.at("classifier"), 0);
+  EXPECT_NE(result_table(to_json(r)).find("\n  classifier "), std::string::npos);
   // What the report shows of the real sets agrees with the numbers.
   for (const auto& [dir, top1] :
        {std::pair<std::string, double>{"/teachers/second", r.teachers[1].top1},

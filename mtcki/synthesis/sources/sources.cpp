@@ -14,7 +14,11 @@ struct Row {
 constexpr Row kSources[] = {{"generator", make_generator_source},
                             {"pixels", make_pixel_source},
                             {"meta_generator", make_meta_generator_source},
-                            {"sampler", make_sampler_source, true}};
+                            {"sampler", make_sampler_source, true},
+                            // null: given_images.h
+                            {"real", nullptr},
+                            {"noise", nullptr},
+                            {"sets", nullptr}};
 
 }  // namespace
 
@@ -22,6 +26,12 @@ std::vector<std::string> source_names() {
   std::vector<std::string> names;
   for (const Row& row : kSources) names.emplace_back(row.name);
   return names;
+}
+
+bool is_given(const std::string& source) {
+  for (const Row& row : kSources)
+    if (source == row.name) return !row.make;
+  return false;
 }
 
 bool source_samples(const std::string& name) {
@@ -33,7 +43,7 @@ bool source_samples(const std::string& name) {
 std::unique_ptr<ImageSource> make_source(const SynthesisConfig& config,
                                          const SourceOptions& options) {
   for (const Row& row : kSources)
-    if (config.source == row.name) return row.make(config, options);
+    if (config.source == row.name && row.make) return row.make(config, options);
   throw Error("no image source is called " + config.source);
 }
 
