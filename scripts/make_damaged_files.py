@@ -41,6 +41,46 @@ def damage_safetensors():
                                                   b"\0" * 4))
 
 
+def varint(value):
+    out = b""
+    while value >= 0x80:
+        out, value = out + bytes([value & 0x7f | 0x80]), value >> 7
+    return out + bytes([value])
+
+
+def field(number, content):
+    """A field of a protocol-buffer message: an integer, a text, or bytes."""
+    if isinstance(content, int):
+        return varint(number << 3) + varint(content)
+    content = content.encode() if isinstance(content, str) else content
+    return varint(number << 3 | 2) + varint(len(content)) + content
+
+
+def onnx(graph):
+    return field(7, graph) + field(8, field(1, "") + field(2, 13))
+
+
+def onnx_tensor(sizes, content, kind=1, name="w"):
+    return b"".join(field(1, s) for s in sizes) + field(2, kind) + field(8, name) + content
+
+
+def damage_onnx():
+    write("onnx-no-graph", field(1, 7) + field(8, field(2, 13)))
+    write("onnx-two-graphs", onnx(b"") + field(7, b""))
+    write("onnx-field-longer-than-file", bytes([0x3a]) + b"\xff\xff\xff\xff\x0f")
+    write("onnx-integer-of-11-bytes", bytes([0x08]) + b"\xff" * 10 + b"\x01")
+    write("onnx-group", onnx(b"\x0b\x0c"))
+    write("onnx-sizes-wrap", onnx(field(5, onnx_tensor([2**32, 2**32, 2**32], field(9, b"")))))
+    write("onnx-negative-size", onnx(field(5, onnx_tensor([2**64 - 1], field(9, b"")))))
+    write("onnx-2-40-from-nothing", onnx(field(5, onnx_tensor([2**40], b""))))
+    write("onnx-raw-too-short", onnx(field(5, onnx_tensor([4], field(9, b"\0" * 12)))))
+    write("onnx-nine-dimensions", onnx(field(5, onnx_tensor([1] * 9, field(9, b"\0" * 4)))))
+    write("onnx-strings", onnx(field(5, onnx_tensor([1], field(6, "x"), kind=8))))
+    write("onnx-same-name-twice", onnx(field(5, onnx_tensor([1], field(9, b"\0" * 4))) * 2))
+    outside = field(13, field(1, "location") + field(2, "../../../etc/passwd")) + field(14, 1)
+    write("onnx-external-outside", onnx(field(5, onnx_tensor([1], outside))))
+
+
 MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e80024de9032e")
 SYSTEM = b"\x80\x02}X\x0d\0\0\0little_endian\x88s."
 
@@ -132,6 +172,7 @@ def damage_images():
 if __name__ == "__main__":
     OUT.mkdir(parents=True, exist_ok=True)
     damage_safetensors()
+    damage_onnx()
     damage_torch()
     damage_arrays()
     damage_images()

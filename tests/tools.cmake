@@ -3,7 +3,7 @@
 # golden_check: cases computed by another framework (docs/golden-files.md).
 add_executable(golden_check golden/golden_check.cpp golden/golden_check_ops.cpp golden/golden_check_functions.cpp
                golden/golden_check_model.cpp)
-target_link_libraries(golden_check PRIVATE mtcki::nn mtcki::data nlohmann_json::nlohmann_json)
+target_link_libraries(golden_check PRIVATE mtcki::mtcki nlohmann_json::nlohmann_json)
 set_target_properties(golden_check PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
 set(golden_dir ${CMAKE_CURRENT_SOURCE_DIR}/data/golden)
 set(golden_files ${golden_dir}/ops_f32.safetensors ${golden_dir}/ops_f64.safetensors
@@ -14,6 +14,9 @@ if(MTCKI_WITH_ONEDNN)
   add_test(NAME golden_files_onednn COMMAND golden_check --kernels onednn ${golden_files})
 endif()
 # Faults must be found and told apart: exit code 1 above tolerance, 2 for usage, 3 for a bad file.
+# Networks from ONNX, exported and computed by PyTorch (scripts/onnx_vs_torch --fixtures).
+add_test(NAME golden_onnx COMMAND golden_check --tolerance 1e-4 ${CMAKE_CURRENT_SOURCE_DIR}/data/onnx/golden.safetensors)
+
 function(mtcki_golden_fault name code text)
   add_test(NAME golden_fault_${name}
            COMMAND ${CMAKE_COMMAND} -DCODE=${code} -DTEXT=${text} "-DCOMMAND=$<TARGET_FILE:golden_check>;${ARGN}"

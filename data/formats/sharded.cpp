@@ -6,6 +6,7 @@
 
 #include "data/formats/file_bytes.h"
 #include "data/formats/json_file.h"
+#include "data/formats/onnx_file.h"
 
 namespace mtcki::data {
 
@@ -41,6 +42,8 @@ bool is_sharded_index(const std::string& path) { return path.ends_with(".index.j
 
 std::vector<std::string> state_file_parts(const std::string& path) {
   std::vector<std::string> parts{path};
+  if (is_onnx(path))
+    for (const std::string& part : onnx_data_files(path)) parts.push_back(part);
   if (!is_sharded_index(path)) return parts;
   for (const auto& [name, tensors] : shards_of(path)) parts.push_back(beside(path, name));
   return parts;

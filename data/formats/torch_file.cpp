@@ -3,6 +3,7 @@
 #include <string>
 #include <unordered_map>
 
+#include "data/formats/onnx_file.h"
 #include "data/formats/safetensors.h"
 #include "data/formats/sharded.h"
 #include "data/formats/torch_tensors.h"
@@ -166,6 +167,7 @@ StateFile read_torch(const std::string& path, const std::string& key) {
 }
 
 StateFile read_state_file(const std::string& path, const std::string& key) {
+  if (is_onnx(path) && key.empty()) return read_onnx_state(path);
   const MappedFile file(path);
   if (is_zip(file.bytes()) || is_stream_form(file.bytes()))
     return parse_torch(file.bytes(), path, key);

@@ -3,6 +3,8 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "data/formats/onnx_file.h"
+
 namespace mtcki {
 
 namespace fs = std::filesystem;
@@ -31,6 +33,7 @@ void resolve_paths(RunConfig* config, const std::string& file) {
   resolve(&config->data.dir, folder);
   for (TeacherConfig& t : config->teachers) {
     resolve(&t.weights, folder);
+    if (t.model.empty() && data::is_onnx(t.weights)) t.model = "onnx";  // the file says the rest
     resolve(&t.name_map, folder);
   }
   resolve(&config->metrics.classifier_weights, folder);

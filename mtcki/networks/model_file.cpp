@@ -8,7 +8,9 @@
 
 #include "data/formats/file_bytes.h"
 #include "data/formats/json_file.h"
+#include "data/formats/onnx_file.h"
 #include "data/sets/digest.h"
+#include "mtcki/networks/onnx_import.h"
 #include "nn/state_dict.h"
 #include "tensor/comm.h"
 
@@ -50,6 +52,8 @@ void require_usable(const std::string& path, const nn::StateDict& state) {
   }
 }
 
+constexpr char kGraphKey[] = "mtcki.graph";
+
 // As JSON; empty where a folder's name is no UTF-8: readers then do not know the order.
 std::string class_list(const std::vector<std::string>& names) {
   try {
@@ -71,6 +75,8 @@ void write_model_file(const std::string& path, nn::Classifier& net, const ModelC
       {"mtcki.input", str(s.in_channels, "x", s.image_size, "x", s.image_size)},
       {"mtcki.mean", join(card.normalization.mean)},
       {"mtcki.std", join(card.normalization.std)}};
+  if (const auto* graph = dynamic_cast<const nn::GraphClassifier*>(&net))
+    meta[kGraphKey] = graph_json(graph->spec());
   if (!card.config_sha256.empty()) meta["mtcki.config_sha256"] = card.config_sha256;
   if (card.top1 >= 0) meta["mtcki.top1"] = number(card.top1);
   if (card.top5 >= 0) meta["mtcki.top5"] = number(card.top5);
@@ -115,10 +121,48 @@ std::string weights_sha256(const std::string& path) {
   return all.size() == 64 ? all : data::sha256_hex(all);
 }
 
+namespace {
+
+// From an ONNX file, or from one of ours that has the network in its metadata.
+std::unique_ptr<nn::Classifier> load_graph(const std::string& path, const nn::ModelSpec& spec,
+                                           const std::string& name_map, ModelCard* card,
+                                           std::vector<std::string>* notes,
+                                           const std::string& key) {
+  const bool is_onnx = data::is_onnx(path);
+  if (spec.name != kGraphModel)
+    throw UsageError(str(path, ": an ONNX file says itself what its network is; leave model = \"",
+                         spec.name, "\" out"));
+  if (!(name_map + key).empty())
+    throw UsageError(str(path, ": name_map and weights_key are for state dicts, not for networks"));
+  const data::StateFile file = data::read_state_file(path);
+  if (card) *card = read_model_card(file.metadata);
+  if (is_onnx) return import_onnx(path, spec, notes);
+  const auto graph = file.metadata.find(kGraphKey);
+  if (graph == file.metadata.end())
+    throw DataError(str(path, ": holds no network; model = \"", kGraphModel,
+                        "\" is for .onnx files and what was made of them"));
+  auto net = read_graph(path, graph->second, file.tensors);
+  const nn::ModelSpec& own = net->spec().model;
+  if (own.num_classes != spec.num_classes || own.in_channels != spec.in_channels ||
+      own.image_size != spec.image_size)
+    throw DataError(str(path, ": a network of ", own.num_classes, " classes for images of ",
+                        own.in_channels, " x ", own.image_size, " x ", own.image_size, ", but ",
+                        spec.num_classes, " classes and ", spec.in_channels, " x ", spec.image_size,
+                        " x ", spec.image_size, " are needed"));
+  return net;
+}
+
+}  // namespace
+
 std::unique_ptr<nn::Classifier> load_model(const std::string& path, const nn::ModelSpec& spec,
                                            const std::string& name_map, ModelCard* card,
                                            std::vector<std::string>* notes,
                                            const std::string& key) {
+  if (data::is_onnx(path) || spec.name == kGraphModel) {
+    auto net = load_graph(path, spec, name_map, card, notes, key);
+    require_usable(path, net->state_dict());
+    return net;
+  }
   const data::StateFile file = data::read_state_file(path, key);
   if (notes) notes->insert(notes->end(), file.notes.begin(), file.notes.end());
   const ModelCard found = read_model_card(file.metadata);

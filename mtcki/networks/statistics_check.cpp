@@ -8,6 +8,7 @@
 
 #include "mtcki/networks/natural_noise.h"
 #include "nn/layers.h"
+#include "nn/models/graph.h"
 #include "tensor/ops/conv/conv.h"
 #include "tensor/ops/norm.h"
 
@@ -21,7 +22,12 @@ int64_t noise_images(int64_t size) { return std::clamp<int64_t>(65536 / (size * 
 std::unique_ptr<nn::Classifier> copy_of(nn::Classifier& net, const nn::ModelSpec& spec) {
   nn::Init init(0);
   init.draw = false;
-  auto copy = nn::make_classifier(spec, init);
+  const auto* graph = dynamic_cast<const nn::GraphClassifier*>(&net);
+  std::unique_ptr<nn::Classifier> copy;
+  if (graph)
+    copy = std::make_unique<nn::GraphClassifier>(graph->spec());
+  else
+    copy = nn::make_classifier(spec, init);
   // The variants' names are the same network's in another spelling, in the same order.
   nn::StateDict state = net.state_dict(), mine = copy->state_dict();
   if (state.size() != mine.size()) throw Error(str(spec.name, " is no variant of the network"));

@@ -135,7 +135,9 @@ uint64_t kept_bytes(const RunConfig& config, RunContext& run) {
   std::vector<int64_t> feature_dims;
   for (const TeacherConfig& t : config.teachers) {
     nn::Init init;
-    const auto net = nn::make_classifier(run.spec(t.model), init);
+    const auto net = t.weights.empty() ? nn::make_classifier(run.spec(t.model), init)
+                                       : load_model(t.weights, run.spec(t.model), t.name_map,
+                                                    nullptr, nullptr, t.weights_key);
     feature_dims.push_back(config.distill.loss.at("ts") > 0 ? net->feature_dim() : 0);
   }
   return KeptTeacherOutputs::bytes(config.distill.views,

@@ -42,6 +42,7 @@ TeacherResult run_teacher(RunContext& run, const TeacherConfig& t, RunLog& log, 
   const nn::ModelSpec spec = run.spec(t.model);
   const bool imported = !t.weights.empty();
   Accuracy accuracy;
+  int64_t parameters = 0;
   double spent = 0;
   if (imported) {
     const auto start = std::chrono::steady_clock::now();
@@ -51,6 +52,7 @@ TeacherResult run_teacher(RunContext& run, const TeacherConfig& t, RunLog& log, 
     align_classes(*net, &card, run.test(), &notes);
     for (const std::string& note : notes) log.info(str("teacher ", run.name(t), ": ", note));
     Teacher::Options options{run.name(t), spec, run.normalization(t, card), 1.0, -1};
+    parameters = net->parameter_count();
     const std::vector<std::string> doubts = statistics_doubts(
         *net, spec, data::dataset_pixels(run.config().data.name), options.normalization);
     Teacher teacher(options, std::move(net));
@@ -72,9 +74,9 @@ TeacherResult run_teacher(RunContext& run, const TeacherConfig& t, RunLog& log, 
     const FitResult fit = train_classifier(job, run.train(), run.test(), log);
     accuracy = fit.last;
     spent = fit.seconds;
+    nn::Init init(0);
+    parameters = nn::make_classifier(spec, init)->parameter_count();
   }
-  nn::Init init(0);
-  const int64_t parameters = nn::make_classifier(spec, init)->parameter_count();
   json marker = {{"top1", accuracy.top1},
                  {"top5", accuracy.top5},
                  {"parameters", parameters},

@@ -6,6 +6,7 @@
 #include "data/sets/verify.h"
 #include "mtcki/host/console.h"
 #include "mtcki/networks/model_file.h"
+#include "mtcki/networks/onnx_import.h"
 #include "mtcki/run/no_data.h"
 #include "mtcki/training/compute.h"
 #include "nn/models/model.h"
@@ -112,13 +113,17 @@ void preflight(const RunConfig& config, const Needs& needs) {
   for (const TeacherConfig& t : config.teachers) {
     const std::string who = "teachers \"" + t.name + "\"";
     spec.name = t.model;
-    check_model(who, spec);
+    if (t.model != kGraphModel || t.weights.empty()) check_model(who, spec);
     check_normalization(who, t.mean, spec.in_channels);
     if (t.weights.empty()) continue;
     if (!std::filesystem::is_regular_file(t.weights, ec))
       throw DataError(who + ": weights \"" + t.weights + "\": no such file");
     ModelCard card;
-    load_model(t.weights, spec, t.name_map, &card, nullptr, t.weights_key);
+    const auto net = load_model(t.weights, spec, t.name_map, &card, nullptr, t.weights_key);
+    if (needs.generator && net->batch_norms().empty() && config.synthesis.loss.at("bn") > 0)
+      throw UsageError(str(who, ": ", t.weights,
+                           " has no batch norm, so there are no statistics for ", "synthesis.bn; ",
+                           kKeepsBatchNorms, ". To go on without that term: synthesis.bn = 0"));
     if (config.data.is_none()) known_normalization(t, card.normalization);
   }
   for (const StudentConfig& s : config.students) {

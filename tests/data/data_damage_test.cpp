@@ -60,6 +60,7 @@ std::vector<Sample> samples() {
        read_all(std::string(MTCKI_SOURCE_DIR) + "/data/fashion-mnist/t10k-labels-idx1-ubyte.gz")},
       {"zip", "stored", read_all(fixture("stored.zip"))},
       {"zip", "deflated", read_all(fixture("deflated.zip"))},
+      {"onnx", "mobile", read_all(std::string(MTCKI_SOURCE_DIR) + "/tests/data/onnx/mobile.onnx")},
       {"cifar_pickle", "cifar10", read_all(fixture("cifar10_python"))},
   };
   if (out.back().content.size() % 2 == 1)  // the entry point takes odd sizes for CIFAR-100

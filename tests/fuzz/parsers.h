@@ -7,6 +7,7 @@
 #include <string>
 
 #include "data/formats/image_file.h"
+#include "data/formats/onnx_file.h"
 #include "data/formats/safetensors.h"
 #include "data/formats/torch_tensors.h"
 #include "data/formats/zip.h"
@@ -34,6 +35,7 @@ inline constexpr Parser kParsers[] = {
        const data::ZipArchive zip(b, "input");
        for (const data::ZipEntry& e : zip.entries()) zip.read(e);
      }},
+    {"onnx", [](data::Bytes b) { data::parse_onnx(b, "input"); }},
     {"png", [](data::Bytes b) { data::decode_png(b, "input"); }},
     {"jpeg", [](data::Bytes b) { data::decode_jpeg(b, "input"); }},
 };

@@ -126,6 +126,7 @@ std::vector<Case> read_cases(const std::string& path) {
     }
     Case c;
     c.name = name;
+    c.folder = path.substr(0, path.rfind('/') + 1);
     if (json.contains("op") && !json["op"].is_string())
       throw DataError(str("case ", name, ": \"op\" must be text"));
     c.op = json.contains("op") ? json["op"].get<std::string>() : "model";

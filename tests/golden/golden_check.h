@@ -40,7 +40,7 @@ class Options {
 };
 
 struct Case {
-  std::string name, op;
+  std::string name, op, folder;  // of the file
   Options options{nlohmann::json::object()};
   std::map<std::string, Tensor> tensors;  // "in0", "grad_out", "state/conv1.weight", ...
   const Tensor* find(const std::string& key) const;

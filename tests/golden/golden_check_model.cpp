@@ -1,6 +1,7 @@
 // Whole networks in golden files: state dict in; logits, loss, first-step gradients and moved
 // running statistics out.
 #include "autograd/functions.h"
+#include "mtcki/networks/onnx_import.h"
 #include "nn/models/model.h"
 #include "tests/golden/golden_check.h"
 
@@ -37,6 +38,8 @@ std::unique_ptr<nn::Module> make_model(const Case& c, DType dtype) {
   spec.in_channels = o.integer("in_channels", x.size(1));
   spec.image_size = o.integer("image_size", x.size(2));
   spec.num_classes = o.integer("num_classes", 10);
+  if (const std::string file = o.text("onnx", ""); !file.empty())
+    return import_onnx(c.folder + file, spec);
   return nn::make_classifier(spec, init);
 }
 
@@ -49,8 +52,10 @@ Outcome run_model(const Case& c) {
   for (const auto& [key, tensor] : c.tensors)
     if (const std::string name = behind(key, {"state/", "state_dict/"}); !name.empty())
       state.emplace_back(name, tensor);
-  if (state.empty()) throw DataError(str(c.name, ": no tensors ", c.name, "/state/<parameter>"));
-  model->load_state_dict(state);
+  const bool has_weights = c.options.has("onnx");
+  if (state.empty() && !has_weights)
+    throw DataError(str(c.name, ": no tensors ", c.name, "/state/<parameter>"));
+  if (!has_weights) model->load_state_dict(state);
   model->train(c.options.boolean("training", true));
 
   const Variable input(x, c.find("grad_in0") != nullptr);

@@ -16,8 +16,8 @@ using namespace conv_dispatch;
 
 namespace {
 
-bool applied_by_kernels(const ConvNeighbours& f, const Tensor& x, const Tensor& w,
-                        const Tensor& bias, const Conv2dOptions& o) {
+bool applied_by_kernels(const Operands& ops, const ConvNeighbours& f, const Tensor& x,
+                        const Tensor& w, const Tensor& bias, const Conv2dOptions& o) {
   std::vector<Tensor> all{x, w, bias, f.residual};
   for (const auto& norm : {f.norm_before, f.norm})
     if (norm)
@@ -26,7 +26,8 @@ bool applied_by_kernels(const ConvNeighbours& f, const Tensor& x, const Tensor& 
   const bool fit = std::all_of(all.begin(), all.end(), [](const Tensor& t) {
     return !t.defined() || (t.dtype() == DType::f32 && t.device().is_cpu());
   });
-  return fit && o.groups == 1 && f.act.kind != Activation::Kind::leaky_relu;
+  return fit && f.act.kind != Activation::Kind::leaky_relu &&
+         (o.groups == 1 || fast(problem(ops, x.shape(), w.shape(), o), DType::f32));
 }
 
 // A batch norm as the kernels apply it: the mean goes off before the scale, because
@@ -88,8 +89,8 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2d
               ConvNeighbours f) {
   const bool sum_on_gpu = x.device().is_cuda() && f.residual.defined() && !f.norm &&
                           !f.norm_before && f.act.kind == Activation::Kind::none;
-  const bool fused = applied_by_kernels(f, x, w, bias, o);
   Operands ops{"conv2d", {{"input", &x}, {"weight", &w}, {"bias", &bias}}};
+  const bool fused = applied_by_kernels(ops, f, x, w, bias, o);
   if (f.norm_before &&
       (!fused ||
        !select_conv(problem(ops, x.shape(), w.shape(), o), ConvPass::forward).forward_from)) {

@@ -38,7 +38,10 @@ DType gradient_type(const Operands& ops, const Tensor& gy, std::optional<DType> 
 Traffic cost_bytes(const ConvProblem& d, const Tensor& x);
 
 // True when the f32 kernels take it; else the plain loops.
-inline bool fast(const ConvProblem& d, DType dtype) { return dtype == DType::f32 && d.groups == 1; }
+inline bool fast(const ConvProblem& d, DType dtype) {
+  return dtype == DType::f32 &&
+         (d.groups == 1 || conv_depthwise::applies(d) || conv_groups::applies(d));
+}
 
 // Results may be wider than the operands: f32 where the CPU has no bf16 kernel.
 // tail: for the f32 kernels, without bias and residual. lead: for a kernel that has forward_from.

@@ -47,8 +47,8 @@ struct ConvLead {
   const float *offset = nullptr, *scale = nullptr, *shift = nullptr;
 };
 
-// Plain loops over plain memory: the definition, and the path of f64 and of groups. T: float,
-// double.
+// Plain loops over plain memory: the definition, and the path of f64 and of groups that are no
+// whole channel blocks. T: float, double.
 namespace conv_ref {
 template <class T>
 void forward(const ConvProblem& d, const T* x, const T* w, const T* bias, T* y);
@@ -86,6 +86,21 @@ void forward(const ConvProblem& d, const float* x, const float* w, const ConvTai
 void grad_input(const ConvProblem& d, const float* gy, const float* w, float* gx);
 void grad_weight(const ConvProblem& d, const float* gy, const float* x, float* gw);
 }  // namespace conv_direct
+
+// Built-in, groups > 1, same contract. One filter per channel, of blocked channels; and groups of
+// whole channel blocks, as one ordinary convolution each. A tail may hold anything.
+namespace conv_depthwise {
+bool applies(const ConvProblem& d);
+void forward(const ConvProblem& d, const float* x, const float* w, const ConvTail& tail, float* y);
+void grad_input(const ConvProblem& d, const float* gy, const float* w, float* gx);
+void grad_weight(const ConvProblem& d, const float* gy, const float* x, float* gw);
+}  // namespace conv_depthwise
+namespace conv_groups {
+bool applies(const ConvProblem& d);
+void forward(const ConvProblem& d, const float* x, const float* w, const ConvTail& tail, float* y);
+void grad_input(const ConvProblem& d, const float* gy, const float* w, float* gx);
+void grad_weight(const ConvProblem& d, const float* gy, const float* x, float* gw);
+}  // namespace conv_groups
 
 // Built-in Winograd. applies(): 3x3 with both channel counts blocked, at stride 1 with padding 0..2
 // or at stride 2 with padding 1.

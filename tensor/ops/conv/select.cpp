@@ -19,6 +19,10 @@ constexpr ConvKernel<float> kWinograd{"winograd",
                                       true};
 constexpr ConvKernel<float> kOnednn{"onednn", conv_onednn::forward, conv_onednn::grad_input,
                                     conv_onednn::grad_weight};
+constexpr ConvKernel<float> kDepthwise{"depthwise", conv_depthwise::forward,
+                                       conv_depthwise::grad_input, conv_depthwise::grad_weight};
+constexpr ConvKernel<float> kGroups{"groups", conv_groups::forward, conv_groups::grad_input,
+                                    conv_groups::grad_weight};
 constexpr ConvKernel<bfloat16> kWinogradBf16{"winograd bf16", conv_winograd::forward,
                                              conv_winograd::grad_input, conv_winograd::grad_weight};
 constexpr ConvKernel<bfloat16> kOnednnBf16{"onednn bf16", conv_bf16::forward, conv_bf16::grad_input,
@@ -60,6 +64,7 @@ bool prefers_amx(const ConvProblem& d, ConvPass pass) {
 // images and 1x1 kernels, the direct kernels on outputs of few channels and on strided kernels with
 // more than a few channels.
 const ConvKernel<float>& select_conv(const ConvProblem& d, ConvPass pass) {
+  if (d.groups > 1) return conv_depthwise::applies(d) ? kDepthwise : kGroups;
   if (cpu_kernels() == CpuKernels::onednn) return kOnednn;
   if (prefers_winograd(d, pass)) return kWinograd;
   if (only_builtin()) return kDirect;

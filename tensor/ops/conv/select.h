@@ -26,6 +26,7 @@ struct ConvKernel {
   bool in_place = false;  // whether y may be the tail's residual
 };
 
+// Of an f32 convolution that is fast() (dispatch.h).
 const ConvKernel<float>& select_conv(const ConvProblem& d, ConvPass pass);
 // Null: no kernel takes bf16 as it is, the activations are widened. Tails hold at most a bias.
 const ConvKernel<bfloat16>* select_bf16(const ConvProblem& d, ConvPass pass);

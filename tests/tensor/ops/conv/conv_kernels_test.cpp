@@ -76,7 +76,7 @@ TEST(ConvKernels, WithoutWinogradOnlyDirectKernelsRun) {
   for (const Setting& s : settings()) {
     const KernelSetting setting({s.kernels, false});
     for (const Case& c : cases()) {
-      if (c.options.groups > 1) continue;  // plain loops
+      if (c.options.groups > 1) continue;  // below
       const Tensor x = Tensor::zeros({c.n, c.c, c.h, c.w}), w = Tensor::zeros({c.k, c.c, c.r, c.s});
       const std::vector<std::string> ran = kernels_of([&] {
         const Tensor y = conv2d(x, w, Tensor(), c.options);
@@ -87,6 +87,23 @@ TEST(ConvKernels, WithoutWinogradOnlyDirectKernelsRun) {
       EXPECT_THAT(ran, Each(AnyOf("direct", "onednn"))) << text(c) << " " << name_of(s);
     }
   }
+}
+
+TEST(ConvKernels, GroupsOfWholeBlocksHaveKernels) {
+  const auto ran = [](int64_t c, int64_t k, int64_t groups) {
+    Conv2dOptions o(2, 1);
+    o.groups = groups;
+    const Tensor x = Tensor::zeros({2, c, 9, 9}), w = Tensor::zeros({k, c / groups, 3, 3});
+    return kernels_of([&] {
+      const Tensor y = conv2d(x, w, Tensor(), o);
+      conv2d_grad_input(y, w, x.shape(), o);
+      conv2d_grad_weight(y, x, w.shape(), o);
+    });
+  };
+  EXPECT_THAT(ran(32, 32, 32), ElementsAre("depthwise", "depthwise", "depthwise"));
+  EXPECT_THAT(ran(64, 32, 2), ElementsAre("groups", "groups", "groups"));
+  for (const auto& plain : {ran(12, 12, 12), ran(32, 64, 32), ran(16, 32, 8)})
+    EXPECT_THAT(plain, ElementsAre("reference", "reference", "reference"));
 }
 
 // Batch norms, residual and activation in the kernels that load x and store y, against the ops one

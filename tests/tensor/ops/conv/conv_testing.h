@@ -135,6 +135,33 @@ inline std::vector<Case> cases() {
   Case grouped{2, 16, 32, 10, 10, 3, 3, Conv2dOptions(1, 1)};
   grouped.options.groups = 4;
   all.push_back(grouped);
+  // Groups of whole channel blocks; depthwise at every stride, padding and dilation; a filter bank
+  // per channel, and channels that are no whole block.
+  Case blocks{3, 64, 32, 9, 9, 3, 3, Conv2dOptions(1, 1)};
+  blocks.options.groups = 2;
+  all.push_back(blocks);
+  blocks.options.stride = {2, 2};
+  all.push_back(blocks);
+  for (int64_t size : {1, 2, 8, 15})
+    for (int64_t stride : {1, 2, 3})
+      for (int64_t kernel : {1, 3, 5}) {
+        Case depthwise{9, 32, 32, size, size, kernel, kernel, Conv2dOptions(stride, kernel / 2)};
+        depthwise.options.groups = 32;
+        all.push_back(depthwise);
+      }
+  Case uneven{2, 16, 16, 12, 15, 3, 4, Conv2dOptions()};
+  uneven.options.groups = 16;
+  uneven.options.dilation = {2, 3};
+  for (const auto& [stride, pad] : {std::pair<int64_t, int64_t>{1, 0}, {1, 7}, {2, 3}, {1, 2}}) {
+    uneven.options.stride = {stride, 1};
+    uneven.options.padding = {pad, pad};
+    all.push_back(uneven);
+  }
+  for (int64_t k : {12, 24}) {
+    Case odd_channels{2, 12, k, 7, 7, 3, 3, Conv2dOptions(1, 1)};
+    odd_channels.options.groups = 12;
+    all.push_back(odd_channels);
+  }
   return all;
 }
 

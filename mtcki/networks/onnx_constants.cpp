@@ -1,0 +1,196 @@
+// What a file computes from constants and shapes, done once.
+#include <algorithm>
+
+#include "mtcki/networks/onnx_graph_builder.h"
+#include "tensor/error.h"
+#include "tensor/ops/elementwise.h"
+#include "tensor/ops/index.h"
+
+namespace mtcki::onnx {
+
+namespace {
+
+constexpr int64_t kMostMade = int64_t{1} << 24;  // numbers of a constant that a file makes
+
+Tensor list_of(const Sizes& values) {
+  return Tensor::from(values, {static_cast<int64_t>(values.size())});
+}
+Sizes sizes_of(const Tensor& t) { return {t.shape().begin(), t.shape().end()}; }
+
+}  // namespace
+
+Tensor Builder::expanded(const Tensor& t, const Sizes& sizes) const {
+  int64_t n = 1;
+  for (const int64_t s : sizes)
+    if (!data::checked_multiply(n, s, &n) || n > kMostMade) fail("makes a constant of that size");
+  if (sizes.size() > static_cast<size_t>(Shape::kMaxRank)) fail("too many dimensions");
+  if (t.dtype() == DType::f32) return mtcki::add(Tensor::zeros(Shape(sizes)), t);
+  if (t.numel() == 1)
+    return Tensor::from(Sizes(static_cast<size_t>(n), t.to_vector<int64_t>()[0]), Shape(sizes));
+  if (sizes_of(t) != sizes) fail("this expansion is not taken");
+  return t;
+}
+
+bool Builder::fold() {
+  const std::string& op = node_->op;
+  const auto all_constant = [&] {
+    for (size_t i = 0; i < node_->inputs.size(); ++i)
+      if (has(i) && !input(i).is_constant()) return false;
+    return !node_->inputs.empty();
+  };
+  if (op == "Constant") {
+    for (const auto& [name, a] : node_->attributes) {
+      if (name == "value" && a.tensor.defined()) return give(a.tensor), true;
+      if (name == "value_int") return give(Tensor::from(Sizes{a.integer}, Shape{})), true;
+      if (name == "value_ints") return give(list_of(a.integers)), true;
+      if (name == "value_float") return give(Tensor::full({}, double{a.real})), true;
+      if (name == "value_floats")
+        return give(Tensor::from(a.reals, {static_cast<int64_t>(a.reals.size())})), true;
+    }
+    fail("no value that is taken");
+  }
+  if (op == "Shape") {
+    const Value& v = input(0);
+    const Sizes all = v.is_constant() ? sizes_of(v.constant) : shape(activation(0));
+    const auto rank = static_cast<int64_t>(all.size());
+    const auto place = [&](int64_t at) {
+      return std::clamp(at < 0 ? at + rank : at, int64_t{0}, rank);
+    };
+    const int64_t begin = place(attribute("start", int64_t{0})),
+                  end = place(attribute("end", rank));
+    return give(list_of(begin < end ? Sizes(all.begin() + begin, all.begin() + end) : Sizes{})),
+           true;
+  }
+  if (op == "CastLike" && input(0).is_constant()) {
+    const Value& like = input(1);
+    return give(constant(0).to(like.is_constant() ? like.constant.dtype() : DType::f32)), true;
+  }
+  if (!all_constant()) return false;
+  if (op == "Identity" || op == "Dropout") return give(constant(0)), true;
+  if (op == "Cast") {
+    const int64_t to = attribute("to", int64_t{1});
+    const bool real = to == 1 || to == 10 || to == 11 || to == 16;
+    return give(constant(0).to(real ? DType::f32 : DType::i64)), true;
+  }
+  if (op == "ConstantOfShape") {
+    const auto it = node_->attributes.find("value");
+    const bool given = it != node_->attributes.end() && it->second.tensor.defined();
+    return give(expanded(given ? it->second.tensor : Tensor::full({}, 0.0), integers("", 0, {}))),
+           true;
+  }
+  if (op == "Expand") return give(expanded(constant(0), integers("", 1, {}))), true;
+  if (op == "Reshape" || op == "Squeeze" || op == "Unsqueeze" || op == "Flatten") {
+    const Tensor& t = constant(0);
+    Sizes sizes = sizes_of(t);
+    if (op == "Reshape") {
+      sizes = integers("", 1, {});
+    } else if (op == "Unsqueeze") {
+      Sizes axes = integers("axes", 1, {});
+      for (int64_t& a : axes) a = axis(a, sizes.size() + axes.size());
+      std::sort(axes.begin(), axes.end());
+      for (const int64_t a : axes)
+        sizes.insert(sizes.begin() + std::min<int64_t>(a, static_cast<int64_t>(sizes.size())), 1);
+    } else if (op == "Squeeze") {
+      std::erase(sizes, 1);
+    } else {
+      sizes = {sizes.empty() ? 1 : sizes[0], -1};
+    }
+    return give(t.reshape(Shape(sizes))), true;
+  }
+  if (op == "Transpose") {
+    const auto it = node_->attributes.find("perm");
+    std::vector<int> order;
+    const auto rank = static_cast<size_t>(constant(0).rank());
+    for (size_t i = 0; i < rank; ++i)
+      order.push_back(
+          static_cast<int>(it == node_->attributes.end() || it->second.integers.size() != rank
+                               ? static_cast<int64_t>(rank - 1 - i)
+                               : axis(it->second.integers[i], rank)));
+    return give(permute(constant(0), order)), true;
+  }
+  return fold_list() || fold_arithmetic();
+}
+
+// Parts of lists of integers, which is what files compute sizes with.
+bool Builder::fold_list() {
+  const std::string& op = node_->op;
+  if (op == "Gather") {
+    const Sizes from =
+        constant(0).dtype() == DType::i64 ? constant(0).to_vector<int64_t>() : Sizes{};
+    const Tensor& index = constant(1);
+    Sizes out;
+    if (constant(0).rank() != 1 || index.dtype() != DType::i64 || index.rank() > 1)
+      fail("only picks from lists of integers are taken");
+    for (const int64_t i : index.to_vector<int64_t>())
+      out.push_back(from[static_cast<size_t>(axis(i, from.size()))]);
+    return give(list_of(out).reshape(index.shape())), true;
+  }
+  if (op == "Concat") {
+    Sizes out;
+    for (size_t i = 0; i < node_->inputs.size(); ++i) {
+      if (constant(i).rank() != 1 || constant(i).dtype() != DType::i64)
+        fail("of constants, only lists of integers are taken");
+      for (const int64_t v : constant(i).to_vector<int64_t>()) out.push_back(v);
+    }
+    return give(list_of(out)), true;
+  }
+  if (op != "Slice") return false;
+  // Rows of a list or table of integers, forward or backward.
+  const Tensor& all = constant(0);
+  const Sizes starts = integers("starts", 1, {0}), ends = integers("ends", 2, {INT64_MAX}),
+              axes = integers("axes", 3, {0}), steps = integers("steps", 4, {1});
+  if (all.rank() < 1 || all.dtype() != DType::i64 || starts.size() != 1 || ends.size() != 1 ||
+      axes != Sizes{0} || steps.size() != 1 || (steps[0] != 1 && steps[0] != -1))
+    fail("of constants, only rows of integers one after the other are taken");
+  const int64_t n = all.size(0), low = steps[0] < 0 ? -1 : 0;
+  const auto place = [&](int64_t at) {
+    return std::clamp(at < 0 ? std::max(at, -n - 1) + n : at, low, n + low);
+  };
+  const Sizes values = all.to_vector<int64_t>();
+  const auto row = static_cast<int64_t>(values.size()) / std::max<int64_t>(1, n);
+  Sizes out, sizes = sizes_of(all);
+  sizes[0] = 0;
+  for (int64_t i = place(starts[0]), end = place(ends[0]); (end - i) * steps[0] > 0;
+       i += steps[0]) {
+    out.insert(out.end(), values.begin() + i * row, values.begin() + (i + 1) * row);
+    ++sizes[0];
+  }
+  return give(Tensor::from(out, Shape(sizes))), true;
+}
+
+bool Builder::fold_arithmetic() {
+  const std::string& op = node_->op;
+  if (op == "Sqrt") return give(mtcki::sqrt(constant(0).to(DType::f32))), true;
+  if (op != "Add" && op != "Sub" && op != "Mul" && op != "Div") return false;
+  const Tensor &a = constant(0), &b = constant(1);
+  if (a.dtype() == DType::f32 && b.dtype() == DType::f32) {
+    give(op == "Add"   ? mtcki::add(a, b)
+         : op == "Sub" ? mtcki::sub(a, b)
+         : op == "Mul" ? mtcki::mul(a, b)
+                       : mtcki::div(a, b));
+    return true;
+  }
+  if (a.dtype() != DType::i64 || b.dtype() != DType::i64) fail("mixes integers and reals");
+  const Sizes x = a.to_vector<int64_t>(), y = b.to_vector<int64_t>();
+  const size_t n = std::max(x.size(), y.size());
+  if (x.empty() || y.empty() || (x.size() != n && x.size() != 1) ||
+      (y.size() != n && y.size() != 1))
+    fail("sizes that do not fit");
+  Sizes out(n);
+  for (size_t i = 0; i < n; ++i) {
+    const int64_t u = x[x.size() == 1 ? 0 : i], v = y[y.size() == 1 ? 0 : i];
+    bool overflow = false;
+    if (op == "Add") overflow = __builtin_add_overflow(u, v, &out[i]);
+    if (op == "Sub") overflow = __builtin_sub_overflow(u, v, &out[i]);
+    if (op == "Mul") overflow = __builtin_mul_overflow(u, v, &out[i]);
+    if (op == "Div") {
+      overflow = v == 0 || (v == -1 && u == INT64_MIN);
+      out[i] = overflow ? 0 : u / v;
+    }
+    if (overflow) fail("a number beyond 64 bits");
+  }
+  give(Tensor::from(out, x.size() == n ? a.shape() : b.shape()));
+  return true;
+}
+
+}  // namespace mtcki::onnx

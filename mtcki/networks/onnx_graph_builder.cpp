@@ -1,0 +1,163 @@
+#include "mtcki/networks/onnx_graph_builder.h"
+
+#include <algorithm>
+
+#include "tensor/error.h"
+
+namespace mtcki::onnx {
+
+namespace {
+
+constexpr int64_t kMostNumbers = int64_t{1} << 28;  // of a value, for one image
+
+}  // namespace
+
+Builder::Builder(const std::string& file, const data::OnnxModel& model, const nn::ModelSpec& spec)
+    : file_(file), model_(model) {
+  const auto bad = [&](const std::string& what) { throw DataError(str(file, ": ", what)); };
+  if (model.inputs.size() != 1)
+    bad(str("has ", model.inputs.size(), " inputs, but a classifier of images has one"));
+  if (model.outputs.empty()) bad("has no output");
+  const data::OnnxValue& in = model.inputs[0];
+  if (in.sizes.size() != 4)
+    bad(str("its input \"", in.name, "\" has ", in.sizes.size(),
+            " dimensions; images are [N,C,H,W]"));
+  if (in.sizes[1] > 0 && in.sizes[1] != spec.in_channels)
+    bad(str("takes images of ", in.sizes[1], " channels, but ", spec.in_channels, " are needed"));
+  declared_batch_ = in.sizes[0];
+  shapes.push_back({kBatch, spec.in_channels, spec.image_size, spec.image_size});
+  values_[in.name].id = 0;
+  for (const auto& [name, t] : model.initializers) values_[name].constant = t;
+  for (const data::OnnxNode& n : model.nodes)
+    for (const std::string& name : n.inputs) ++readers_[name];
+  for (const data::OnnxValue& v : model.outputs) ++readers_[v.name];
+}
+
+void Builder::run() {
+  for (const data::OnnxNode& n : model_.nodes) {
+    node_ = &n;
+    const bool last = std::any_of(n.outputs.begin(), n.outputs.end(),
+                                  [&](const auto& o) { return o == model_.outputs[0].name; });
+    if (fold()) continue;
+    if (last && (n.op == "Softmax" || n.op == "LogSoftmax")) {
+      notes.push_back("its last operator is " + n.op + ": what goes into that are the logits");
+      give(activation(0));
+      continue;
+    }
+    if (!layer(n.op) && !activation_function(n.op) && !arithmetic(n.op) && !pool(n.op) &&
+        !rearrangement(n.op))
+      fail("this operator is not among those that are imported (docs/teachers.md)");
+  }
+  const auto it = values_.find(model_.outputs[0].name);
+  if (it == values_.end() || it->second.id < 0)
+    throw DataError(
+        str(file_, ": its output \"", model_.outputs[0].name, "\" does not come from the images"));
+  result = it->second.id;
+  if (model_.outputs.size() > 1)
+    notes.push_back(str("of its ", model_.outputs.size(), " outputs the first, \"",
+                        model_.outputs[0].name, "\", is taken for the logits"));
+}
+
+void Builder::fail(const std::string& what) const {
+  throw DataError(
+      str(file_, ": ", node_->op.substr(0, 60), " \"",
+          (node_->name.empty() && !node_->outputs.empty() ? node_->outputs[0] : node_->name)
+              .substr(0, 80),
+          "\": ", what));
+}
+
+bool Builder::has(size_t i) const { return i < node_->inputs.size() && !node_->inputs[i].empty(); }
+
+const Value& Builder::input(size_t i) const {
+  if (!has(i)) fail(str("input ", i, " is missing"));
+  const auto it = values_.find(node_->inputs[i]);
+  if (it == values_.end())
+    fail("uses \"" + node_->inputs[i].substr(0, 80) + "\", which no node before it makes");
+  return it->second;
+}
+
+const Tensor& Builder::constant(size_t i) const {
+  const Value& v = input(i);
+  if (!v.is_constant()) fail(str("input ", i, " must be a constant, not computed from the images"));
+  return v.constant;
+}
+
+int64_t Builder::activation(size_t i) {
+  const Value& v = input(i);
+  if (!v.parts.empty()) fail("takes a sequence of values");
+  if (v.id >= 0) return v.id;
+  const Tensor value = v.constant.to(DType::f32);
+  Sizes sizes;
+  for (int d = 0; d < value.rank(); ++d) sizes.push_back(value.size(d));
+  if (sizes.empty()) sizes = {1};
+  return add_layer("constant", {}, sizes, {}, sizes, node_->inputs[i],
+                   {{"value", value.reshape(Shape(sizes))}});
+}
+
+int64_t Builder::attribute(const char* name, int64_t otherwise) const {
+  const auto it = node_->attributes.find(name);
+  return it == node_->attributes.end() ? otherwise : it->second.integer;
+}
+
+double Builder::attribute(const char* name, double otherwise) const {
+  const auto it = node_->attributes.find(name);
+  return it == node_->attributes.end() ? otherwise : static_cast<double>(it->second.real);
+}
+
+Sizes Builder::integers(const char* name, size_t i, const Sizes& otherwise) const {
+  if (const auto it = node_->attributes.find(name); it != node_->attributes.end())
+    return it->second.integers;
+  if (!has(i)) return otherwise;
+  const Tensor& t = constant(i);
+  if (t.dtype() != DType::i64) fail(str("input ", i, " must hold integers"));
+  return t.to_vector<int64_t>();
+}
+
+int64_t Builder::axis(int64_t a, size_t rank) const {
+  const int64_t out = a < 0 ? a + static_cast<int64_t>(rank) : a;
+  if (out < 0 || out >= static_cast<int64_t>(rank))
+    fail(str("axis ", a, " of ", rank, " dimensions"));
+  return out;
+}
+
+void Builder::give(int64_t id, size_t output) {
+  if (output < node_->outputs.size()) values_[node_->outputs[output]] = {id, {}, {}};
+}
+
+void Builder::give(const Tensor& t) {
+  if (!node_->outputs.empty()) values_[node_->outputs[0]] = {-1, t, {}};
+}
+
+int64_t Builder::add(const std::string& op, Sizes inputs, Sizes ints, std::vector<double> reals,
+                     const Sizes& shape) {
+  for (const int64_t size : shape)
+    if (size < 1)
+      fail(str("its result would be empty; images of ", shapes[0][2], "x", shapes[0][3],
+               " are too small for this network"));
+  int64_t numbers = 1;
+  for (size_t d = 1; d < shape.size(); ++d)
+    if (!data::checked_multiply(numbers, shape[d], &numbers) || numbers > kMostNumbers)
+      fail("a result of that size is not taken");
+  nodes.push_back({op, "", std::move(inputs), std::move(ints), std::move(reals)});
+  shapes.push_back(shape);
+  return static_cast<int64_t>(nodes.size());
+}
+
+int64_t Builder::add_layer(const std::string& op, Sizes inputs, Sizes ints,
+                           std::vector<double> reals, const Sizes& shape, const std::string& weight,
+                           const std::vector<std::pair<const char*, Tensor>>& parameters) {
+  // "layer1.0.conv1.weight" -> "layer1_0_conv1"
+  std::string name = weight.substr(0, weight.rfind('.'));
+  for (char& c : name)
+    if (!std::isalnum(static_cast<unsigned char>(c))) c = '_';
+  if (name.empty() || name.size() > 80) name = op;
+  const int copies = names_[name]++;
+  if (copies > 0) name += str("__", copies);
+  const int64_t id = add(op, std::move(inputs), std::move(ints), std::move(reals), shape);
+  nodes.back().name = name;
+  for (const auto& [parameter, t] : parameters)
+    if (t.defined()) weights[name + "." + parameter] = t.to(DType::f32);
+  return id;
+}
+
+}  // namespace mtcki::onnx

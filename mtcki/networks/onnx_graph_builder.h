@@ -1,0 +1,100 @@
+// From the nodes of an ONNX file to those of a network graph (nn/models/graph.h): constants are
+// folded, shapes are known, weights are taken out. Internal to the import (onnx_import.h).
+#pragma once
+
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "data/formats/onnx_file.h"
+#include "nn/models/graph.h"
+
+namespace mtcki::onnx {
+
+// Stands for the number of images in every shape, so that what a file computes from shapes shows
+// where that stays free. A prime, larger than any number of channels.
+inline constexpr int64_t kBatch = 1000003;
+
+using Sizes = std::vector<int64_t>;
+
+// What a name of the file stands for: a value of the network, a constant, or a list of values.
+struct Value {
+  int64_t id = -1;  // of the network graph, when >= 0
+  Tensor constant;  // f32 or i64
+  Sizes parts;      // ids of a sequence
+  bool is_constant() const { return constant.defined(); }
+};
+
+class Builder {
+ public:
+  Builder(const std::string& file, const data::OnnxModel& model, const nn::ModelSpec& spec);
+  // DataError: an operator, or a form of one, that is not taken, with the name of its node.
+  void run();
+
+  std::vector<nn::GraphNode> nodes;
+  std::vector<Sizes> shapes;              // of every value; [0]: the images
+  std::map<std::string, Tensor> weights;  // "module.parameter"
+  std::vector<std::string> notes;
+  int64_t result = 0;  // the value of the logits
+
+ private:
+  // Of the node under way -------------------------------------------------------------------------
+  [[noreturn]] void fail(const std::string& what) const;
+  bool has(size_t i) const;
+  const Value& input(size_t i) const;
+  const Tensor& constant(size_t i) const;
+  int64_t activation(size_t i);  // its id; a constant becomes a node of its own
+  int64_t attribute(const char* name, int64_t otherwise) const;
+  double attribute(const char* name, double otherwise) const;
+  // An attribute, or the input i of later versions.
+  Sizes integers(const char* name, size_t i, const Sizes& otherwise) const;
+  int64_t axis(int64_t a, size_t rank) const;
+  void give(int64_t id, size_t output = 0);
+  void give(const Tensor& t);
+
+  const Sizes& shape(int64_t id) const { return shapes[static_cast<size_t>(id)]; }
+  int64_t add(const std::string& op, Sizes inputs, Sizes ints, std::vector<double> reals,
+              const Sizes& shape);
+  // With a module, which is named as its weight is in the file.
+  int64_t add_layer(const std::string& op, Sizes inputs, Sizes ints, std::vector<double> reals,
+                    const Sizes& shape, const std::string& weight,
+                    const std::vector<std::pair<const char*, Tensor>>& parameters);
+
+  // onnx_constants.cpp: true when the node was one of constants.
+  bool fold();
+  bool fold_list();
+  bool fold_arithmetic();
+  Tensor expanded(const Tensor& t, const Sizes& sizes) const;
+
+  // onnx_operators.cpp, onnx_shapes.cpp: true when the operator is one of theirs.
+  bool layer(const std::string& op);
+  bool activation_function(const std::string& op);
+  bool arithmetic(const std::string& op);
+  bool pool(const std::string& op);
+  bool rearrangement(const std::string& op);
+  void convolution();
+  void batch_norm();
+  void linear(int64_t x, Tensor weight, Tensor bias, const std::string& name);
+  void gemm();
+  void with_constant(const std::string& op, int64_t x, const Tensor& c, bool constant_first);
+  int64_t padded(int64_t x, const Sizes& pads);
+  void pad();
+  void slice();
+  void split();
+  void reshape(int64_t x, Sizes sizes);
+  void mean();
+  // pads [before, after per axis] and what the rounding of auto_pad says; [4] in ONNX's order.
+  Sizes pads_of(const Sizes& in, const Sizes& kernel, const Sizes& stride,
+                const Sizes& dilation) const;
+
+  const std::string& file_;
+  const data::OnnxModel& model_;
+  const data::OnnxNode* node_ = nullptr;
+  int64_t declared_batch_ = -1;
+  std::map<std::string, Value> values_;
+  std::map<std::string, int64_t> readers_;
+  std::map<std::string, int> names_;  // of modules
+};
+
+}  // namespace mtcki::onnx

@@ -1,0 +1,192 @@
+// Operators that move values and compute nothing.
+#include <algorithm>
+
+#include "mtcki/networks/onnx_graph_builder.h"
+#include "tensor/error.h"
+
+namespace mtcki::onnx {
+
+void Builder::reshape(int64_t x, Sizes sizes) {
+  const Sizes& in = shape(x);
+  int64_t all = 1, known = 1;
+  size_t open = sizes.size();
+  for (const int64_t s : in) all *= s;
+  if (sizes.empty() || sizes.size() > static_cast<size_t>(Shape::kMaxRank))
+    fail(str(sizes.size(), " dimensions"));
+  // Files that were written for one number of images say it where N is meant.
+  if (declared_batch_ > 0 && sizes[0] == declared_batch_) sizes[0] = kBatch;
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    if (sizes[i] == 0 && i < in.size()) sizes[i] = in[i];
+    if (sizes[i] == -1 && open == sizes.size()) {
+      open = i;
+    } else if (sizes[i] < 1 || !data::checked_multiply(known, sizes[i], &known)) {
+      fail(str("a size of ", sizes[i]));
+    }
+  }
+  if (open < sizes.size() && known > 0 && all % known == 0) sizes[open] = all / known, known = all;
+  if (known != all)
+    fail(str("the sizes that the file gives do not fit images of ", shapes[0][2], "x", shapes[0][3],
+             "; it was written for ones of another size (data.pixels, data.size)"));
+  if (sizes[0] != kBatch) fail("the number of images would not stay the first dimension");
+  if (sizes == in) return give(x);
+  Sizes ints = sizes;
+  ints[0] = -1;
+  give(add("reshape", {x}, ints, {}, sizes));
+}
+
+void Builder::pad() {
+  int64_t x = activation(0);
+  const Sizes in = shape(x), pads = integers("pads", 1, {});
+  const auto mode = node_->attributes.find("mode");
+  const bool zeros = (mode == node_->attributes.end() || mode->second.text == "constant") &&
+                     (!has(2) || constant(2).item() == 0) && attribute("value", 0.0) == 0;
+  if (!zeros || pads.size() != 2 * in.size() || has(3) || pads[0] != 0 || pads[in.size()] != 0)
+    fail("only zeros around images are taken");
+  Sizes out = in;
+  for (size_t d = 1; d < in.size(); ++d) {
+    const int64_t before = pads[d], after = pads[in.size() + d];
+    if (before < 0 || after < 0) fail("negative padding");
+    if (before == 0 && after == 0) continue;
+    out[d] += before + after;
+    x = add("pad", {x}, {static_cast<int64_t>(d), before, after}, {}, out);
+  }
+  give(x);
+}
+
+void Builder::slice() {
+  int64_t x = activation(0);
+  const Sizes in = shape(x), starts = integers("starts", 1, {}), ends = integers("ends", 2, {});
+  Sizes axes, steps = integers("steps", 4, Sizes(starts.size(), 1));
+  for (size_t i = 0; i < starts.size(); ++i) axes.push_back(static_cast<int64_t>(i));
+  axes = integers("axes", 3, axes);
+  if (ends.size() != starts.size() || axes.size() != starts.size() || steps.size() != starts.size())
+    fail("lists of different lengths");
+  Sizes out = in;
+  for (size_t i = 0; i < starts.size(); ++i) {
+    const int64_t d = axis(axes[i], in.size());
+    const int64_t n = out[static_cast<size_t>(d)];
+    const auto place = [n](int64_t at) {
+      return std::clamp(at < 0 ? std::max<int64_t>(at, -n) + n : at, int64_t{0}, n);
+    };
+    const int64_t begin = place(starts[i]), end = place(ends[i]);
+    if (steps[i] != 1) {  // every n-th pixel: windows of one pixel
+      if (in.size() != 4 || d < 2 || steps[i] < 1 || begin != 0 || end != n)
+        fail(str("steps of ", steps[i], " are not taken here"));
+      out[static_cast<size_t>(d)] = (n + steps[i] - 1) / steps[i];
+      x = add("max_pool", {x}, {1, 1, d == 2 ? steps[i] : 1, d == 3 ? steps[i] : 1, 0, 0, 0}, {},
+              out);
+      continue;
+    }
+    if (begin == 0 && end == n) continue;
+    if (d == 0) fail("a part of the images");
+    out[static_cast<size_t>(d)] = std::max<int64_t>(0, end - begin);
+    x = add("narrow", {x}, {d, begin, end}, {}, out);
+  }
+  give(x);
+}
+
+// Split into outputs, or SplitToSequence into one value.
+void Builder::split() {
+  const bool sequence = node_->op == "SplitToSequence";
+  const int64_t x = activation(0);
+  const Sizes in = shape(x);
+  const int64_t d = axis(attribute("axis", int64_t{0}), in.size());
+  const int64_t n = in[static_cast<size_t>(d)];
+  Sizes sizes = integers("split", 1, {});
+  const auto outputs = static_cast<int64_t>(node_->outputs.size());
+  const bool even = sizes.empty() || (sequence && sizes.size() == 1 && constant(1).rank() == 0);
+  if (even) {
+    const int64_t count = attribute("num_outputs", outputs);
+    const int64_t part = !sizes.empty() ? sizes[0]
+                         : sequence     ? 1
+                                        : (n + count - 1) / std::max<int64_t>(1, count);
+    if (part < 1 || n / part > 4096) fail("too many parts");
+    sizes.clear();
+    for (int64_t at = 0; at < n; at += part) sizes.push_back(std::min(part, n - at));
+  }
+  if (d == 0 || (!sequence && static_cast<int64_t>(sizes.size()) != outputs))
+    fail("parts that do not fit");
+  Sizes parts, out = in;
+  int64_t at = 0;
+  for (const int64_t size : sizes) {
+    if (size < 1 || size > n - at) fail("parts that do not fit");
+    out[static_cast<size_t>(d)] = size;
+    parts.push_back(add("narrow", {x}, {d, at, at + size}, {}, out));
+    at += size;
+  }
+  if (at != n) fail("parts that do not fit");
+  if (sequence) {
+    values_[node_->outputs[0]] = {-1, {}, parts};
+  } else {
+    for (size_t i = 0; i < parts.size(); ++i) give(parts[i], i);
+  }
+}
+
+bool Builder::rearrangement(const std::string& op) {
+  if (op == "Identity" || op == "Dropout" || op == "Cast" || op == "CastLike") {
+    give(activation(0));
+  } else if (op == "Split" || op == "SplitToSequence") {
+    split();
+  } else if (op == "SequenceAt") {
+    const Sizes parts = input(0).parts;
+    const Sizes at = integers("", 1, {});
+    if (at.size() != 1 || parts.empty()) fail("one position in a sequence is needed");
+    give(parts[static_cast<size_t>(axis(at[0], parts.size()))]);
+  } else if (op == "Concat") {
+    Sizes in;
+    for (size_t i = 0; i < node_->inputs.size(); ++i) in.push_back(activation(i));
+    if (in.empty()) fail("no inputs");
+    Sizes out = shape(in[0]);
+    const auto d = static_cast<size_t>(axis(attribute("axis", int64_t{0}), out.size()));
+    if (d == 0) fail("images after one another");
+    for (size_t i = 1; i < in.size(); ++i) {
+      Sizes other = shape(in[i]);
+      if (other.size() != out.size()) fail("sizes that do not fit");
+      out[d] += std::exchange(other[d], out[d]);
+      Sizes same = out;
+      same[d] = other[d] = 0;
+      if (other != same) fail("sizes that do not fit");
+    }
+    give(in.size() == 1 ? in[0] : add("cat", in, {static_cast<int64_t>(d)}, {}, out));
+  } else if (op == "Slice") {
+    slice();
+  } else if (op == "Pad") {
+    pad();
+  } else if (op == "Reshape") {
+    reshape(activation(0), integers("", 1, {}));
+  } else if (op == "Flatten") {
+    if (attribute("axis", int64_t{1}) != 1) fail("only axis 1 is taken");
+    reshape(activation(0), {kBatch, -1});
+  } else if (op == "Squeeze" || op == "Unsqueeze") {
+    const int64_t x = activation(0);
+    Sizes out = shape(x), axes = integers("axes", 1, {});
+    const size_t rank = out.size() + (op == "Unsqueeze" ? axes.size() : 0);
+    for (int64_t& a : axes) a = axis(a, rank);
+    std::sort(axes.begin(), axes.end());
+    if (axes.empty()) fail("no axes");
+    for (size_t i = 0; i < axes.size(); ++i) {
+      const int64_t a = op == "Squeeze" ? axes[axes.size() - 1 - i] : axes[i];
+      if (a > static_cast<int64_t>(out.size())) fail("axes that do not fit");
+      if (op == "Squeeze" && out[static_cast<size_t>(a)] != 1) fail("a dimension that is not 1");
+      if (op == "Squeeze") out.erase(out.begin() + a);
+      if (op == "Unsqueeze") out.insert(out.begin() + a, 1);
+    }
+    reshape(x, out);
+  } else if (op == "Transpose") {
+    const int64_t x = activation(0);
+    const Sizes in = shape(x), order = integers("perm", 99, {});
+    Sizes sorted = order, out;
+    std::sort(sorted.begin(), sorted.end());
+    for (size_t i = 0; i < sorted.size(); ++i)
+      if (sorted[i] != static_cast<int64_t>(i)) fail("no order of the dimensions");
+    if (order.size() != in.size() || order[0] != 0)
+      fail("the images must stay the first dimension");
+    for (const int64_t d : order) out.push_back(in[static_cast<size_t>(d)]);
+    give(add("permute", {x}, order, {}, out));
+  } else {
+    return false;
+  }
+  return true;
+}
+
+}  // namespace mtcki::onnx

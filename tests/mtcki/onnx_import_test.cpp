@@ -1,0 +1,284 @@
+// Networks from ONNX files. That they compute what PyTorch computed is golden_check's part
+// (golden_onnx); here: features, statistics, saving, what is refused, damage.
+#include "mtcki/networks/onnx_import.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "mtcki/export/onnx.h"
+#include "mtcki/export/onnx_graph.h"
+#include "mtcki/networks/model_file.h"
+#include "mtcki/networks/statistics_check.h"
+#include "mtcki/networks/teacher.h"
+#include "nn/state_dict.h"
+#include "tensor/ops/elementwise.h"
+#include "tensor/ops/matmul.h"
+#include "tensor/rng.h"
+
+namespace mtcki {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+const nn::ModelSpec kSpec{kGraphModel, 3, 16, 7};  // of the fixtures
+const data::Normalization kHalf{{0.5, 0.5, 0.5}, {0.25, 0.25, 0.25}};
+
+std::string fixture(const std::string& name) {
+  return std::string(MTCKI_SOURCE_DIR) + "/tests/data/onnx/" + name + ".onnx";
+}
+
+std::string content_of(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::ostringstream out;
+  out << in.rdbuf();
+  return out.str();
+}
+
+Tensor noise(const Shape& shape) { return randn(shape, Rng{1, rng_stream("onnx"), 0}); }
+
+Tensor logits_of(nn::Classifier& net, const Tensor& x) {
+  const NoGradScope no_grad;
+  net.eval();
+  return net(Variable(x)).data();
+}
+
+double distance(const Tensor& a, const Tensor& b) {
+  const auto x = a.to_vector<double>(), y = b.to_vector<double>();
+  double most = 0, size = 1e-6;
+  for (size_t i = 0; i < x.size(); ++i) {
+    most = std::max(most, std::abs(x[i] - y[i]));
+    size = std::max(size, std::abs(y[i]));
+  }
+  return most / size;
+}
+
+// The message with which a model is refused.
+std::string refusal(const std::string& bytes, const nn::ModelSpec& spec) {
+  try {
+    import_onnx("m.onnx", data::parse_onnx(data::as_bytes(bytes), "m.onnx"), spec);
+  } catch (const DataError& e) {
+    return e.what();
+  }
+  return "(accepted)";
+}
+
+class OnnxImport : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    dir_ = fs::temp_directory_path() / ("mtcki_onnx_" + std::to_string(getpid()));
+    fs::create_directories(dir_);
+  }
+  void TearDown() override { fs::remove_all(dir_); }
+  std::string path(const std::string& name) const { return (dir_ / name).string(); }
+  fs::path dir_;
+};
+
+TEST_F(OnnxImport, FeaturesStatisticsAndStagesAreThoseOfATeacher) {
+  std::vector<std::string> notes;
+  auto net = import_onnx(fixture("mobile"), kSpec, &notes);
+  EXPECT_THAT(notes.back(), HasSubstr("5 batch norms, features of 16"));
+  EXPECT_EQ(net->feature_dim(), 16);
+  Teacher teacher({"m", kSpec, kHalf, 1.0, -1}, std::move(net));
+  const Variable x(mul(noise({4, 3, 16, 16}), 0.1), true);
+  const Teacher::View view = teacher.view(x, Teacher::kBn | Teacher::kStages);
+  EXPECT_EQ(view.logits.shape(), (Shape{4, 7}));
+  EXPECT_EQ(view.feature.shape(), (Shape{4, 16}));
+  ASSERT_EQ(view.bn_inputs.size(), 5u);
+  EXPECT_EQ(view.bn_inputs[1].shape(), (Shape{4, 32, 8, 8}));
+  EXPECT_TRUE(view.bn_moments[4].sums.defined());
+  ASSERT_FALSE(view.stage_inputs.empty());
+  EXPECT_EQ(view.stage_inputs[0].shape(), (Shape{4, 16, 8, 8}));
+  EXPECT_GT(teacher.macs(), 0);
+}
+
+// A pass for taps alone ends at the last of them, which may stand between layers that run as one.
+TEST_F(OnnxImport, APassEndsAtItsLastTap) {
+  const auto net = import_onnx(fixture("mobile"), kSpec);
+  net->eval();
+  const Variable x(noise({2, 3, 16, 16}), true);
+  int passes = 0;
+  const nn::HookHandle count = net->named_modules().back().second->add_before_hook(
+      [&](const nn::Module&, const Variable&) { ++passes; });
+  std::vector<nn::Module*> modules = net->stages();
+  modules.push_back(net->batch_norms()[1]);
+  for (nn::Module* module : modules) {
+    const std::vector<nn::Module*> tapped{module};
+    const nn::Classifier::Output whole = net->features(x, tapped);
+    ASSERT_EQ(whole.logits.shape(), (Shape{2, 7}));
+    const int before = passes;
+    const std::vector<Variable> alone = net->taps(x, tapped);
+    EXPECT_EQ(passes, before) << module->name() << ": layers behind the tap have run";
+    ASSERT_EQ(alone.size(), 1u);
+    EXPECT_TRUE(identical(alone[0].data(), whole.taps[0].data())) << module->name();
+  }
+  EXPECT_EQ(passes, static_cast<int>(modules.size()));
+}
+
+// Without a gradient a convolution takes its batch norm and ReLU along.
+TEST_F(OnnxImport, LayersThatRunAsOneGiveTheSame) {
+  for (const char* name : {"mobile", "shuffle", "dense"}) {
+    const auto net = import_onnx(fixture(name), kSpec);
+    const Tensor x = noise({2, 3, 16, 16});
+    const Tensor fused = logits_of(*net, x);
+    std::vector<nn::HookHandle> apart;
+    for (auto& [path, module] : net->named_modules())
+      apart.push_back(module->add_before_hook([](const nn::Module&, const Variable&) {}));
+    EXPECT_LT(distance(fused, logits_of(*net, x)), 1e-5) << name;
+  }
+}
+
+TEST_F(OnnxImport, ConstantsThatAreNoScale) {
+  OnnxGraph g;
+  g.input("x", {3, 4, 4});
+  const Tensor c = noise({3, 1, 1}), w = noise({7, 48});
+  const std::string y = g.node("Mul", {"x", g.initializer(c)});
+  g.node("Gemm", {g.node("Flatten", {y}), g.initializer(w)}, {OnnxGraph::integer("transB", 1)},
+         "logits");
+  g.output("logits", {7});
+  const nn::ModelSpec spec{kGraphModel, 3, 4, 7};
+  const auto net = import_onnx("m", data::parse_onnx(data::as_bytes(g.model("g", 13)), "m"), spec);
+  const Tensor x = noise({2, 3, 4, 4});
+  const Tensor expected = matmul(mul(x, c).reshape({2, 48}), w, false, true);
+  EXPECT_LT(distance(logits_of(*net, x), expected), 1e-5);
+}
+
+TEST_F(OnnxImport, OurFilesKeepTheNetwork) {
+  for (const char* name : {"mobile", "shuffle", "shuffle_dynamo", "dense"}) {
+    const auto net = import_onnx(fixture(name), kSpec);
+    write_model_file(path("w.safetensors"), *net, {kSpec, kHalf, -1, -1, "", {}});
+    ModelCard card;
+    const auto again = load_model(path("w.safetensors"), kSpec, "", &card);
+    EXPECT_EQ(card.spec.name, "onnx");
+    EXPECT_EQ(card.normalization.mean, kHalf.mean);
+    const Tensor x = noise({3, 3, 16, 16});
+    EXPECT_TRUE(identical(logits_of(*net, x), logits_of(*again, x))) << name;
+    EXPECT_FALSE(statistics_fit(*again, kSpec).layers.empty()) << name;
+  }
+}
+
+// What the program exports comes back as the same function.
+TEST_F(OnnxImport, ReadsOurOwnExports) {
+  for (const char* name : {"resnet8", "resnet8_a", "wrn10_1", "vgg8_w0.125"})
+    for (const bool fold : {false, true}) {
+      nn::Init init(2);
+      nn::ModelSpec spec{name, 3, 32, 10};
+      const auto net = nn::make_classifier(spec, init);
+      OnnxOptions options;
+      options.fold_bn = fold;
+      write_onnx(path("net.onnx"), *net, spec, kHalf, options);
+      spec.name = kGraphModel;
+      ModelCard card;
+      const auto read = load_model(path("net.onnx"), spec, "", &card);
+      EXPECT_EQ(card.normalization.std, kHalf.std);
+      const Tensor x = noise({2, 3, 32, 32});
+      EXPECT_LT(distance(logits_of(*read, x), logits_of(*net, x)), 1e-4) << name << fold;
+      EXPECT_EQ(read->feature_dim(), net->feature_dim());
+    }
+}
+
+// A graph says which operators it has by itself; images of another size pass where no size is
+// written into it.
+TEST_F(OnnxImport, ImagesOfAnotherSize) {
+  nn::ModelSpec larger = kSpec;
+  larger.image_size = 24;
+  const auto net = import_onnx(fixture("mobile"), larger);
+  EXPECT_EQ(logits_of(*net, noise({2, 3, 24, 24})).shape(), (Shape{2, 7}));
+  EXPECT_THAT(refusal(content_of(fixture("shuffle")), larger),
+              HasSubstr("do not fit images of 24x24"));
+  larger.image_size = 1;
+  EXPECT_THAT(refusal(content_of(fixture("dense")), larger), HasSubstr("too small"));
+}
+
+TEST_F(OnnxImport, RefusesInOneLineWhatItCannotDo) {
+  const std::string mobile = content_of(fixture("mobile"));
+  nn::ModelSpec other = kSpec;
+  other.num_classes = 10;
+  EXPECT_THAT(refusal(mobile, other), HasSubstr("7 classes, but 10 are needed"));
+  other = kSpec;
+  other.in_channels = 1;
+  EXPECT_THAT(refusal(mobile, other), HasSubstr("3 channels, but 1 are needed"));
+  const auto with = [](const char* op, const std::vector<data::ProtoWriter>& attributes = {}) {
+    OnnxGraph g;
+    g.input("x", {3, 16, 16});
+    const std::string y = g.node(op, {"x"}, attributes);
+    g.node("Gemm",
+           {g.node("Flatten", {g.node("GlobalAveragePool", {y})}),
+            g.initializer(Tensor::zeros({7, 3}))},
+           {OnnxGraph::integer("transB", 1)}, "logits");
+    g.output("logits", {7});
+    return refusal(g.model("g", 13), kSpec);
+  };
+  EXPECT_EQ(with("Relu"), "(accepted)");
+  EXPECT_THAT(with("Erf"), AllOf(HasSubstr("Erf \"Erf_"), HasSubstr("not among those")));
+  EXPECT_THAT(with("MaxPool", {OnnxGraph::integers("kernel_shape", {2, 2}),
+                               OnnxGraph::integers("dilations", {2, 2})}),
+              HasSubstr("dilated pooling"));
+  EXPECT_THAT(with("Transpose", {OnnxGraph::integers("perm", {1, 0, 2, 3})}),
+              HasSubstr("images must stay the first dimension"));
+}
+
+TEST_F(OnnxImport, ALastSoftmaxIsLeftOut) {
+  OnnxGraph g;
+  g.input("x", {3, 4, 4});
+  const std::string y = g.node("Gemm", {g.node("Flatten", {"x"}), g.initializer(noise({7, 48}))},
+                               {OnnxGraph::integer("transB", 1)});
+  g.node("Softmax", {y}, {}, "p");
+  g.output("p", {7});
+  std::vector<std::string> notes;
+  const nn::ModelSpec spec{kGraphModel, 3, 4, 7};
+  const auto net =
+      import_onnx("m", data::parse_onnx(data::as_bytes(g.model("g", 13)), "m"), spec, &notes);
+  EXPECT_THAT(notes[0], HasSubstr("Softmax"));
+  EXPECT_EQ(net->spec().nodes.back().op, "linear");
+}
+
+// Every damage ends in a DataError or in a network, and never in more memory than the file has.
+TEST_F(OnnxImport, FlippedBitsNeverCrash) {
+  for (const char* name : {"mobile", "shuffle"}) {
+    const std::string whole = content_of(fixture(name));
+    int64_t accepted = 0, refused = 0;
+    for (size_t at = 0; at < whole.size(); at += 101)
+      for (const int bit : {0, 2, 6}) {
+        std::string damaged = whole;
+        damaged[at] = static_cast<char>(damaged[at] ^ (1 << bit));
+        try {
+          import_onnx("m", data::parse_onnx(data::as_bytes(damaged), "m"), kSpec);
+          ++accepted;
+        } catch (const DataError&) {
+          ++refused;
+        }
+      }
+    EXPECT_GT(refused, 100) << name;
+    EXPECT_GT(accepted, 100) << name << ": weights have no checksum";
+  }
+}
+
+TEST_F(OnnxImport, DamagedGraphsOfOurFilesAreRefused) {
+  const auto net = import_onnx(fixture("mobile"), kSpec);
+  const std::string good = graph_json(net->spec());
+  const nn::StateDict state = net->state_dict();
+  EXPECT_NO_THROW(read_graph("f", good, state));
+  for (const auto& [from, to] : std::vector<std::pair<std::string, std::string>>{
+           {"\"conv\"", "\"cnov\""},
+           {"\"feature\":", "\"feature\":9"},
+           {"\"in\":[0]", "\"in\":[99]"},
+           {"\"ints\":[3,16", "\"ints\":[3,1600000000"},
+           {"{\"", "[\""}}) {
+    std::string bad = good;
+    const size_t at = bad.find(from);
+    ASSERT_NE(at, std::string::npos) << from;
+    bad.replace(at, from.size(), to);
+    EXPECT_THROW(read_graph("f", bad, state), DataError) << to;
+  }
+}
+
+}  // namespace
+}  // namespace mtcki
