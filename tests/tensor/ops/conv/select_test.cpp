@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cctype>
 #include <string>
 
 #include "tensor/kernels/simd.h"
@@ -15,7 +16,8 @@ using namespace conv_testing;  // NOLINT: a test's vocabulary
 
 struct Row {
   int64_t c, k, size, kernel, stride;
-  // Forward, input gradient, weight gradient; W Winograd, D direct, O oneDNN.
+  // Forward, input gradient, weight gradient; W Winograd, D direct, O oneDNN, C one convolution
+  // per channel, G groups.
   const char *builtin, *avx512, *avx2;
 };
 constexpr Row kRule[] = {
@@ -53,7 +55,7 @@ std::string chosen(const ConvProblem& d) {
   std::string out;
   for (const ConvPass pass : {ConvPass::forward, ConvPass::grad_input, ConvPass::grad_weight}) {
     const std::string name = select_conv(d, pass).name;
-    out += name == "winograd" ? 'W' : name == "direct" ? 'D' : name == "onednn" ? 'O' : '?';
+    out += name == "depthwise" ? 'C' : static_cast<char>(std::toupper(name[0]));
   }
   return out;
 }
@@ -95,7 +97,8 @@ TEST(SelectConv, WinogradHasOneGeometry) {
     return chosen(d);
   };
   EXPECT_EQ(chosen(whole), "WWW");
-  EXPECT_EQ(changed([](ConvProblem& d) { d.groups = 2; }), "DDD");
+  EXPECT_EQ(changed([](ConvProblem& d) { d.groups = 2; }), "GGG");
+  EXPECT_EQ(changed([](ConvProblem& d) { d.groups = 64; }), "CCC");
   EXPECT_EQ(changed([](ConvProblem& d) { d.dil_h = d.dil_w = 2; }), "DDD");
   EXPECT_EQ(changed([](ConvProblem& d) { d.stride_w = 2; }), "DDD");
   EXPECT_EQ(changed([](ConvProblem& d) { d.stride_h = d.stride_w = 3; }), "DDD");
