@@ -45,10 +45,10 @@ class MatrixCli : public CliTest {
 };
 
 TEST_F(MatrixCli, FourProcessesOneOfWhichIsKilled) {
-  const Outcome alone = run(command("alone"));
+  const Outcome alone = run(command("alone", {"seeds=[0,1]"}));
   ASSERT_EQ(alone.code, 0) << alone.err;
   std::vector<pid_t> workers;
-  for (int i = 0; i < 4; ++i) workers.push_back(start(command("many")));
+  for (int i = 0; i < 4; ++i) workers.push_back(start(command("many", {"seeds=[0,1]"})));
   // In the middle: when it has a job.
   const std::string held = "held ";
   const std::string owner = " " + std::to_string(workers[2]) + " ";
@@ -66,7 +66,7 @@ TEST_F(MatrixCli, FourProcessesOneOfWhichIsKilled) {
   kill(workers[2], SIGKILL);
   for (size_t i = 0; i < 4; ++i) EXPECT_EQ(wait_for(workers[i]).code, i == 2 ? 1000 + SIGKILL : 0);
   const auto whole = results(dir_ / "alone"), many = results(dir_ / "many");
-  EXPECT_GT(whole.size(), 100u);
+  EXPECT_GT(whole.size(), 70u);
   ASSERT_EQ(many.size(), whole.size());
   for (const auto& [path, bytes] : whole) EXPECT_TRUE(many.at(path) == bytes) << path;
   int jobs = 0;
@@ -75,7 +75,7 @@ TEST_F(MatrixCli, FourProcessesOneOfWhichIsKilled) {
       EXPECT_EQ(finished_claims(dir_ / "many", e.path().filename().string()), 1) << e.path();
       ++jobs;
     }
-  EXPECT_EQ(jobs, 33);
+  EXPECT_EQ(jobs, 22);
   // The same numbers, but for times and memory.
   auto a = record("alone"), b = record("many");
   for (auto* r : {&a, &b})
@@ -100,7 +100,7 @@ TEST_F(MatrixCli, FourProcessesOneOfWhichIsKilled) {
     EXPECT_TRUE(bytes == whole.at("cells/mtcki.s1/" + path)) << path;
   // Nothing is left to do.
   const auto before = fs::last_write_time(dir_ / "alone/cells/mtcki.s0/result.json");
-  EXPECT_EQ(run(command("alone")).code, 0);
+  EXPECT_EQ(run(command("alone", {"seeds=[0,1]"})).code, 0);
   EXPECT_EQ(fs::last_write_time(dir_ / "alone/cells/mtcki.s0/result.json"), before);
   for (const char* text : {"MTCKI", "CMI-ensemble", "trained on real images", " ± ", "(p "})
     EXPECT_THAT(alone.out, HasSubstr(text));

@@ -38,8 +38,14 @@ std::unique_ptr<nn::Module> make_model(const Case& c, DType dtype) {
   spec.in_channels = o.integer("in_channels", x.size(1));
   spec.image_size = o.integer("image_size", x.size(2));
   spec.num_classes = o.integer("num_classes", 10);
-  if (const std::string file = o.text("onnx", ""); !file.empty())
-    return import_onnx(c.folder + file, spec);
+  if (const std::string file = o.text("onnx", ""); !file.empty()) {
+    std::unique_ptr<nn::Classifier> net = import_onnx(c.folder + file, spec);
+    for (const auto& [name, parameter] : net->named_parameters())
+      parameter->set_data(parameter->data().to(dtype));
+    for (const auto& [name, buffer] : net->named_buffers())
+      if (is_floating(buffer->dtype())) *buffer = buffer->to(dtype);
+    return net;
+  }
   return nn::make_classifier(spec, init);
 }
 
