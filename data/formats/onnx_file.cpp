@@ -57,6 +57,8 @@ struct TensorFields {
   std::map<std::string, std::string> external;  // location, offset, length
 };
 
+constexpr size_t kMostNodes = 1 << 16;  // a hundred times those of a large classifier
+
 class Parser {
  public:
   Parser(const std::string& file, const std::string& folder) : file_(file), folder_(folder) {}
@@ -107,6 +109,7 @@ class Parser {
   void graph(ProtoReader in) {
     while (in.next()) {
       if (in.field() == 1) out_.nodes.push_back(node(in.message()));
+      if (out_.nodes.size() > kMostNodes) in.fail(str("at most ", kMostNodes, " nodes"));
       if (in.field() == 5) {
         TensorFields t = fields(in.message());
         const std::string name = t.name;
@@ -176,6 +179,10 @@ class Parser {
       for (ProtoReader type = in.message(); type.next();) {
         if (type.field() != 1) continue;
         for (ProtoReader t = type.message(); t.next();) {
+          if (t.field() == 1) {
+            const int64_t kind = t.integer();
+            v.is_real = kind == 1 || kind == 10 || kind == 11 || kind == 16;
+          }
           if (t.field() != 2) continue;
           for (ProtoReader shape = t.message(); shape.next();) {
             if (shape.field() != 1) continue;

@@ -30,6 +30,7 @@ struct OnnxNode {
 struct OnnxValue {
   std::string name;
   std::vector<int64_t> sizes;  // -1: free
+  bool is_real = true;         // f16, bf16, f32 or f64
 };
 struct OnnxModel {
   int64_t opset = 0;

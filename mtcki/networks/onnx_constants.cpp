@@ -39,14 +39,15 @@ bool Builder::fold() {
     return !node_->inputs.empty();
   };
   if (op == "Constant") {
-    for (const auto& [name, a] : node_->attributes) {
-      if (name == "value" && a.tensor.defined()) return give(a.tensor), true;
-      if (name == "value_int") return give(Tensor::from(Sizes{a.integer}, Shape{})), true;
-      if (name == "value_ints") return give(list_of(a.integers)), true;
-      if (name == "value_float") return give(Tensor::full({}, double{a.real})), true;
-      if (name == "value_floats")
-        return give(Tensor::from(a.reals, {static_cast<int64_t>(a.reals.size())})), true;
-    }
+    if (const auto* a = find_attribute("value"); a && a->tensor.defined())
+      return give(a->tensor), true;
+    if (const auto* a = find_attribute("value_int"))
+      return give(Tensor::from(Sizes{a->integer}, Shape{})), true;
+    if (const auto* a = find_attribute("value_ints")) return give(list_of(a->integers)), true;
+    if (const auto* a = find_attribute("value_float"))
+      return give(Tensor::full({}, double{a->real})), true;
+    if (const auto* a = find_attribute("value_floats"))
+      return give(Tensor::from(a->reals, {static_cast<int64_t>(a->reals.size())})), true;
     fail("no value that is taken");
   }
   if (op == "Shape") {
@@ -73,10 +74,9 @@ bool Builder::fold() {
     return give(constant(0).to(real ? DType::f32 : DType::i64)), true;
   }
   if (op == "ConstantOfShape") {
-    const auto it = node_->attributes.find("value");
-    const bool given = it != node_->attributes.end() && it->second.tensor.defined();
-    return give(expanded(given ? it->second.tensor : Tensor::full({}, 0.0), integers("", 0, {}))),
-           true;
+    const auto* value = find_attribute("value");
+    const bool given = value && value->tensor.defined();
+    return give(expanded(given ? value->tensor : Tensor::full({}, 0.0), integers("", 0, {}))), true;
   }
   if (op == "Expand") return give(expanded(constant(0), integers("", 1, {}))), true;
   if (op == "Reshape" || op == "Squeeze" || op == "Unsqueeze" || op == "Flatten") {
@@ -84,6 +84,8 @@ bool Builder::fold() {
     Sizes sizes = sizes_of(t);
     if (op == "Reshape") {
       sizes = integers("", 1, {});
+      attribute("allowzero", int64_t{0});  // a 0 is refused with it and without
+      if (std::count(sizes.begin(), sizes.end(), 0) > 0) fail("a size of 0");
     } else if (op == "Unsqueeze") {
       Sizes axes = integers("axes", 1, {});
       for (int64_t& a : axes) a = axis(a, sizes.size() + axes.size());
@@ -91,21 +93,27 @@ bool Builder::fold() {
       for (const int64_t a : axes)
         sizes.insert(sizes.begin() + std::min<int64_t>(a, static_cast<int64_t>(sizes.size())), 1);
     } else if (op == "Squeeze") {
-      std::erase(sizes, 1);
+      Sizes axes = integers("axes", 1, {});
+      for (int64_t& a : axes) a = axis(a, sizes.size());
+      for (size_t i = sizes.size(); i-- > 0;)
+        if (axes.empty() ? sizes[i] == 1
+                         : std::count(axes.begin(), axes.end(), static_cast<int64_t>(i)) > 0) {
+          if (sizes[i] != 1) fail("a dimension that is not 1");
+          sizes.erase(sizes.begin() + static_cast<int64_t>(i));
+        }
     } else {
+      if (attribute("axis", int64_t{1}) != 1) fail("only axis 1 is taken");
       sizes = {sizes.empty() ? 1 : sizes[0], -1};
     }
     return give(t.reshape(Shape(sizes))), true;
   }
   if (op == "Transpose") {
-    const auto it = node_->attributes.find("perm");
+    const Sizes perm = integers("perm", 99, {});
     std::vector<int> order;
     const auto rank = static_cast<size_t>(constant(0).rank());
     for (size_t i = 0; i < rank; ++i)
-      order.push_back(
-          static_cast<int>(it == node_->attributes.end() || it->second.integers.size() != rank
-                               ? static_cast<int64_t>(rank - 1 - i)
-                               : axis(it->second.integers[i], rank)));
+      order.push_back(static_cast<int>(perm.size() != rank ? static_cast<int64_t>(rank - 1 - i)
+                                                           : axis(perm[i], rank)));
     return give(permute(constant(0), order)), true;
   }
   return fold_list() || fold_arithmetic();
@@ -119,6 +127,7 @@ bool Builder::fold_list() {
         constant(0).dtype() == DType::i64 ? constant(0).to_vector<int64_t>() : Sizes{};
     const Tensor& index = constant(1);
     Sizes out;
+    axis(attribute("axis", int64_t{0}), 1);
     if (constant(0).rank() != 1 || index.dtype() != DType::i64 || index.rank() > 1)
       fail("only picks from lists of integers are taken");
     for (const int64_t i : index.to_vector<int64_t>())
@@ -127,6 +136,7 @@ bool Builder::fold_list() {
   }
   if (op == "Concat") {
     Sizes out;
+    axis(attribute("axis", int64_t{0}), 1);
     for (size_t i = 0; i < node_->inputs.size(); ++i) {
       if (constant(i).rank() != 1 || constant(i).dtype() != DType::i64)
         fail("of constants, only lists of integers are taken");

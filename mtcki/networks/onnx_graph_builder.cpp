@@ -19,11 +19,16 @@ Builder::Builder(const std::string& file, const data::OnnxModel& model, const nn
     bad(str("has ", model.inputs.size(), " inputs, but a classifier of images has one"));
   if (model.outputs.empty()) bad("has no output");
   const data::OnnxValue& in = model.inputs[0];
+  if (!in.is_real)
+    bad(str("its input \"", in.name,
+            "\" is no floating-point number; export the network without its "
+            "conversion of bytes, and say mean and std for images in [0, 1]"));
   if (in.sizes.size() != 4)
     bad(str("its input \"", in.name, "\" has ", in.sizes.size(),
             " dimensions; images are [N,C,H,W]"));
   if (in.sizes[1] > 0 && in.sizes[1] != spec.in_channels)
-    bad(str("takes images of ", in.sizes[1], " channels, but ", spec.in_channels, " are needed"));
+    bad(str("takes images of ", in.sizes[1], " channels, but ", spec.in_channels, " are needed",
+            in.sizes[3] == spec.in_channels ? " (sizes are [N,C,H,W], not [N,H,W,C])" : ""));
   declared_batch_ = in.sizes[0];
   shapes.push_back({kBatch, spec.in_channels, spec.image_size, spec.image_size});
   values_[in.name].id = 0;
@@ -36,17 +41,12 @@ Builder::Builder(const std::string& file, const data::OnnxModel& model, const nn
 void Builder::run() {
   for (const data::OnnxNode& n : model_.nodes) {
     node_ = &n;
-    const bool last = std::any_of(n.outputs.begin(), n.outputs.end(),
-                                  [&](const auto& o) { return o == model_.outputs[0].name; });
-    if (fold()) continue;
-    if (last && (n.op == "Softmax" || n.op == "LogSoftmax")) {
-      notes.push_back("its last operator is " + n.op + ": what goes into that are the logits");
-      give(activation(0));
-      continue;
-    }
-    if (!layer(n.op) && !activation_function(n.op) && !arithmetic(n.op) && !pool(n.op) &&
-        !rearrangement(n.op))
-      fail("this operator is not among those that are imported (docs/teachers.md)");
+    looked_at_.clear();
+    for (const std::string& made : n.outputs)
+      if (!made.empty() && values_.count(made) > 0)
+        fail("makes \"" + made.substr(0, 80) + "\" a second time");
+    take_node();
+    check_attributes();
   }
   const auto it = values_.find(model_.outputs[0].name);
   if (it == values_.end() || it->second.id < 0)
@@ -56,6 +56,22 @@ void Builder::run() {
   if (model_.outputs.size() > 1)
     notes.push_back(str("of its ", model_.outputs.size(), " outputs the first, \"",
                         model_.outputs[0].name, "\", is taken for the logits"));
+}
+
+void Builder::take_node() {
+  const data::OnnxNode& n = *node_;
+  const bool last = std::any_of(n.outputs.begin(), n.outputs.end(),
+                                [&](const auto& o) { return o == model_.outputs[0].name; });
+  if (fold()) return;
+  if (last && (n.op == "Softmax" || n.op == "LogSoftmax")) {
+    if (const int64_t a = attribute("axis", int64_t{-1}); a != 1 && a != -1)
+      fail(str("over axis ", a, ", but classes are axis 1"));
+    notes.push_back("its last operator is " + n.op + ": what goes into that are the logits");
+    return give(activation(0));
+  }
+  if (!layer(n.op) && !activation_function(n.op) && !arithmetic(n.op) && !pool(n.op) &&
+      !rearrangement(n.op))
+    fail("this operator is not among those that are imported (docs/teachers.md)");
 }
 
 void Builder::fail(const std::string& what) const {
@@ -94,19 +110,38 @@ int64_t Builder::activation(size_t i) {
                    {{"value", value.reshape(Shape(sizes))}});
 }
 
-int64_t Builder::attribute(const char* name, int64_t otherwise) const {
+const data::OnnxAttribute* Builder::find_attribute(const std::string& name) const {
+  looked_at_.insert(name);
   const auto it = node_->attributes.find(name);
-  return it == node_->attributes.end() ? otherwise : it->second.integer;
+  return it == node_->attributes.end() ? nullptr : &it->second;
+}
+
+void Builder::check_attributes() const {
+  // Of training, of results that nobody here takes, and of narrower numbers.
+  static const std::set<std::string> kOfNoEffect = {
+      "ratio", "seed", "momentum", "training_mode", "storage_order", "saturate", "round_mode"};
+  for (const auto& [name, a] : node_->attributes)
+    if (looked_at_.count(name) == 0 && kOfNoEffect.count(name) == 0)
+      fail("its attribute \"" + name.substr(0, 80) + "\" is not taken");
+}
+
+int64_t Builder::attribute(const char* name, int64_t otherwise) const {
+  const data::OnnxAttribute* a = find_attribute(name);
+  return a ? a->integer : otherwise;
 }
 
 double Builder::attribute(const char* name, double otherwise) const {
-  const auto it = node_->attributes.find(name);
-  return it == node_->attributes.end() ? otherwise : static_cast<double>(it->second.real);
+  const data::OnnxAttribute* a = find_attribute(name);
+  return a ? static_cast<double>(a->real) : otherwise;
+}
+
+std::string Builder::attribute(const char* name, const char* otherwise) const {
+  const data::OnnxAttribute* a = find_attribute(name);
+  return a ? a->text : otherwise;
 }
 
 Sizes Builder::integers(const char* name, size_t i, const Sizes& otherwise) const {
-  if (const auto it = node_->attributes.find(name); it != node_->attributes.end())
-    return it->second.integers;
+  if (const data::OnnxAttribute* a = find_attribute(name)) return a->integers;
   if (!has(i)) return otherwise;
   const Tensor& t = constant(i);
   if (t.dtype() != DType::i64) fail(str("input ", i, " must hold integers"));

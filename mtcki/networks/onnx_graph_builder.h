@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -39,6 +40,8 @@ class Builder {
   int64_t result = 0;  // the value of the logits
 
  private:
+  void take_node();
+
   // Of the node under way -------------------------------------------------------------------------
   [[noreturn]] void fail(const std::string& what) const;
   bool has(size_t i) const;
@@ -47,6 +50,10 @@ class Builder {
   int64_t activation(size_t i);  // its id; a constant becomes a node of its own
   int64_t attribute(const char* name, int64_t otherwise) const;
   double attribute(const char* name, double otherwise) const;
+  std::string attribute(const char* name, const char* otherwise) const;
+  const data::OnnxAttribute* find_attribute(const std::string& name) const;
+  // An attribute that nothing here has looked at could change what the operator computes.
+  void check_attributes() const;
   // An attribute, or the input i of later versions.
   Sizes integers(const char* name, size_t i, const Sizes& otherwise) const;
   int64_t axis(int64_t a, size_t rank) const;
@@ -91,6 +98,7 @@ class Builder {
   const std::string& file_;
   const data::OnnxModel& model_;
   const data::OnnxNode* node_ = nullptr;
+  mutable std::set<std::string> looked_at_;  // attributes of the node
   int64_t declared_batch_ = -1;
   std::map<std::string, Value> values_;
   std::map<std::string, int64_t> readers_;

@@ -34,25 +34,24 @@ bool is_zero(const Tensor& t) {
 
 Sizes Builder::pads_of(const Sizes& in, const Sizes& kernel, const Sizes& stride,
                        const Sizes& dilation) const {
-  const auto it = node_->attributes.find("auto_pad");
-  const std::string how = it == node_->attributes.end() ? "NOTSET" : it->second.text;
+  const std::string how = attribute("auto_pad", "NOTSET");
+  const Sizes pads = integers("pads", 99, {0, 0, 0, 0});
   if (how == "NOTSET" || how.empty()) {
-    const Sizes pads = integers("pads", 99, {0, 0, 0, 0});
     if (pads.size() != 4 || *std::min_element(pads.begin(), pads.end()) < 0)
       fail("pads must be four numbers that are not negative");
     return pads;
   }
   if (how == "VALID") return {0, 0, 0, 0};
   if (how != "SAME_UPPER" && how != "SAME_LOWER") fail("auto_pad " + how.substr(0, 40));
-  Sizes pads(4);
+  Sizes same(4);
   for (size_t d = 0; d < 2; ++d) {
     const int64_t out = (in[2 + d] + stride[d] - 1) / stride[d];
     const int64_t all =
         std::max<int64_t>(0, (out - 1) * stride[d] + dilation[d] * (kernel[d] - 1) + 1 - in[2 + d]);
-    pads[d] = how == "SAME_UPPER" ? all / 2 : all - all / 2;
-    pads[2 + d] = all - pads[d];
+    same[d] = how == "SAME_UPPER" ? all / 2 : all - all / 2;
+    same[2 + d] = all - same[d];
   }
-  return pads;
+  return same;
 }
 
 // With zeros at whichever borders do not get the same on both sides from the operator itself;
@@ -76,6 +75,8 @@ void Builder::convolution() {
   const Sizes kernel{w.size(2), w.size(3)}, stride = integers("strides", 99, {1, 1}),
                                             dilation = integers("dilations", 99, {1, 1});
   const int64_t groups = attribute("group", int64_t{1});
+  if (integers("kernel_shape", 99, kernel) != kernel)
+    fail("kernel_shape is not that of its weight");
   if (kernel[0] != kernel[1])
     fail(str("a kernel of ", kernel[0], "x", kernel[1], "; only square ones are taken"));
   if (stride.size() != 2 || dilation.size() != 2 || stride[0] < 1 || stride[1] < 1 ||
@@ -243,6 +244,7 @@ bool Builder::arithmetic(const std::string& op) {
 
 void Builder::mean() {
   const int64_t x = activation(0), keep = attribute("keepdims", int64_t{1});
+  attribute("noop_with_empty_axes", int64_t{0});  // they are refused when empty
   const Sizes in = shape(x);
   Sizes axes = integers("axes", 1, {});
   for (int64_t& a : axes)

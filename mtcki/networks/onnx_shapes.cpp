@@ -37,9 +37,8 @@ void Builder::reshape(int64_t x, Sizes sizes) {
 void Builder::pad() {
   int64_t x = activation(0);
   const Sizes in = shape(x), pads = integers("pads", 1, {});
-  const auto mode = node_->attributes.find("mode");
-  const bool zeros = (mode == node_->attributes.end() || mode->second.text == "constant") &&
-                     (!has(2) || constant(2).item() == 0) && attribute("value", 0.0) == 0;
+  const double value = has(2) ? constant(2).item() : attribute("value", 0.0);
+  const bool zeros = attribute("mode", "constant") == "constant" && value == 0;
   if (!zeros || pads.size() != 2 * in.size() || has(3) || pads[0] != 0 || pads[in.size()] != 0)
     fail("only zeros around images are taken");
   Sizes out = in;
@@ -94,6 +93,7 @@ void Builder::split() {
   const int64_t n = in[static_cast<size_t>(d)];
   Sizes sizes = integers("split", 1, {});
   const auto outputs = static_cast<int64_t>(node_->outputs.size());
+  if (attribute("keepdims", int64_t{1}) == 0 && sizes.empty()) fail("drops the dimension");
   const bool even = sizes.empty() || (sequence && sizes.size() == 1 && constant(1).rank() == 0);
   if (even) {
     const int64_t count = attribute("num_outputs", outputs);
@@ -124,6 +124,9 @@ void Builder::split() {
 
 bool Builder::rearrangement(const std::string& op) {
   if (op == "Identity" || op == "Dropout" || op == "Cast" || op == "CastLike") {
+    // What computes in other widths computes in ours; rounding to integers is another function.
+    if (const int64_t to = attribute("to", int64_t{1}); to != 1 && to != 10 && to != 11 && to != 16)
+      fail("turns values into integers");
     give(activation(0));
   } else if (op == "Split" || op == "SplitToSequence") {
     split();
@@ -153,7 +156,10 @@ bool Builder::rearrangement(const std::string& op) {
   } else if (op == "Pad") {
     pad();
   } else if (op == "Reshape") {
-    reshape(activation(0), integers("", 1, {}));
+    const Sizes sizes = integers("", 1, {});
+    if (attribute("allowzero", int64_t{0}) != 0 && std::count(sizes.begin(), sizes.end(), 0) > 0)
+      fail("a result without elements");
+    reshape(activation(0), sizes);
   } else if (op == "Flatten") {
     if (attribute("axis", int64_t{1}) != 1) fail("only axis 1 is taken");
     reshape(activation(0), {kBatch, -1});

@@ -223,6 +223,38 @@ TEST_F(OnnxImport, RefusesInOneLineWhatItCannotDo) {
               HasSubstr("dilated pooling"));
   EXPECT_THAT(with("Transpose", {OnnxGraph::integers("perm", {1, 0, 2, 3})}),
               HasSubstr("images must stay the first dimension"));
+  // What nobody here looks at may mean another function.
+  EXPECT_THAT(with("Relu", {OnnxGraph::integer("slope", 1)}),
+              HasSubstr("its attribute \"slope\" is not taken"));
+  EXPECT_THAT(with("Cast", {OnnxGraph::integer("to", 7)}), HasSubstr("into integers"));
+  EXPECT_EQ(with("Cast", {OnnxGraph::integer("to", 10)}), "(accepted)");
+  EXPECT_EQ(with("Dropout", {OnnxGraph::integer("seed", 1)}), "(accepted)");
+  const auto convolution = [](int64_t kernel) {
+    OnnxGraph g;
+    g.input("x", {3, 16, 16});
+    const std::string y = g.node("Conv", {"x", g.initializer(noise({7, 3, 3, 3}))},
+                                 {OnnxGraph::integers("kernel_shape", {kernel, kernel})});
+    g.node("Flatten", {g.node("GlobalAveragePool", {y})}, {}, "logits");
+    g.output("logits", {7});
+    return refusal(g.model("g", 13), kSpec);
+  };
+  EXPECT_EQ(convolution(3), "(accepted)");
+  EXPECT_THAT(convolution(5), HasSubstr("kernel_shape is not that of its weight"));
+  OnnxGraph twice;
+  twice.input("x", {3, 16, 16});
+  twice.node("Relu", {"x"}, {}, "y");
+  twice.node("Sigmoid", {"x"}, {}, "y");
+  twice.output("y", {7});
+  EXPECT_THAT(refusal(twice.model("g", 13), kSpec), HasSubstr("makes \"y\" a second time"));
+}
+
+// Bytes as input: the values of its pixels are not those of a normalisation to [0, 1].
+TEST_F(OnnxImport, RefusesBytes) {
+  data::OnnxModel model = data::read_onnx(fixture("mobile"));
+  model.inputs[0].is_real = false;
+  EXPECT_THROW(import_onnx("m", model, kSpec), DataError);
+  std::string bytes = content_of(fixture("mobile"));
+  EXPECT_TRUE(data::parse_onnx(data::as_bytes(bytes), "m").inputs[0].is_real);
 }
 
 TEST_F(OnnxImport, ALastSoftmaxIsLeftOut) {
