@@ -1,6 +1,7 @@
 #include "mtcki/config/config.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <toml++/toml.h>
 
 #include <algorithm>
@@ -83,9 +84,14 @@ std::string last_part(const std::string& path) { return path.substr(path.rfind('
   } else if (!near.empty()) {
     near = section + near;
   }
-  fail(where, "unknown key \"" + plain + "\"" +
-                  (near.empty() ? " (mtcki run --help-config lists them all)"
-                                : "; did you mean \"" + near + "\"?"));
+  std::string help = " (mtcki run --help-config lists them all)";
+  if (!near.empty()) {
+    help = "; did you mean \"" + near + "\"?";
+  } else if (!section.empty() && !siblings.empty() && siblings.size() <= 20) {
+    help = fmt::format("; [{}] has {}", section.substr(0, section.size() - 1),
+                       fmt::join(siblings, ", "));
+  }
+  fail(where, "unknown key \"" + plain + "\"" + help);
 }
 
 std::string describe(const toml::node& node) {

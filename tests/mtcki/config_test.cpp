@@ -105,6 +105,7 @@ TEST_F(ConfigTest, NamesFileLineAndNearestKey) {
               HasSubstr("b.toml:1: unknown key \"trian\"; did you mean \"train\"?"));
   EXPECT_THAT(refusal({}, {"g_steps=3"}), HasSubstr("did you mean \"synthesis.g_steps\"?"));
   EXPECT_THAT(refusal({}, {"teacher.0.model=x"}), HasSubstr("did you mean \"teachers.model\"?"));
+  EXPECT_THAT(refusal({}, {"data.folder=x"}), HasSubstr("\"data.folder\"; [data] has name, dir, "));
 }
 
 TEST_F(ConfigTest, RefusesEveryKeyWithTypo) {
