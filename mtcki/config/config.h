@@ -76,6 +76,7 @@ enum class Quant { round, trunc };
 enum class Views { crop, roll };
 enum class Meta { fomaml, reptile };
 enum class Fuse { mean, prob, conf, entropy };
+enum class TeacherBn { running, batch };
 
 // docs/method.md: losses on the images, the stages.
 struct SynthesisConfig {
@@ -120,6 +121,7 @@ struct DistillConfig : SgdConfig {
   LossWeights loss{student_terms()};  // distill.kd, distill.ts, ...: losses/student_terms.cpp
   double temperature = 20.0;
   Fuse fuse = Fuse::mean;
+  TeacherBn teacher_bn = TeacherBn::running;
   double ts_tau = 0.1;
   int64_t ts_queue = 4096;
   double ts_ramp = 0.1;

@@ -170,10 +170,11 @@ void visit(Walk& w, SynthesisConfig& c) {
         "batches of images to synthesise before there is a student; 0: none")
       .key("batch_size", c.batch_size, at_least(2), "images per batch")
       .key("g_steps", c.g_steps, at_least(1), "optimiser steps per batch")
-      .key("source", c.source, source_names(),
-           "what is optimised: a generator with the latents of a batch; pixels; a meta_generator "
-           "that batches begin at; a generator alone, which images are sampled from at any time; or "
-           "nothing is: real training images, noise, or the finished sets of other runs (from)")
+      .key(
+          "source", c.source, source_names(),
+          "what is optimised: a generator with the latents of a batch; pixels; a meta_generator "
+          "that batches begin at; a generator alone, which images are sampled from at any time; or "
+          "nothing is: real training images, noise, or the finished sets of other runs (from)")
       .inert_if(c.source == "generator")
       .key("from", c.from,
            "source sets: folders of these runs; relative ones from the folder of this run")
@@ -268,6 +269,12 @@ void visit(Walk& w, DistillConfig& c) {
             {"conf", Fuse::conf},
             {"entropy", Fuse::entropy}},
            "how teachers become one target")
+      .key("teacher_bn", c.teacher_bn,
+           {{"running", TeacherBn::running}, {"batch", TeacherBn::batch}},
+           "teachers normalise by the statistics of their training, or by those of the batch they "
+           "are "
+           "asked about (a process's share of it)")
+      .inert_if(c.teacher_bn == TeacherBn::running)
       .key("ts_tau", c.ts_tau, above(0), "temperature of the teacher/student contrast")
       .key("ts_queue", c.ts_queue, at_least(0), "past keys kept per teacher")
       .key("ts_ramp", c.ts_ramp, between(0, 1), "share of the steps over which its weight rises")

@@ -42,19 +42,24 @@ std::vector<optim::ParameterGroup> Distiller::parameters() const {
   return groups;
 }
 
+TeacherQuestion Distiller::question(bool features) const {
+  return {features, config_.teacher_bn == TeacherBn::batch};
+}
+
 void Distiller::keep_teacher_outputs(const data::ImageSet& pool,
                                      const data::LoaderOptions& options) {
   const bool features =
       std::ranges::any_of(terms_, [](const Weighted& t) { return t.term->needs_features(); });
-  kept_ = std::make_unique<KeptTeacherOutputs>(teachers_, pool, options, features);
+  kept_ = std::make_unique<KeptTeacherOutputs>(teachers_, pool, options, question(features));
   kept_images_ = pool.size();
   runner_.forget_graphs();
 }
 
 TeacherOutputs Distiller::teacher_outputs(const data::Batch& batch, bool features) {
   const StageScope scope("distill/teachers");
-  return kept_ && batch.view_row.defined() ? kept_->rows(batch.view_row)
-                                           : ask_teachers(teachers_, batch.images, features);
+  return kept_ && batch.view_row.defined()
+             ? kept_->rows(batch.view_row)
+             : ask_teachers(teachers_, batch.images, question(features));
 }
 
 int64_t Distiller::images_asked(Replay& replay, int64_t step) const {

@@ -57,6 +57,7 @@ class Distiller {
   std::vector<optim::ParameterGroup> parameters() const;
   std::vector<Active> active(int64_t step);
   void issue(const data::Batch& batch, const std::vector<Active>& terms);
+  TeacherQuestion question(bool features) const;
   TeacherOutputs teacher_outputs(const data::Batch& batch, bool features);
   // Images about which an uninterrupted run asks the teachers at this step.
   int64_t images_asked(Replay& replay, int64_t step) const;

@@ -8,24 +8,24 @@
 
 namespace mtcki {
 
-TeacherOutputs ask_teachers(Teachers& teachers, const Tensor& images, bool features) {
+TeacherOutputs ask_teachers(Teachers& teachers, const Tensor& images, TeacherQuestion question) {
   TeacherOutputs out;
   Branches branches(teachers.size(), images.device());
   for (size_t m = 0; m < teachers.size(); ++m)
     branches.run([&] {
-      const nn::Classifier::Output y = teachers[m].ask(images);
+      const nn::Classifier::Output y = teachers[m].ask(images, question.batch_statistics);
       out.logits.push_back(y.logits.data());
-      if (features) out.features.push_back(y.feature.data());
+      if (question.features) out.features.push_back(y.feature.data());
     });
   return out;
 }
 
 KeptTeacherOutputs::KeptTeacherOutputs(Teachers& teachers, const data::ImageSet& set,
-                                       data::LoaderOptions options, bool features)
+                                       data::LoaderOptions options, TeacherQuestion question)
     : teachers_(teachers),
       set_(set),
       options_(std::move(options)),
-      features_(features),
+      question_(question),
       made_(static_cast<size_t>(options_.views), false) {
   options_.shuffle = false;
   options_.drop_last = false;
@@ -38,7 +38,7 @@ void KeptTeacherOutputs::make(int64_t view) {
   for (int64_t b = 0; b < source.batches_per_pass(); ++b) {
     stop_here_if_asked();
     const data::Batch batch = source.at(view * source.batches_per_pass() + b);
-    TeacherOutputs y = ask_teachers(teachers_, batch.images, features_);
+    TeacherOutputs y = ask_teachers(teachers_, batch.images, question_);
     for (std::vector<Tensor>* part : {&y.logits, &y.features})
       for (Tensor& t : *part) t = communicator().all_gather(t);
     keep(&kept_.logits, y.logits, first);

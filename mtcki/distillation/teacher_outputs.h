@@ -17,8 +17,16 @@ struct TeacherOutputs {
   std::vector<Tensor> features;  // [B, feature_dim()]; none where no loss reads them
 };
 
+// What a loss needs of the teachers, and how they normalise.
+struct TeacherQuestion {
+  bool features = false;
+  // distill.teacher_bn = "batch": labels that depend on the batch, as dataset distillation makes
+  // them (Li et al., "CV-DD", 2025).
+  bool batch_statistics = false;
+};
+
 // One forward of every teacher, side by side where the device can; images [B,C,H,W] in [0,1].
-TeacherOutputs ask_teachers(Teachers& teachers, const Tensor& images, bool features);
+TeacherOutputs ask_teachers(Teachers& teachers, const Tensor& images, TeacherQuestion question);
 
 // The outputs for every image of a set in each of its views, on the teachers' device. They are a
 // function of the teachers, the set and the loader's options alone: each view is made in the order
@@ -27,7 +35,7 @@ class KeptTeacherOutputs {
  public:
   // options: those of the loader that gives the steps their batches; views > 0.
   KeptTeacherOutputs(Teachers& teachers, const data::ImageSet& set, data::LoaderOptions options,
-                     bool features);
+                     TeacherQuestion question);
 
   // Makes a view unless it is there. Before a step that reads it, not inside a captured one. In a
   // job of several ranks each asks the teachers about its rows, and all keep all. Stopped when a
@@ -46,7 +54,7 @@ class KeptTeacherOutputs {
   Teachers& teachers_;
   data::ImageSet set_;
   data::LoaderOptions options_;
-  bool features_;
+  TeacherQuestion question_;
   std::vector<bool> made_;
   TeacherOutputs kept_;  // [views * size of the set, ...]: a captured step knows where they are
 };

@@ -1,5 +1,7 @@
 #include "mtcki/networks/teacher.h"
 
+#include <array>
+
 #include "autograd/functions.h"
 #include "mtcki/networks/model_file.h"
 #include "nn/summary.h"
@@ -25,6 +27,36 @@ class KeepMoments {
 
  private:
   std::vector<nn::BatchNorm2d*> norms_;
+};
+
+// While alive, the batch norms take the statistics of the batch, as in training. Their buffers are
+// others meanwhile, so that neither values nor copies that depend on them change.
+class BatchStatistics {
+ public:
+  explicit BatchStatistics(const std::vector<nn::BatchNorm2d*>& norms) : norms_(norms) {
+    for (nn::BatchNorm2d* bn : norms_)
+      for (Tensor* buffer : buffers(*bn)) {
+        kept_.push_back(*buffer);
+        *buffer = buffer->clone();
+      }
+    for (nn::BatchNorm2d* bn : norms_) bn->train();
+  }
+  ~BatchStatistics() {
+    size_t i = 0;
+    for (nn::BatchNorm2d* bn : norms_) {
+      bn->eval();
+      for (Tensor* buffer : buffers(*bn)) *buffer = kept_[i++];
+    }
+  }
+  BatchStatistics(const BatchStatistics&) = delete;
+  BatchStatistics& operator=(const BatchStatistics&) = delete;
+
+ private:
+  static std::array<Tensor*, 3> buffers(nn::BatchNorm2d& bn) {
+    return {&bn.running_mean, &bn.running_var, &bn.num_batches_tracked};
+  }
+  std::vector<nn::BatchNorm2d*> norms_;
+  std::vector<Tensor> kept_;
 };
 
 }  // namespace
@@ -109,8 +141,10 @@ Teacher::View Teacher::view(const Variable& images, unsigned taps) {
   return out;
 }
 
-nn::Classifier::Output Teacher::ask(const Tensor& images) {
+nn::Classifier::Output Teacher::ask(const Tensor& images, bool batch_statistics) {
   check_frozen();
+  const BatchStatistics statistics(batch_statistics ? batch_norms_
+                                                    : std::vector<nn::BatchNorm2d*>());
   const NoGradScope no_grad;
   const ContextScope scope(ContextScope::Kind::module, options_.name);
   return net_->features(normalized(images.to(device())));

@@ -54,8 +54,9 @@ class Teacher {
   // One forward of images [N,C,H,W] in [0,1]. With kTapsOnly the pass ends at the last wanted tap:
   // logits and feature stay undefined.
   View view(const Variable& images, unsigned taps);
-  // Logits and feature without a graph, on the teacher's device; images from any.
-  nn::Classifier::Output ask(const Tensor& images);
+  // Logits and feature without a graph, on the teacher's device; images from any. With
+  // batch_statistics the batch norms take mean and variance of these images; the running ones stay.
+  nn::Classifier::Output ask(const Tensor& images, bool batch_statistics = false);
 
   const std::vector<nn::BatchNorm2d*>& batch_norms() const { return batch_norms_; }
   // Channels of the tapped inputs, known after construction.

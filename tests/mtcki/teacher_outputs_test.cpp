@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "autograd/functions.h"
 #include "data/sets/synth10.h"
 #include "mtcki/distillation/distiller.h"
 #include "mtcki/training/batch_source.h"
@@ -64,13 +65,13 @@ double largest_difference(const Tensor& a, const Tensor& b) {
 TEST_F(TeacherOutputsTest, RowsAreTheAnswersToTheImagesOfTheBatch) {
   for (const bool features : {true, false}) {
     const data::LoaderOptions o = options(3);
-    KeptTeacherOutputs kept(teachers_, pool_, o, features);
+    KeptTeacherOutputs kept(teachers_, pool_, o, {features});
     BatchSource source(pool_, o);
     for (int64_t step = 0; step < 5 * source.batches_per_pass(); ++step) {
       const data::Batch batch = source.at(step);
       kept.make(step / source.batches_per_pass() % 3);
       const TeacherOutputs got = kept.rows(batch.view_row),
-                           want = ask_teachers(teachers_, batch.images, features);
+                           want = ask_teachers(teachers_, batch.images, {features});
       ASSERT_EQ(got.logits.size(), 2u);
       ASSERT_EQ(got.features.size(), features ? 2u : 0u);
       for (size_t m = 0; m < 2; ++m) {
@@ -85,7 +86,7 @@ TEST_F(TeacherOutputsTest, RowsAreTheAnswersToTheImagesOfTheBatch) {
 
 TEST_F(TeacherOutputsTest, AViewIsMadeOnceAndAlwaysTheSame) {
   const data::LoaderOptions o = options(2);
-  KeptTeacherOutputs in_order(teachers_, pool_, o, true), resumed(teachers_, pool_, o, true);
+  KeptTeacherOutputs in_order(teachers_, pool_, o, {true}), resumed(teachers_, pool_, o, {true});
   in_order.make(0);
   in_order.make(1);
   resumed.make(1);  // a run that goes on in the second pass
@@ -103,10 +104,37 @@ TEST_F(TeacherOutputsTest, AViewIsMadeOnceAndAlwaysTheSame) {
     if (is_floating(t.dtype())) t.fill_(0);
   in_order.make(0);
   EXPECT_TRUE(identical(in_order.rows(rows).logits[0], a.logits[0]));
-  EXPECT_GT(largest_difference(
-                ask_teachers(teachers_, BatchSource(pool_, o).at(0).images, false).logits[0],
-                in_order.rows(rows).logits[0].slice(0, kBatch)),
-            1e-3);
+  EXPECT_GT(
+      largest_difference(ask_teachers(teachers_, BatchSource(pool_, o).at(0).images, {}).logits[0],
+                         in_order.rows(rows).logits[0].slice(0, kBatch)),
+      1e-3);
+}
+
+// By hand: a batch norm in train mode gives what a copy of the network in train mode gives, and the
+// teacher is the same to the bit afterwards.
+TEST_F(TeacherOutputsTest, BatchStatisticsAreThoseOfTheImagesAlone) {
+  const Tensor images = BatchSource(pool_, options(1)).at(0).images;
+  const Tensor before = ask_teachers(teachers_, images, {}).logits[0].clone();
+  std::vector<Tensor> state;
+  for (const auto& [name, t] : teachers_[0].state_dict()) state.push_back(t.clone());
+  const Tensor got = ask_teachers(teachers_, images, {false, true}).logits[0],
+               half = ask_teachers(teachers_, images.slice(0, kBatch / 2), {false, true}).logits[0];
+  size_t i = 0;
+  for (const auto& [name, t] : teachers_[0].state_dict())
+    EXPECT_TRUE(identical(t, state[i++])) << name;
+  EXPECT_TRUE(identical(ask_teachers(teachers_, images, {}).logits[0], before));
+  EXPECT_GT(largest_difference(got, before), 1e-3);
+  EXPECT_GT(largest_difference(half, got.slice(0, kBatch / 2)), 1e-4)
+      << "other images, other labels";
+  nn::Init init(0);
+  const auto copy = nn::make_classifier(teachers_[0].options().spec, init);
+  copy->load_state_dict(teachers_[0].state_dict());
+  copy->train();
+  const NoGradScope no_grad;
+  const Variable unit =
+      normalize_channels(Variable(images), teachers_[0].options().normalization.mean_tensor(),
+                         teachers_[0].options().normalization.std_tensor());
+  EXPECT_LT(largest_difference((*copy)(unit).data(), got), 1e-4);
 }
 
 // With a view for every pass, training sees what it sees with fresh views.
