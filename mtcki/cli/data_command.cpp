@@ -5,12 +5,18 @@
 #include "data/sets/dataset.h"
 #include "data/sets/verify.h"
 #include "mtcki/cli/commands.h"
+#include "mtcki/cli/flags.h"
 #include "mtcki/host/console.h"
 #include "tensor/error.h"
 
 namespace mtcki::cli {
 
 namespace {
+
+struct DataOptions {
+  std::string name, dir, fit = "crop";
+  int64_t size = 0, skip_bad = 0;  // verify
+};
 
 // Reading the test part finds what sizes and checksums cannot: labels, image files, classes.
 void read_both_parts(const DataOptions& o) {
@@ -25,8 +31,6 @@ void read_both_parts(const DataOptions& o) {
                 static_cast<long long>(set.num_classes()));
   }
 }
-
-}  // namespace
 
 int data_list_command() {
   for (const std::string& name : data::dataset_names()) {
@@ -67,6 +71,32 @@ int data_verify_command(const DataOptions& o) {
 int data_get_command(const DataOptions& o) {
   data::fetch_dataset(o.name, o.dir, [](const std::string& line) { console::info(line); });
   return data_verify_command(o);
+}
+
+}  // namespace
+
+void add_data(CommandLine* line) {
+  const auto o = std::make_shared<DataOptions>();
+  CLI::App* data = line->app->add_subcommand("data", "data sets: list, verify, get");
+  data->require_subcommand(1);
+  CLI::App* list =
+      data->add_subcommand("list", "known sets, where they are looked for, whether they are there");
+  line->commands.push_back({list, data_list_command});
+  for (const char* name : {"verify", "get"}) {
+    CLI::App* s = data->add_subcommand(
+        name, name == std::string("verify") ? "check sizes, checksums and content of a set's files"
+                                            : "download a set with curl and verify it");
+    s->add_option("name", o->name, "data set (mtcki data list)")->required();
+    s->add_option("--data-dir", o->dir, "its folder");
+    if (name == std::string("get")) {
+      line->commands.push_back({s, [o] { return data_get_command(*o); }});
+      continue;
+    }
+    line->commands.push_back({s, [o] { return data_verify_command(*o); }});
+    s->add_option("--data-size", o->size, kDataSize)->check(range(0, 4096));
+    s->add_option("--data-fit", o->fit, kDataFit)->check(one_of({"crop", "pad"}));
+    s->add_option("--skip-bad", o->skip_bad, kSkipBad)->check(count());
+  }
 }
 
 }  // namespace mtcki::cli

@@ -9,6 +9,7 @@
 #include "data/formats/image_file.h"
 #include "data/formats/state_file.h"
 #include "mtcki/cli/commands.h"
+#include "mtcki/cli/flags.h"
 #include "mtcki/export/npz.h"
 #include "mtcki/export/onnx.h"
 #include "mtcki/host/console.h"
@@ -19,6 +20,20 @@
 namespace mtcki::cli {
 
 namespace fs = std::filesystem;
+
+namespace {
+
+struct ExportWeightsOptions {
+  std::string model, weights, name_map, weights_key, out;
+  std::vector<double> mean, std;  // empty: those of the file
+  int64_t classes = 10, channels = 3, size = 32;
+  int64_t opset = 13;  // .onnx only, as fold_bn
+  bool opset_given = false, fold_bn = false;
+};
+
+struct ExportImagesOptions {
+  std::string set, layout = "imagefolder", out;
+};
 
 int export_weights_command(const ExportWeightsOptions& o) {
   const std::string ending = fs::path(o.out).extension().string();
@@ -106,6 +121,48 @@ int export_images_command(const ExportImagesOptions& o) {
   std::printf("%s: %lld images, layout %s\n", o.out.c_str(), static_cast<long long>(n),
               o.layout.c_str());
   return 0;
+}
+
+}  // namespace
+
+void add_export(CommandLine* line) {
+  const auto weights = std::make_shared<ExportWeightsOptions>();
+  const auto images = std::make_shared<ExportImagesOptions>();
+  CLI::App* exp =
+      line->app->add_subcommand("export", "weights or synthetic images in other formats");
+  exp->require_subcommand(1);
+  CLI::App* exp_weights =
+      exp->add_subcommand("weights", "to .safetensors, .npz or .onnx (by the name of --out)");
+  exp_weights->add_option("--weights", weights->weights, "file to read")->required();
+  exp_weights->add_option("--model", weights->model, "architecture; default: the file's metadata");
+  exp_weights->add_option("--name-map", weights->name_map, kNameMap);
+  exp_weights->add_option("--weights-key", weights->weights_key, kWeightsKey);
+  exp_weights
+      ->add_option("--mean", weights->mean,
+                   "input normalisation a,b,c, for the metadata; default: the file's")
+      ->delimiter(',');
+  exp_weights->add_option("--std", weights->std, "standard deviation of the normalisation a,b,c")
+      ->delimiter(',');
+  exp_weights->add_option("--out", weights->out, "file to write")->required();
+  exp_weights->add_option("--opset", weights->opset, ".onnx: version of the operators, 13 to 17")
+      ->check(range(13, 17))
+      ->capture_default_str();
+  exp_weights->add_flag("--fold-bn", weights->fold_bn,
+                        ".onnx: batch norms that follow a convolution become part of it");
+  add_input_shape(exp_weights, &weights->classes, &weights->channels, &weights->size);
+  CLI::App* exp_images = exp->add_subcommand("images", "a synthetic set as PNG files");
+  exp_images->add_option("set", images->set, "run folder, or its synth/ folder")->required();
+  exp_images
+      ->add_option("--layout", images->layout,
+                   "imagefolder: one folder per class; flat: all in one")
+      ->check(one_of({"imagefolder", "flat"}))
+      ->capture_default_str();
+  exp_images->add_option("--out", images->out, "folder to write, new or empty")->required();
+  line->commands.push_back({exp_weights, [exp_weights, weights] {
+                              weights->opset_given = exp_weights->count("--opset") > 0;
+                              return export_weights_command(*weights);
+                            }});
+  line->commands.push_back({exp_images, [images] { return export_images_command(*images); }});
 }
 
 }  // namespace mtcki::cli

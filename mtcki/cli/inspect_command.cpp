@@ -8,6 +8,7 @@
 #include "data/formats/state_file.h"
 #include "data/sets/dataset.h"
 #include "mtcki/cli/commands.h"
+#include "mtcki/cli/flags.h"
 #include "mtcki/host/console.h"
 #include "mtcki/networks/model_file.h"
 #include "mtcki/networks/statistics_check.h"
@@ -16,6 +17,13 @@
 namespace mtcki::cli {
 
 namespace {
+
+struct InspectOptions {
+  std::string weights, model, name_map, weights_key, data;
+  std::vector<double> mean, std;
+  int64_t size = 32;
+  ComputeOptions compute;
+};
 
 // The registry's networks into which the file loads, with the renaming that it needs.
 std::vector<std::pair<std::string, std::string>> networks_of(const InspectOptions& o,
@@ -81,8 +89,6 @@ void print_inputs(const InputMoments& seen, const std::string& set,
                 fmt::format("{:.4g}", fmt::join(f.normalization.std, ",")).c_str());
 }
 
-}  // namespace
-
 int inspect_command(const InspectOptions& o) {
   check_normalization(o.mean, o.std);
   if (!o.data.empty()) data::dataset_info(o.data);  // there is such a set
@@ -138,6 +144,31 @@ int inspect_command(const InspectOptions& o) {
   for (const std::string& doubt : doubts) console::warn(doubt);
   if (doubts.empty()) std::printf("nothing fits clearly better than %s\n", spec.name.c_str());
   return 0;
+}
+
+}  // namespace
+
+void add_inspect(CommandLine* line) {
+  const auto o = std::make_shared<InspectOptions>();
+  CLI::App* inspect = line->app->add_subcommand(
+      "inspect", "whether a weight file's statistics belong to its network; needs no data");
+  inspect->add_option("weights", o->weights, "file")->required();
+  inspect->add_option("--model", o->model,
+                      "architecture; default: the file's metadata, or every one that fits");
+  inspect->add_option("--name-map", o->name_map, kNameMap);
+  inspect->add_option("--weights-key", o->weights_key, kWeightsKey);
+  inspect->add_option(
+      "--data", o->data,
+      "set it was trained on, for the normalisation; default: guessed by its shape");
+  inspect->add_option("--mean", o->mean, "mean a,b,c of the normalisation to judge")
+      ->delimiter(',');
+  inspect->add_option("--std", o->std, "standard deviation of the normalisation a,b,c")
+      ->delimiter(',');
+  inspect->add_option("--size", o->size, "image height and width")
+      ->check(range(8, 1024))
+      ->capture_default_str();
+  add_compute(inspect, &o->compute);
+  line->commands.push_back({inspect, [o] { return inspect_command(*o); }});
 }
 
 }  // namespace mtcki::cli

@@ -14,8 +14,8 @@
 #include <new>
 #include <thread>
 
+#include "mtcki/cli/commands.h"
 #include "mtcki/cli/flags.h"
-#include "mtcki/cli/validators.h"
 #include "mtcki/host/build_info.h"
 #include "mtcki/host/console.h"
 #include "mtcki/host/stop_signal.h"
@@ -89,7 +89,10 @@ int parse_and_run(int argc, char** argv) {
   app.add_flag("-q,--quiet", quiet, "only warnings, errors and results");
   app.fallthrough();
 
-  const Commands commands = add_commands(&app, {argv, argv + argc});
+  CommandLine line{&app, {argv, argv + argc}, {}};
+  for (const auto add : {add_runs, add_matrix, add_eval, add_inspect, add_summary, add_profile,
+                         add_roof, add_data, add_export, add_report, add_info})
+    add(&line);
 
   // Unknown flags are collected, so that the message can suggest the right one.
   const std::vector<CLI::App*> all = [&app] {
@@ -122,7 +125,7 @@ int parse_and_run(int argc, char** argv) {
     return 2;
   }
   console::set_quiet(quiet);
-  for (const Command& c : commands)
+  for (const Command& c : line.commands)
     if (c.app->parsed()) return c.run();
   throw Error("no command was parsed");
 }

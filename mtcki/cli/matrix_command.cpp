@@ -5,6 +5,7 @@
 #include "data/formats/file_bytes.h"
 #include "data/formats/json_file.h"
 #include "mtcki/cli/commands.h"
+#include "mtcki/cli/flags.h"
 #include "mtcki/host/console.h"
 #include "mtcki/host/stop_signal.h"
 #include "mtcki/matrix/record.h"
@@ -15,6 +16,15 @@
 namespace mtcki::cli {
 
 namespace {
+
+struct MatrixOptions {
+  std::vector<std::string> inputs;  // the matrix, then configuration files and key=value
+  std::vector<std::string> argv;
+  std::vector<std::string> only;  // patterns of names of cells
+  std::string table;  // text | markdown | csv | html | json: only that, from what is there
+  std::string job;    // this process computes one job, which its parent has claimed
+  bool list = false, dry_run = false, retry = false, no_wait = false;
+};
 
 // In a process of its own, which the one that claimed the job has started.
 int compute_job(const MatrixOptions& o, const Matrix& matrix) {
@@ -35,8 +45,6 @@ int compute_job(const MatrixOptions& o, const Matrix& matrix) {
   }
   throw UsageError("--job: the matrix has no job \"" + o.job + "\"");
 }
-
-}  // namespace
 
 int matrix_command(const MatrixOptions& o) {
   setenv("MTCKI_RANKS", "1", 1);  // started by mpirun, too, each process works on jobs of its own
@@ -74,6 +82,29 @@ int matrix_command(const MatrixOptions& o) {
   std::fputs(matrix_table(matrix_record(matrix), format, matrix.folder).c_str(), stdout);
   std::printf("tables: %s/table.md, table.csv, table.html\n", matrix.folder.c_str());
   return exit_code;
+}
+
+}  // namespace
+
+void add_matrix(CommandLine* line) {
+  const auto o = std::make_shared<MatrixOptions>();
+  o->argv = line->argv;
+  CLI::App* matrix = line->app->add_subcommand(
+      "matrix", "methods x teachers x data x seeds: many runs by any number of processes; a table");
+  matrix->add_option("inputs", o->inputs,
+                     "matrix (docs/matrix.md), then files and KEY=VALUE for all its cells; or a "
+                     "record.json, to show");
+  matrix->add_flag("--list", o->list, "the jobs and their state");
+  matrix->add_flag("--dry-run", o->dry_run, "what is left will take, by a few steps of each");
+  matrix->add_option("--only", o->only, "cells of these names: a pattern, or a part")
+      ->allow_extra_args(false);
+  matrix->add_option("--table", o->table,
+                     "no work: print what is there as text, markdown, csv, html or json");
+  matrix->add_flag("--retry", o->retry, "failed jobs too");
+  matrix->add_flag("--no-wait", o->no_wait,
+                   "end when all that is left is being worked on by others");
+  matrix->add_option("--job", o->job)->group("");  // how it starts itself
+  line->commands.push_back({matrix, [o] { return matrix_command(*o); }});
 }
 
 }  // namespace mtcki::cli

@@ -6,6 +6,7 @@
 
 #include "data/formats/atomic_file.h"
 #include "mtcki/cli/commands.h"
+#include "mtcki/cli/flags.h"
 #include "mtcki/host/build_info.h"
 #include "mtcki/host/console.h"
 #include "mtcki/profile/roof.h"
@@ -21,6 +22,21 @@
 namespace mtcki::cli {
 
 namespace {
+
+struct ProfileOptions {
+  std::string step = "train", model = "wrn16_1", by = "layer", level = "auto";
+  bool graph = false, memory = false;
+  std::string roof, json, trace, csv;  // files
+  std::vector<std::string> teachers;
+  int64_t batch = 128, steps = 5, rows = 20;
+  int64_t classes = 10, channels = 3, size = 32;
+  ComputeOptions compute;
+};
+
+struct ProfileDiffOptions {
+  std::string before, after, by = "layer";
+  int64_t rows = 20;
+};
 
 // One time per step. On a GPU from where the step before ended there: what the host does meanwhile
 // costs nothing while the GPU has work.
@@ -114,7 +130,14 @@ void print_heading(const Profile& p, const ProfileOptions& o, Device device) {
               1e6 * static_cast<double>(o.batch) / p.step_us, human_bytes(p.peak_memory).c_str());
 }
 
-}  // namespace
+void add_table(CLI::App* app, std::string* by, int64_t* rows) {
+  app->add_option("--by", *by, "lines by layer, op, module or stage")
+      ->check(one_of({"layer", "op", "module", "stage"}))
+      ->capture_default_str();
+  app->add_option("--rows", *rows, "lines of the table; 0: all")
+      ->check(count())
+      ->capture_default_str();
+}
 
 int profile_command(const ProfileOptions& options) {
   ProfileOptions o = options;
@@ -202,18 +225,56 @@ int profile_diff_command(const ProfileDiffOptions& o) {
   return 0;
 }
 
-int roof_command(const RoofCommandOptions& o) {
-  RoofOptions options;
-  options.device = apply(o.compute);
-  options.megabytes = o.megabytes;
-  options.gemm = o.gemm;
-  options.repeats = o.repeats;
-  const Roof roof = measure_roof(options);
-  std::fputs(roof_text(roof).c_str(), stdout);
-  const std::string path = o.out.empty() ? default_roof_path(options.device) : o.out;
-  write_roof(roof, path);
-  std::printf("roof: %s\n", path.c_str());
-  return 0;
+}  // namespace
+
+void add_profile(CommandLine* line) {
+  const auto o = std::make_shared<ProfileOptions>();
+  const auto between = std::make_shared<ProfileDiffOptions>();
+  CLI::App* profile = line->app->add_subcommand(
+      "profile", "what each op of a step costs, and how far it is from the machine's roof");
+  profile->require_subcommand(0, 1);
+  profile->add_option("--step", o->step, "train, inference, inversion, synthesis or distill")
+      ->check(one_of(workload_steps()))
+      ->capture_default_str();
+  profile->add_option("--model", o->model, "network; distill: the student")->capture_default_str();
+  profile
+      ->add_option("--teachers", o->teachers,
+                   "inversion, synthesis, distill: teachers a,b,c; default: the model")
+      ->delimiter(',');
+  profile->add_option("--batch", o->batch, "images per step")
+      ->check(range(2, 65536))
+      ->capture_default_str();
+  profile->add_option("--steps", o->steps, "steps measured, after a warm-up")
+      ->check(range(1, 10000))
+      ->capture_default_str();
+  profile->add_flag("--graph", o->graph,
+                    "on the GPU, with --level kernels: the step captured and repeated");
+  profile
+      ->add_option(
+          "--level", o->level,
+          "ops: a time for each op; kernels: for each GPU kernel, through CUPTI; auto: on a "
+          "GPU kernels of the captured step, where CUPTI is there, else ops")
+      ->check(one_of({"auto", "ops", "kernels"}))
+      ->capture_default_str();
+  profile->add_flag("--memory", o->memory,
+                    "show which layers hold the memory at the peak of a step");
+  profile->add_option("--roof", o->roof, "roof file; default: where mtcki roof writes");
+  profile->add_option("--json", o->json, "write the profile, for mtcki profile diff");
+  profile->add_option("--trace", o->trace, "write a trace for chrome://tracing or ui.perfetto.dev");
+  profile->add_option("--csv", o->csv, "write all rows as CSV");
+  add_input_shape(profile, &o->classes, &o->channels, &o->size);
+  add_compute(profile, &o->compute);
+  add_recompute(profile, &o->compute);
+  add_table(profile, &o->by, &o->rows);
+  CLI::App* diff = profile->add_subcommand("diff", "what changed between two profiles");
+  diff->add_option("before", between->before, "file of mtcki profile --json")->required();
+  diff->add_option("after", between->after, "another file of mtcki profile --json")->required();
+  add_table(diff, &between->by, &between->rows);
+  line->commands.push_back({diff, [between] { return profile_diff_command(*between); }});
+  line->commands.push_back({profile, [profile, o] {
+                              o->compute.device_given = profile->count("--device") > 0;
+                              return profile_command(*o);
+                            }});
 }
 
 }  // namespace mtcki::cli

@@ -6,10 +6,19 @@
 #include <thread>
 
 #include "mtcki/cli/commands.h"
+#include "mtcki/cli/flags.h"
 #include "mtcki/report/report.h"
 #include "tensor/error.h"
 
 namespace mtcki::cli {
+
+namespace {
+
+struct ReportOptions {
+  std::vector<std::string> runs;
+  std::string out;
+  int64_t refresh = 0;
+};
 
 int report_command(const ReportOptions& o) {
   const std::string out =
@@ -24,6 +33,21 @@ int report_command(const ReportOptions& o) {
     write_report(o.runs, out, options);
   }
   return 0;
+}
+
+}  // namespace
+
+void add_report(CommandLine* line) {
+  const auto o = std::make_shared<ReportOptions>();
+  CLI::App* report =
+      line->app->add_subcommand("report", "writes report.html of a run, or of several");
+  report->add_option("runs", o->runs, "run folders")->required();
+  report->add_option("--out", o->out, "file; default: report.html in the first folder");
+  report
+      ->add_option("--live", o->refresh,
+                   "rewrite the page every N seconds until the runs end; it reloads itself")
+      ->check(count());
+  line->commands.push_back({report, [o] { return report_command(*o); }});
 }
 
 }  // namespace mtcki::cli

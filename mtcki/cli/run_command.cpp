@@ -2,6 +2,7 @@
 #include <cstdio>
 
 #include "mtcki/cli/commands.h"
+#include "mtcki/cli/flags.h"
 #include "mtcki/config/config.h"
 #include "mtcki/host/console.h"
 #include "mtcki/host/stop_signal.h"
@@ -18,6 +19,17 @@ namespace mtcki::cli {
 
 namespace {
 
+struct RunOptions {
+  std::string stage;                // "" whole job; train | invert | distill
+  std::vector<std::string> inputs;  // configuration files and key=value, in order
+  std::vector<std::string> argv;
+  ComputeOptions compute;
+  std::vector<std::string> compute_given;  // as KEY=VALUE
+  bool fresh = false, print_config = false, help_config = false, check = false, dry_run = false;
+  bool no_tensorboard = false;
+  int64_t profile = 0;  // steps of each stage; 0: none
+};
+
 RunConfig resolve(const RunOptions& o) {
   std::vector<std::string> files, overrides;
   for (const std::string& input : o.inputs) {
@@ -30,20 +42,6 @@ RunConfig resolve(const RunOptions& o) {
   if (o.inputs.empty())
     throw UsageError("no configuration given, e.g. mtcki run configs/demo.toml");
   return load_config(files, overrides);
-}
-
-}  // namespace
-
-RunConfig ready_to_run(RunConfig config, RunJob* job, bool device_given) {
-  const Communicator& ranks = communicator();  // starts MPI under mpirun
-  // One rank speaks for all, unless another one fails (main.cpp).
-  console::set_silent(!ranks.is_root());
-  config.device = device_of_rank(config.device);
-  job->device =
-      apply({config.device, threads_of_rank(config.threads), config.precision, config.conv,
-             config.graph, config.deterministic, config.autotune, device_given});
-  preflight(config, needs_of(config, *job));
-  return config;
 }
 
 int run_command(const RunOptions& o) {
@@ -80,6 +78,94 @@ int run_command(const RunOptions& o) {
   if (o.stage.empty()) std::printf("result: %s/result.json\n", folder.c_str());
   std::printf("report: %s/report.html\n", folder.c_str());
   return 0;
+}
+
+const char kRunFooter[] =
+    "Arguments are configuration files (TOML), applied in order, and KEY=VALUE overrides, e.g.\n"
+    "  mtcki run configs/demo.toml seed=1 synthesis.g_steps=100 students.0.model=vgg8\n"
+    "  mtcki run --help-config            every key with default, range and meaning\n"
+    "The run folder is OUT/NAME (keys out and name). Finished stages are skipped, an interrupted "
+    "one\n"
+    "resumes exactly; Ctrl-C saves first (a second Ctrl-C leaves at once).\n"
+    "Exit codes: 0 ok, 1 internal, 2 usage, 3 data, 4 numerics, 5 memory, 6 disk, 130/143 stopped.";
+
+CLI::App* add_run(CLI::App* app, const char* name, const char* what, RunOptions* o) {
+  CLI::App* s = app->add_subcommand(name, what);
+  s->add_option("inputs", o->inputs, "configuration files and KEY=VALUE overrides")
+      ->type_name("FILE|KEY=VALUE");
+  s->add_flag("--fresh", o->fresh, "start over: empties the run folder first");
+  s->add_flag("--check", o->check, "check configuration, files and models, compute nothing");
+  if (std::string(name) == "run")
+    s->add_flag(
+        "--dry-run", o->dry_run,
+        "run a few steps of each stage, print what time, memory and disk the whole will take, "
+        "and leave nothing behind");
+  s->add_flag("--print-config", o->print_config, "print the resolved configuration and stop");
+  s->add_flag("--help-config", o->help_config, "print every key of the configuration and stop");
+  s->add_option("--profile", o->profile,
+                "profile the first N steps of each stage into profile/ of the run folder")
+      ->check(count());
+  s->add_flag("--no-tensorboard", o->no_tensorboard, "write no TensorBoard event files");
+  add_compute(s, &o->compute);
+  add_recompute(s, &o->compute);
+  s->add_option("--graph", o->compute.graph,
+                "on the GPU: capture steps and repeat them: auto (on), on or off")
+      ->check(one_of({"auto", "on", "off"}))
+      ->capture_default_str();
+  s->footer(kRunFooter);
+  return s;
+}
+
+// The flags of the command line that stand for keys of the configuration.
+std::vector<std::string> compute_given(const CLI::App* run, const ComputeOptions& c) {
+  const std::pair<const char*, std::string> flags[] = {
+      {"device", c.device},
+      {"threads", std::to_string(c.threads)},
+      {"precision", c.precision},
+      {"conv", c.conv},
+      {"graph", c.graph},
+      {"deterministic", c.deterministic ? "true" : "false"},
+      {"recompute", c.recompute ? "true" : "false"},
+      {"autotune", "true"}};
+  std::vector<std::string> out;
+  for (const auto& [key, value] : flags)
+    if (run->count(std::string("--") + key) > 0) out.push_back(std::string(key) + "=" + value);
+  return out;
+}
+
+}  // namespace
+
+RunConfig ready_to_run(RunConfig config, RunJob* job, bool device_given) {
+  const Communicator& ranks = communicator();  // starts MPI under mpirun
+  // One rank speaks for all, unless another one fails (main.cpp).
+  console::set_silent(!ranks.is_root());
+  config.device = device_of_rank(config.device);
+  job->device =
+      apply({config.device, threads_of_rank(config.threads), config.precision, config.conv,
+             config.graph, config.deterministic, config.autotune, device_given});
+  preflight(config, needs_of(config, *job));
+  return config;
+}
+
+void add_runs(CommandLine* line) {
+  struct Row {
+    const char *name, *stage, *what;
+  };
+  for (const Row& row :
+       {Row{"run", "", "the whole job: teachers, synthetic images, students, report"},
+        Row{"train", "train", "only the teachers of a configuration"},
+        Row{"invert", "invert", "only the synthetic images (teachers must be there)"},
+        Row{"distill", "distill", "only the students (synthetic images must be there)"}}) {
+    const auto o = std::make_shared<RunOptions>();
+    o->stage = row.stage;
+    o->argv = line->argv;
+    CLI::App* run = add_run(line->app, row.name, row.what, o.get());
+    line->commands.push_back({run, [run, o] {
+                                o->compute_given = compute_given(run, o->compute);
+                                o->compute.device_given = run->count("--device") > 0;
+                                return run_command(*o);
+                              }});
+  }
 }
 
 }  // namespace mtcki::cli

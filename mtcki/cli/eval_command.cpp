@@ -1,4 +1,4 @@
-// eval, summary, info: what a model or this program is.
+// eval: accuracy of a weight file on a data set.
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
@@ -7,43 +7,29 @@
 #include "data/formats/state_file.h"
 #include "data/sets/dataset.h"
 #include "mtcki/cli/commands.h"
-#include "mtcki/host/build_info.h"
+#include "mtcki/cli/flags.h"
 #include "mtcki/host/console.h"
 #include "mtcki/networks/class_order.h"
 #include "mtcki/networks/model_file.h"
 #include "mtcki/networks/teacher.h"
 #include "mtcki/training/evaluate.h"
-#include "nn/summary.h"
-#include "tensor/cuda/runtime.h"
-#include "tensor/device.h"
 #include "tensor/error.h"
-#include "tensor/kernels/settings.h"
-#include "tensor/parallel.h"
 
 namespace mtcki::cli {
 
 using nlohmann::json;
 
-Device apply(const ComputeOptions& options) {
-  std::string why;
-  const Device device = parse_device(options.device, &why);
-  if (!why.empty() && options.device_given) console::info(why);
-  set_num_threads(static_cast<int>(options.threads));
-  math_settings().winograd = options.conv == "auto";
-  math_settings().deterministic = options.deterministic;
-  math_settings().autotune = options.autotune;
-  return device;
-}
-
-std::string banner(Device device, const std::string& precision) {
-  const std::string where =
-      device.is_cuda() ? str(device.to_string(), " (", cuda::device_info(device.index).name, ")")
-                       : str("cpu, ", num_threads(), num_threads() == 1 ? " thread" : " threads");
-  return str("device: ", where, "; math: ", precision == "f32" ? "f32 strict" : precision,
-             device.is_cpu() && !math_settings().winograd ? ", direct convolutions" : "");
-}
-
 namespace {
+
+struct EvalOptions {
+  std::string model, weights, data, data_dir, data_fit = "crop", split = "test", name_map,
+                                              weights_key;
+  int64_t data_size = 0, data_channels = 0, skip_bad = 0;
+  std::vector<double> mean, std;
+  int64_t limit = 0;
+  bool json = false;
+  ComputeOptions compute;
+};
 
 void check_file(const std::string& path, const char* flag) {
   std::error_code ec;
@@ -64,19 +50,6 @@ std::string join(const std::vector<double>& v) {
 }
 
 double two_decimals(double percent) { return std::round(percent * 100) / 100; }
-
-}  // namespace
-
-void check_normalization(const std::vector<double>& mean, const std::vector<double>& std) {
-  if (mean.size() != std.size())
-    throw UsageError(str("--mean has ", mean.size(), " values, --std ", std.size(),
-                         ": give both, one value per channel"));
-  for (const double s : std)
-    if (!(s > 0) || !std::isfinite(s))
-      throw UsageError(str("--std ", s, ": must be above 0 and finite"));
-  for (const double m : mean)
-    if (!std::isfinite(m)) throw UsageError("--mean: must be finite");
-}
 
 int eval_command(const EvalOptions& o) {
   // Everything that needs no data is checked before the data is read.
@@ -159,74 +132,42 @@ int eval_command(const EvalOptions& o) {
   return 0;
 }
 
-int summary_command(const SummaryOptions& o) {
-  if (o.list) {
-    std::puts("classifiers (--model):");
-    for (const std::string& name : nn::classifier_names()) std::printf("  %s\n", name.c_str());
-    std::puts("  wrn<d>_<k> for any d = 6n+4 and any k; vgg<8|11|13|16>_w<factor>");
-    std::puts("generators (--generator):");
-    for (const std::string& name : nn::generator_names()) std::printf("  %s\n", name.c_str());
-    return 0;
-  }
-  if (o.model.empty() == o.generator.empty())
-    throw UsageError("summary: give --model NAME, --generator NAME or --list");
-  nn::Init init;
-  std::unique_ptr<nn::Module> net;
-  Shape input;
-  if (!o.model.empty()) {
-    net = nn::make_classifier({o.model, o.channels, o.size, o.classes}, init);
-    input = {1, o.channels, o.size, o.size};
-  } else {
-    nn::GeneratorSpec spec;
-    spec.name = o.generator;
-    spec.nz = o.nz;
-    spec.ngf = o.ngf;
-    spec.channels = o.channels;
-    spec.image_size = o.size;
-    net = nn::make_generator(spec, init);
-    input = {1, spec.nz};
-  }
-  const nn::ModelSummary s = nn::summarize(*net, input);
-  if (o.json) {
-    std::printf("%s\n", json{{"model", o.model.empty() ? o.generator : o.model},
-                             {"parameters", s.parameters},
-                             {"macs", s.macs},
-                             {"parameter_bytes", s.parameter_bytes},
-                             {"activation_bytes", s.activation_bytes},
-                             {"batch_norms", s.batch_norms},
-                             {"batch_norm_channels", s.batch_norm_channels},
-                             {"state_keys", s.state_keys}}
-                            .dump()
-                            .c_str());
-    return 0;
-  }
-  std::fputs(s.table().c_str(), stdout);
-  return 0;
-}
+}  // namespace
 
-int info_command(bool as_json) {
-  json sets = json::array();
-  for (const std::string& name : data::dataset_names()) {
-    std::error_code ec;
-    const std::string dir = data::dataset_default_dir(name);
-    const bool there = std::filesystem::is_directory(dir, ec);
-    sets.push_back(
-        {{"name", name}, {"found", there || data::dataset_info(name).procedural}, {"dir", dir}});
-  }
-  if (as_json) {
-    json out = json::object();
-    for (const auto& [label, value] : info_lines()) out[label] = value;
-    out["datasets"] = sets;
-    std::printf("%s\n", out.dump(1, ' ', false, json::error_handler_t::replace).c_str());
-    return 0;
-  }
-  for (const auto& [label, value] : info_lines())
-    std::printf("%-13s %s\n", label.c_str(), value.c_str());
-  std::string found;
-  for (const json& s : sets)
-    if (s["found"].get<bool>()) found += (found.empty() ? "" : ", ") + s["name"].get<std::string>();
-  std::printf("%-13s %s (mtcki data list)\n", "data sets", found.c_str());
-  return 0;
+void add_eval(CommandLine* line) {
+  const auto o = std::make_shared<EvalOptions>();
+  CLI::App* eval = line->app->add_subcommand("eval", "accuracy of a weight file on a data set");
+  eval->add_option("--weights", o->weights, "file: .safetensors, or a PyTorch .pth/.th/.pt")
+      ->required();
+  eval->add_option("--model", o->model,
+                   "architecture (mtcki summary --list); default: the file's metadata");
+  eval->add_option("--data", o->data, "data set (mtcki data list)")->required();
+  eval->add_option("--data-dir", o->data_dir,
+                   "folder of its files; default: $MTCKI_DATA_DIR/NAME or data/NAME");
+  eval->add_option("--data-size", o->data_size, kDataSize)->check(range(0, 4096));
+  eval->add_option("--data-fit", o->data_fit, kDataFit)
+      ->check(one_of({"crop", "pad"}))
+      ->capture_default_str();
+  eval->add_option("--data-channels", o->data_channels, "imagefolder: 1 reads grey, 3 colour")
+      ->check(one_of({"1", "3"}));
+  eval->add_option("--skip-bad", o->skip_bad, kSkipBad)->check(count());
+  eval->add_option("--mean", o->mean,
+                   "input normalisation a,b,c; default: the file's metadata, else the data set's")
+      ->delimiter(',');
+  eval->add_option("--std", o->std, "standard deviation of the normalisation a,b,c")
+      ->delimiter(',');
+  eval->add_option("--split", o->split, "test or train")
+      ->check(one_of({"test", "train"}))
+      ->capture_default_str();
+  eval->add_option("--limit", o->limit, "first n images only; 0: all")->check(count());
+  eval->add_option("--name-map", o->name_map, kNameMap);
+  eval->add_option("--weights-key", o->weights_key, kWeightsKey);
+  eval->add_flag("--json", o->json, "print {\"top1\":..,\"top5\":..,\"n\":..} in percent");
+  add_compute(eval, &o->compute);
+  line->commands.push_back({eval, [eval, o] {
+                              o->compute.device_given = eval->count("--device") > 0;
+                              return eval_command(*o);
+                            }});
 }
 
 }  // namespace mtcki::cli

@@ -1,0 +1,51 @@
+// info: version, build, machine, kernels, data sets found.
+#include <cstdio>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "data/sets/dataset.h"
+#include "mtcki/cli/commands.h"
+#include "mtcki/host/build_info.h"
+
+namespace mtcki::cli {
+
+using nlohmann::json;
+
+namespace {
+
+int info_command(bool as_json) {
+  json sets = json::array();
+  for (const std::string& name : data::dataset_names()) {
+    std::error_code ec;
+    const std::string dir = data::dataset_default_dir(name);
+    const bool there = std::filesystem::is_directory(dir, ec);
+    sets.push_back(
+        {{"name", name}, {"found", there || data::dataset_info(name).procedural}, {"dir", dir}});
+  }
+  if (as_json) {
+    json out = json::object();
+    for (const auto& [label, value] : info_lines()) out[label] = value;
+    out["datasets"] = sets;
+    std::printf("%s\n", out.dump(1, ' ', false, json::error_handler_t::replace).c_str());
+    return 0;
+  }
+  for (const auto& [label, value] : info_lines())
+    std::printf("%-13s %s\n", label.c_str(), value.c_str());
+  std::string found;
+  for (const json& s : sets)
+    if (s["found"].get<bool>()) found += (found.empty() ? "" : ", ") + s["name"].get<std::string>();
+  std::printf("%-13s %s (mtcki data list)\n", "data sets", found.c_str());
+  return 0;
+}
+
+}  // namespace
+
+void add_info(CommandLine* line) {
+  const auto json = std::make_shared<bool>(false);
+  CLI::App* info =
+      line->app->add_subcommand("info", "version, build, machine, kernels, data sets found");
+  info->add_flag("--json", *json, "as JSON");
+  line->commands.push_back({info, [json] { return info_command(*json); }});
+}
+
+}  // namespace mtcki::cli
