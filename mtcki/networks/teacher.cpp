@@ -31,9 +31,9 @@ class KeepMoments {
 
 // While alive, the batch norms take the statistics of the batch, as in training. Their buffers are
 // others meanwhile, so that neither values nor copies that depend on them change.
-class BatchStatistics {
+class UseBatchStatistics {
  public:
-  explicit BatchStatistics(const std::vector<nn::BatchNorm2d*>& norms) : norms_(norms) {
+  explicit UseBatchStatistics(const std::vector<nn::BatchNorm2d*>& norms) : norms_(norms) {
     for (nn::BatchNorm2d* bn : norms_)
       for (Tensor* buffer : buffers(*bn)) {
         kept_.push_back(*buffer);
@@ -41,15 +41,15 @@ class BatchStatistics {
       }
     for (nn::BatchNorm2d* bn : norms_) bn->train();
   }
-  ~BatchStatistics() {
+  ~UseBatchStatistics() {
     size_t i = 0;
     for (nn::BatchNorm2d* bn : norms_) {
       bn->eval();
       for (Tensor* buffer : buffers(*bn)) *buffer = kept_[i++];
     }
   }
-  BatchStatistics(const BatchStatistics&) = delete;
-  BatchStatistics& operator=(const BatchStatistics&) = delete;
+  UseBatchStatistics(const UseBatchStatistics&) = delete;
+  UseBatchStatistics& operator=(const UseBatchStatistics&) = delete;
 
  private:
   static std::array<Tensor*, 3> buffers(nn::BatchNorm2d& bn) {
@@ -143,8 +143,8 @@ Teacher::View Teacher::view(const Variable& images, unsigned taps) {
 
 nn::Classifier::Output Teacher::ask(const Tensor& images, bool batch_statistics) {
   check_frozen();
-  const BatchStatistics statistics(batch_statistics ? batch_norms_
-                                                    : std::vector<nn::BatchNorm2d*>());
+  const UseBatchStatistics statistics(batch_statistics ? batch_norms_
+                                                       : std::vector<nn::BatchNorm2d*>());
   const NoGradScope no_grad;
   const ContextScope scope(ContextScope::Kind::module, options_.name);
   return net_->features(normalized(images.to(device())));
