@@ -27,6 +27,8 @@ Variable square(const Variable& x);
 Variable abs(const Variable& x);
 Variable relu(const Variable& x);
 Variable leaky_relu(const Variable& x, double negative_slope = 0.01);
+Variable clamp(const Variable& x, double low, double high);  // gradient 0 at the limits
+Variable relu6(const Variable& x);                           // clamp(x, 0, 6)
 Variable sigmoid(const Variable& x);
 Variable tanh(const Variable& x);
 inline Variable operator+(const Variable& a, const Variable& b) { return add(a, b); }
@@ -55,6 +57,9 @@ Variable cat(const std::vector<Variable>& parts, int dim = 0);
 Variable narrow(const Variable& x, int dim, int64_t begin, int64_t end);
 Variable index_select(const Variable& x, const Tensor& index);
 Variable transpose(const Variable& x);
+Variable permute(const Variable& x, const std::vector<int>& order);
+// Channel c of [N,C,H,W] goes to place (c mod C/groups) groups + c div (C/groups), as PyTorch's.
+Variable channel_shuffle(const Variable& x, int64_t groups);
 Variable subsample_pad_channels(const Variable& x, int64_t stride, int64_t before, int64_t after);
 Variable cast(const Variable& x, DType dtype);
 

@@ -60,12 +60,19 @@ struct Run {
   }
   Variable operator()(Link::Function function) const { return function(x); }
   Variable operator()(const MaxPool2d& pool) const { return max_pool2d(x, pool.options); }
+  Variable operator()(const AvgPool2d& pool) const { return avg_pool2d(x, pool.options); }
+  Variable operator()(const Channels& part) const { return narrow(x, 1, part.begin, part.end); }
+  Variable operator()(const ChannelShuffle& s) const { return channel_shuffle(x, s.groups); }
   Variable operator()(const PadShortcut& p) const {
     return subsample_pad_channels(x, p.stride, p.before, p.after);
   }
   Variable operator()(const Join& join) const {
     const Variable& shortcut = join.shortcut->value();
     return shortcut.defined() ? add(x, shortcut) : Variable();
+  }
+  Variable operator()(const Concat& concat) const {
+    const Variable& more = concat.more->value();
+    return more.defined() ? cat({x, more}, 1) : Variable();
   }
 };
 

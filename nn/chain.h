@@ -29,6 +29,15 @@ class Chain;
 struct MaxPool2d {
   Pool2dOptions options;
 };
+struct AvgPool2d {
+  Pool2dOptions options;
+};
+struct Channels {
+  int64_t begin, end;  // a part of them
+};
+struct ChannelShuffle {
+  int64_t groups;
+};
 // Every stride-th pixel, and channels of zeros before and behind: ResNet's shortcut of option A.
 struct PadShortcut {
   int64_t stride, before, after;
@@ -36,9 +45,12 @@ struct PadShortcut {
 struct Join {
   std::shared_ptr<Chain> shortcut;  // + shortcut
 };
+struct Concat {
+  std::shared_ptr<Chain> more;  // channels behind those of the chain so far
+};
 
-// One link of a chain. A function is one of autograd/functions.h: relu, global_avg_pool. Module
-// stands for a block that is made of links itself.
+// One link of a chain. A function is one of autograd/functions.h: relu, relu6, global_avg_pool.
+// Module stands for a block that is made of links itself.
 struct Link {
   using Function = Variable (*)(const Variable&);
   Link(Conv2d& layer) : what(&layer) {}        // NOLINT: chain | layer
@@ -47,9 +59,14 @@ struct Link {
   Link(Module& block) : what(&block) {}        // NOLINT
   Link(Function function) : what(function) {}  // NOLINT
   Link(const MaxPool2d& pool) : what(pool) {}  // NOLINT
+  Link(const AvgPool2d& pool) : what(pool) {}  // NOLINT
+  Link(const Channels& part) : what(part) {}   // NOLINT
+  Link(const ChannelShuffle& s) : what(s) {}   // NOLINT
   Link(const PadShortcut& pad) : what(pad) {}  // NOLINT
   explicit Link(Join join) : what(std::move(join)) {}
-  std::variant<Conv2d*, BatchNorm2d*, Linear*, Module*, Function, MaxPool2d, PadShortcut, Join>
+  explicit Link(Concat concat) : what(std::move(concat)) {}
+  std::variant<Conv2d*, BatchNorm2d*, Linear*, Module*, Function, MaxPool2d, AvgPool2d, Channels,
+               ChannelShuffle, PadShortcut, Join, Concat>
       what;
 };
 
@@ -76,6 +93,11 @@ class Chain {
   // The shortcut runs when the last convolution before the sum is about to.
   friend Chain operator+(Chain chain, Chain shortcut) {
     chain |= Link(Join{std::make_shared<Chain>(std::move(shortcut))});
+    return chain;
+  }
+  // The channels of both, one behind the other: cat(Chain(x), Chain(x) | conv).
+  friend Chain cat(Chain chain, Chain more) {
+    chain |= Link(Concat{std::make_shared<Chain>(std::move(more))});
     return chain;
   }
 
@@ -119,6 +141,8 @@ class Sequential : public Module {
   M& add(const std::string& name, Arguments&&... arguments) {
     return add(name, std::make_unique<M>(std::forward<Arguments>(arguments)...));
   }
+  // What has no name in checkpoints: a function, a pool.
+  void then(Link link) { links_.push_back(std::move(link)); }
 
  protected:
   Variable forward(const Variable& x) override { return consume(x); }
@@ -136,7 +160,7 @@ class Sequential : public Module {
 // pass, each by itself. What a forward computes outside of chains is not seen.
 // An input is the output of an earlier step, or x; they are recognised by Variable::impl().
 struct TraceStep {
-  Link link;  // none is a Module; a join's shortcut holds its value
+  Link link;  // none is a Module; the other chain of a join or concatenation holds its value
   Variable input, output;
 };
 std::vector<TraceStep> trace(Module& net, const Variable& x);

@@ -162,12 +162,19 @@ def ops(f):
     f.simple("normalize_channels", "normalize", [r(2, 6, 3, 3)], dim=1)
 
 
-def model_case(f, name, batch, keep=None, image=32, channels=3, classes=10, half=False):
+def model_case(f, name, batch, keep=None, image=32, channels=3, classes=10, half=False, train=True, every=1):
     """First training step of a classifier: logits, loss, gradients, moved statistics. keep: gradients
-    with at most so many elements are stored. half: weights are rounded to bf16 and stored so."""
+    with at most so many elements are stored. half: weights are rounded to bf16 and stored so. every: of
+    gradients and statistics each so-manieth. Without train the step is one in evaluation mode."""
     torch.manual_seed(1)
     net = torch_models.classifier(name, channels, classes).to(f.dtype).train()
+    if not train:
+        with torch.no_grad():
+            net(f.randn(batch, channels, image, image))  # statistics away from 0 and 1
+        net.eval()
     for key, value in net.state_dict().items():
+        if every > 1 and key.endswith("num_batches_tracked"):
+            continue
         if half and value.is_floating_point():
             value.copy_(value.bfloat16())
             f.tensors[f"{name}/state/{key}"] = value.bfloat16()
@@ -178,13 +185,13 @@ def model_case(f, name, batch, keep=None, image=32, channels=3, classes=10, half
     loss = F.cross_entropy(logits, y)
     loss.backward()
     f.tensors.update({f"{name}/in0": x, f"{name}/in1": y, f"{name}/out0": logits, f"{name}/loss": loss})
-    for key, p in net.named_parameters():
-        if keep is None or p.numel() <= keep:
-            f.tensors[f"{name}/grad/{key}"] = p.grad
-    for key, b in net.named_buffers():
-        if "running" in key:
+    some = [(key, p) for key, p in net.named_parameters() if keep is None or p.numel() <= keep]
+    for key, p in some[::every]:
+        f.tensors[f"{name}/grad/{key}"] = p.grad
+    if train:
+        for key, b in [(key, b) for key, b in net.named_buffers() if "running" in key][::every]:
             f.tensors[f"{name}/buffer/{key}"] = b
-    f.metadata[name] = json.dumps({"op": "model", "model": name, "num_classes": classes, "training": True,
+    f.metadata[name] = json.dumps({"op": "model", "model": name, "num_classes": classes, "training": train,
                                    "loss": "cross_entropy"})
 
 
@@ -232,6 +239,14 @@ def main():
     model_case(f, "vgg8_w0.0625", 4, channels=1, image=28)
     generator_case(f, "cmi", 2, nz=8, ngf=4)
     f.write(os.path.join(a.out, "model_small.safetensors"))
+    f = File(torch.float32, a.seed)
+    for name in ("resnet50_w0.03125", "vgg11_bn_w0.03125", "mobilenet_v2_w0.05", "shufflenet_v2_x0_5_w0.125",
+                 "densenet121_w0.0625", "repvgg_a0_w0.03125"):
+        size = 32 if name.startswith("vgg") else 16
+        model_case(f, name, 4, keep=400, half=True, every=5, image=size)
+    for name in ("resnet18_w0.03125_in", "shufflenet_v2_x0_5_w0.125_in", "densenet121_w0.03125_in"):
+        model_case(f, name, 2, keep=400, half=True, every=5, train=False)
+    f.write(os.path.join(a.out, "model_families.safetensors"))
     # A file that must fail: one gradient is off by a thousandth of its largest element.
     f = File(torch.float32, a.seed)
     f.simple("conv3x3", "conv2d", [f.randn(1, 2, 5, 5), f.randn(2, 2, 3, 3)], padding=1)

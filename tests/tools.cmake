@@ -7,7 +7,8 @@ target_link_libraries(golden_check PRIVATE mtcki::mtcki nlohmann_json::nlohmann_
 set_target_properties(golden_check PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
 set(golden_dir ${CMAKE_CURRENT_SOURCE_DIR}/data/golden)
 set(golden_files ${golden_dir}/ops_f32.safetensors ${golden_dir}/ops_f64.safetensors
-    ${golden_dir}/model_resnet8.safetensors ${golden_dir}/model_small.safetensors)
+    ${golden_dir}/model_resnet8.safetensors ${golden_dir}/model_small.safetensors
+    ${golden_dir}/model_families.safetensors)
 add_test(NAME golden_files COMMAND golden_check ${golden_files})
 add_test(NAME golden_files_builtin COMMAND golden_check --kernels builtin ${golden_files})
 if(MTCKI_WITH_ONEDNN)

@@ -128,6 +128,18 @@ Variable leaky_relu(const Variable& x, double negative_slope) {
   return r.finish(y);
 }
 
+Variable clamp(const Variable& x, double low, double high) {
+  Recorder r("clamp", {x});
+  const Tensor y = clamp(x.data(), low, high);
+  if (r.needs(0))
+    r.grad(0, [y = r.save(y), low, high](const Tensor& gy) {
+      return clamp_grad(gy, y.get(), low, high);
+    });
+  return r.finish(y);
+}
+
+Variable relu6(const Variable& x) { return clamp(x, 0.0, 6.0); }
+
 Variable sigmoid(const Variable& x) {
   Recorder r("sigmoid", {x});
   const Tensor y = sigmoid(x.data());

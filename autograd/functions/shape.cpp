@@ -70,6 +70,27 @@ Variable transpose(const Variable& x) {
   return r.finish(y);
 }
 
+Variable permute(const Variable& x, const std::vector<int>& order) {
+  Recorder r("permute", {x});
+  const Tensor y = permute(x.data(), order);
+  if (r.needs(0)) {
+    std::vector<int> back(order.size());
+    for (size_t i = 0; i < order.size(); ++i)
+      back[static_cast<size_t>(order[i])] = static_cast<int>(i);
+    r.grad(0, [back](const Tensor& gy) { return permute(gy, back); });
+  }
+  return r.finish(y);
+}
+
+Variable channel_shuffle(const Variable& x, int64_t groups) {
+  if (!x.defined() || x.shape().rank() != 4 || groups < 1 || x.size(1) % groups != 0)
+    OpError("channel_shuffle", "input", x.defined() ? x.data() : Tensor())
+        .shape("the input needs rank 4 and a number of channels that ", groups, " groups divide");
+  const Shape s = x.shape();
+  const Variable parts = reshape(x, {s[0], groups, s[1] / groups, s[2], s[3]});
+  return reshape(permute(parts, {0, 2, 1, 3, 4}), s);
+}
+
 Variable subsample_pad_channels(const Variable& x, int64_t stride, int64_t before, int64_t after) {
   Recorder r("subsample_pad_channels", {x});
   const Tensor y = subsample_pad_channels(x.data(), stride, before, after);

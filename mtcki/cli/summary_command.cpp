@@ -26,7 +26,9 @@ int summary_command(const SummaryOptions& o) {
   if (o.list) {
     std::puts("classifiers (--model):");
     for (const std::string& name : nn::classifier_names()) std::printf("  %s\n", name.c_str());
-    std::puts("  wrn<d>_<k> for any d = 6n+4 and any k; vgg<8|11|13|16>_w<factor>");
+    std::puts(
+        "  wrn<d>_<k> for any d = 6n+4 and any k; NAME_w<factor>, as vgg8_w0.5 or vgg8_w0.5_pool,\n"
+        "  of all but wrn and the small ResNets");
     std::puts("generators (--generator):");
     for (const std::string& name : nn::generator_names()) std::printf("  %s\n", name.c_str());
     return 0;

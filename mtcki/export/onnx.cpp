@@ -1,6 +1,8 @@
 #include "mtcki/export/onnx.h"
 
 #include <map>
+#include <optional>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -9,6 +11,7 @@
 #include "mtcki/export/onnx_graph.h"
 #include "tensor/error.h"
 #include "tensor/ops/elementwise.h"
+#include "tensor/ops/index.h"
 
 namespace mtcki {
 
@@ -25,6 +28,8 @@ class Exporter {
       readers_[steps_[i].input.impl().get()].push_back(i);
       if (const auto* join = std::get_if<nn::Join>(&steps_[i].link.what))
         readers_[join->shortcut->value().impl().get()].push_back(i);
+      if (const auto* concat = std::get_if<nn::Concat>(&steps_[i].link.what))
+        readers_[concat->more->value().impl().get()].push_back(i);
     }
   }
 
@@ -32,9 +37,9 @@ class Exporter {
     names_[images.impl().get()] = "images";
     for (at_ = 0; at_ < steps_.size(); ++at_) {
       const nn::TraceStep& step = steps_[at_];
-      std::string& name = names_[step.output.impl().get()];
-      if (name.empty())
-        name = std::visit([&](const auto& what) { return node(what); }, step.link.what);
+      if (!fold_bn_ || !fold())
+        names_[step.output.impl().get()] =
+            std::visit([&](const auto& what) { return node(what); }, step.link.what);
     }
     if (steps_.empty() || name_of(steps_.back().output) != "logits")
       throw UsageError("onnx: the network does not end with a linear layer");
@@ -43,29 +48,108 @@ class Exporter {
   OnnxGraph onnx;
 
  private:
+  // A map x -> w * x + b of an earlier value x that has not been written yet: a convolution, and
+  // the batch norm behind it. `options` of a batch norm alone, a 1x1 convolution: stride 1, no
+  // padding.
+  struct Map {
+    Variable x;
+    Tensor weight, bias;  // f64
+    Conv2dOptions options;
+    std::string name;
+    nn::BatchNorm2d* norm = nullptr;  // and nothing else
+  };
+
+  // Takes the step into a map, if it can be.
+  bool fold() {
+    const nn::TraceStep& step = steps_[at_];
+    std::optional<Map> map;
+    if (const auto* conv = std::get_if<nn::Conv2d*>(&step.link.what))
+      map = map_of(**conv);
+    else if (const auto* norm = std::get_if<nn::BatchNorm2d*>(&step.link.what))
+      map = map_of(**norm);
+    else if (const auto* join = std::get_if<nn::Join>(&step.link.what))
+      map = sum_of(step.input, join->shortcut->value());
+    if (map) maps_[step.output.impl().get()] = std::move(*map);
+    return map.has_value();
+  }
+  Map map_of(const nn::Conv2d& conv) const {
+    return {steps_[at_].input, f64(conv.weight.data()).plain(),
+            conv.bias != nullptr ? f64(conv.bias->data()) : Tensor(), conv.options(),
+            paths_.at(&conv)};
+  }
+  Map map_of(nn::BatchNorm2d& norm) {
+    const Tensor scale = div(f64(norm.weight.data()), sqrt(add(f64(norm.running_var), norm.eps())));
+    const int64_t channels = scale.numel();
+    Map map{steps_[at_].input, {}, {}, {}, paths_.at(&norm)};
+    if (Map* conv = only_read_here(steps_[at_].input)) {
+      map = take(conv);
+      map.weight = mul(map.weight, scale.reshape({-1, 1, 1, 1}));
+    } else {
+      map.weight = Tensor::zeros({channels, channels, 1, 1}, DType::f64);
+      for (int64_t c = 0; c < channels; ++c)
+        map.weight.data<double>()[c * channels + c] = scale.data<double>()[c];
+      map.norm = &norm;
+    }
+    const Tensor shift = plus(map.bias, mul(f64(norm.running_mean), -1.0));
+    map.bias = add(mul(scale, shift), f64(norm.bias.data()));
+    return map;
+  }
+  // Of two maps of the same value with the same strides (RepVGG's branches): kernels are added, the
+  // smaller one in the middle of the larger.
+  std::optional<Map> sum_of(const Variable& a, const Variable& b) {
+    Map *large = only_read_here(a), *small = only_read_here(b);
+    if (large == nullptr || small == nullptr) return {};
+    if (large->weight.size(2) < small->weight.size(2)) std::swap(large, small);
+    const Conv2dOptions &o = large->options, &p = small->options;
+    const int64_t k = large->weight.size(2), border = (k - small->weight.size(2)) / 2;
+    const bool fits = large->x.impl() == small->x.impl() && o.groups == 1 && p.groups == 1 &&
+                      o.stride == p.stride && o.dilation == std::array<int64_t, 2>{1, 1} &&
+                      p.dilation == o.dilation && k == small->weight.size(2) + 2 * border &&
+                      o.padding[0] == p.padding[0] + border &&
+                      o.padding[1] == p.padding[1] + border;
+    if (!fits) return {};
+    Map sum = take(large);
+    const Map added = take(small);
+    const auto pad = [&](const Tensor& w, int dim) {
+      Shape zeros = w.shape();
+      zeros.set(dim, border);
+      const Tensor edge = Tensor::zeros(zeros, DType::f64);
+      return border > 0 ? cat(std::vector<Tensor>{edge, w, edge}, dim) : w;
+    };
+    sum.weight = add(sum.weight, pad(pad(added.weight, 2), 3));
+    sum.bias = plus(sum.bias, added.bias);
+    sum.norm = nullptr;
+    return sum;
+  }
+  // The map of a value that this step alone reads.
+  Map* only_read_here(const Variable& v) {
+    const auto it = maps_.find(v.impl().get());
+    return it != maps_.end() && readers_[v.impl().get()] == std::vector<size_t>{at_} ? &it->second
+                                                                                     : nullptr;
+  }
+  static Tensor plus(const Tensor& a, const Tensor& b) {  // undefined: 0
+    return !a.defined() ? b : !b.defined() ? a : add(a, b);
+  }
+  static Map take(Map* map) { return std::exchange(*map, Map()); }
+  std::string write(const Map& map) {
+    if (map.norm != nullptr) return norm_node(*map.norm, name_of(map.x));
+    std::vector<std::string> inputs = {name_of(map.x),
+                                       onnx.initializer(map.weight, map.name + ".weight")};
+    if (map.bias.defined()) inputs.push_back(onnx.initializer(map.bias, map.name + ".bias"));
+    return conv_node(map.options, map.weight.size(2), inputs);
+  }
+
   std::string node(nn::Conv2d* conv) {
     const std::string x = input(), name = paths_.at(conv);
-    if (const auto* norm = fold_bn_ ? only_reader() : nullptr) {
-      const Tensor gamma = f64(norm->weight.data()), var = f64(norm->running_var);
-      const Tensor scale = div(gamma, sqrt(add(var, norm->eps())));
-      Tensor shift = mul(f64(norm->running_mean), -1.0);
-      if (conv->bias != nullptr) shift = add(shift, f64(conv->bias->data()));
-      const Tensor weight = mul(f64(conv->weight.data()).plain(), scale.reshape({-1, 1, 1, 1}));
-      const Tensor bias = add(mul(scale, shift), f64(norm->bias.data()));
-      return names_[steps_[at_ + 1].output.impl().get()] =
-                 conv_node(*conv, {x, onnx.initializer(weight, name + ".weight"),
-                                   onnx.initializer(bias, name + ".bias")});
-    }
     std::vector<std::string> inputs = {x, onnx.initializer(conv->weight.data(), name + ".weight")};
     if (conv->bias != nullptr)
       inputs.push_back(onnx.initializer(conv->bias->data(), name + ".bias"));
-    return conv_node(*conv, inputs);
+    return conv_node(conv->options(), conv->weight.size(2), inputs);
   }
-  std::string conv_node(const nn::Conv2d& conv, const std::vector<std::string>& inputs) {
-    const Conv2dOptions& o = conv.options();
-    const Shape& w = conv.weight.shape();
+  std::string conv_node(const Conv2dOptions& o, int64_t kernel,
+                        const std::vector<std::string>& inputs) {
     std::vector<data::ProtoWriter> attributes = {
-        OnnxGraph::integers("kernel_shape", {w[2], w[3]}),
+        OnnxGraph::integers("kernel_shape", {kernel, kernel}),
         OnnxGraph::integers("strides", {o.stride[0], o.stride[1]}),
         OnnxGraph::integers("pads", {o.padding[0], o.padding[1], o.padding[0], o.padding[1]})};
     if (o.groups != 1) attributes.push_back(OnnxGraph::integer("group", o.groups));
@@ -73,14 +157,15 @@ class Exporter {
       attributes.push_back(OnnxGraph::integers("dilations", {o.dilation[0], o.dilation[1]}));
     return onnx.node("Conv", inputs, attributes);
   }
-  std::string node(nn::BatchNorm2d* norm) {
-    const std::string name = paths_.at(norm);
+  std::string node(nn::BatchNorm2d* norm) { return norm_node(*norm, input()); }
+  std::string norm_node(const nn::BatchNorm2d& norm, const std::string& x) {
+    const std::string name = paths_.at(&norm);
     return onnx.node("BatchNormalization",
-                     {input(), onnx.initializer(norm->weight.data(), name + ".weight"),
-                      onnx.initializer(norm->bias.data(), name + ".bias"),
-                      onnx.initializer(norm->running_mean, name + ".running_mean"),
-                      onnx.initializer(norm->running_var, name + ".running_var")},
-                     {OnnxGraph::real("epsilon", static_cast<float>(norm->eps()))});
+                     {x, onnx.initializer(norm.weight.data(), name + ".weight"),
+                      onnx.initializer(norm.bias.data(), name + ".bias"),
+                      onnx.initializer(norm.running_mean, name + ".running_mean"),
+                      onnx.initializer(norm.running_var, name + ".running_var")},
+                     {OnnxGraph::real("epsilon", static_cast<float>(norm.eps()))});
   }
   std::string node(nn::Linear* layer) {
     const std::string name = paths_.at(layer);
@@ -96,10 +181,14 @@ class Exporter {
     if (function == static_cast<nn::Link::Function>(global_avg_pool))
       return onnx.node("Flatten", {onnx.node("GlobalAveragePool", {input()})},
                        {OnnxGraph::integer("axis", 1)});
+    if (function == static_cast<nn::Link::Function>(relu6))
+      return onnx.node("Clip", {input(), onnx.initializer(Tensor::full({}, 0.0)),
+                                onnx.initializer(Tensor::full({}, 6.0))});
     throw UsageError("onnx: no export of a function that the network calls");
   }
-  std::string node(const nn::MaxPool2d& pool) {
-    const Pool2dOptions& o = pool.options;
+  std::string node(const nn::MaxPool2d& pool) { return pool_node("MaxPool", pool.options); }
+  std::string node(const nn::AvgPool2d& pool) { return pool_node("AveragePool", pool.options); }
+  std::string pool_node(const char* op, const Pool2dOptions& o) {
     std::vector<data::ProtoWriter> attributes = {
         OnnxGraph::integers("kernel_shape", {o.kernel[0], o.kernel[1]}),
         OnnxGraph::integers("strides", {o.stride[0], o.stride[1]})};
@@ -107,7 +196,21 @@ class Exporter {
       attributes.push_back(
           OnnxGraph::integers("pads", {o.padding[0], o.padding[1], o.padding[0], o.padding[1]}));
     if (o.ceil_mode) attributes.push_back(OnnxGraph::integer("ceil_mode", 1));
-    return onnx.node("MaxPool", {input()}, attributes);
+    if (std::string(op) == "AveragePool")
+      attributes.push_back(OnnxGraph::integer("count_include_pad", o.count_include_pad ? 1 : 0));
+    return onnx.node(op, {input()}, attributes);
+  }
+  std::string node(const nn::Channels& part) {
+    return onnx.node("Slice",
+                     {input(), constant({part.begin}), constant({part.end}), constant({1})});
+  }
+  std::string node(const nn::ChannelShuffle& shuffle) {
+    const Shape& s = steps_[at_].output.shape();
+    const std::string parts = onnx.node(
+        "Reshape", {input(), constant({0, shuffle.groups, s[1] / shuffle.groups, s[2], s[3]})});
+    const std::string order =
+        onnx.node("Transpose", {parts}, {OnnxGraph::integers("perm", {0, 2, 1, 3, 4})});
+    return onnx.node("Reshape", {order, constant({0, s[1], s[2], s[3]})});
   }
   std::string node(const nn::PadShortcut& p) {
     const std::string part =
@@ -116,24 +219,24 @@ class Exporter {
     return onnx.node("Pad", {part, constant({0, p.before, 0, 0, 0, p.after, 0, 0})});
   }
   std::string node(const nn::Join& join) {
-    return onnx.node("Add", {input(), name_of(join.shortcut->value())});
+    const std::string x = input();
+    return onnx.node("Add", {x, name_of(join.shortcut->value())});
+  }
+  std::string node(const nn::Concat& concat) {
+    const std::string x = input();
+    return onnx.node("Concat", {x, name_of(concat.more->value())}, {OnnxGraph::integer("axis", 1)});
   }
   std::string node(nn::Module*) { throw Error("onnx: a block is not a step of a trace"); }
 
-  std::string input() const { return name_of(steps_[at_].input); }
-  std::string name_of(const Variable& v) const {
+  std::string input() { return name_of(steps_[at_].input); }
+  std::string name_of(const Variable& v) {
+    if (const auto map = maps_.find(v.impl().get()); map != maps_.end() && map->second.x.defined())
+      names_[v.impl().get()] = write(take(&map->second));
     const auto it = names_.find(v.impl().get());
     if (it == names_.end())
       throw UsageError(str("onnx: the network computes something that no chain of layers shows, ",
                            "before step ", at_, " of ", steps_.size()));
     return it->second;
-  }
-  // The batch norm behind this step, if nothing else reads its output.
-  const nn::BatchNorm2d* only_reader() const {
-    const auto it = readers_.find(steps_[at_].output.impl().get());
-    if (it == readers_.end() || it->second != std::vector<size_t>{at_ + 1}) return nullptr;
-    const auto* norm = std::get_if<nn::BatchNorm2d*>(&steps_[at_ + 1].link.what);
-    return norm != nullptr ? *norm : nullptr;
   }
   std::string constant(const std::vector<int64_t>& values) {
     return onnx.initializer(Tensor::from(values, {static_cast<int64_t>(values.size())}));
@@ -146,6 +249,7 @@ class Exporter {
   std::map<const nn::Module*, std::string> paths_;
   std::map<const Variable::Impl*, std::vector<size_t>> readers_;
   std::map<const Variable::Impl*, std::string> names_;
+  std::map<const Variable::Impl*, Map> maps_;  // with an undefined x: taken
 };
 
 std::string join(const std::vector<double>& values) {

@@ -83,7 +83,19 @@ void unroll_features(nn::Classifier& net, data::NamedTensors* tensors) {
       name = it->second + name.substr(name.rfind('.'));
 }
 
-// weiaicunzai/pytorch-cifar100: conv1.0, conv1.1, conv{2..5}_x.B.residual_function.{0,1,3,4}.
+// The DenseNet files that torchvision hands out have norm.1 for what it calls norm1.
+void join_numbers(const Names& wanted, data::NamedTensors* tensors) {
+  for (auto& [name, tensor] : *tensors) {
+    std::vector<std::string> p = parts_of(name);
+    if (p.size() < 3 || wanted.count(name)) continue;
+    const size_t number = p.size() - 2;
+    p[number - 1] += p[number];
+    p.erase(p.begin() + static_cast<int64_t>(number));
+    if (wanted.count(join(p))) name = join(p);
+  }
+}
+
+// weiaicunzai/pytorch-cifar100: conv1.0, conv1.1, conv{2..5}_x.B.residual_function.{0,1,3,4,6,7}.
 void rename_weiaicunzai(data::NamedTensors* tensors) {
   for (auto& [name, tensor] : *tensors) {
     std::vector<std::string> p = parts_of(name);
@@ -92,7 +104,7 @@ void rename_weiaicunzai(data::NamedTensors* tensors) {
       p[0] = "layer" + std::to_string(p[0][4] - '0' - 1);
     if (p.size() == 5 && p[2] == "residual_function") {
       const std::map<std::string, std::string> layer = {
-          {"0", "conv1"}, {"1", "bn1"}, {"3", "conv2"}, {"4", "bn2"}};
+          {"0", "conv1"}, {"1", "bn1"}, {"3", "conv2"}, {"4", "bn2"}, {"6", "conv3"}, {"7", "bn3"}};
       if (const auto it = layer.find(p[3]); it != layer.end()) p = {p[0], p[1], it->second, p[4]};
     }
     name = join(p);
@@ -215,6 +227,7 @@ data::NamedTensors rename_keys(const data::NamedTensors& tensors, const std::str
   strip_prefixes(wanted, &out, notes);
   if (preset == "weiaicunzai") rename_weiaicunzai(&out);
   if (preset == "kuangliu" || preset == "torchvision") unroll_features(net, &out);
+  if (preset == "torchvision") join_numbers(wanted, &out);
   if (known) respell(wanted, &out);
   return out;
 }

@@ -174,17 +174,27 @@ StatisticsFit statistics_fit(nn::Classifier& net, const nn::ModelSpec& spec, con
 }
 
 std::vector<std::string> variants_of(const std::string& model) {
-  constexpr char kPool[] = "_pool";
-  std::string other = model + kPool;
-  if (model.ends_with(kPool)) other = model.substr(0, model.size() - std::string(kPool).size());
-  try {
-    nn::Init init(0);
-    init.draw = false;
-    nn::make_classifier({other, 3, 32, 10}, init);
-    return {other};
-  } catch (const UsageError&) {
-    return {};
-  }
+  // Sizes of the parameters; empty where there is no such network.
+  const auto sizes = [](const std::string& name) {
+    std::vector<Shape> out;
+    nn::Init none = nn::Init::none();
+    try {
+      const auto net = nn::make_classifier({name, 3, 32, 10}, none);
+      for (const auto& [key, p] : net->named_parameters()) out.push_back(p->shape());
+    } catch (const UsageError&) {
+      out.clear();
+    }
+    return out;
+  };
+  std::string base = model;
+  for (const std::string suffix : {"_pool", "_in"})
+    if (model.ends_with(suffix)) base.resize(model.size() - suffix.size());
+  std::vector<std::string> out;
+  const std::vector<Shape> mine = sizes(model);
+  for (const char* suffix : {"", "_pool", "_in"})
+    if (const std::string other = base + suffix; other != model && sizes(other) == mine)
+      out.push_back(other);
+  return mine.empty() ? std::vector<std::string>() : out;
 }
 
 std::vector<VariantFit> variant_fits(nn::Classifier& net, const nn::ModelSpec& spec,

@@ -47,7 +47,7 @@ StatisticsFit statistics_fit(nn::Classifier& net, const nn::ModelSpec& spec,
                              const Tensor& images = {});
 
 // Other networks of the registry into which the same weights fit: with and without the pool behind
-// a ResNet's stem, with three or five pools in a VGG.
+// a stem, with three or five pools in a VGG, with the strides for small images or for ImageNet.
 std::vector<std::string> variants_of(const std::string& model);
 
 struct VariantFit {

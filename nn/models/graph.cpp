@@ -4,10 +4,8 @@
 #include <map>
 #include <utility>
 
-#include "autograd/recorder.h"
+#include "autograd/functions.h"
 #include "tensor/error.h"
-#include "tensor/ops/elementwise.h"
-#include "tensor/ops/index.h"
 
 namespace mtcki::nn {
 
@@ -61,30 +59,6 @@ class Constant : public Module {
  protected:
   Variable forward(const Variable&) override { return Variable(value); }
 };
-
-// What only graphs need of autograd. The gradient at the limits is 0, as that of PyTorch's hardtanh
-// and relu6.
-Variable clamp(const Variable& x, double low, double high) {
-  Recorder r("clamp", {x});
-  const Tensor y = mtcki::clamp(x.data(), low, high);
-  if (r.needs(0))
-    r.grad(0, [y = r.save(y), low, high](const Tensor& gy) {
-      return relu_grad(relu_grad(gy, mtcki::add(y.get(), -low)), mtcki::add(neg(y.get()), high));
-    });
-  return r.finish(y);
-}
-
-Variable permute(const Variable& x, const std::vector<int>& order) {
-  Recorder r("permute", {x});
-  const Tensor y = mtcki::permute(x.data(), order);
-  if (r.needs(0)) {
-    std::vector<int> back(order.size());
-    for (size_t i = 0; i < order.size(); ++i)
-      back[static_cast<size_t>(order[i])] = static_cast<int>(i);
-    r.grad(0, [back](const Tensor& gy) { return mtcki::permute(gy, back); });
-  }
-  return r.finish(y);
-}
 
 Variable padded(const Variable& x, int dim, int64_t before, int64_t after) {
   std::vector<Variable> parts;

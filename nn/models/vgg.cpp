@@ -7,20 +7,24 @@ namespace mtcki::nn {
 
 namespace {
 
+std::unique_ptr<Conv2d> conv(int64_t in, int64_t out, Init& init) {
+  return make_conv(in, out, 3, 1, Weights::kaiming_normal_fan_out, init, 1, true);
+}
+
+void init_head(Linear& linear, Init& init) {
+  if (init.draw) normal_(linear.weight, 0.0, 0.01, init.next());
+  constant_(*linear.bias, 0.0);
+}
+
 // (conv3x3 with bias - BN - ReLU) per width. In the checkpoints a ReLU takes an index too: 0 conv,
 // 1 BN, 3 conv, 4 BN, ...
 class VggBlock : public Module {
  public:
   VggBlock(int64_t in, const std::vector<int64_t>& widths, Init& init) {
-    Init later = init.undrawn();  // zeros, which the biases keep
     for (size_t i = 0; i < widths.size(); ++i) {
       Layer layer;
-      layer.conv =
-          &add(std::to_string(3 * i),
-               std::make_unique<Conv2d>(in, widths[i], 3, Conv2dOptions(1, 1), true, later));
-      if (init.draw) kaiming_normal_fan_out_(layer.conv->weight, init.next());
-      layer.bn = &add(std::to_string(3 * i + 1),
-                      std::make_unique<BatchNorm2d>(widths[i], 1e-5, 0.1, init.dtype));
+      layer.conv = &add(std::to_string(3 * i), conv(in, widths[i], init));
+      layer.bn = &add(std::to_string(3 * i + 1), make_norm(widths[i], init));
       layers_.push_back(layer);
       in = widths[i];
     }
@@ -50,8 +54,7 @@ class Vgg : public Classifier {
                                                                spec.num_classes, true, init))),
         five_pools_(config.five_pools) {
     classifier_.keep_f32();
-    if (init.draw) normal_(classifier_.weight, 0.0, 0.01, init.next());
-    constant_(*classifier_.bias, 0.0);
+    init_head(classifier_, init);
   }
   std::string kind() const override { return "VGG"; }
   int64_t feature_dim() const override { return classifier_.weight.size(1); }
@@ -89,9 +92,51 @@ class Vgg : public Classifier {
   bool five_pools_;
 };
 
+class FlatVgg : public RowClassifier {
+ public:
+  FlatVgg(const VggConfig& config, const ModelSpec& spec, Init& init)
+      : RowClassifier(spec.num_classes) {
+    auto& features = then("features", std::make_unique<Sequential>());
+    int64_t in = spec.in_channels, size = spec.image_size;
+    int n = 0;  // ReLUs and pools take a number, too
+    for (const std::vector<int64_t>& widths : config.widths) {
+      for (size_t i = 0; i < widths.size(); ++i, n += 3, in = widths[i - 1]) {
+        auto& first = features.add(std::to_string(n), conv(in, widths[i], init));
+        if (i == 0 && n > 0) add_stage(first);
+        features.add(std::to_string(n + 1), make_norm(widths[i], init));
+        features.then(relu);
+      }
+      ++n;
+      if (size > 1) features.then(MaxPool2d{Pool2dOptions(2)});
+      size = std::max<int64_t>(1, size / 2);
+    }
+    then(global_avg_pool);
+    if (!config.hidden_layers) {
+      auto& linear = add<Linear>("classifier", in, spec.num_classes, true, init);
+      init_head(linear, init);
+      end(linear, linear);
+      return;
+    }
+    auto& names = add<Sequential>("classifier");  // never runs as a whole
+    for (const char* name : {"0", "3", "6"}) {
+      const bool last = name[0] == '6';
+      auto& linear = names.add<Linear>(name, in, last ? spec.num_classes : in, true, init);
+      init_head(linear, init);
+      if (last) {
+        end(linear, linear);
+      } else {
+        then(linear);
+        then(relu);
+      }
+    }
+  }
+  std::string kind() const override { return "VGG"; }
+};
+
 }  // namespace
 
 std::unique_ptr<Classifier> make_vgg(const VggConfig& config, const ModelSpec& spec, Init& init) {
+  if (config.flat) return std::make_unique<FlatVgg>(config, spec, init);
   return std::make_unique<Vgg>(config, spec, init);
 }
 

@@ -7,29 +7,18 @@ namespace mtcki::nn {
 
 namespace {
 
-// Convolution weights N(0, sqrt(2/(k*k*out))).
-std::unique_ptr<Conv2d> conv(int64_t in, int64_t out, int64_t kernel, int64_t stride, Init& init) {
-  Init later = init.undrawn();
-  auto c =
-      std::make_unique<Conv2d>(in, out, kernel, Conv2dOptions(stride, kernel / 2), false, later);
-  if (init.draw) kaiming_normal_fan_out_(c->weight, init.next());
-  return c;
-}
-
-std::unique_ptr<BatchNorm2d> batch_norm(int64_t channels, const Init& init) {
-  return std::make_unique<BatchNorm2d>(channels, 1e-5, 0.1, init.dtype);
-}
+constexpr Weights kWeights = Weights::kaiming_normal_fan_out;
 
 // a = relu(bn1 x); conv2(relu(bn2(conv1 a))) + shortcut. Where the widths differ the shortcut is a
 // strided 1x1 convolution of the *activated* a, else it is the raw x.
 class WideBlock : public Module {
  public:
   WideBlock(int64_t in, int64_t out, int64_t stride, Init& init)
-      : bn1_(add("bn1", batch_norm(in, init))),
-        conv1_(add("conv1", conv(in, out, 3, stride, init))),
-        bn2_(add("bn2", batch_norm(out, init))),
-        conv2_(add("conv2", conv(out, out, 3, 1, init))) {
-    if (in != out) shortcut_ = &add("convShortcut", conv(in, out, 1, stride, init));
+      : bn1_(add("bn1", make_norm(in, init))),
+        conv1_(add("conv1", make_conv(in, out, 3, stride, kWeights, init))),
+        bn2_(add("bn2", make_norm(out, init))),
+        conv2_(add("conv2", make_conv(out, out, 3, 1, kWeights, init))) {
+    if (in != out) shortcut_ = &add("convShortcut", make_conv(in, out, 1, stride, kWeights, init));
   }
 
  protected:
@@ -67,33 +56,21 @@ class NetworkBlock : public Module {
   Sequential& layer_;
 };
 
-class WideResNet : public Classifier {
+class WideResNet : public RowClassifier {
  public:
   WideResNet(int64_t n, int64_t k, const ModelSpec& spec, Init& init)
-      : Classifier(spec.num_classes),
-        conv1_(add("conv1", conv(spec.in_channels, 16, 3, 1, init))),
-        block1_(add("block1", std::make_unique<NetworkBlock>(n, 16, 16 * k, 1, init))),
-        block2_(add("block2", std::make_unique<NetworkBlock>(n, 16 * k, 32 * k, 2, init))),
-        block3_(add("block3", std::make_unique<NetworkBlock>(n, 32 * k, 64 * k, 2, init))),
-        bn1_(add("bn1", batch_norm(64 * k, init))),
-        fc_(add("fc", std::make_unique<Linear>(64 * k, spec.num_classes, true, init))) {
-    fc_.keep_f32();
-    constant_(*fc_.bias, 0.0);
+      : RowClassifier(spec.num_classes) {
+    then("conv1", make_conv(spec.in_channels, 16, 3, 1, kWeights, init));
+    for (int64_t b = 1, in = 16, out = 16 * k; b <= 3; ++b, in = out, out *= 2)
+      add_stage(then("block" + std::to_string(b),
+                     std::make_unique<NetworkBlock>(n, in, out, b == 1 ? 1 : 2, init)));
+    add_stage(then("bn1", make_norm(64 * k, init)));
+    then(relu);
+    then(global_avg_pool);
+    auto& fc = add<Linear>("fc", 64 * k, spec.num_classes, true, init);
+    constant_(*fc.bias, 0.0);
+    end(fc, fc);
   }
-  int64_t feature_dim() const override { return fc_.weight.size(1); }
-  std::vector<Module*> stages() override { return {&block1_, &block2_, &block3_, &bn1_}; }
-
- protected:
-  Variable trunk(const Variable& x) override {
-    return Chain(x) | conv1_ | block1_ | block2_ | block3_ | bn1_ | relu | global_avg_pool;
-  }
-  Variable head(const Variable& feature) override { return Chain(feature) | fc_; }
-
- private:
-  Conv2d& conv1_;
-  NetworkBlock &block1_, &block2_, &block3_;
-  BatchNorm2d& bn1_;
-  Linear& fc_;
 };
 
 }  // namespace

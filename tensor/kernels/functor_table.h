@@ -32,6 +32,7 @@ enum class BinaryOp {
   maximum,
   relu_grad,
   leaky_relu_grad,
+  clamp_grad,
   sigmoid_grad,
   tanh_grad,
 };
@@ -76,10 +77,10 @@ void visit_unary(UnaryOp op, double p_in, double q_in, const F& f) {
 // f(functor, broadcasts): std::true_type where the operands may have different shapes, and
 // std::false_type for gradients, which have one shape.
 template <class T, class F>
-void visit_binary(BinaryOp op, double p_in, const F& f) {
+void visit_binary(BinaryOp op, double p_in, double q_in, const F& f) {
   using Broadcasts = std::true_type;
   using SameShape = std::false_type;
-  const T p = static_cast<T>(p_in);
+  const T p = static_cast<T>(p_in), q = static_cast<T>(q_in);
   switch (op) {
     case BinaryOp::add:
       return f(AddFn<T>{}, Broadcasts());
@@ -95,6 +96,8 @@ void visit_binary(BinaryOp op, double p_in, const F& f) {
       return f(ReluGradFn<T>{}, SameShape());
     case BinaryOp::leaky_relu_grad:
       return f(LeakyReluGradFn<T>{p}, SameShape());
+    case BinaryOp::clamp_grad:
+      return f(ClampGradFn<T>{p, q}, SameShape());
     case BinaryOp::sigmoid_grad:
       return f(SigmoidGradFn<T>{}, SameShape());
     case BinaryOp::tanh_grad:

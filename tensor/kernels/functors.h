@@ -257,6 +257,12 @@ struct LeakyReluGradFn {
     return y <= T(0) ? scaled : gy;
   }
 };
+// A NaN's gradient goes through, as in ReluGradFn.
+template <class T>
+struct ClampGradFn {
+  T low, high;
+  MTCKI_HD T operator()(T gy, T y) const { return y <= low || y >= high ? T(0) : gy; }
+};
 template <class T>
 struct SigmoidGradFn {
   MTCKI_HD T operator()(T gy, T y) const { return gy * y * (T(1) - y); }

@@ -85,18 +85,20 @@ Operands prepare(const char* name, const Tensor& a_in, const Tensor& b_in) {
   return o;
 }
 
-Tensor binary(const char* name, BinaryOp op, const Tensor& a, const Tensor& b, double p = 0) {
+Tensor binary(const char* name, BinaryOp op, const Tensor& a, const Tensor& b, double p = 0,
+              double q = 0) {
   check_floating(name, "a", a);
   const Operands o = prepare(name, a, b);
   Tensor y = Tensor::empty(o.shape, o.a.dtype(), a.device(), o.layout);
   ProfileScope scope(name, static_cast<double>(y.numel()), bytes_of(o.a, o.b, y));
-  if (y.numel() > 0) MTCKI_ON_DEVICE(y, binary, op, o.a, o.b, y, o.plan, p);
+  if (y.numel() > 0) MTCKI_ON_DEVICE(y, binary, op, o.a, o.b, y, o.plan, p, q);
   return y.to(a.dtype());
 }
 
-Tensor gradient(const char* name, BinaryOp op, const Tensor& gy, const Tensor& y, double p = 0) {
+Tensor gradient(const char* name, BinaryOp op, const Tensor& gy, const Tensor& y, double p = 0,
+                double q = 0) {
   if (gy.defined() && y.defined()) check_same_shape(name, "gy", gy, "y", y);
-  return binary(name, op, gy, y, p);
+  return binary(name, op, gy, y, p, q);
 }
 
 Tensor compare(const char* name, CompareOp op, const Tensor& a, const Tensor& b) {
@@ -143,6 +145,14 @@ Tensor relu_grad(const Tensor& gy, const Tensor& y) {
 }
 Tensor leaky_relu_grad(const Tensor& gy, const Tensor& y, double negative_slope) {
   return gradient("leaky_relu_grad", BinaryOp::leaky_relu_grad, gy, y, negative_slope);
+}
+Tensor clamp_grad(const Tensor& gy, const Tensor& y, double low, double high) {
+  // What the forward has rounded is compared with what has been rounded likewise.
+  const auto stored = [&y](double limit) {
+    const bool bf16 = y.defined() && y.dtype() == DType::bf16;
+    return bf16 ? static_cast<float>(bfloat16(static_cast<float>(limit))) : limit;
+  };
+  return gradient("clamp_grad", BinaryOp::clamp_grad, gy, y, stored(low), stored(high));
 }
 Tensor sigmoid_grad(const Tensor& gy, const Tensor& y) {
   return gradient("sigmoid_grad", BinaryOp::sigmoid_grad, gy, y);

@@ -29,9 +29,11 @@ Tensor leaky_relu(const Tensor& x, double negative_slope = 0.01);
 Tensor sigmoid(const Tensor& x);
 Tensor tanh(const Tensor& x);
 // Gradients with respect to x. relu and leaky_relu take the output y (for a slope > 0 its sign is
-// x's sign), sigmoid and tanh too: gy*y*(1-y), gy*(1-y^2).
+// x's sign), sigmoid and tanh too: gy*y*(1-y), gy*(1-y^2). So does clamp, whose gradient at the
+// limits is 0, as that of PyTorch's hardtanh and relu6.
 Tensor relu_grad(const Tensor& gy, const Tensor& y);
 Tensor leaky_relu_grad(const Tensor& gy, const Tensor& y, double negative_slope = 0.01);
+Tensor clamp_grad(const Tensor& gy, const Tensor& y, double low, double high);
 Tensor sigmoid_grad(const Tensor& gy, const Tensor& y);
 Tensor tanh_grad(const Tensor& gy, const Tensor& y);
 

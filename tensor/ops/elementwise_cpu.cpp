@@ -181,11 +181,11 @@ void unary_cpu(UnaryOp op, const Tensor& x, const Tensor& y, double p, double q)
 }
 
 void binary_cpu(BinaryOp op, const Tensor& a, const Tensor& b, const Tensor& y,
-                const BinaryPlan& plan, double p) {
+                const BinaryPlan& plan, double p, double q) {
   if (a.dtype() == DType::bf16)
-    return visit_binary<float>(op, p, [&](const auto& f, auto) { zip_bf16(a, b, y, f); });
+    return visit_binary<float>(op, p, q, [&](const auto& f, auto) { zip_bf16(a, b, y, f); });
   MTCKI_DISPATCH_FLOAT(a.dtype(), "elementwise", T, {
-    visit_binary<T>(op, p, [&](const auto& f, auto broadcasts) {
+    visit_binary<T>(op, p, q, [&](const auto& f, auto broadcasts) {
       if constexpr (broadcasts) {
         zip<T, T>(a, b, y, plan, f);
       } else {

@@ -175,9 +175,9 @@ void unary_cuda(UnaryOp op, const Tensor& x, const Tensor& y, double p, double q
 }
 
 void binary_cuda(BinaryOp op, const Tensor& a, const Tensor& b, const Tensor& y,
-                 const BinaryPlan& plan, double p) {
+                 const BinaryPlan& plan, double p, double q) {
   MTCKI_DISPATCH_CUDA(a.dtype(), "elementwise", T, {
-    visit_binary<compute_t<T>>(op, p, [&](const auto& f, auto broadcasts) {
+    visit_binary<compute_t<T>>(op, p, q, [&](const auto& f, auto broadcasts) {
       if constexpr (decltype(broadcasts)::value) {
         zip<T, T>(a, b, y, plan, f);
       } else {

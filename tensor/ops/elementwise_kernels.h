@@ -26,7 +26,7 @@ struct BinaryPlan {
 
 MTCKI_KERNEL(unary, UnaryOp op, const Tensor& x, const Tensor& y, double p, double q);
 MTCKI_KERNEL(binary, BinaryOp op, const Tensor& a, const Tensor& b, const Tensor& y,
-             const BinaryPlan& plan, double p);
+             const BinaryPlan& plan, double p, double q);
 MTCKI_KERNEL(compare, CompareOp op, const Tensor& a, const Tensor& b, const Tensor& y,
              const BinaryPlan& plan);
 MTCKI_KERNEL(where, const Tensor& condition, const Tensor& a, const Tensor& b, const Tensor& y);

@@ -1,6 +1,7 @@
 // Whole networks in golden files: state dict in; logits, loss, first-step gradients and moved
 // running statistics out.
 #include "autograd/functions.h"
+#include "mtcki/networks/model_file.h"
 #include "mtcki/networks/onnx_import.h"
 #include "nn/models/model.h"
 #include "tests/golden/golden_check.h"
@@ -38,15 +39,17 @@ std::unique_ptr<nn::Module> make_model(const Case& c, DType dtype) {
   spec.in_channels = o.integer("in_channels", x.size(1));
   spec.image_size = o.integer("image_size", x.size(2));
   spec.num_classes = o.integer("num_classes", 10);
-  if (const std::string file = o.text("onnx", ""); !file.empty()) {
-    std::unique_ptr<nn::Classifier> net = import_onnx(c.folder + file, spec);
-    for (const auto& [name, parameter] : net->named_parameters())
-      parameter->set_data(parameter->data().to(dtype));
-    for (const auto& [name, buffer] : net->named_buffers())
-      if (is_floating(buffer->dtype())) *buffer = buffer->to(dtype);
-    return net;
-  }
-  return nn::make_classifier(spec, init);
+  std::unique_ptr<nn::Classifier> net;
+  if (const std::string file = o.text("onnx", ""); !file.empty())
+    net = import_onnx(c.folder + file, spec);
+  if (const std::string file = o.text("weights", ""); !file.empty())
+    net = load_model(c.folder + file, spec, o.text("name_map", ""));
+  if (!net) return nn::make_classifier(spec, init);
+  for (const auto& [key, parameter] : net->named_parameters())
+    parameter->set_data(parameter->data().to(dtype));
+  for (const auto& [key, buffer] : net->named_buffers())
+    if (is_floating(buffer->dtype())) *buffer = buffer->to(dtype);
+  return net;
 }
 
 }  // namespace
@@ -58,7 +61,7 @@ Outcome run_model(const Case& c) {
   for (const auto& [key, tensor] : c.tensors)
     if (const std::string name = behind(key, {"state/", "state_dict/"}); !name.empty())
       state.emplace_back(name, tensor);
-  const bool has_weights = c.options.has("onnx");
+  const bool has_weights = c.options.has("onnx") || c.options.has("weights");
   if (state.empty() && !has_weights)
     throw DataError(str(c.name, ": no tensors ", c.name, "/state/<parameter>"));
   if (!has_weights) model->load_state_dict(state);

@@ -10,6 +10,7 @@
 #include "mtcki/export/npz.h"
 #include "mtcki/export/onnx.h"
 #include "mtcki/export/onnx_graph.h"
+#include "mtcki/networks/onnx_import.h"
 #include "tensor/error.h"
 #include "tensor/ops/elementwise.h"
 #include "tensor/rng.h"
@@ -133,6 +134,41 @@ TEST(Onnx, EveryFamilyComputesWhatTheNetworkComputes) {
         EXPECT_EQ(name.find("num_batches_tracked"), std::string::npos);
       EXPECT_TRUE(allclose(testing::run_onnx(model, images), expected, 1e-4, 1e-4))
           << c.model << (o.fold_bn ? ", folded" : "");
+    }
+  }
+}
+
+// The importer, which is tested against PyTorch, reads back the network. RepVGG's three branches
+// are one convolution when folded.
+TEST(Onnx, EveryFamilyIsReadBackAsTheSameNetwork) {
+  struct Case {
+    const char* model;
+    int64_t size;
+    int convs, norms, convs_folded, norms_folded, adds, adds_folded;
+  };
+  for (const Case& c : {Case{"resnet50_w0.0625_in", 32, 53, 53, 53, 0, 16, 16},
+                        Case{"vgg11_bn_w0.125", 32, 8, 8, 8, 0, 0, 0},
+                        Case{"mobilenet_v2_w0.1", 16, 52, 52, 52, 0, 12, 12},
+                        Case{"shufflenet_v2_x0_5_w0.25_in", 32, 56, 56, 56, 0, 0, 0},
+                        Case{"densenet121_w0.125_pool", 16, 120, 121, 120, 62, 0, 0},
+                        Case{"repvgg_a0_w0.125", 16, 44, 62, 22, 0, 40, 0}}) {
+    const nn::ModelSpec spec{c.model, 3, c.size, 10};
+    const auto net = network(spec);
+    const Tensor images = randn({2, 3, c.size, c.size}, Rng{2, rng_stream("export_test"), 1});
+    const NoGradScope no_grad;
+    const Tensor expected = (*net)(Variable(images)).data();
+    for (const bool fold : {false, true}) {
+      const std::string bytes =
+          onnx_model(*net, spec, {{0.5, 0.5, 0.5}, {0.25, 0.25, 0.25}}, {13, fold});
+      const testing::OnnxModel model = testing::read_onnx(bytes);
+      EXPECT_EQ(model.count("Conv"), fold ? c.convs_folded : c.convs) << c.model;
+      EXPECT_EQ(model.count("BatchNormalization"), fold ? c.norms_folded : c.norms) << c.model;
+      EXPECT_EQ(model.count("Add"), fold ? c.adds_folded : c.adds) << c.model;
+      const auto back =
+          import_onnx("m.onnx", data::parse_onnx(data::as_bytes(bytes), "m.onnx"), spec);
+      back->eval();
+      EXPECT_TRUE(allclose((*back)(Variable(images)).data(), expected, 1e-3, 1e-4))
+          << c.model << (fold ? ", folded" : "");
     }
   }
 }

@@ -87,6 +87,9 @@ TEST(Statistics, TellANetworkFromItsVariant) {
   EXPECT_THAT(variants_of("resnet18"), ElementsAre("resnet18_pool"));
   EXPECT_THAT(variants_of("vgg16_pool"), ElementsAre("vgg16"));
   EXPECT_THAT(variants_of("wrn40_2"), IsEmpty());
+  EXPECT_THAT(variants_of("resnet50_in"), IsEmpty());  // another size of the first convolution
+  EXPECT_THAT(variants_of("mobilenet_v2_in"), ElementsAre("mobilenet_v2"));
+  EXPECT_THAT(variants_of("densenet121_w0.25_pool"), ElementsAre("densenet121_w0.25"));
 }
 
 TEST(Statistics, TellTheNormalisation) {

@@ -183,6 +183,24 @@ TEST(ChainFusion, TheShortcutRunsBeforeTheLastConvolution) {
               ElementsAre("conv2d conv1", "conv2d shortcut", "conv2d conv2"));
 }
 
+TEST(Chain, JoinsTheChannelsOfTwoChains) {
+  Blocks b;
+  b.eval();
+  const NoGradScope off;
+  const Variable y = cat(Chain(b.x) | Channels{2, 6}, Chain(b.x) | b.conv1 | b.bn1 | relu6) |
+                     ChannelShuffle{2} | AvgPool2d{Pool2dOptions(2)};
+  const Variable by_hand =
+      avg_pool2d(channel_shuffle(cat({narrow(b.x, 1, 2, 6), relu6(b.bn1(b.conv1(b.x)))}, 1), 2),
+                 Pool2dOptions(2));
+  EXPECT_EQ(y.shape(), (Shape{8, 4 + kWidth, 8, 8}));
+  EXPECT_TRUE(allclose(y.data(), by_hand.data(), 1e-5, 1e-5));
+  // A hook that ends the pass in the second chain ends it.
+  const HookHandle stop =
+      b.conv1.add_stop_hook([](const Module&, const Variable&) { return true; });
+  const Variable ended = cat(Chain(b.x), Chain(b.x) | b.conv1) | b.conv2;
+  EXPECT_FALSE(ended.defined());
+}
+
 TEST(Chain, GoesOnFromAValueThatWasAskedFor) {
   Blocks b;
   b.eval();

@@ -12,6 +12,16 @@ using Scalar = std::function<double(double)>;
 using Scalar2 = std::function<double(double, double)>;
 using Samples = Tensor (*)(const Shape&, uint64_t);
 
+// At least 1.25 from 0 and from 6.
+Tensor around_0_and_6(const Shape& shape, uint64_t seed) {
+  Tensor t = away_from_zero(shape, seed);  // at least 0.1 from 0
+  for (int64_t i = 0; i < t.numel(); ++i) {
+    double& v = t.data<double>()[i];
+    v = 12.5 * v + (v > 0.3 ? 3.5 : 0.0);  // up to 3.75, from 7.25 on
+  }
+  return t;
+}
+
 Row unary(const std::string& name, const std::function<Variable(const Variable&)>& f,
           const Scalar& formula, Samples samples = noise, const std::string& event = "") {
   Row row;
@@ -109,6 +119,12 @@ std::vector<Row> elementwise_rows() {
       unary(
           "leaky_relu", [](V x) { return leaky_relu(x, 0.2); },
           [](double x) { return x > 0 ? x : 0.2 * x; }, away_from_zero),
+      unary(
+          "clamp", [](V x) { return clamp(x, -1.0, 6.0); },
+          [](double x) { return std::min(std::max(x, -1.0), 6.0); }, around_0_and_6),
+      unary(
+          "relu6", [](V x) { return relu6(x); },
+          [](double x) { return std::min(std::max(x, 0.0), 6.0); }, around_0_and_6, "clamp"),
       unary(
           "sigmoid", [](V x) { return sigmoid(x); },
           [](double x) { return 1 / (1 + std::exp(-x)); }),

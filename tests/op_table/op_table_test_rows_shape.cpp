@@ -291,6 +291,54 @@ std::vector<Row> shape_rows() {
                         {"transpose: ", "rank 2", "[2, 3, 4] f32 cpu"}}};
   rows.push_back(transposed);
 
+  Row permuted;
+  permuted.function = "permute";
+  permuted.cases = {moving(
+                        "images", {noise({2, kC, 3, 5})},
+                        [](In in) {
+                          return permute(in[0], {3, 0, 1, 2});
+                        },
+                        [](Ref in) {
+                          return fill({5, 2, kC, 3}, [&](const Index& i) {
+                            return at(in[0], {i[1], i[2], i[3], i[0]});
+                          });
+                        }),
+                    moving(
+                        "five dimensions", {noise({2, 3, 2, 1, 4})},
+                        [](In in) {
+                          return permute(in[0], {0, 2, 1, 3, 4});
+                        },
+                        [](Ref in) {
+                          return fill({2, 2, 3, 1, 4}, [&](const Index& i) {
+                            return at(in[0], {i[0], i[2], i[1], i[3], i[4]});
+                          });
+                        })};
+  permuted.errors = {{[] {
+                        permute(Tensor::zeros({2, 3}), {0, 0});
+                      },
+                      {"permute: ", "exactly once", "[2, 3] f32 cpu"}}};
+  rows.push_back(permuted);
+
+  Row shuffled;
+  shuffled.function = "channel_shuffle";
+  shuffled.event = "permute";
+  for (const auto& [shape, groups] :
+       {std::pair<Shape, int64_t>{{2, 2 * kC, 2, 3}, 2}, {{1, 12, 3, 2}, 3}, {{2, 6, 2, 2}, 1}})
+    shuffled.cases.push_back(moving(
+        str(shape, " groups ", groups), {noise(shape)},
+        [groups = groups](In in) { return channel_shuffle(in[0], groups); },
+        [groups = groups](Ref in) {
+          const int64_t each = in[0].size(1) / groups;
+          return fill(in[0].shape(), [&](const Index& i) {
+            return at(in[0], {i[0], i[1] % groups * each + i[1] / groups, i[2], i[3]});
+          });
+        }));
+  shuffled.errors = {{[] {
+                        channel_shuffle(Tensor::zeros({2, 6, 2, 2}), 4);
+                      },
+                      {"channel_shuffle: ", "4 groups", "[2, 6, 2, 2] f32 cpu"}}};
+  rows.push_back(shuffled);
+
   rows.push_back(subsample_row());
 
   Row cast_row;

@@ -11,7 +11,9 @@ import torch_models
 OUT = pathlib.Path(__file__).resolve().parent.parent / "state_dict_names"
 CLASSIFIERS = ["resnet18", "resnet34", "resnet8", "resnet20", "resnet56", "resnet110", "resnet20_a",
                "resnet56_a", "resnet8x4", "resnet32x4", "wrn10_1", "wrn16_1", "wrn16_2", "wrn40_1",
-               "wrn40_2", "vgg8", "vgg11", "vgg13", "vgg16", "vgg8_w0.5"]
+               "wrn40_2", "vgg8", "vgg11", "vgg13", "vgg16", "vgg8_w0.5", "resnet50", "resnet18_in",
+               "resnet50_in", "vgg11_bn", "vgg11_bn_fc", "vgg19_bn", "mobilenet_v2", "mobilenet_v2_in",
+               "shufflenet_v2_x1_0", "shufflenet_v2_x1_0_in", "densenet121", "repvgg_a0"]
 GENERATORS = {"generator_cmi_32": ("cmi", 256, 32), "generator_cmi_64": ("cmi", 256, 64),
               "generator_cmi_28": ("cmi", 256, 28), "generator_large_32": ("large", 256, 32),
               "generator_large_32_nz512": ("large", 512, 32), "generator_dcgan_64": ("dcgan", 256, 64),
