@@ -90,6 +90,6 @@ int main() {
   data::write_png(path, data::image_grid(cat(film), 10));
   std::printf("one row per 25 steps, one column per class: %s\n", path.c_str());
   std::printf("recognised as wanted: %.0f %%\n",
-              accuracy(teacher.ask(images.data()).logits.data(), labels).top1);
+              accuracy(teacher.forward_no_grad(images.data()).logits.data(), labels).top1);
   std::printf("statistics loss more than halved: %s\n", last < 0.5 * first ? "yes" : "no");
 }

@@ -80,7 +80,7 @@ int main() {
       (std::filesystem::temp_directory_path() / "mtcki_generator_inversion.png").string();
   data::write_png(path, data::image_grid(cat(film), 10));
   std::printf("one row per 30 steps, one column per class: %s\n", path.c_str());
-  const double top1 = accuracy(teacher.ask(images.data()).logits.data(), labels).top1;
+  const double top1 = accuracy(teacher.forward_no_grad(images.data()).logits.data(), labels).top1;
   std::printf("recognised: %.0f %%\n", top1);
   std::printf("most are recognised as wanted: %s\n", top1 > 75 ? "yes" : "no");
 }

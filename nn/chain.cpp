@@ -21,7 +21,7 @@ bool only_maps(const BatchNorm2d& bn) {
   return !trains && !bn.keeps_moments() && !bn.has_hooks();
 }
 
-ConvNeighbours::BatchNorm frozen(const BatchNorm2d& bn) {
+ConvFusion::BatchNorm frozen(const BatchNorm2d& bn) {
   return {bn.weight.data(), bn.bias.data(), bn.running_mean, bn.running_var, bn.eps()};
 }
 
@@ -149,14 +149,14 @@ size_t Chain::run_conv(size_t at, BatchNorm2d* before, Conv2d& conv) {
   const size_t next = at + (before != nullptr ? 3 : 1);
   if (!run_shortcut(next)) return stop();
   Beside with = behind(next);
-  ConvNeighbours around;
+  ConvFusion fusion;
   switch (takes(conv, before, with)) {
     case Takes::all:
-      if (before != nullptr) around.norm_before = frozen(*before);
-      around.norm = frozen(*with.norm);
-      around.act = with.act();
-      around.residual = with.take();
-      x_ = conv(x_, std::move(around));
+      if (before != nullptr) fusion.norm_before = frozen(*before);
+      fusion.norm = frozen(*with.norm);
+      fusion.act = with.act();
+      fusion.residual = with.take();
+      x_ = conv(x_, std::move(fusion));
       return with.next;
     case Takes::norm_before:
       if (with.norm != nullptr) with = {};
@@ -166,8 +166,8 @@ size_t Chain::run_conv(size_t at, BatchNorm2d* before, Conv2d& conv) {
       if (wants_gradient(conv, x_, with.value())) {
         x_ = conv(x_, with.value());
       } else {
-        around.residual = with.take();
-        x_ = conv(x_, std::move(around));
+        fusion.residual = with.take();
+        x_ = conv(x_, std::move(fusion));
       }
       return next + 1;
     case Takes::nothing:

@@ -59,10 +59,10 @@ Variable Conv2d::forward(const Variable& x) {
   return conv2d(operand(x, precision()), weight, optional(bias), with_precision(options_, *this));
 }
 
-Variable Conv2d::operator()(const Variable& x, ConvNeighbours around) {
+Variable Conv2d::operator()(const Variable& x, ConvFusion fusion) {
   return call(x, [&] {
     return conv2d(operand(x, precision()).data(), weight.data(), optional(bias).data(),
-                  with_precision(options_, *this), std::move(around));
+                  with_precision(options_, *this), std::move(fusion));
   });
 }
 

@@ -43,7 +43,7 @@ class Conv2d : public Module {
   using Module::operator();
   // With what stands around it, in one pass where the kernels can (ops/conv/conv.h). Records no
   // gradient.
-  Variable operator()(const Variable& x, ConvNeighbours around);
+  Variable operator()(const Variable& x, ConvFusion fusion);
   Variable operator()(const Variable& x, const Variable& residual);  // conv(x) + residual
   // conv(relu(before(x))) + residual as one op that does not store the batch norm's output
   // (bn_conv2d); `before` is in train mode.

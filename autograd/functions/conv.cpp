@@ -11,9 +11,9 @@ namespace mtcki {
 Variable conv2d(const Variable& x, const Variable& w, const Variable& bias, const Conv2dOptions& o,
                 const Variable& residual) {
   Recorder r("conv2d", {x, w, bias, residual});
-  ConvNeighbours around;
-  around.residual = residual.data();
-  const Tensor y = conv2d(x.data(), w.data(), bias.data(), o, std::move(around));
+  ConvFusion fusion;
+  fusion.residual = residual.data();
+  const Tensor y = conv2d(x.data(), w.data(), bias.data(), o, std::move(fusion));
   if (r.needs(1))  // first: a GPU then computes it beside the input gradient
     r.grad(1, [x = r.save_input(0), s = w.shape(), o, dtype = w.data().dtype(),
                leaf = w.is_leaf()](const Tensor& gy) {
@@ -40,18 +40,17 @@ Variable bn_conv2d(const Variable& x, const Variable& bn_weight, const Variable&
   Recorder r("bn_conv2d", {x, bn_weight, bn_bias, w, bias, residual});
   const BatchStatistics s =
       batch_norm_statistics(x.data(), running_mean, running_var, momentum, eps);
-  ConvNeighbours around;
-  around.norm_before = {bn_weight.data(), bn_bias.data(), s.mean, {}, 0.0, s.invstd};
-  around.residual = residual.data();
-  const Tensor y = conv2d(x.data(), w.data(), bias.data(), o, std::move(around));
+  ConvFusion fusion;
+  fusion.norm_before = {bn_weight.data(), bn_bias.data(), s.mean, {}, 0.0, s.invstd};
+  fusion.residual = residual.data();
+  const Tensor y = conv2d(x.data(), w.data(), bias.data(), o, std::move(fusion));
   if (!r.needs_any()) return r.finish(y);
   const SavedTensor in = r.save(x.data()), gamma = r.save(bn_weight.data()),
                     beta = r.save(bn_bias.data()), mean = r.save(s.mean), invstd = r.save(s.invstd);
   if (r.needs(3))
     r.grad(3, [in, gamma, beta, mean, invstd, shape = w.shape(), o, dtype = w.data().dtype(),
                leaf = w.is_leaf()](const Tensor& gy) {
-      const ConvNeighbours::BatchNorm norm{gamma.get(), beta.get(), mean.get(),
-                                           {},          0.0,        invstd.get()};
+      const ConvFusion::BatchNorm norm{gamma.get(), beta.get(), mean.get(), {}, 0.0, invstd.get()};
       return conv2d_grad_weight(gy, in.get(), shape, o, dtype, leaf, &norm);
     });
   const bool want_x = r.needs(0), want_params = r.needs(1) || r.needs(2);

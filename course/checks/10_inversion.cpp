@@ -50,7 +50,7 @@ void inversion(Judge& judge) {
     last = statistics.item();
     if (step == 0) first = last;
   }
-  const double top1 = accuracy(teacher->ask(images.data()).logits.data(), labels).top1;
+  const double top1 = accuracy(teacher->forward_no_grad(images.data()).logits.data(), labels).top1;
   std::printf("       noise became images: statistics %.1f to %.1f, %.0f %% recognised as wanted\n",
               first, last, top1);
   judge.check("100 steps halved the statistics loss", last < 0.5 * first);

@@ -84,7 +84,8 @@ void without_data(Judge& judge) {
     const Tensor seen =
         global_view(index_select(images, order.slice(first, first + batch)), shifts, 3).data();
     sgd->zero_grad();
-    distillation_loss({teachers[0].ask(seen).logits.data(), teachers[1].ask(seen).logits.data()},
+    distillation_loss({teachers[0].forward_no_grad(seen).logits.data(),
+                       teachers[1].forward_no_grad(seen).logits.data()},
                       {0.5, 0.5}, student.features(seen).logits, 4)
         .backward();
     sgd->step();

@@ -13,7 +13,8 @@ TeacherOutputs ask_teachers(Teachers& teachers, const Tensor& images, TeacherQue
   Branches branches(teachers.size(), images.device());
   for (size_t m = 0; m < teachers.size(); ++m)
     branches.run([&] {
-      const nn::Classifier::Output y = teachers[m].ask(images, question.batch_statistics);
+      const nn::Classifier::Output y =
+          teachers[m].forward_no_grad(images, question.batch_statistics);
       out.logits.push_back(y.logits.data());
       if (question.features) out.features.push_back(y.feature.data());
     });

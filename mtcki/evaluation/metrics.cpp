@@ -90,7 +90,7 @@ Described describe(Teacher& classifier, const data::ImageSet& set, int64_t limit
   std::vector<Tensor> features, logits;
   for (int64_t i = 0; i < n; i += kBatch) {
     const Tensor bytes = set.images.slice(i, std::min(n, i + kBatch)).to(classifier.device());
-    const auto y = classifier.ask(u8_to_unit(bytes));
+    const auto y = classifier.forward_no_grad(u8_to_unit(bytes));
     features.push_back(y.feature.data().plain().to(Device::cpu()));
     logits.push_back(y.logits.data().to(Device::cpu()));
   }

@@ -36,7 +36,7 @@ double distance(const float* a, const float* b, int64_t n) {
 // images u8 [n,C,H,W] -> what is compared, [n,D].
 Tensor embed(const Tensor& images, Teacher* classifier) {
   const Tensor unit = u8_to_unit(images);
-  return on_host(classifier ? classifier->ask(unit).feature.data()
+  return on_host(classifier ? classifier->forward_no_grad(unit).feature.data()
                             : unit.reshape({images.size(0), -1}));
 }
 

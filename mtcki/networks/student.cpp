@@ -35,7 +35,7 @@ nn::Classifier::Output Student::features(const Variable& images) {
   return net_->features(normalize_channels(images, mean_, std_));
 }
 
-Variable Student::judged(const Variable& images) {
+Variable Student::frozen_logits(const Variable& images) {
   struct Restore {
     nn::Classifier& net;
     bool training;

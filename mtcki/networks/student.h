@@ -29,7 +29,7 @@ class Student {
   nn::Classifier::Output features(const Variable& images);
   // Logits in eval mode with frozen parameters, so that only the images get a gradient (the
   // adversarial loss). Restores the mode.
-  Variable judged(const Variable& images);
+  Variable frozen_logits(const Variable& images);
 
  private:
   std::string name_;

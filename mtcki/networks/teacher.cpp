@@ -141,7 +141,7 @@ Teacher::View Teacher::view(const Variable& images, unsigned taps) {
   return out;
 }
 
-nn::Classifier::Output Teacher::ask(const Tensor& images, bool batch_statistics) {
+nn::Classifier::Output Teacher::forward_no_grad(const Tensor& images, bool batch_statistics) {
   check_frozen();
   const UseBatchStatistics statistics(batch_statistics ? batch_norms_
                                                        : std::vector<nn::BatchNorm2d*>());

@@ -56,7 +56,7 @@ class Teacher {
   View view(const Variable& images, unsigned taps);
   // Logits and feature without a graph, on the teacher's device; images from any. With
   // batch_statistics the batch norms take mean and variance of these images; the running ones stay.
-  nn::Classifier::Output ask(const Tensor& images, bool batch_statistics = false);
+  nn::Classifier::Output forward_no_grad(const Tensor& images, bool batch_statistics = false);
 
   const std::vector<nn::BatchNorm2d*>& batch_norms() const { return batch_norms_; }
   // Channels of the tapped inputs, known after construction.

@@ -206,9 +206,9 @@ json RunContext::teacher_cards() {
 const std::vector<Tensor>& RunContext::teacher_test_logits() {
   if (teacher_logits_.empty())
     for (size_t m = 0; m < teachers().size(); ++m)
-      teacher_logits_.push_back(
-          logits_of(on_device(measured_images(), compute_.device),
-                    [&](const Tensor& x) { return teachers()[m].ask(x).logits.data(); }));
+      teacher_logits_.push_back(logits_of(
+          on_device(measured_images(), compute_.device),
+          [&](const Tensor& x) { return teachers()[m].forward_no_grad(x).logits.data(); }));
   return teacher_logits_;
 }
 

@@ -230,8 +230,9 @@ StudentResult run_student(RunContext& run, const StudentConfig& s, RunLog& log, 
   Teacher finished(options, load_model(dir + "/model.safetensors", student.spec(), ""));
   finished.to(run.compute().device);
   finished.set_precision(run.compute().precision);
-  const Tensor mine = logits_of(on_device(run.measured(), run.compute().device),
-                                [&](const Tensor& x) { return finished.ask(x).logits.data(); });
+  const Tensor mine =
+      logits_of(on_device(run.measured(), run.compute().device),
+                [&](const Tensor& x) { return finished.forward_no_grad(x).logits.data(); });
   StudentResult result{run.name(s),
                        s.model,
                        fit.last.top1,

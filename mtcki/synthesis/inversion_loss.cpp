@@ -102,7 +102,7 @@ InversionStep InversionLoss::offer(const Variable& images, const Step& step) {
   if (needs_student()) {
     if (!step.student)
       throw UsageError("synthesis: a loss term needs a student, and there is none in this stage");
-    s.student_logits = step.student->judged(s.global_view);
+    s.student_logits = step.student->frozen_logits(s.global_view);
   }
   return s;
 }

@@ -86,7 +86,7 @@ void store_images(const Synthesizer::Batch& batch, int64_t number, Teachers& tea
   if (config.save_logits)
     for (size_t m = 0; m < teachers.size(); ++m)
       logits.emplace_back(teachers[m].name(),
-                          teachers[m].ask(u8_to_unit(batch.images)).logits.data());
+                          teachers[m].forward_no_grad(u8_to_unit(batch.images)).logits.data());
   for (auto& named : logits) named.second = named.second.to(Device::cpu());
   pool.add(number, batch.images, batch.labels, logits);
 }

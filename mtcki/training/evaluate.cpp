@@ -74,7 +74,7 @@ Accuracy evaluate(const data::ImageSet& set, const LogitsFn& logits) {
 
 Accuracy evaluate(Teacher& teacher, const data::ImageSet& set) {
   return evaluate(on_device(set, teacher.device()),
-                  [&](const Tensor& x) { return teacher.ask(x).logits.data(); });
+                  [&](const Tensor& x) { return teacher.forward_no_grad(x).logits.data(); });
 }
 
 Tensor student_logits(Student& student, const data::ImageSet& set) {

@@ -98,9 +98,9 @@ std::map<std::string, double> terms(InversionLoss& loss, const Variable& images,
 TEST(Teacher, RefusesToBeTrained) {
   Team t = team({"vgg8_w0.125"}, {1});
   const Tensor x = Tensor::zeros({2, 1, kSize, kSize});
-  EXPECT_NO_THROW(t.teachers[0].ask(x));
+  EXPECT_NO_THROW(t.teachers[0].forward_no_grad(x));
   t.nets[0]->batch_norms()[1]->train();
-  EXPECT_THROW(t.teachers[0].ask(x), Error);
+  EXPECT_THROW(t.teachers[0].forward_no_grad(x), Error);
   t.nets[0]->eval();
   t.nets[0]->set_requires_grad(true);
   EXPECT_THROW(t.teachers[0].view(Variable(x), Teacher::kNone), Error);
@@ -110,7 +110,7 @@ TEST(Teacher, NormalisesInsideTheGraph) {
   Team t = team({"vgg8_w0.125"}, {1});
   const Tensor x = rand({2, 1, kSize, kSize}, Rng{1, 1, 1});
   const Tensor direct = (*t.nets[0])(Variable(mul(add(x, -0.3), 1 / 0.4))).data();
-  EXPECT_TRUE(allclose(t.teachers[0].ask(x).logits.data(), direct, 1e-4, 1e-5));
+  EXPECT_TRUE(allclose(t.teachers[0].forward_no_grad(x).logits.data(), direct, 1e-4, 1e-5));
 }
 
 TEST(Teacher, ViewsGiveTheMomentsOfTheirBnInputs) {
@@ -138,7 +138,7 @@ TEST(Teacher, AsksWithFusedBatchNorms) {
   const Tensor x = rand({4, 1, kSize, kSize}, Rng{1, 1, 1});
   t.teachers[0].view(Variable(x), Teacher::kBn | Teacher::kStages);
   profiler::start();
-  t.teachers[0].ask(x);
+  t.teachers[0].forward_no_grad(x);
   profiler::stop();
   for (const auto& e : profiler::events()) EXPECT_NE(e.op, "batch_norm_eval");
 }

@@ -403,9 +403,9 @@ bool applies(const ConvProblem& d) {
 }
 
 template <class Tiles>
-void forward(const ConvProblem& d, const bfloat16* x, const float* w, const ConvTail& tail,
+void forward(const ConvProblem& d, const bfloat16* x, const float* w, const ConvEpilogue& epilogue,
              bfloat16* y) {
-  forward_gather(d).run<Tiles>(x, w, tail.bias, y);
+  forward_gather(d).run<Tiles>(x, w, epilogue.bias, y);
 }
 template <class Tiles>
 void grad_input(const ConvProblem& d, const bfloat16* gy, const float* w, bfloat16* gx) {
@@ -416,10 +416,10 @@ void grad_weight(const ConvProblem& d, const bfloat16* gy, const bfloat16* x, fl
   WeightGradient(d).run<Tiles>(gy, x, gw);
 }
 
-#define MTCKI_INSTANTIATE(Tiles)                                                                   \
-  template void forward<Tiles>(const ConvProblem&, const bfloat16*, const float*, const ConvTail&, \
-                               bfloat16*);                                                         \
-  template void grad_input<Tiles>(const ConvProblem&, const bfloat16*, const float*, bfloat16*);   \
+#define MTCKI_INSTANTIATE(Tiles)                                                                 \
+  template void forward<Tiles>(const ConvProblem&, const bfloat16*, const float*,                \
+                               const ConvEpilogue&, bfloat16*);                                  \
+  template void grad_input<Tiles>(const ConvProblem&, const bfloat16*, const float*, bfloat16*); \
   template void grad_weight<Tiles>(const ConvProblem&, const bfloat16*, const bfloat16*, float*)
 MTCKI_INSTANTIATE(amx::PlainTiles);
 #if defined(__x86_64__)

@@ -16,8 +16,8 @@ using namespace conv_dispatch;
 
 namespace {
 
-bool applied_by_kernels(const Operands& ops, const ConvNeighbours& f, const Tensor& x,
-                        const Tensor& w, const Tensor& bias, const Conv2dOptions& o) {
+bool applied_by_kernels(const Operands& ops, const ConvFusion& f, const Tensor& x, const Tensor& w,
+                        const Tensor& bias, const Conv2dOptions& o) {
   std::vector<Tensor> all{x, w, bias, f.residual};
   for (const auto& norm : {f.norm_before, f.norm})
     if (norm)
@@ -35,9 +35,11 @@ bool applied_by_kernels(const Operands& ops, const ConvNeighbours& f, const Tens
 //   (x + offset) * scale + shift, where offset = bias - mean, with the convolution's bias
 struct NormMap {
   Tensor offset, scale, shift;
-  ConvLead lead() const { return {offset.data<float>(), scale.data<float>(), shift.data<float>()}; }
+  ConvPrologue prologue() const {
+    return {offset.data<float>(), scale.data<float>(), shift.data<float>()};
+  }
 };
-NormMap map_of(const Operands& ops, const ConvNeighbours::BatchNorm& norm, const Tensor& bias,
+NormMap map_of(const Operands& ops, const ConvFusion::BatchNorm& norm, const Tensor& bias,
                int64_t channels) {
   const Shape shape{channels};
   const auto values = [&](const char* name, const Tensor& t, float absent) {
@@ -65,7 +67,7 @@ Tensor activated(const Tensor& x, Activation act) {
 }
 
 // The op on its own.
-Tensor normalised(const Tensor& x, const ConvNeighbours::BatchNorm& n, Activation act,
+Tensor normalised(const Tensor& x, const ConvFusion::BatchNorm& n, Activation act,
                   const Tensor& residual = {}) {
   if (!n.invstd.defined())
     return batch_norm_eval(x, n.weight, n.bias, n.mean, n.var, n.eps, act, residual);
@@ -86,7 +88,7 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2d
 }
 
 Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2dOptions& o,
-              ConvNeighbours f) {
+              ConvFusion f) {
   const bool sum_on_gpu = x.device().is_cuda() && f.residual.defined() && !f.norm &&
                           !f.norm_before && f.act.kind == Activation::Kind::none;
   Operands ops{"conv2d", {{"input", &x}, {"weight", &w}, {"bias", &bias}}};
@@ -94,7 +96,7 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2d
   if (f.norm_before &&
       (!fused ||
        !select_conv(problem(ops, x.shape(), w.shape(), o), ConvPass::forward).forward_from)) {
-    const ConvNeighbours::BatchNorm norm = *std::exchange(f.norm_before, std::nullopt);
+    const ConvFusion::BatchNorm norm = *std::exchange(f.norm_before, std::nullopt);
     return conv2d(normalised(x, norm, Activation::relu()), w, bias, o, std::move(f));
   }
   const auto check_residual = [&](const Shape& shape) {
@@ -116,20 +118,20 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2d
   ProfileScope scope("conv2d", d.flops(), cost_bytes(d, x) + bytes_of(f.residual));
   if (sum_on_gpu) return forward(scope, d, x, w, bias, o, {}, f.residual);
   NormMap before, behind;
-  ConvLead lead;
-  ConvTail tail;
-  tail.relu = f.act.kind == Activation::Kind::relu;
+  ConvPrologue prologue;
+  ConvEpilogue epilogue;
+  epilogue.relu = f.act.kind == Activation::Kind::relu;
   if (f.norm_before) {
     before = map_of(ops, *f.norm_before, {}, d.c);
-    lead = before.lead();
+    prologue = before.prologue();
   }
   if (f.norm) {
     behind = map_of(ops, *f.norm, bias, d.k);
-    tail.scale = behind.scale.data<float>();
-    tail.shift = behind.shift.data<float>();
+    epilogue.scale = behind.scale.data<float>();
+    epilogue.shift = behind.shift.data<float>();
   }
-  return forward(scope, d, x, w, f.norm ? behind.offset : bias, o, tail,
-                 std::exchange(f.residual, Tensor()), f.norm_before ? &lead : nullptr);
+  return forward(scope, d, x, w, f.norm ? behind.offset : bias, o, epilogue,
+                 std::exchange(f.residual, Tensor()), f.norm_before ? &prologue : nullptr);
 }
 
 bool conv2d_normalises(const Tensor& x, const Shape& w_shape, const Conv2dOptions& o) {
@@ -163,7 +165,7 @@ Tensor conv2d_grad_input(const Tensor& gy, const Tensor& w, const Shape& x_shape
 
 Tensor conv2d_grad_weight(const Tensor& gy, const Tensor& x, const Shape& w_shape,
                           const Conv2dOptions& o, std::optional<DType> dtype, bool accept_bf16,
-                          const ConvNeighbours::BatchNorm* norm_before) {
+                          const ConvFusion::BatchNorm* norm_before) {
   const Operands ops{"conv2d_grad_weight", {{"grad_output", &gy}, {"input", &x}}};
   check_types(ops);
   if (norm_before && !conv2d_normalises(x, w_shape, o))
@@ -174,9 +176,9 @@ Tensor conv2d_grad_weight(const Tensor& gy, const Tensor& x, const Shape& w_shap
   ProfileScope scope("conv2d_grad_weight", d.flops(), cost_bytes(d, gy));
   const DType out = gradient_type(ops, gy, dtype);
   const NormMap before = norm_before ? map_of(ops, *norm_before, {}, d.c) : NormMap();
-  const ConvLead lead = norm_before ? before.lead() : ConvLead();
+  const ConvPrologue prologue = norm_before ? before.prologue() : ConvPrologue();
   const Tensor gw =
-      grad_weight(scope, d, gy, x, out, accept_bf16, o, norm_before ? &lead : nullptr);
+      grad_weight(scope, d, gy, x, out, accept_bf16, o, norm_before ? &prologue : nullptr);
   return accept_bf16 && gw.dtype() == gy.dtype() ? gw : gw.to(out);
 }
 

@@ -42,13 +42,13 @@ struct Conv2dOptions {
 
 Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2dOptions& o = {});
 
-// What stands around a convolution:
+// What a convolution does besides, in one pass:
 //   act(batch_norm(conv2d(relu(batch_norm(x)), w, bias)) + residual)
 // Every part may be absent (the inner ReLU goes with its batch norm). The f32 kernels of the CPU
 // apply it where they load x and store y, without passes over memory of its own; elsewhere, and for
 // leaky_relu, it is the ops one after the other. y may take the memory of a residual that nobody
 // else sees.
-struct ConvNeighbours {
+struct ConvFusion {
   struct BatchNorm {
     Tensor weight, bias, mean, var;  // [C] before, [K] behind
     double eps = 0;
@@ -60,7 +60,7 @@ struct ConvNeighbours {
   Activation act;
 };
 Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2dOptions& o,
-              ConvNeighbours around);
+              ConvFusion fusion);
 // Whether a batch norm before the convolution costs the kernels of forward and weight gradient no
 // pass of its own.
 bool conv2d_normalises(const Tensor& x, const Shape& w_shape, const Conv2dOptions& o = {});
@@ -73,7 +73,7 @@ Tensor conv2d_grad_input(const Tensor& gy, const Tensor& w, const Shape& x_shape
 Tensor conv2d_grad_weight(const Tensor& gy, const Tensor& x, const Shape& w_shape,
                           const Conv2dOptions& o = {}, std::optional<DType> dtype = {},
                           bool accept_bf16 = false,
-                          const ConvNeighbours::BatchNorm* norm_before = nullptr);
+                          const ConvFusion::BatchNorm* norm_before = nullptr);
 // Sum over N, H, W -> [K].
 Tensor conv2d_grad_bias(const Tensor& gy, std::optional<DType> dtype = {});
 

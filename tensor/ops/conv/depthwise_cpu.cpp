@@ -85,15 +85,15 @@ void sums(const Row& row, const Axis& rows, const Axis& columns, int64_t q, Axis
   MTCKI_UNROLL for (int t = 0; t < kCount; ++t) out[t] = acc[t];
 }
 
-// out[n, block] from in[n, block], every plane by one thread. tail: its residual lies as out.
+// out[n, block] from in[n, block], every plane by one thread. epilogue: its residual lies as out.
 void planes(int64_t images, int64_t blocks, const Axis& rows, const Axis& columns, const float* in,
-            const float* w, const ConvTail& tail, float* out) {
+            const float* w, const ConvEpilogue& epilogue, float* out) {
   const Axis::Range inside = columns.inside();
   const auto finish = [&](V v, int64_t k, int64_t at) {
-    if (tail.bias) v += load(tail.bias + k);
-    if (tail.scale) v = v * load(tail.scale + k) + load(tail.shift + k);
-    if (tail.residual) v += load(tail.residual + at);
-    if (tail.relu) v = v < V{} ? V{} : v;
+    if (epilogue.bias) v += load(epilogue.bias + k);
+    if (epilogue.scale) v = v * load(epilogue.scale + k) + load(epilogue.shift + k);
+    if (epilogue.residual) v += load(epilogue.residual + at);
+    if (epilogue.relu) v = v < V{} ? V{} : v;
     store(out + at, v);
   };
   parallel_for(images * blocks, 1, [&](int64_t begin, int64_t end) {
@@ -156,8 +156,9 @@ bool applies(const ConvProblem& d) {
   return d.groups > 1 && d.groups == d.c && d.k == d.c && is_blocked(d.c);
 }
 
-void forward(const ConvProblem& d, const float* x, const float* w, const ConvTail& tail, float* y) {
-  planes(d.n, d.c / kBlock, rows_of(d), columns_of(d), x, packed(d, w, false).data(), tail, y);
+void forward(const ConvProblem& d, const float* x, const float* w, const ConvEpilogue& epilogue,
+             float* y) {
+  planes(d.n, d.c / kBlock, rows_of(d), columns_of(d), x, packed(d, w, false).data(), epilogue, y);
 }
 
 void grad_input(const ConvProblem& d, const float* gy, const float* w, float* gx) {

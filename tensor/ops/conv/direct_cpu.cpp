@@ -53,11 +53,11 @@ struct Operands {
   int64_t tap_count, blocks, block_size, lanes;
   const float* w;
   // Blocked outputs are stored by the kernel: pixel p, vector k at y[out[p] + k * y_block]. The
-  // tail's pointers are those of the first channel and pixel.
+  // epilogue's pointers are those of the first channel and pixel.
   float* y;
   const int64_t* out;
   int64_t y_block;
-  ConvTail tail;
+  ConvEpilogue epilogue;
 };
 
 // kLanes: the number of channels per block when known at compile time, else 0.
@@ -88,19 +88,19 @@ void accumulate(const Operands& o, float* out) {
         store(out + (p * KV + k) * kWidth, acc[p][k]);
     return;
   }
-  const ConvTail& tail = o.tail;
+  const ConvEpilogue& epilogue = o.epilogue;
   MTCKI_UNROLL for (int k = 0; k < KV; ++k) {
-    const V bias = tail.bias ? load(tail.bias + k * kWidth) : V{};
+    const V bias = epilogue.bias ? load(epilogue.bias + k * kWidth) : V{};
     MTCKI_UNROLL for (int p = 0; p < P; ++p) acc[p][k] += bias;
-    if (tail.scale) {
-      const V scale = load(tail.scale + k * kWidth), shift = load(tail.shift + k * kWidth);
+    if (epilogue.scale) {
+      const V scale = load(epilogue.scale + k * kWidth), shift = load(epilogue.shift + k * kWidth);
       MTCKI_UNROLL for (int p = 0; p < P; ++p) acc[p][k] = acc[p][k] * scale + shift;
     }
-    if (tail.residual) {
+    if (epilogue.residual) {
       MTCKI_UNROLL for (int p = 0; p < P; ++p) acc[p][k] +=
-          load(tail.residual + o.out[p] + k * o.y_block);
+          load(epilogue.residual + o.out[p] + k * o.y_block);
     }
-    if (tail.relu) {
+    if (epilogue.relu) {
       MTCKI_UNROLL for (int p = 0; p < P; ++p) acc[p][k] = acc[p][k] < V{} ? V{} : acc[p][k];
     }
     MTCKI_UNROLL for (int p = 0; p < P; ++p) store(o.y + o.out[p] + k * o.y_block, acc[p][k]);
@@ -189,8 +189,8 @@ void pack_weights(const Gather& g, const Phase& phase, const float* w, float* ou
 
 class Strips {
  public:
-  Strips(const Gather& g, const float* w, const ConvTail& tail, float* y)
-      : g_(g), tail_(tail), y_(y), padded_((g.k + kWidth - 1) / kWidth * kWidth) {
+  Strips(const Gather& g, const float* w, const ConvEpilogue& epilogue, float* y)
+      : g_(g), tail_(epilogue), y_(y), padded_((g.k + kWidth - 1) / kWidth * kWidth) {
     low_h_ = low_w_ = INT64_MAX;
     high_h_ = high_w_ = INT64_MIN;
     int64_t weights = 0;
@@ -301,7 +301,7 @@ class Strips {
       o.w = w + k * g_.in.c * o.tap_count;
       o.y = blocked ? y + k * plane : nullptr;
       o.y_block = plane * kWidth;
-      if (blocked) o.tail = tail_.from(k, o.y - y_);
+      if (blocked) o.epilogue = tail_.from(k, o.y - y_);
       const Kernel full = pick(kPixels, vectors, g_.in.blocked());
       for (int64_t i = 0; i < count; i += kPixels) {
         const int64_t pixels = std::min<int64_t>(kPixels, count - i);
@@ -334,7 +334,7 @@ class Strips {
   void store_one(float sum, int64_t k, float* to) const { *to = tail_(sum, k, to - y_); }
 
   const Gather& g_;
-  const ConvTail tail_;
+  const ConvEpilogue tail_;
   float* y_;
   int64_t padded_;
   int64_t rows_ = 0, columns_ = 0;  // of the largest phase
@@ -349,7 +349,8 @@ class Strips {
 
 }  // namespace
 
-void forward(const ConvProblem& d, const float* x, const float* w, const ConvTail& tail, float* y) {
+void forward(const ConvProblem& d, const float* x, const float* w, const ConvEpilogue& epilogue,
+             float* y) {
   Gather g{{x, d.c, d.h, d.w}, d.n,       d.k, d.p, d.q, d.stride_h, d.stride_w, 1, 1,
            d.c * d.r * d.s,    d.r * d.s, {}};
   Phase phase{0, 0, d.p, d.q, {}};
@@ -357,7 +358,7 @@ void forward(const ConvProblem& d, const float* x, const float* w, const ConvTai
     for (int64_t j = 0; j < d.s; ++j)
       phase.taps.push_back({i * d.dil_h - d.pad_h, j * d.dil_w - d.pad_w, i * d.s + j});
   g.phases.push_back(std::move(phase));
-  Strips(g, w, tail, y).run();
+  Strips(g, w, epilogue, y).run();
 }
 
 void grad_input(const ConvProblem& d, const float* gy, const float* w, float* gx) {
@@ -386,7 +387,7 @@ void grad_input(const ConvProblem& d, const float* gy, const float* w, float* gx
   if (gaps)
     parallel_for(d.x_size(), 1 << 16,
                  [&](int64_t begin, int64_t end) { std::fill(gx + begin, gx + end, 0.0f); });
-  if (!g.phases.empty()) Strips(g, w, ConvTail(), gx).run();
+  if (!g.phases.empty()) Strips(g, w, ConvEpilogue(), gx).run();
 }
 
 }  // namespace mtcki::conv_direct

@@ -85,9 +85,11 @@ Traffic cost_bytes(const ConvProblem& d, const Tensor& x) {
 
 namespace {
 
-// The kernels' form of an activation on the CPU.
-Layout form(DType dtype, int64_t channels) { return preferred_layout(Device{}, dtype, channels); }
-Tensor in_form(const Tensor& t) { return t.to(form(t.dtype(), t.size(1))); }
+// The kernels' layout of an activation on the CPU.
+Layout layout_for(DType dtype, int64_t channels) {
+  return preferred_layout(Device{}, dtype, channels);
+}
+Tensor in_layout(const Tensor& t) { return t.to(layout_for(t.dtype(), t.size(1))); }
 
 // The kernel that takes these bf16 activations as they are; null for other types, and where there
 // is none or nothing to compute.
@@ -99,8 +101,8 @@ const ConvKernel<bfloat16>* bf16_kernel(const ConvProblem& d, const Tensor& acti
 }  // namespace
 
 Tensor forward(ProfileScope& scope, const ConvProblem& d, const Tensor& x_in, const Tensor& w_in,
-               const Tensor& bias_in, const Conv2dOptions& o, ConvTail tail, Tensor residual,
-               const ConvLead* lead) {
+               const Tensor& bias_in, const Conv2dOptions& o, ConvEpilogue epilogue,
+               Tensor residual, const ConvPrologue* prologue) {
   if (x_in.device().is_cuda()) {
     const Tensor y = conv_cuda::forward(scope, d, x_in, w_in, o, residual);
     if (bias_in.defined()) add_bias(y, bias_in);
@@ -111,27 +113,29 @@ Tensor forward(ProfileScope& scope, const ConvProblem& d, const Tensor& x_in, co
   const auto bias_data = [&] { return bias.defined() ? bias.data<float>() : nullptr; };
   if (const ConvKernel<bfloat16>* kernel = bf16_kernel(d, x_in, shape, ConvPass::forward)) {
     if (scope.active()) scope.note(shape_note(d, kernel->name));
-    const Tensor y = Tensor::empty(shape, DType::bf16, {}, form(DType::bf16, d.k));
-    tail.bias = bias_data();
-    kernel->forward(d, in_form(x_in).data<bfloat16>(), w.data<float>(), tail, y.data<bfloat16>());
+    const Tensor y = Tensor::empty(shape, DType::bf16, {}, layout_for(DType::bf16, d.k));
+    epilogue.bias = bias_data();
+    kernel->forward(d, in_layout(x_in).data<bfloat16>(), w.data<float>(), epilogue,
+                    y.data<bfloat16>());
     return y;
   }
   const Tensor x = widen(x_in);
   if (fast(d, x.dtype())) {
     const ConvKernel<float>& kernel = select_conv(d, ConvPass::forward);
-    if (residual.defined()) residual = in_form(std::exchange(residual, Tensor()));
+    if (residual.defined()) residual = in_layout(std::exchange(residual, Tensor()));
     const Tensor y = kernel.in_place && residual.unique()
                          ? residual
-                         : Tensor::empty(shape, DType::f32, {}, form(DType::f32, d.k));
+                         : Tensor::empty(shape, DType::f32, {}, layout_for(DType::f32, d.k));
     if (y.numel() == 0) return y;
     if (scope.active()) scope.note(shape_note(d, kernel.name));
-    tail.bias = bias_data();
-    if (residual.defined()) tail.residual = residual.data<float>();
-    const Tensor in = in_form(x);
-    if (lead) {
-      kernel.forward_from(d, in.data<float>(), *lead, w.data<float>(), tail, y.data<float>());
+    epilogue.bias = bias_data();
+    if (residual.defined()) epilogue.residual = residual.data<float>();
+    const Tensor in = in_layout(x);
+    if (prologue) {
+      kernel.forward_from(d, in.data<float>(), *prologue, w.data<float>(), epilogue,
+                          y.data<float>());
     } else {
-      kernel.forward(d, in.data<float>(), w.data<float>(), tail, y.data<float>());
+      kernel.forward(d, in.data<float>(), w.data<float>(), epilogue, y.data<float>());
     }
     return y;
   }
@@ -154,8 +158,8 @@ Tensor grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor& gy_in
   const Tensor w = widen(w_in.plain());
   if (const ConvKernel<bfloat16>* kernel = bf16_kernel(d, gy_in, shape, ConvPass::grad_input)) {
     if (scope.active()) scope.note(shape_note(d, kernel->name));
-    const Tensor gx = Tensor::empty(shape, DType::bf16, {}, form(DType::bf16, d.c));
-    kernel->grad_input(d, in_form(gy_in).data<bfloat16>(), w.data<float>(), gx.data<bfloat16>());
+    const Tensor gx = Tensor::empty(shape, DType::bf16, {}, layout_for(DType::bf16, d.c));
+    kernel->grad_input(d, in_layout(gy_in).data<bfloat16>(), w.data<float>(), gx.data<bfloat16>());
     return gx;
   }
   const Tensor gy = widen(gy_in);
@@ -164,17 +168,17 @@ Tensor grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor& gy_in
     if (scope.active()) scope.note(shape_note(d, kernel.name));
     const bool adds = sum != nullptr && sum->defined() && sum->dtype() == DType::f32;
     if (adds && kernel.grad_input_plus != nullptr) {
-      const Tensor added = in_form(std::exchange(*sum, Tensor()));
+      const Tensor added = in_layout(std::exchange(*sum, Tensor()));
       const Tensor gx =
           added.unique() ? added : Tensor::empty(shape, DType::f32, {}, added.layout());
       if (gx.numel() > 0)
-        kernel.grad_input_plus(d, in_form(gy).data<float>(), w.data<float>(), added.data<float>(),
+        kernel.grad_input_plus(d, in_layout(gy).data<float>(), w.data<float>(), added.data<float>(),
                                gx.data<float>());
       return gx;
     }
-    Tensor gx = Tensor::empty(shape, DType::f32, {}, form(DType::f32, d.c));
+    Tensor gx = Tensor::empty(shape, DType::f32, {}, layout_for(DType::f32, d.c));
     if (gx.numel() == 0) return gx;
-    kernel.grad_input(d, in_form(gy).data<float>(), w.data<float>(), gx.data<float>());
+    kernel.grad_input(d, in_layout(gy).data<float>(), w.data<float>(), gx.data<float>());
     return gx;
   }
   if (scope.active()) scope.note(shape_note(d, "reference"));
@@ -187,7 +191,7 @@ Tensor grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor& gy_in
 
 Tensor grad_weight(ProfileScope& scope, const ConvProblem& d, const Tensor& gy_in,
                    const Tensor& x_in, DType dtype, bool accept_bf16, const Conv2dOptions& o,
-                   const ConvLead* lead) {
+                   const ConvPrologue* prologue) {
   const Shape shape{d.k, d.c / d.groups, d.r, d.s};
   if (d.n == 0) return Tensor::zeros(shape, dtype, gy_in.device());
   if (gy_in.device().is_cuda())
@@ -195,7 +199,7 @@ Tensor grad_weight(ProfileScope& scope, const ConvProblem& d, const Tensor& gy_i
   if (const ConvKernel<bfloat16>* kernel = bf16_kernel(d, gy_in, shape, ConvPass::grad_weight)) {
     if (scope.active()) scope.note(shape_note(d, kernel->name));
     const Tensor gw = Tensor::empty(shape, DType::f32);
-    kernel->grad_weight(d, in_form(gy_in).data<bfloat16>(), in_form(x_in).data<bfloat16>(),
+    kernel->grad_weight(d, in_layout(gy_in).data<bfloat16>(), in_layout(x_in).data<bfloat16>(),
                         gw.data<float>());
     return gw;
   }
@@ -204,9 +208,9 @@ Tensor grad_weight(ProfileScope& scope, const ConvProblem& d, const Tensor& gy_i
   if (fast(d, gy.dtype())) {
     const ConvKernel<float>& kernel = select_conv(d, ConvPass::grad_weight);
     if (scope.active()) scope.note(shape_note(d, kernel.name));
-    const Tensor g = in_form(gy), in = in_form(x);
-    if (lead) {
-      kernel.grad_weight_from(d, g.data<float>(), in.data<float>(), *lead, gw.data<float>());
+    const Tensor g = in_layout(gy), in = in_layout(x);
+    if (prologue) {
+      kernel.grad_weight_from(d, g.data<float>(), in.data<float>(), *prologue, gw.data<float>());
     } else {
       kernel.grad_weight(d, g.data<float>(), in.data<float>(), gw.data<float>());
     }

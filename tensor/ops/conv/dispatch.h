@@ -44,16 +44,17 @@ inline bool fast(const ConvProblem& d, DType dtype) {
 }
 
 // Results may be wider than the operands: f32 where the CPU has no bf16 kernel.
-// tail: for the f32 kernels, without bias and residual. lead: for a kernel that has forward_from.
+// epilogue: for the f32 kernels, without bias and residual. prologue: for a kernel that has
+// forward_from.
 Tensor forward(ProfileScope& scope, const ConvProblem& d, const Tensor& x, const Tensor& w,
-               const Tensor& bias, const Conv2dOptions& o, ConvTail tail = {}, Tensor residual = {},
-               const ConvLead* lead = nullptr);
+               const Tensor& bias, const Conv2dOptions& o, ConvEpilogue epilogue = {},
+               Tensor residual = {}, const ConvPrologue* prologue = nullptr);
 // sum: a tensor to add, undefined afterwards where the kernel did.
 Tensor grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor& gy, const Tensor& w,
                   const Conv2dOptions& o, Tensor* sum = nullptr);
 Tensor grad_weight(ProfileScope& scope, const ConvProblem& d, const Tensor& gy, const Tensor& x,
                    DType dtype, bool accept_bf16, const Conv2dOptions& o,
-                   const ConvLead* lead = nullptr);
+                   const ConvPrologue* prologue = nullptr);
 
 // y += bias[channel], on the device of y.
 void add_bias(const Tensor& y, const Tensor& bias);

@@ -54,24 +54,25 @@ bool applies(const ConvProblem& d) {
   return d.groups > 1 && is_blocked(d.c / d.groups) && is_blocked(d.k / d.groups);
 }
 
-void forward(const ConvProblem& d, const float* x, const float* w, const ConvTail& tail, float* y) {
+void forward(const ConvProblem& d, const float* x, const float* w, const ConvEpilogue& epilogue,
+             float* y) {
   const Groups g(d);
   const ConvKernel<float>& kernel = select_conv(g.one, ConvPass::forward);
   const Scratch in = g.x.scratch(), out = g.y.scratch();
   // A residual lies as y does, and is added there.
-  ConvTail own = tail;
+  ConvEpilogue own = epilogue;
   own.residual = nullptr;
-  own.relu = tail.relu && !tail.residual;
+  own.relu = epilogue.relu && !epilogue.residual;
   for (int64_t i = 0; i < d.groups; ++i) {
     g.x.take(x, i, in.as());
     kernel.forward(g.one, in.as(), w + i * g.w_size, own.from(i * g.one.k, 0), out.as());
     g.y.put(out.as(), i, y);
   }
-  if (!tail.residual) return;
+  if (!epilogue.residual) return;
   parallel_for(d.y_size(), 1 << 14, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const float v = y[i] + tail.residual[i];
-      y[i] = tail.relu && v < 0 ? 0 : v;
+      const float v = y[i] + epilogue.residual[i];
+      y[i] = epilogue.relu && v < 0 ? 0 : v;
     }
   });
 }

@@ -36,7 +36,7 @@ using Type = memory::data_type;
 
 bool is_channels_last(Type type) { return type == Type::bf16 && bf16_channels_last(); }
 
-// In the form of preferred_layout().
+// In the layout of preferred_layout().
 memory::desc activation(Type type, int64_t n, int64_t c, int64_t h, int64_t w) {
   const auto tag = is_channels_last(type) ? memory::format_tag::nhwc
                    : !is_blocked(c)       ? memory::format_tag::nchw
@@ -48,7 +48,7 @@ memory::desc any(Type type, const memory::dims& dims) {
   return {dims, type, memory::format_tag::any};
 }
 
-// A tensor in our memory form, and the form in which the primitive wants it.
+// A tensor in our memory layout, and the layout in which the primitive wants it.
 struct Operand {
   memory::desc ours, theirs;
   dnnl::reorder reorder;  // undefined when both are equal
@@ -228,25 +228,26 @@ namespace conv_onednn {
 // oneDNN's C++ API takes void* for inputs as well; it does not write to them.
 // A scale goes into copies of weights and bias, which oneDNN reorders anyway; a residual, and the
 // ReLU behind it, into a pass of their own.
-void forward(const ConvProblem& d, const float* x, const float* w, const ConvTail& tail, float* y) {
+void forward(const ConvProblem& d, const float* x, const float* w, const ConvEpilogue& epilogue,
+             float* y) {
   const auto run = [&](const float* weights, const float* bias) {
-    cached(Type::f32, d, ConvPass::forward, bias != nullptr, tail.relu && !tail.residual)
+    cached(Type::f32, d, ConvPass::forward, bias != nullptr, epilogue.relu && !epilogue.residual)
         .run(ConvPass::forward, const_cast<float*>(x), const_cast<float*>(weights), bias, y);
   };
-  if (tail.scale) {
+  if (epilogue.scale) {
     const int64_t size = d.c * d.r * d.s;
     const Scratch scaled(static_cast<size_t>(d.w_size() + d.k) * sizeof(float));
     float *weights = scaled.as(), *bias = weights + d.w_size();
     for (int64_t k = 0; k < d.k; ++k) {
-      for (int64_t i = k * size; i < (k + 1) * size; ++i) weights[i] = w[i] * tail.scale[k];
-      bias[k] = (tail.bias ? tail.bias[k] * tail.scale[k] : 0.0f) + tail.shift[k];
+      for (int64_t i = k * size; i < (k + 1) * size; ++i) weights[i] = w[i] * epilogue.scale[k];
+      bias[k] = (epilogue.bias ? epilogue.bias[k] * epilogue.scale[k] : 0.0f) + epilogue.shift[k];
     }
     run(weights, bias);
   } else {
-    run(w, tail.bias);
+    run(w, epilogue.bias);
   }
-  if (!tail.residual) return;
-  const ConvTail rest{nullptr, nullptr, nullptr, tail.residual, tail.relu};
+  if (!epilogue.residual) return;
+  const ConvEpilogue rest{nullptr, nullptr, nullptr, epilogue.residual, epilogue.relu};
   parallel_for(d.y_size(), 1 << 14, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) y[i] = rest(y[i], 0, i);
   });
@@ -298,10 +299,10 @@ bool applies(const ConvProblem& d, ConvPass pass) {
     return false;
   return !cached(Type::bf16, d, pass, false).slow;
 }
-void forward(const ConvProblem& d, const bfloat16* x, const float* w, const ConvTail& tail,
+void forward(const ConvProblem& d, const bfloat16* x, const float* w, const ConvEpilogue& epilogue,
              bfloat16* y) {
-  cached(Type::bf16, d, ConvPass::forward, tail.bias != nullptr)
-      .run(ConvPass::forward, const_cast<bfloat16*>(x), const_cast<float*>(w), tail.bias, y);
+  cached(Type::bf16, d, ConvPass::forward, epilogue.bias != nullptr)
+      .run(ConvPass::forward, const_cast<bfloat16*>(x), const_cast<float*>(w), epilogue.bias, y);
 }
 void grad_input(const ConvProblem& d, const bfloat16* gy, const float* w, bfloat16* gx) {
   cached(Type::bf16, d, ConvPass::grad_input, false)
@@ -360,7 +361,9 @@ namespace {
   throw UsageError("oneDNN kernels were asked for, but this build has none");
 }
 }  // namespace
-void forward(const ConvProblem&, const float*, const float*, const ConvTail&, float*) { missing(); }
+void forward(const ConvProblem&, const float*, const float*, const ConvEpilogue&, float*) {
+  missing();
+}
 void grad_input(const ConvProblem&, const float*, const float*, float*) { missing(); }
 void grad_weight(const ConvProblem&, const float*, const float*, float*) { missing(); }
 bool is_slow(const ConvProblem&, ConvPass) { return true; }
@@ -375,7 +378,7 @@ namespace conv_bf16 {
 bool available() { return false; }
 bool has_amx() { return false; }
 bool applies(const ConvProblem&, ConvPass) { return false; }
-void forward(const ConvProblem&, const bfloat16*, const float*, const ConvTail&, bfloat16*) {
+void forward(const ConvProblem&, const bfloat16*, const float*, const ConvEpilogue&, bfloat16*) {
   conv_onednn::missing();
 }
 void grad_input(const ConvProblem&, const bfloat16*, const float*, bfloat16*) {

@@ -7,28 +7,28 @@
 
 namespace mtcki {
 
-// Activations are S in the form of preferred_layout(); weights, their gradient and what a ConvTail
-// points to are f32.
+// Activations are S in the layout of preferred_layout(); weights, their gradient and what a
+// ConvEpilogue points to are f32.
 template <class S>
 struct ConvKernel {
   const char* name;
-  void (*forward)(const ConvProblem&, const S* x, const float* w, const ConvTail&, S* y);
+  void (*forward)(const ConvProblem&, const S* x, const float* w, const ConvEpilogue&, S* y);
   void (*grad_input)(const ConvProblem&, const S* gy, const float* w, S* gx);
   void (*grad_weight)(const ConvProblem&, const S* gy, const S* x, float* gw);
   // The input gradient plus `sum`, which may be gx itself. Null: the caller has to add.
   void (*grad_input_plus)(const ConvProblem&, const S* gy, const float* w, const S* sum,
                           S* gx) = nullptr;
-  // Of what the lead makes of x. Null: the caller has to make it.
-  void (*forward_from)(const ConvProblem&, const S* x, const ConvLead&, const float* w,
-                       const ConvTail&, S* y) = nullptr;
-  void (*grad_weight_from)(const ConvProblem&, const S* gy, const S* x, const ConvLead&,
+  // Of what the prologue makes of x. Null: the caller has to make it.
+  void (*forward_from)(const ConvProblem&, const S* x, const ConvPrologue&, const float* w,
+                       const ConvEpilogue&, S* y) = nullptr;
+  void (*grad_weight_from)(const ConvProblem&, const S* gy, const S* x, const ConvPrologue&,
                            float* gw) = nullptr;
-  bool in_place = false;  // whether y may be the tail's residual
+  bool in_place = false;  // whether y may be the epilogue's residual
 };
 
 // Of an f32 convolution that is fast() (dispatch.h).
 const ConvKernel<float>& select_conv(const ConvProblem& d, ConvPass pass);
-// Null: no kernel takes bf16 as it is, the activations are widened. Tails hold at most a bias.
+// Null: no kernel takes bf16 as it is, the activations are widened. Epilogues hold at most a bias.
 const ConvKernel<bfloat16>* select_bf16(const ConvProblem& d, ConvPass pass);
 
 }  // namespace mtcki

@@ -36,8 +36,8 @@ struct Direction {
   int64_t n, in, out, h, w, p, q, pad_h, pad_w;
   int64_t out_step, in_step;
   bool rotate;
-  ConvTail tail;
-  ConvLead lead;
+  ConvEpilogue epilogue;
+  ConvPrologue prologue;
   // Floats of one matrix of a group's transformed weights.
   int64_t matrix() const { return plane_size(in * kGroup); }
   int64_t groups() const { return (out + kGroup - 1) / kGroup; }
@@ -177,7 +177,7 @@ void transform_input(const Direction& d, const T* x, int64_t begin, int64_t end,
   std::vector<Tile> tiles(static_cast<size_t>(end - begin));
   place(tiling<S>(d), begin, end, S::kRead, S::kStep, d.pad_h, d.pad_w, d.h, d.w, tiles.data());
   for (int64_t b = 0; b < d.in / kWidth; ++b)
-    input_tiles<S>(x, d.in, d.h, d.w, b, d.lead, tiles,
+    input_tiles<S>(x, d.in, d.h, d.w, b, d.prologue, tiles,
                    block.v + b * block.channel_block() + (begin - block.first) * kWidth,
                    block.plane());
 }
@@ -189,11 +189,11 @@ struct Ahead {
   int64_t begin = 0, end = 0;
 };
 
-// All of a ConvTail for one vector of channels of a tile that starts at y[at].
+// All of a ConvEpilogue for one vector of channels of a tile that starts at y[at].
 struct Finish {
   V bias, scale, shift, least;
   const float* residual;
-  Finish(const ConvTail& t, V add, int64_t channel, int64_t at)
+  Finish(const ConvEpilogue& t, V add, int64_t channel, int64_t at)
       : bias(add),
         scale(t.scale ? load(t.scale + channel) : broadcast(1.0f)),
         shift(t.scale ? load(t.shift + channel) : V{}),
@@ -214,7 +214,7 @@ void outputs(const Direction& d, const Block& block, const float* u, float* m, i
   const int64_t count = end - begin, m_plane = plane_size(count * kLanes);
   const int64_t in_blocks = d.in / kWidth, units = (ahead.end - ahead.begin) * in_blocks;
   const Tiling g = tiling<S>(d);
-  const ConvTail& tail = d.tail;
+  const ConvEpilogue& epilogue = d.epilogue;
   constexpr int64_t planes = S::kPlanes;
   for (int plane = 0; plane < planes; ++plane) {
     prefetch<true, S::kWrite>(y, d.out, d.p, d.q, g, begin, group * 2, KV,
@@ -238,16 +238,16 @@ void outputs(const Direction& d, const Block& block, const float* u, float* m, i
     const int columns = static_cast<int>(std::min<int64_t>(S::kWrite, d.q - column));
     for (int k = 0; k < KV; ++k) {
       const int64_t channel = group * kGroup + k * kWidth;
-      const V bias = tail.bias ? load(tail.bias + channel) : V{};
+      const V bias = epilogue.bias ? load(epilogue.bias + channel) : V{};
       const int64_t at = (n * d.out + channel) * d.p * d.q + (row * d.q + column) * kWidth;
       const auto store_tile = [&](const auto& finish) __attribute__((always_inline)) {
         output_tile<S>(m + (t - begin) * kLanes + k * kWidth, m_plane, finish, y + at, d.q * kWidth,
                        rows, columns);
       };
-      if (tail.only_bias()) {
+      if (epilogue.only_bias()) {
         store_tile([bias](V sum, int64_t) { return sum + bias; });
       } else {
-        store_tile(Finish(tail, bias, channel, at));
+        store_tile(Finish(epilogue, bias, channel, at));
       }
     }
   }
@@ -341,16 +341,17 @@ bool applies(const ConvProblem& d) {
 
 namespace {
 template <class T>
-void forward_from(const ConvProblem& d, const T* x, const ConvLead& lead, const float* w,
-                  const ConvTail& tail, T* y) {
-  const Direction forth{d.n,     d.c,     d.k,     d.h, d.w,   d.p,  d.q,
-                        d.pad_h, d.pad_w, d.c * 9, 9,   false, tail, lead};
+void forward_from(const ConvProblem& d, const T* x, const ConvPrologue& prologue, const float* w,
+                  const ConvEpilogue& epilogue, T* y) {
+  const Direction forth{d.n,     d.c,     d.k,     d.h, d.w,   d.p,      d.q,
+                        d.pad_h, d.pad_w, d.c * 9, 9,   false, epilogue, prologue};
   (d.stride_h == 1 ? run<Stride1, T> : run<Stride2, T>)(forth, x, w, y);
 }
 
 template <class T>
-void grad_input(const ConvProblem& d, const T* gy, const float* w, const ConvTail& tail, T* gx) {
-  Direction back{d.n, d.k, d.c, d.p, d.q, d.h, d.w, 0, 0, 9, d.c * 9, true, tail, {}};
+void grad_input(const ConvProblem& d, const T* gy, const float* w, const ConvEpilogue& epilogue,
+                T* gx) {
+  Direction back{d.n, d.k, d.c, d.p, d.q, d.h, d.w, 0, 0, 9, d.c * 9, true, epilogue, {}};
   if (d.stride_h == 2) return run<Stride2Gradient>(back, gy, w, gx);
   back.pad_h = 2 - d.pad_h, back.pad_w = 2 - d.pad_w;
   run<Stride1>(back, gy, w, gx);
@@ -358,29 +359,29 @@ void grad_input(const ConvProblem& d, const T* gy, const float* w, const ConvTai
 }  // namespace
 
 template <class T>
-void forward(const ConvProblem& d, const T* x, const float* w, const ConvTail& tail, T* y) {
-  forward_from<T>(d, x, {}, w, tail, y);
+void forward(const ConvProblem& d, const T* x, const float* w, const ConvEpilogue& epilogue, T* y) {
+  forward_from<T>(d, x, {}, w, epilogue, y);
 }
 
-void forward_from(const ConvProblem& d, const float* x, const ConvLead& lead, const float* w,
-                  const ConvTail& tail, float* y) {
-  forward_from<float>(d, x, lead, w, tail, y);
+void forward_from(const ConvProblem& d, const float* x, const ConvPrologue& prologue,
+                  const float* w, const ConvEpilogue& epilogue, float* y) {
+  forward_from<float>(d, x, prologue, w, epilogue, y);
 }
 
 template <class T>
 void grad_input(const ConvProblem& d, const T* gy, const float* w, T* gx) {
-  grad_input(d, gy, w, ConvTail(), gx);
+  grad_input(d, gy, w, ConvEpilogue(), gx);
 }
 
 void grad_input_plus(const ConvProblem& d, const float* gy, const float* w, const float* sum,
                      float* gx) {
-  ConvTail tail;
-  tail.residual = sum;
-  grad_input(d, gy, w, tail, gx);
+  ConvEpilogue epilogue;
+  epilogue.residual = sum;
+  grad_input(d, gy, w, epilogue, gx);
 }
 
-template void forward(const ConvProblem&, const float*, const float*, const ConvTail&, float*);
-template void forward(const ConvProblem&, const bfloat16*, const float*, const ConvTail&,
+template void forward(const ConvProblem&, const float*, const float*, const ConvEpilogue&, float*);
+template void forward(const ConvProblem&, const bfloat16*, const float*, const ConvEpilogue&,
                       bfloat16*);
 template void grad_input(const ConvProblem&, const float*, const float*, float*);
 template void grad_input(const ConvProblem&, const bfloat16*, const float*, bfloat16*);

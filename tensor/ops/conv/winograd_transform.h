@@ -238,14 +238,14 @@ MTCKI_INLINE void prefetch(const T* data, int64_t channels, int64_t h, int64_t w
   }
 }
 
-// How the pixels of a tile are seen: as they are, or through a ConvLead (for one vector of
+// How the pixels of a tile are seen: as they are, or through a ConvPrologue (for one vector of
 // channels).
 struct AsItIs {
   MTCKI_INLINE V operator()(V x) const { return x; }
 };
-struct Lead {
+struct Prologue {
   V offset, scale, shift;
-  Lead(const ConvLead& l, int64_t channel)
+  Prologue(const ConvPrologue& l, int64_t channel)
       : offset(load(l.offset + channel)),
         scale(load(l.scale + channel)),
         shift(load(l.shift + channel)) {}
@@ -255,11 +255,11 @@ struct Lead {
   }
 };
 
-// A tile of kFrom x kFrom pixels of one channel plane, seen through `lead`, transformed from kFrom
-// to kTo values along columns, then along rows; pixels outside are zero. out[point * step].
+// A tile of kFrom x kFrom pixels of one channel plane, seen through `prologue`, transformed from
+// kFrom to kTo values along columns, then along rows; pixels outside are zero. out[point * step].
 template <int kFrom, int kTo, bool kBorder, class T, class L, class F>
 MTCKI_INLINE void tile_to_points(const T* image, const Tile& tile, int64_t row_stride, float* out,
-                                 int64_t step, const L& lead, const F& transform) {
+                                 int64_t step, const L& prologue, const F& transform) {
   const Span rows = tile.rows, columns = tile.columns;
   const int64_t first = tile.row * row_stride + tile.column * kWidth;
   V t[kTo][kFrom];
@@ -268,7 +268,7 @@ MTCKI_INLINE void tile_to_points(const T* image, const Tile& tile, int64_t row_s
     const bool in_columns = !kBorder || (j >= columns.begin && j < columns.end);
     MTCKI_UNROLL for (int i = 0; i < kFrom; ++i) {
       if (!kBorder || (in_columns && i >= rows.begin && i < rows.end)) {
-        x[i] = lead(load(image + first + i * row_stride + j * kWidth));
+        x[i] = prologue(load(image + first + i * row_stride + j * kWidth));
       } else {
         x[i] = V{};
       }
@@ -286,16 +286,17 @@ MTCKI_INLINE void tile_to_points(const T* image, const Tile& tile, int64_t row_s
 // B^T d B of one tile of the input.
 template <class S, bool kBorder, class T, class L>
 MTCKI_INLINE void input_tile(const T* image, const Tile& tile, int64_t row_stride, float* out,
-                             int64_t step, const L& lead) {
+                             int64_t step, const L& prologue) {
   tile_to_points<S::kRead, S::kPoints, kBorder>(
-      image, tile, row_stride, out, step, lead,
+      image, tile, row_stride, out, step, prologue,
       [](const V* x, V* v) __attribute__((always_inline)) { S::input(x, v); });
 }
 
 // All of these tiles of one block of channels, one after the other in `out`.
 template <class S, class T>
 void input_tiles(const T* x, int64_t channels, int64_t h, int64_t w, int64_t block,
-                 const ConvLead& lead, const std::vector<Tile>& tiles, float* out, int64_t plane) {
+                 const ConvPrologue& prologue, const std::vector<Tile>& tiles, float* out,
+                 int64_t plane) {
   const auto all = [&](const auto& seen) {
     for (const Tile& tile : tiles) {
       const T* image = x + (tile.n * channels / kWidth + block) * h * w * kWidth;
@@ -307,8 +308,8 @@ void input_tiles(const T* x, int64_t channels, int64_t h, int64_t w, int64_t blo
       out += kWidth;
     }
   };
-  if (lead.scale) {
-    all(Lead(lead, block * kWidth));
+  if (prologue.scale) {
+    all(Prologue(prologue, block * kWidth));
   } else {
     all(AsItIs());
   }

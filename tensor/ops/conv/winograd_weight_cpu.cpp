@@ -32,7 +32,7 @@ struct Chunk {
   const ConvProblem& d;
   int64_t tiles;  // that fit
   float *v, *y;   // [plane][c / B][tiles][B], [plane][k / B][tiles][B]
-  ConvLead lead;
+  ConvPrologue prologue;
   int64_t v_plane() const { return plane_size(tiles * d.c); }
   int64_t y_plane() const { return plane_size(tiles * d.k); }
   template <class S>
@@ -77,7 +77,7 @@ void transform(const Chunk& chunk, const T* x, const T* gy, int64_t begin, int64
   std::vector<Tile> tiles(static_cast<size_t>(end - begin));
   place(tiling, begin, end, S::kRead, S::kStep, d.pad_h, d.pad_w, d.h, d.w, tiles.data());
   for (int64_t b = 0; b < d.c / kWidth; ++b)
-    input_tiles<S>(x, d.c, d.h, d.w, b, chunk.lead, tiles,
+    input_tiles<S>(x, d.c, d.h, d.w, b, chunk.prologue, tiles,
                    chunk.v + (b * chunk.tiles + at) * kWidth, chunk.v_plane());
   place(tiling, begin, end, S::kWrite, S::kWrite, 0, 0, d.p, d.q, tiles.data());
   for (int64_t b = 0; b < d.k / kWidth; ++b) {
@@ -197,8 +197,8 @@ void collect(const ConvProblem& d, const float* dw, int64_t parts, float* gw) {
 constexpr size_t kLocal = kMatrices * (kRectangle * kColumns + 16) * sizeof(float);
 
 template <class S, class T>
-void split_tiles(const ConvProblem& d, int64_t tiles, const T* gy, const T* x, const ConvLead& lead,
-                 float* gw) {
+void split_tiles(const ConvProblem& d, int64_t tiles, const T* gy, const T* x,
+                 const ConvPrologue& prologue, float* gw) {
   const int64_t threads = std::min<int64_t>(num_threads(), tiles), size = 9 * d.c * d.k;
   // Long enough to pay for the transform back; V and Y stay in the second-level cache.
   constexpr int64_t most = S::kPlanes == 36 ? 80 : 32;
@@ -210,7 +210,7 @@ void split_tiles(const ConvProblem& d, int64_t tiles, const T* gy, const T* x, c
   Scratch parts(static_cast<size_t>(threads * size) * sizeof(float));
   parallel_for(threads, 1, [&](int64_t first, int64_t last) {
     Scratch v(Chunk::bytes<S>(d.c, block)), y(Chunk::bytes<S>(d.k, block)), m(kLocal);
-    const Chunk chunk{d, block, v.as(), y.as(), lead};
+    const Chunk chunk{d, block, v.as(), y.as(), prologue};
     for (int64_t part = first; part < last; ++part) {
       float* dw = parts.as() + part * size;
       const int64_t begin = tiles * part / threads, end = tiles * (part + 1) / threads;
@@ -229,7 +229,7 @@ void split_tiles(const ConvProblem& d, int64_t tiles, const T* gy, const T* x, c
 
 template <class S, class T>
 void split_channels(const ConvProblem& d, int64_t tiles, const T* gy, const T* x,
-                    const ConvLead& lead, float* gw) {
+                    const ConvPrologue& prologue, float* gw) {
   // The chunk stays in the third-level cache.
   const int64_t fit = std::max<int64_t>(1, (int64_t{12} << 20) / (S::kPlanes * 4 * (d.c + d.k)));
   const int64_t blocks = (tiles + fit - 1) / fit;
@@ -238,7 +238,7 @@ void split_channels(const ConvProblem& d, int64_t tiles, const T* gy, const T* x
   const Columns columns(d.k);
   Scratch v(Chunk::bytes<S>(d.c, block)), y(Chunk::bytes<S>(d.k, block));
   Scratch dw(static_cast<size_t>(9 * d.c * d.k) * sizeof(float));
-  const Chunk chunk{d, block, v.as(), y.as(), lead};
+  const Chunk chunk{d, block, v.as(), y.as(), prologue};
   for (int64_t t = 0; t < tiles; t += block) {
     const int64_t stop = std::min(tiles, t + block);
     parallel_for(stop - t, 1, [&](int64_t begin, int64_t end) {
@@ -257,15 +257,16 @@ void split_channels(const ConvProblem& d, int64_t tiles, const T* gy, const T* x
 }
 
 template <class S, class T>
-void run(const ConvProblem& d, const T* gy, const T* x, const ConvLead& lead, float* gw) {
+void run(const ConvProblem& d, const T* gy, const T* x, const ConvPrologue& prologue, float* gw) {
   const int64_t tiles = d.n * Tiling(d.p, d.q, S::kWrite).per_image();
   const bool many = d.c * d.k >= 192 * 192;
-  (many ? split_channels<S, T> : split_tiles<S, T>)(d, tiles, gy, x, lead, gw);
+  (many ? split_channels<S, T> : split_tiles<S, T>)(d, tiles, gy, x, prologue, gw);
 }
 
 template <class T>
-void grad_weight(const ConvProblem& d, const T* gy, const T* x, const ConvLead& lead, float* gw) {
-  (d.stride_h == 1 ? run<Stride1, T> : run<Stride2, T>)(d, gy, x, lead, gw);
+void grad_weight(const ConvProblem& d, const T* gy, const T* x, const ConvPrologue& prologue,
+                 float* gw) {
+  (d.stride_h == 1 ? run<Stride1, T> : run<Stride2, T>)(d, gy, x, prologue, gw);
 }
 
 }  // namespace
@@ -275,9 +276,9 @@ void grad_weight(const ConvProblem& d, const T* gy, const T* x, float* gw) {
   grad_weight(d, gy, x, {}, gw);
 }
 
-void grad_weight_from(const ConvProblem& d, const float* gy, const float* x, const ConvLead& lead,
-                      float* gw) {
-  grad_weight(d, gy, x, lead, gw);
+void grad_weight_from(const ConvProblem& d, const float* gy, const float* x,
+                      const ConvPrologue& prologue, float* gw) {
+  grad_weight(d, gy, x, prologue, gw);
 }
 
 template void grad_weight(const ConvProblem&, const float*, const float*, float*);

@@ -76,9 +76,9 @@ void check(const Problem& p) {
   ASSERT_TRUE(conv_amx::applies(d)) << p.text();
   std::vector<bfloat16> out(static_cast<size_t>(y.numel())), gx(static_cast<size_t>(x.numel()));
   Tensor gw = Tensor::zeros(w.shape());
-  ConvTail tail;
-  tail.bias = bias.data<float>();
-  conv_amx::forward<Tiles>(d, last(x).data(), w32.data<float>(), tail, out.data());
+  ConvEpilogue epilogue;
+  epilogue.bias = bias.data<float>();
+  conv_amx::forward<Tiles>(d, last(x).data(), w32.data<float>(), epilogue, out.data());
   conv_amx::grad_input<Tiles>(d, last(gy).data(), w32.data<float>(), gx.data());
   conv_amx::grad_weight<Tiles>(d, last(gy).data(), last(x).data(), gw.data<float>());
   EXPECT_LT(error(plain(out, y.shape()), y), 4e-3) << p.text();

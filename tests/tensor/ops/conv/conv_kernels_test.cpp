@@ -114,12 +114,12 @@ TEST(ConvKernels, NeighboursInTheKernelsEqualTheOpsOneByOne) {
     const Tensor w = noise({c.k, c.c / c.options.groups, c.r, c.s}, 2).to(DType::f32);
     const auto values = [](int64_t n, uint64_t seed) { return noise({n}, seed).to(DType::f32); };
     const auto batch_norm = [&](int64_t n, uint64_t seed) {
-      return ConvNeighbours::BatchNorm{values(n, seed), values(n, seed + 1),
-                                       mul(values(n, seed + 2), 30.0),
-                                       add(square(values(n, seed + 3)), 0.1), 1e-5};
+      return ConvFusion::BatchNorm{values(n, seed), values(n, seed + 1),
+                                   mul(values(n, seed + 2), 30.0),
+                                   add(square(values(n, seed + 3)), 0.1), 1e-5};
     };
     const Tensor bias = values(c.k, 3);
-    const ConvNeighbours::BatchNorm norm = batch_norm(c.k, 4), before = batch_norm(c.c, 9);
+    const ConvFusion::BatchNorm norm = batch_norm(c.k, 4), before = batch_norm(c.c, 9);
     const Tensor normalised = batch_norm_eval(x, before.weight, before.bias, before.mean,
                                               before.var, before.eps, Activation::relu());
     const Tensor y = conv2d(x, w, bias, c.options);
@@ -127,7 +127,7 @@ TEST(ConvKernels, NeighboursInTheKernelsEqualTheOpsOneByOne) {
     for (const Setting& s : settings()) {
       const KernelSetting setting(s);
       for (int parts = 0; parts < 32; ++parts) {
-        ConvNeighbours f;
+        ConvFusion f;
         if (parts & 1) f.norm = norm;
         if (parts & 2) f.residual = residual;
         if (parts & 4) f.act = Activation::relu();
@@ -152,15 +152,15 @@ TEST(ConvKernels, WeightGradientBehindABatchNormEqualsThatOfItsOutput) {
     const Tensor w = noise({c.k, c.c / c.options.groups, c.r, c.s}, 2).to(DType::f32);
     const auto values = [&](uint64_t seed) { return noise({c.c}, seed).to(DType::f32); };
     const Tensor mean = values(3), invstd = add(square(values(4)), 0.1);
-    const ConvNeighbours::BatchNorm norm{values(5), values(6), mean, {}, 0.0, invstd};
+    const ConvFusion::BatchNorm norm{values(5), values(6), mean, {}, 0.0, invstd};
     const Tensor a = batch_norm_apply(x, norm.weight, norm.bias, mean, invstd, Activation::relu());
     for (const Setting& s : settings()) {
       const KernelSetting setting(s);
-      ConvNeighbours around;
-      around.norm_before = norm;
+      ConvFusion fusion;
+      fusion.norm_before = norm;
       const Tensor y = conv2d(a, w, {}, c.options);
       // The kernels see the values that the op would have stored.
-      EXPECT_TRUE(identical(conv2d(x, w, {}, c.options, around), y)) << text(c);
+      EXPECT_TRUE(identical(conv2d(x, w, {}, c.options, fusion), y)) << text(c);
       const Tensor gy = noise(y.shape(), 7).to(DType::f32);
       EXPECT_TRUE(identical(conv2d_grad_weight(gy, x, w.shape(), c.options, {}, false, &norm),
                             conv2d_grad_weight(gy, a, w.shape(), c.options)))
@@ -174,12 +174,12 @@ TEST(ConvKernels, ResidualThatIsGivenAwayIsWrittenOver) {
   const Tensor x = noise({2, 16, 9, 9}, 1).to(DType::f32),
                w = noise({16, 16, 3, 3}, 2).to(DType::f32);
   const Conv2dOptions o(1, 1);
-  ConvNeighbours around;
-  around.residual = conv2d(x, w, {}, o);
-  const Tensor want = conv2d(x, w, {}, o, around);
-  EXPECT_FALSE(want.shares_memory(around.residual));
-  const void* memory = around.residual.raw();
-  const Tensor y = conv2d(x, w, {}, o, std::move(around));
+  ConvFusion fusion;
+  fusion.residual = conv2d(x, w, {}, o);
+  const Tensor want = conv2d(x, w, {}, o, fusion);
+  EXPECT_FALSE(want.shares_memory(fusion.residual));
+  const void* memory = fusion.residual.raw();
+  const Tensor y = conv2d(x, w, {}, o, std::move(fusion));
   EXPECT_EQ(y.raw(), memory);
   EXPECT_TRUE(identical(y, want));
 }
@@ -188,7 +188,7 @@ TEST(ConvKernels, NeighboursWithoutAKernelAreTheOpsOneByOne) {
   for (const DType dtype : {DType::f64, DType::bf16, DType::f32}) {
     const Tensor x = noise({2, 16, 6, 6}, 1).to(dtype), w = noise({16, 16, 3, 3}, 2).to(dtype);
     const Tensor one = Tensor::full({16}, 1.0, dtype), zero = Tensor::zeros({16}, dtype);
-    ConvNeighbours f;
+    ConvFusion f;
     f.act = Activation::leaky_relu(0.2);
     f.residual = noise({2, 16, 6, 6}, 3).to(dtype);
     const Conv2dOptions o(1, 1);
@@ -196,21 +196,21 @@ TEST(ConvKernels, NeighboursWithoutAKernelAreTheOpsOneByOne) {
     EXPECT_TRUE(
         identical(conv2d(x, w, {}, o, f).plain(), leaky_relu(add(y, f.residual), 0.2).plain()))
         << mtcki::name_of(dtype);
-    f.norm = ConvNeighbours::BatchNorm{one, zero, zero, one, 1e-5};
+    f.norm = ConvFusion::BatchNorm{one, zero, zero, one, 1e-5};
     EXPECT_TRUE(
         identical(conv2d(x, w, {}, o, f).plain(),
                   batch_norm_eval(y, one, zero, zero, one, 1e-5, f.act, f.residual).plain()))
         << mtcki::name_of(dtype);
-    ConvNeighbours lead;
-    lead.norm_before = f.norm;
-    ConvNeighbours known = f;  // with statistics of a batch
-    known.norm = ConvNeighbours::BatchNorm{one, zero, zero, {}, 0.0, one};
+    ConvFusion prologue;
+    prologue.norm_before = f.norm;
+    ConvFusion known = f;  // with statistics of a batch
+    known.norm = ConvFusion::BatchNorm{one, zero, zero, {}, 0.0, one};
     const Tensor normal = batch_norm_apply(y, one, zero, zero, one);
     EXPECT_TRUE(identical(conv2d(x, w, {}, o, known).plain(),
                           leaky_relu(add(normal, f.residual), 0.2).plain()))
         << mtcki::name_of(dtype);
     const Tensor a = batch_norm_eval(x, one, zero, zero, one, 1e-5, Activation::relu());
-    EXPECT_TRUE(identical(conv2d(x, w, {}, o, lead).plain(), conv2d(a, w, {}, o).plain()))
+    EXPECT_TRUE(identical(conv2d(x, w, {}, o, prologue).plain(), conv2d(a, w, {}, o).plain()))
         << mtcki::name_of(dtype);
   }
 }

@@ -339,7 +339,7 @@ TEST(Conv2d, ErrorTexts) {
               }),
               HasSubstr("needs at least one channel, got 0 input"));
   for (const DType dtype : {DType::f32, DType::bf16}) {
-    ConvNeighbours f;
+    ConvFusion f;
     f.residual = Tensor::zeros({4, 16, 6, 6}, dtype);
     EXPECT_THAT(message<ShapeError>(
                     [&] { conv2d(x.to(dtype), ok.to(dtype), Tensor(), Conv2dOptions(), f); }),
