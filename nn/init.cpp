@@ -1,6 +1,7 @@
 #include "nn/init.h"
 
 #include <cmath>
+#include <numeric>
 
 #include "tensor/op_error.h"
 #include "tensor/ops/elementwise.h"
@@ -43,6 +44,28 @@ void kaiming_normal_fan_in_(Variable& p, const Rng& rng) {
 
 void kaiming_normal_fan_out_(Variable& p, const Rng& rng) {
   normal_(p, 0.0, std::sqrt(2.0 / static_cast<double>(fan_out(p.shape()))), rng);
+}
+
+void orthogonal_(Variable& p, double gain, const Rng& rng) {
+  const Shape& shape = p.shape();
+  if (shape.rank() != 2 || shape[0] > shape[1])
+    throw ShapeError(
+        str("orthogonal_: needs a matrix with no more rows than columns; got ", shape.to_string()));
+  const int64_t width = shape[1];
+  const Tensor drawn = randn(shape, rng, DType::f64);
+  const auto row = [&](int64_t i) { return drawn.data<double>() + i * width; };
+  const auto dot = [&](int64_t i, int64_t j) {
+    return std::inner_product(row(i), row(i) + width, row(j), 0.0);
+  };
+  for (int64_t i = 0; i < shape[0]; ++i) {  // Gram and Schmidt
+    for (int64_t j = 0; j < i; ++j) {
+      const double along = dot(i, j) / (gain * gain);
+      for (int64_t k = 0; k < width; ++k) row(i)[k] -= along * row(j)[k];
+    }
+    const double scale = gain / std::sqrt(dot(i, i));
+    for (int64_t k = 0; k < width; ++k) row(i)[k] *= scale;
+  }
+  p.data().copy_(drawn.to(p.data().dtype()));
 }
 
 }  // namespace mtcki::nn

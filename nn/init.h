@@ -17,5 +17,7 @@ int64_t fan_out(const Shape& weight);
 void kaiming_uniform_(Variable& p, double a, const Rng& rng);
 void kaiming_normal_fan_in_(Variable& p, const Rng& rng);   // N(0, sqrt(2/fan_in))
 void kaiming_normal_fan_out_(Variable& p, const Rng& rng);  // N(0, sqrt(2/fan_out))
+// A random matrix whose rows are orthogonal and of length gain; no more rows than columns.
+void orthogonal_(Variable& p, double gain, const Rng& rng);
 
 }  // namespace mtcki::nn

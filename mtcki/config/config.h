@@ -75,6 +75,7 @@ enum class Best { select, total, last };
 enum class Quant { round, trunc };
 enum class Views { crop, roll };
 enum class Meta { fomaml, reptile };
+enum class ClassEmbedding { teachers, orthogonal };
 enum class Fuse { mean, prob, conf, entropy };
 enum class TeacherBn { running, batch };
 
@@ -87,9 +88,11 @@ struct SynthesisConfig {
   int64_t nz = 256, ngf = 64;
   double lr_g = 1e-3, lr_z = 0.0;  // 0: lr_g
   double beta2 = 0.999;
-  Meta meta = Meta::fomaml;             // of a meta-generator
-  int64_t reset_first = 0;              // batch at which its first layers are redrawn; 0: none
+  Meta meta = Meta::fomaml;  // of a meta-generator
+  int64_t reset_first = 0;   // batch at which its first layers are redrawn; 0: none
+  ClassEmbedding class_embedding = ClassEmbedding::teachers;  // of a noisy source
   int64_t g_life = 1;                   // batches before the generator is re-initialised; 0: never
+  int64_t g_life_first = 0;             // the same before there is a student; 0: g_life
   LossWeights loss{inversion_terms()};  // synthesis.bn, synthesis.cls, ...: losses/terms.cpp
   double bn_mmt = 0.0;                  // kappa
   BnReduce bn_reduce = BnReduce::layer;

@@ -170,11 +170,11 @@ void visit(Walk& w, SynthesisConfig& c) {
         "batches of images to synthesise before there is a student; 0: none")
       .key("batch_size", c.batch_size, at_least(2), "images per batch")
       .key("g_steps", c.g_steps, at_least(1), "optimiser steps per batch")
-      .key(
-          "source", c.source, source_names(),
-          "what is optimised: a generator with the latents of a batch; pixels; a meta_generator "
-          "that batches begin at; a generator alone, which images are sampled from at any time; or "
-          "nothing is: real training images, noise, or the finished sets of other runs (from)")
+      .key("source", c.source, source_names(),
+           "what is optimised: a generator with the latents of a batch; pixels; a meta_generator "
+           "that batches begin at; a generator alone, which images are sampled from at any time; a "
+           "generator whose noisy layers make images from their labels; or nothing is: real "
+           "training images, noise, or the finished sets of other runs (from)")
       .inert_if(c.source == "generator")
       .key("from", c.from,
            "source sets: folders of these runs; relative ones from the folder of this run")
@@ -193,7 +193,15 @@ void visit(Walk& w, SynthesisConfig& c) {
       .key("reset_first", c.reset_first, at_least(0),
            "batch at which the first layers of a meta-generator are redrawn; 0: none")
       .inert_if(c.reset_first == 0)
-      .key("g_life", c.g_life, at_least(0), "batches before the generator is redrawn; 0: never");
+      .key("class_embedding", c.class_embedding,
+           {{"teachers", ClassEmbedding::teachers}, {"orthogonal", ClassEmbedding::orthogonal}},
+           "what stands for a class in a noisy source: its rows of the teachers' classifiers, or "
+           "a random vector orthogonal to the others")
+      .inert_if(c.source != "noisy")
+      .key("g_life", c.g_life, at_least(0), "batches before the generator is redrawn; 0: never")
+      .key("g_life_first", c.g_life_first, at_least(0),
+           "the same before there is a student; 0: g_life")
+      .inert_if(c.g_life_first == 0);
   loss_weights(w, inversion_terms(), c.loss);
   w.key("bn_mmt", c.bn_mmt, between(0, 0.9999), "momentum kappa of the statistics; 0: plain")
       .key("bn_reduce", c.bn_reduce,

@@ -50,6 +50,9 @@ void validate_synthesis(const RunConfig& c) {
     throw UsageError(
         "synthesis.teachers_per_step asks a subset of the teachers, but cr_mode = \"cat\" needs "
         "all of them; set synthesis.cr_mode to \"each\" or \"first\"");
+  if (s.g_life_first > 0 && s.source != "generator" && s.source != "noisy")
+    throw UsageError("synthesis.g_life_first: synthesis.source = \"" + s.source +
+                     "\" has no generator that begins anew; set it to 0");
   if (s.reset_first > 0 && s.source != "meta_generator")
     throw UsageError("synthesis.reset_first: only synthesis.source = \"meta_generator\" reads it");
 }

@@ -1,6 +1,6 @@
 // Multiply-accumulates of a whole job, counted by passes: forward 1, backward to the input 1,
 // backward to the weights 1. A frozen network costs two passes of the images that it judges, a
-// trained one three, and the generator that only shows a student its images one. Not counted: the contrast's heads, elementwise work, augmentation, tests, the
+// trained one three, and the generator that only shows a student its images one. Not counted: the contrast's heads, noisy layers, elementwise work, augmentation, tests, the
 // teachers' own training (docs/decisions/counted-budget.md).
 #pragma once
 

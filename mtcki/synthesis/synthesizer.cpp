@@ -14,8 +14,9 @@ namespace {
 
 constexpr double kNone = std::numeric_limits<float>::max();  // nothing was kept yet
 
-SourceOptions source_options(const Synthesizer::Options& o, Device device) {
-  return {o.channels, o.image_size, o.normalization, o.seed, o.compute.at(device)};
+SourceOptions source_options(const Synthesizer::Options& o, Teachers& teachers) {
+  return {o.channels,    o.image_size, o.normalization, o.seed, o.compute.at(teachers.device()),
+          o.num_classes, &teachers};
 }
 
 }  // namespace
@@ -25,7 +26,7 @@ Synthesizer::Synthesizer(Teachers& teachers, const SynthesisConfig& config, cons
       config_(config),
       options_(options),
       loss_(teachers, config, options.most_batches * config.batch_size, options.seed),
-      source_(make_source(config, source_options(options, teachers.device()))),
+      source_(make_source(config, source_options(options, teachers))),
       runner_(options.compute.at(teachers.device()), "synthesis.batch_size", config.batch_size),
       best_score_(Tensor::full({}, kNone, DType::f32, teachers.device())),
       best_step_(Tensor::full({}, -1.0, DType::f32, teachers.device())) {
@@ -83,8 +84,9 @@ RowRange Synthesizer::rows() const {
 }
 
 void Synthesizer::begin() {
-  source_->begin_batch(batch_);
   labels_ = draw_labels();
+  source_->set_labels(labels_);
+  source_->begin_batch(batch_);
   best_score_.fill_(kNone);
   best_step_.fill_(-1.0);
   step_ = 0;

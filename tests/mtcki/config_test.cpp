@@ -187,6 +187,7 @@ TEST_F(ConfigTest, RefusesImpossibleCombinations) {
       {"synthesis.batches=0", "synthesis.batches: with 0 no images are made before"},
       {"distill.replay=fresh", "fresh images need rounds.per_epoch"},
       {"synthesis.reset_first=2", "only synthesis.source = \"meta_generator\" reads it"},
+      {"synthesis.g_life_first=2", "(accepted)"},
       {"synthesis.best=first", "\"first\" is none of select | total | last"},
       {"synthesis.best=2", "\"2\" is none of"},
       {"metrics.classifier_weights=x", "classifier_model is missing"},
@@ -219,6 +220,9 @@ TEST_F(ConfigTest, RefusesImpossibleCombinations) {
   EXPECT_THAT(
       with_rounds({"distill.replay=fresh", "synthesis.source=sampler", "distill.fuse=conf"}),
       HasSubstr("distill.fuse: conf needs labels, and fresh images have none"));
+  EXPECT_THAT(
+      refusal({good}, {"synthesis.g_life_first=2", "synthesis.source=pixels"}),
+      HasSubstr("g_life_first: synthesis.source = \"pixels\" has no generator that begins"));
   EXPECT_THAT(refusal({good}, {"distill.nesterov=true", "distill.momentum=0"}),
               HasSubstr("distill.nesterov: needs distill.momentum > 0"));
   EXPECT_THAT(refusal({good}, {"distill.kd=0", "distill.ts=0"}),
@@ -292,6 +296,7 @@ TEST_F(ConfigTest, HashIsOfWhatAffectsResults) {
                                  "synthesis.from",
                                  "synthesis.beta2",
                                  "synthesis.reset_first",
+                                 "synthesis.g_life_first",
                                  "rounds.keep_history",
                                  "synthesis.views"};
     for (const LossTermRow& row : inversion_terms())

@@ -317,6 +317,20 @@ TEST(Init, NormalKaimingAndConstants) {
   EXPECT_THROW(kaiming_normal_fan_in_(vector, rng), ShapeError);
 }
 
+TEST(Init, OrthogonalRows) {
+  Variable p(Tensor::empty({5, 7}, DType::f64));
+  orthogonal_(p, 3.0, Rng{1, 2, 3});
+  const auto v = p.data().to_vector<double>();
+  for (size_t i = 0; i < 5; ++i)
+    for (size_t j = 0; j < 5; ++j) {
+      double dot = 0;
+      for (size_t k = 0; k < 7; ++k) dot += v[i * 7 + k] * v[j * 7 + k];
+      EXPECT_NEAR(dot, i == j ? 9.0 : 0.0, 1e-12) << i << " " << j;
+    }
+  Variable tall(Tensor::empty({4, 3}));
+  EXPECT_THROW(orthogonal_(tall, 1.0, Rng{}), ShapeError);
+}
+
 TEST(Init, SameSeedSameWeightsAndNoTwoTensorsAlike) {
   Net a(7), b(7), c(8);
   EXPECT_TRUE(identical(a.stem->weight.data(), b.stem->weight.data()));

@@ -21,8 +21,7 @@ class GeneratorSource : public ImageSource {
       : config_(c), seed_(o.seed), device_(o.compute.device), net_(generator_of(c, o)) {}
 
   void begin_batch(int64_t batch) override {
-    if (batch == 0 || (config_.g_life > 0 && batch % config_.g_life == 0))
-      net_->reset(rng("synthesis/reset", batch));
+    if (begins_anew(config_, batch)) net_->reset(rng("synthesis/reset", batch));
     net_->train();
     const Tensor z = randn({config_.batch_size, config_.nz}, rng("synthesis/latents", batch));
     if (latents_.defined()) {
@@ -72,9 +71,16 @@ class GeneratorSource : public ImageSource {
 
 }  // namespace
 
-std::unique_ptr<nn::Generator> generator_of(const SynthesisConfig& c, const SourceOptions& o) {
-  nn::Init init(o.seed);
-  init.rng.stream = rng_stream("synthesis/generator");
+bool begins_anew(const SynthesisConfig& c, int64_t batch) {
+  const int64_t life = c.g_life_first > 0 && batch < c.batches ? c.g_life_first : c.g_life;
+  return batch == 0 || (life > 0 && batch % life == 0);
+}
+
+std::unique_ptr<nn::Generator> generator_of(const SynthesisConfig& c, const SourceOptions& o,
+                                            int64_t draw) {
+  nn::Init init;
+  // Every parameter has its own position; 4096 of them fit between two draws.
+  init.rng = {o.seed, rng_stream("synthesis/generator"), static_cast<uint64_t>(draw) << 12};
   auto net = nn::make_generator({c.generator, c.nz, c.ngf, o.channels, o.image_size}, init);
   net->to(o.compute.device);
   net->set_precision(o.compute.precision);

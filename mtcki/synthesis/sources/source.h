@@ -16,11 +16,15 @@
 
 namespace mtcki {
 
+class Teachers;
+
 struct SourceOptions {
   int64_t channels = 3, image_size = 32;
   data::Normalization normalization;  // of the real set: where pixels are optimised
   uint64_t seed = 0;
   Compute compute;
+  int64_t num_classes = 10;
+  Teachers* teachers = nullptr;  // for class_embedding
 };
 
 class ImageSource {
@@ -30,6 +34,8 @@ class ImageSource {
   // Begins batch number `batch`. What a method draws anew is drawn from (seed, batch), so that any
   // batch can be begun again; tensors that captured steps know stay where they are.
   virtual void begin_batch(int64_t batch) = 0;
+  // Before it, for sources that make an image from its label: i64 [B] of all ranks, on the host.
+  virtual void set_labels(const Tensor& /*labels*/) {}
   // These rows of the batch: [n,C,H,W] in [0,1]. Gradients are summed over ranks by update().
   virtual Variable images(const RowRange& rows) = 0;
   virtual void zero_grad() = 0;
@@ -46,9 +52,12 @@ class ImageSource {
   virtual void visit(State& state, bool in_batch) = 0;
 };
 
-// The generator of the configuration, on the device, as PyTorch initialises it.
+// The generator of the configuration, on the device, as PyTorch initialises it; another one for
+// every `draw`.
 std::unique_ptr<nn::Generator> generator_of(const SynthesisConfig& config,
-                                            const SourceOptions& options);
+                                            const SourceOptions& options, int64_t draw = 0);
+// Whether g_life and g_life_first let a generator begin anew with this batch.
+bool begins_anew(const SynthesisConfig& config, int64_t batch);
 // Its Adam (β₁ = 0.5), with the latents at lr_z where that is set.
 std::unique_ptr<optim::Optimizer> generator_adam(const SynthesisConfig& config, nn::Generator& net,
                                                  const Variable& latents);
@@ -64,5 +73,7 @@ std::unique_ptr<ImageSource> make_meta_generator_source(const SynthesisConfig& c
                                                         const SourceOptions& options);
 std::unique_ptr<ImageSource> make_sampler_source(const SynthesisConfig& config,
                                                  const SourceOptions& options);
+std::unique_ptr<ImageSource> make_noisy_source(const SynthesisConfig& config,
+                                               const SourceOptions& options);
 
 }  // namespace mtcki

@@ -15,6 +15,7 @@ constexpr Row kSources[] = {{"generator", make_generator_source},
                             {"pixels", make_pixel_source},
                             {"meta_generator", make_meta_generator_source},
                             {"sampler", make_sampler_source, true},
+                            {"noisy", make_noisy_source},
                             // null: given_images.h
                             {"real", nullptr},
                             {"noise", nullptr},

@@ -1,7 +1,8 @@
-// DAFL's loop on the GPU: a generator that lives on and a student that sees fresh samples of it. Captured
-// steps repeat the eager ones bit for bit, and the CPU tells the same story.
+// Rounds of method files on the GPU: captured steps repeat the eager ones bit for bit, also when they are
+// interrupted. DAFL: a generator that lives on, fresh samples of it; NAYER: noisy layers.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 
@@ -21,12 +22,12 @@ using testing::kGpu;
 
 constexpr char kModel[] = "vgg8_w0.125";
 
-class DaflCuda : public testing::CudaTest {
+class MethodsCuda : public testing::CudaTest, public ::testing::WithParamInterface<const char*> {
  protected:
   void SetUp() override {
     testing::CudaTest::SetUp();
     console::set_silent(true);
-    dir_ = (fs::temp_directory_path() / str("mtcki_dafl_cuda_", getpid())).string();
+    dir_ = (fs::temp_directory_path() / str("mtcki_methods_cuda_", getpid())).string();
     fs::remove_all(dir_);
   }
   void TearDown() override {
@@ -34,7 +35,7 @@ class DaflCuda : public testing::CudaTest {
     stop_after_polls(0);
   }
 
-  // 2 epochs of 3 rounds of one step of the generator and 6 of the student; the weights' file.
+  // 2 epochs of 3 rounds of a few steps of synthesis and 6 of the student; the weights' file.
   std::string distil(const std::string& name, Device device, bool graph) const {
     Compute compute;
     compute.device = device;
@@ -42,9 +43,12 @@ class DaflCuda : public testing::CudaTest {
     compute.read_every = device.is_cuda() ? 3 : 1;
     const nn::ModelSpec spec{kModel, 1, 28, 10};
     Teachers teachers;
-    nn::Init init(1);
-    teachers.add(std::make_unique<Teacher>(Teacher::Options{"t", spec, {{0.3}, {0.4}}, 1.0, -1},
-                                           nn::make_classifier(spec, init)));
+    for (uint64_t m = 1; m <= 2; ++m) {
+      nn::Init init(m);
+      teachers.add(
+          std::make_unique<Teacher>(Teacher::Options{str("t", m), spec, {{0.3}, {0.4}}, 1.0, -1},
+                                    nn::make_classifier(spec, init)));
+    }
     teachers.to(device);
     Student student("s", spec, {{0.5}, {0.25}}, 9);
     student.to(device);
@@ -54,17 +58,19 @@ class DaflCuda : public testing::CudaTest {
     job.config_sha256 = "x";
     job.seed = 2;
     job.compute = compute;
-    const RunConfig c = load_config(
-        {MTCKI_SOURCE_DIR "/configs/methods/dafl.toml"},
-        {"teachers.0.model=x", "students.0.model=x", "synthesis.nz=8", "synthesis.ngf=4",
-         "synthesis.batch_size=5", "rounds.per_epoch=3", "distill.steps_per_epoch=18",
-         "distill.epochs=2", "distill.batch_size=6", "distill.checkpoint_every=4"});
+    RunConfig c =
+        load_config({MTCKI_SOURCE_DIR "/configs/methods/" + std::string(GetParam()) + ".toml"},
+                    {"teachers.0.model=x", "students.0.model=x", "synthesis.batches=0",
+                     "synthesis.nz=8", "synthesis.ngf=4", "synthesis.batch_size=12",
+                     "rounds.per_epoch=3", "distill.steps_per_epoch=18", "distill.epochs=2",
+                     "distill.batch_size=6", "distill.checkpoint_every=4"});
+    c.synthesis.g_steps = std::min<int64_t>(c.synthesis.g_steps, 2);
     job.config = c.distill;
     job.rounds = c.rounds;
     job.synthesis = c.synthesis;
     job.options.channels = 1;
     job.options.image_size = 28;
-    job.options.most_batches = 6;
+    job.options.most_batches = 12;
     job.options.seed = 2;
     job.options.compute = compute;
     data::DatasetSpec test{"synth10-gray", "", "test", 12};
@@ -76,7 +82,7 @@ class DaflCuda : public testing::CudaTest {
   std::string dir_;
 };
 
-TEST_F(DaflCuda, CapturedStepsAreTheEagerOnesAndResume) {
+TEST_P(MethodsCuda, CapturedStepsAreTheEagerOnesAndResume) {
   const std::string eager = distil("eager", kGpu, false);
   EXPECT_EQ(distil("graph", kGpu, true), eager);
   for (int i = 0; i < 3; ++i) {
@@ -86,6 +92,9 @@ TEST_F(DaflCuda, CapturedStepsAreTheEagerOnesAndResume) {
   stop_after_polls(0);
   EXPECT_EQ(distil("cut", kGpu, true), eager);
 }
+
+INSTANTIATE_TEST_SUITE_P(Files, MethodsCuda, ::testing::Values("dafl", "nayer"),
+                         [](const auto& method) { return std::string(method.param); });
 
 }  // namespace
 }  // namespace mtcki

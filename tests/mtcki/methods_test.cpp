@@ -1,0 +1,49 @@
+// Method files on a tiny case: each runs as it stands, and however often it is interrupted it ends with
+// the same bits.
+#include <gtest/gtest.h>
+
+#include "pipeline_testing.h"
+
+namespace mtcki {
+namespace {
+
+class Methods : public ::testing::TestWithParam<const char*> {
+ protected:
+  static RunConfig config() {
+    return load_config({MTCKI_SOURCE_DIR "/configs/synth10-tiny.toml",
+                        MTCKI_SOURCE_DIR "/configs/methods/" + std::string(GetParam()) + ".toml"},
+                       {"data.train_limit=60", "train.epochs=1", "data.test_limit=20",
+                        "synthesis.nz=8", "synthesis.ngf=2", "synthesis.batch_size=13",
+                        "distill.batch_size=8", "distill.epochs=2", "distill.checkpoint_every=3"});
+  }
+};
+
+TEST_P(Methods, ResumesExactly) {
+  RunConfig c = config();
+  c.students.resize(1);
+  c.synthesis.batches = std::min<int64_t>(c.synthesis.batches, 3);
+  c.synthesis.g_steps = std::min<int64_t>(c.synthesis.g_steps, 2);
+  c.rounds.per_epoch = std::min<int64_t>(c.rounds.per_epoch, 2);
+  c.distill.steps_per_epoch = 4;
+  if (!c.distill.milestones.empty()) c.distill.milestones = {1};
+  validate(c);
+  const std::string whole = fresh_folder("whole");
+  RunLog log(whole, false);
+  const PipelineResult r = run_pipeline(c, whole, log);
+  const std::map<std::string, double> metrics(r.metrics.begin(), r.metrics.end());
+  EXPECT_EQ(metrics.at("kd_steps"), 8);
+  EXPECT_EQ(metrics.at("generator_steps"),
+            static_cast<double>(c.synthesis.g_steps *
+                                (c.synthesis.batches + 2 * c.rounds.per_epoch * c.rounds.batches)));
+  for (const bool kill : {true, false}) {
+    const std::string cut = fresh_folder(kill ? "killed" : "stopped");
+    EXPECT_GE(run_with_interruptions(c, cut, kill ? 5 : 3, kill), 3);
+    expect_equal_results(whole, cut);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Files, Methods, ::testing::Values("nayer"),
+                         [](const auto& method) { return std::string(method.param); });
+
+}  // namespace
+}  // namespace mtcki
