@@ -395,12 +395,6 @@ void validate(const RunConfig& c) {
   }
   if (!(weights > 0)) throw UsageError("teachers: the weights sum to 0");
   const TrainConfig& t = c.train;
-  if (t.schedule == "multistep" && t.milestones.empty())
-    throw UsageError("train.schedule: multistep needs train.milestones");
-  if (t.schedule != "multistep" && !t.milestones.empty())
-    throw UsageError("train.milestones: only train.schedule=multistep reads them");
-  for (size_t i = 1; i < t.milestones.size(); ++i)
-    if (t.milestones[i] <= t.milestones[i - 1]) throw UsageError("train.milestones: must increase");
   if (t.warmup_epochs >= static_cast<double>(t.epochs))
     throw UsageError("train.warmup_epochs: must be less than train.epochs");
   if (t.schedule == "onecycle" && t.warmup_epochs > 0)

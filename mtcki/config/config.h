@@ -17,6 +17,8 @@ struct SgdConfig {
   double lr = 0.1, momentum = 0.9, weight_decay = 1e-4, min_lr = 0.0, clip_norm = 0.0;
   bool nesterov = false;
   std::string schedule = "cosine";
+  std::vector<int64_t> milestones = {};  // epochs, multistep
+  double gamma = 0.1;
   double ema = 0.0;  // decay of averaged weights; 0: off
 };
 
@@ -26,8 +28,7 @@ struct TrainConfig : SgdConfig {
 
   int64_t epochs = 200, batch_size = 128;
   double label_smoothing = 0.0;
-  std::vector<int64_t> milestones;  // epochs, multistep
-  double gamma = 0.1, warmup_epochs = 0.0;
+  double warmup_epochs = 0.0;
   int64_t pad = 4;
   bool flip = true;
   int64_t eval_every = 1;        // epochs

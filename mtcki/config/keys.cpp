@@ -121,14 +121,20 @@ void sgd_keys(Walk& w, SgdConfig& c, const std::vector<std::string>& schedules) 
       .key("ema", c.ema, between(0, 0.999999), "decay of averaged weights; 0: off");
 }
 
+void milestone_keys(Walk& w, SgdConfig& c, bool inert) {
+  w.key("milestones", c.milestones, at_least(1), "epochs after which lr is multiplied by gamma")
+      .inert_if(inert)
+      .key("gamma", c.gamma, between(0, 1), "factor at each milestone")
+      .inert_if(inert);
+}
+
 void visit(Walk& w, TrainConfig& c) {
   w.key("epochs", c.epochs, at_least(1), "passes over the training set")
       .key("batch_size", c.batch_size, at_least(2), "images per step");
   sgd_keys(w, c, {"constant", "cosine", "multistep", "onecycle"});
-  w.key("label_smoothing", c.label_smoothing, between(0, 0.9), "share of the target spread evenly")
-      .key("milestones", c.milestones, at_least(1), "epochs after which lr is multiplied by gamma")
-      .key("gamma", c.gamma, between(0, 1), "factor at each milestone")
-      .key("warmup_epochs", c.warmup_epochs, number_from(0), "linear warm-up from 0")
+  w.key("label_smoothing", c.label_smoothing, between(0, 0.9), "share of the target spread evenly");
+  milestone_keys(w, c, false);
+  w.key("warmup_epochs", c.warmup_epochs, number_from(0), "linear warm-up from 0")
       .key("pad", c.pad, between(0, 32), "random crop after padding by this many zeros")
       .key("flip", c.flip, "random horizontal mirror")
       .key("eval_every", c.eval_every, at_least(1), "epochs between tests")
@@ -264,7 +270,8 @@ void visit(Walk& w, DistillConfig& c) {
            "crops and mirrors of each image, in turn by pass, whose teacher outputs are made once "
            "and kept in memory; 0: new ones in every pass, teachers are asked at every step")
       .inert_if(c.views == 0);
-  sgd_keys(w, c, {"constant", "cosine", "onecycle"});
+  sgd_keys(w, c, {"constant", "cosine", "multistep", "onecycle"});
+  milestone_keys(w, c, c.milestones.empty());
   w.key("replay", c.replay, replay_names(),
         "what is shown: the images that were made and kept, cropped and mirrored; or fresh ones in "
         "every step, as they are")

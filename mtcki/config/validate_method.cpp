@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
 
 #include "mtcki/config/keys.h"
 #include "mtcki/config/table_names.h"
@@ -15,6 +16,12 @@ void validate_sgd(const std::string& table, const SgdConfig& c) {
   if (c.nesterov && c.momentum == 0.0)
     throw UsageError(table + ".nesterov: needs " + table + ".momentum > 0");
   if (c.min_lr > c.lr) throw UsageError(table + ".min_lr: is above " + table + ".lr");
+  if (c.schedule == "multistep" && c.milestones.empty())
+    throw UsageError(fmt::format("{0}.schedule: multistep needs {0}.milestones", table));
+  if (c.schedule != "multistep" && !c.milestones.empty())
+    throw UsageError(fmt::format("{0}.milestones: only {0}.schedule=multistep reads them", table));
+  if (std::ranges::adjacent_find(c.milestones, std::greater_equal<>()) != c.milestones.end())
+    throw UsageError(table + ".milestones: must increase");
 }
 
 void validate_synthesis(const RunConfig& c) {

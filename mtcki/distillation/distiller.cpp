@@ -24,7 +24,8 @@ Distiller::Distiller(Teachers& teachers, Student& student, const DistillConfig& 
       config_(config),
       total_steps_(total_steps),
       terms_(make_terms({teachers, student.net().feature_dim(), config, seed})),
-      trainer_(student.net(), parameters(), config, schedule_of(config, total_steps)),
+      trainer_(student.net(), parameters(), config,
+               schedule_of(config, config.epochs, total_steps)),
       runner_(compute.at(student.device()), "distill.batch_size", config.batch_size) {}
 
 std::vector<Distiller::Weighted> Distiller::make_terms(const StudentTermContext& context) {

@@ -78,6 +78,7 @@ RunConfig shortened(const RunConfig& config, int64_t steps, int64_t train_images
   c.train.checkpoint_every = 0;
   c.train.schedule = "constant";
   c.train.milestones.clear();
+  c.distill.milestones.clear();
   c.train.warmup_epochs = 0;
   // Also where the run itself makes none before the students: what a step costs is measured here.
   c.synthesis.batches = few_batches(config);

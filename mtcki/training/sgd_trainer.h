@@ -18,13 +18,15 @@
 
 namespace mtcki {
 
-// The schedule of the configuration over so many steps; what only [train] has is left out.
-inline optim::Schedule schedule_of(const SgdConfig& c, int64_t total_steps) {
+// The schedule of the configuration over epochs of equal length; what only [train] has is left out.
+inline optim::Schedule schedule_of(const SgdConfig& c, int64_t epochs, int64_t total_steps) {
   optim::Schedule s;
   s.kind = c.schedule;
   s.base_lr = c.lr;
   s.min_lr = c.min_lr;
   s.total_steps = total_steps;
+  for (const int64_t epoch : c.milestones) s.milestones.push_back(epoch * (total_steps / epochs));
+  s.gamma = c.gamma;
   return s;
 }
 

@@ -25,10 +25,8 @@ data::LoaderOptions loader_options(const TrainJob& job) {
 }
 
 optim::Schedule schedule_of_train(const TrainConfig& c, int64_t steps_per_epoch) {
-  optim::Schedule s = schedule_of(c, c.epochs * steps_per_epoch);
+  optim::Schedule s = schedule_of(c, c.epochs, c.epochs * steps_per_epoch);
   s.warmup_steps = std::llround(c.warmup_epochs * static_cast<double>(steps_per_epoch));
-  for (const int64_t epoch : c.milestones) s.milestones.push_back(epoch * steps_per_epoch);
-  s.gamma = c.gamma;
   return s;
 }
 

@@ -179,6 +179,8 @@ TEST_F(ConfigTest, RefusesImpossibleCombinations) {
       {"train.momentum=0", "train.nesterov"},
       {"train.min_lr=1", "above train.lr"},
       {"distill.min_lr=1", "above distill.lr"},
+      {"distill.milestones=[1]", "only distill.schedule=multistep reads them"},
+      {"distill.schedule=multistep", "multistep needs distill.milestones"},
       {"synthesis.bank_size=8", "bank_draw"},
       {"synthesis.teachers_per_step=3", "3 of 2 teachers"},
       {"synthesis.teachers_per_step=1", "set synthesis.cr_mode to \"each\" or \"first\""},
@@ -297,6 +299,7 @@ TEST_F(ConfigTest, HashIsOfWhatAffectsResults) {
                                  "synthesis.beta2",
                                  "synthesis.reset_first",
                                  "synthesis.g_life_first",
+                                 "distill.milestones",
                                  "rounds.keep_history",
                                  "synthesis.views"};
     for (const LossTermRow& row : inversion_terms())
