@@ -68,7 +68,7 @@ struct StudentConfig {
 // Modes; the keys table (keys.cpp) has their names and what they mean.
 enum class BnReduce { sum, layer, init };
 enum class ClsMode { each, ens };
-enum class AdvMode { kl_agree, js };
+enum class AdvMode { kl_agree, kl_disagree, js };
 enum class Targets { balanced, uniform };
 enum class CrMode { cat, each, first };
 enum class CrFeatures { stage, bn };
@@ -97,8 +97,10 @@ struct SynthesisConfig {
   LossWeights loss{inversion_terms()};  // synthesis.bn, synthesis.cls, ...: losses/terms.cpp
   double bn_mmt = 0.0;                  // kappa
   BnReduce bn_reduce = BnReduce::layer;
+  double bn_first = 1.0;  // factor of every teacher's first layer
   ClsMode cls_mode = ClsMode::each;
   AdvMode adv_mode = AdvMode::kl_agree;
+  double adv_temperature = 1.0;  // of its divergences, and of adv_kl
   bool adv_each = false;
   Targets targets = Targets::balanced;
   CrMode cr_mode = CrMode::cat;

@@ -213,10 +213,17 @@ void visit(Walk& w, SynthesisConfig& c) {
       .key("bn_reduce", c.bn_reduce,
            {{"sum", BnReduce::sum}, {"layer", BnReduce::layer}, {"init", BnReduce::init}},
            "weight of a teacher's layers: plain sum, by their number, by the first loss")
+      .key("bn_first", c.bn_first, number_from(0), "factor of every teacher's first layer")
+      .inert_if(c.bn_first == 1)
       .key("cls_mode", c.cls_mode, {{"each", ClsMode::each}, {"ens", ClsMode::ens}},
            "every teacher confident, or the fused logits")
-      .key("adv_mode", c.adv_mode, {{"kl-agree", AdvMode::kl_agree}, {"js", AdvMode::js}},
-           "form of the disagreement")
+      .key("adv_mode", c.adv_mode,
+           {{"kl-agree", AdvMode::kl_agree},
+            {"kl-disagree", AdvMode::kl_disagree},
+            {"js", AdvMode::js}},
+           "form of the disagreement: divergence where both decide alike, or where they do not")
+      .key("adv_temperature", c.adv_temperature, above(0), "T of the divergences of adv and adv_kl")
+      .inert_if(c.adv_temperature == 1)
       .key("adv_each", c.adv_each,
            "average the disagreement over teachers, not of the fused logits")
       .key("targets", c.targets, {{"balanced", Targets::balanced}, {"uniform", Targets::uniform}},

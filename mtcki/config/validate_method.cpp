@@ -46,6 +46,8 @@ void validate_synthesis(const RunConfig& c) {
         "rounds.per_epoch: continues a synthesis, and synthesis.source {} has none", s.source));
   if ((s.source == "sets") == s.from.empty())
     throw UsageError("synthesis.from: goes with synthesis.source sets, and only with that");
+  if (s.adv_temperature != 1 && s.adv_mode == AdvMode::js && s.loss.at("adv") > 0)
+    throw UsageError("synthesis.adv_temperature: adv_mode js has a temperature of its own, 3");
   if (s.bank_draw > s.bank_size)
     throw UsageError(
         fmt::format("synthesis.bank_draw: {} rows from a bank of {}", s.bank_draw, s.bank_size));
@@ -97,6 +99,9 @@ void validate_distill(const RunConfig& c) {
   if (!std::ranges::any_of(student_terms(),
                            [&](const StudentTermRow& r) { return d.loss.at(r.key) > 0; }))
     throw UsageError("distill: every loss weight is 0; nothing would be learned");
+  if (d.fuse == Fuse::prob && d.loss.at("l1") > 0)
+    throw UsageError(
+        "distill.l1: compares logits, and fuse = \"prob\" has probabilities only; use another");
   if (d.views > 1 && d.pad == 0 && !d.flip)
     throw UsageError(
         "distill.views: without distill.pad and distill.flip all views of an image are the same; "

@@ -12,20 +12,25 @@ namespace {
 constexpr double kJsTemperature = 3.0;
 }
 
-Variable adversarial(AdvMode mode, const Variable& teacher_logits, const Variable& student_logits) {
+Variable adversarial(AdvMode mode, const Variable& teacher_logits, const Variable& student_logits,
+                     double temperature) {
   if (mode == AdvMode::js)
     return add(mul(js_div(teacher_logits, student_logits, kJsTemperature), -1.0 / std::log(2.0)),
                1.0);
-  const Tensor agree = equal(argmax(teacher_logits.data(), 1), argmax(student_logits.data(), 1))
-                           .to(teacher_logits.data().dtype());
-  return neg(kl_div(teacher_logits, student_logits, 1.0, agree));
+  Tensor counts = equal(argmax(teacher_logits.data(), 1), argmax(student_logits.data(), 1))
+                      .to(teacher_logits.data().dtype());
+  if (mode == AdvMode::kl_disagree) counts = add(neg(counts), 1.0);
+  return mul(kl_div(teacher_logits, student_logits, temperature, counts),
+             -temperature * temperature);
 }
 
 Variable adversarial_each(AdvMode mode, const std::vector<Variable>& teacher_logits,
-                          const std::vector<double>& weights, const Variable& student_logits) {
+                          const std::vector<double>& weights, const Variable& student_logits,
+                          double temperature) {
   Variable total;
   for (size_t m = 0; m < teacher_logits.size(); ++m) {
-    const Variable term = mul(adversarial(mode, teacher_logits[m], student_logits), weights.at(m));
+    const Variable term =
+        mul(adversarial(mode, teacher_logits[m], student_logits, temperature), weights.at(m));
     total = total.defined() ? add(total, term) : term;
   }
   return total;

@@ -1,9 +1,10 @@
 // (3) Disagreement of student and teachers (docs/method.md), used only while a student trains:
 //
-//   kl-agree  L_adv = −(1/B) Σ_i k_i KL(p̄_i ‖ p_{S,i}), T = 1,
-//             k_i = 1[argmax p̄_i = argmax p_{S,i}]
-//   js        L_adv = 1 − mean_i JS(p̄^(3), p_S^(3)) / ln 2
-//   each      the weighted average of either over teachers instead of the fused logits
+//   kl-agree     L_adv = −(T²/B) Σ_i k_i KL(p̄_i ‖ p_{S,i}), logits over T,
+//                k_i = 1[argmax p̄_i = argmax p_{S,i}] (CMI)
+//   kl-disagree  the same with 1 − k_i: only where the student decides otherwise (DENSE)
+//   js           L_adv = 1 − mean_i JS(p̄^(3), p_S^(3)) / ln 2
+//   each         the weighted average of either over teachers instead of the fused logits
 //
 // Nothing is detached except k: the images get a gradient through teachers and student.
 #pragma once
@@ -15,8 +16,10 @@
 
 namespace mtcki {
 
-Variable adversarial(AdvMode mode, const Variable& teacher_logits, const Variable& student_logits);
+Variable adversarial(AdvMode mode, const Variable& teacher_logits, const Variable& student_logits,
+                     double temperature = 1);
 Variable adversarial_each(AdvMode mode, const std::vector<Variable>& teacher_logits,
-                          const std::vector<double>& weights, const Variable& student_logits);
+                          const std::vector<double>& weights, const Variable& student_logits,
+                          double temperature = 1);
 
 }  // namespace mtcki

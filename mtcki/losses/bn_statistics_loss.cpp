@@ -5,8 +5,9 @@
 
 namespace mtcki {
 
-BnStatisticsLoss::BnStatisticsLoss(const Teachers& teachers, BnReduce reduce, double momentum)
-    : reduce_(reduce), momentum_(momentum) {
+BnStatisticsLoss::BnStatisticsLoss(const Teachers& teachers, BnReduce reduce, double momentum,
+                                   double first)
+    : reduce_(reduce), momentum_(momentum), first_(first) {
   double total = 0;
   for (size_t m = 0; m < teachers.size(); ++m) {
     std::vector<Layer> layers;
@@ -29,22 +30,30 @@ BnStatisticsLoss::BnStatisticsLoss(const Teachers& teachers, BnReduce reduce, do
 Variable BnStatisticsLoss::layers(size_t m, const Teacher::View& view) {
   std::vector<Layer>& layers = layers_.at(m);
   if (layers.empty()) return {};
-  if (communicator().size() == 1) return together(layers, view);
   Variable total;
-  for (size_t l = 0; l < layers.size(); ++l) {
-    Layer& layer = layers[l];
-    const bool blended = momentum_ > 0 && layer.ema_mean.defined();
-    Tensor mean, var;
-    const Variable loss = bn_statistics(view.bn_inputs.at(l), layer.running_mean, layer.running_var,
-                                        blended ? momentum_ : 0.0, layer.ema_mean, layer.ema_var,
-                                        &mean, &var, communicator(), view.bn_moments.at(l));
-    if (momentum_ > 0) {
-      keep(layer.last_mean, mean);
-      keep(layer.last_var, var);
+  if (communicator().size() == 1) {
+    total = together(layers, view);
+  } else {
+    for (size_t l = 0; l < layers.size(); ++l) {
+      Tensor mean, var;
+      const Variable loss = alone(layers, l, view, &mean, &var);
+      if (momentum_ > 0) {
+        keep(layers[l].last_mean, mean);
+        keep(layers[l].last_var, var);
+      }
+      total = total.defined() ? add(total, loss) : loss;
     }
-    total = total.defined() ? add(total, loss) : loss;
   }
-  return total;
+  return first_ == 1 ? total : add(total, mul(alone(layers, 0, view), first_ - 1));
+}
+
+Variable BnStatisticsLoss::alone(const std::vector<Layer>& layers, size_t l,
+                                 const Teacher::View& view, Tensor* mean, Tensor* var) const {
+  const Layer& layer = layers[l];
+  const bool blended = momentum_ > 0 && layer.ema_mean.defined();
+  return bn_statistics(view.bn_inputs.at(l), layer.running_mean, layer.running_var,
+                       blended ? momentum_ : 0.0, layer.ema_mean, layer.ema_var, mean, var,
+                       communicator(), view.bn_moments.at(l));
 }
 
 Variable BnStatisticsLoss::together(std::vector<Layer>& layers, const Teacher::View& view) {

@@ -1,11 +1,12 @@
 // (1) Batch-norm statistics over all teachers (docs/method.md):
 //
-//   L_BN = Σ_m w_m ρ_m Σ_l ( ‖μ_{m,l} − μ̂_{m,l}‖₂ + ‖s_{m,l} − ŝ_{m,l}‖₂ )
+//   L_BN = Σ_m w_m ρ_m Σ_l c_l ( ‖μ_{m,l} − μ̂_{m,l}‖₂ + ‖s_{m,l} − ŝ_{m,l}‖₂ )
 //
 // μ, s: mean and biased variance of the input of layer l over N, H, W. ρ_m by `reduce`:
 //   sum    1
 //   layer  L̄/|B_m|, the mean number of layers over this teacher's: every teacher counts alike
 //   init   the mean of the teachers' first losses over this teacher's own
+// c_l is `first` for the first layer of a teacher (DFED: 5), else 1.
 // Only losses are averaged over teachers, never statistics. With momentum κ > 0 (Fast) the
 // statistics inside the norms are (1−κ)·batch + κ·EMA; the EMA of a teacher is set by the first
 // finished batch that asked it, and moves once with each such batch.
@@ -21,7 +22,7 @@ namespace mtcki {
 
 class BnStatisticsLoss : public LossTerm {
  public:
-  BnStatisticsLoss(const Teachers& teachers, BnReduce reduce, double momentum);
+  BnStatisticsLoss(const Teachers& teachers, BnReduce reduce, double momentum, double first = 1);
 
   Needs needs(size_t) const override { return {Teacher::kBn, {}}; }
   Rows rows() const override { return Rows::all; }
@@ -51,6 +52,8 @@ class BnStatisticsLoss : public LossTerm {
     Tensor last_mean, last_var;  // of the latest pass
   };
   Variable together(std::vector<Layer>& layers, const Teacher::View& view);
+  Variable alone(const std::vector<Layer>& layers, size_t l, const Teacher::View& view,
+                 Tensor* mean = nullptr, Tensor* var = nullptr) const;
   static void keep(Tensor& kept, const Tensor& value);
   void set_first_losses(const std::vector<double>& losses);
   // Whether an EMA takes part for teacher m: once a batch that asked it is finished, when there is
@@ -58,7 +61,7 @@ class BnStatisticsLoss : public LossTerm {
   bool blends(size_t m) const;
 
   BnReduce reduce_;
-  double momentum_;
+  double momentum_, first_;
   std::vector<std::vector<Layer>> layers_;  // [teacher][layer]
   std::vector<double> rho_;
   std::set<size_t> asked_;      // teachers of this batch so far

@@ -1,4 +1,5 @@
 // The table of loss terms on a student, as terms.cpp is of those on images.
+#include "autograd/functions.h"
 #include "mtcki/losses/fused_kd.h"
 #include "mtcki/losses/student_term.h"
 #include "mtcki/losses/teacher_student_contrast.h"
@@ -24,6 +25,13 @@ const std::vector<StudentTermRow>& student_terms() {
        plain(Rows::mean,
              [](const StudentStep& s) {
                return fused_kd(s.targets, s.student.logits, s.temperature);
+             })},
+      {"l1", 0.0, "l1_logits",
+       "weight of the distance of the logits from the fused teachers' (DFAD, DFED)",
+       "mean |z_S − z̄|",
+       plain(Rows::mean,
+             [](const StudentStep& s) {
+               return mean(abs(sub(s.student.logits, Variable(s.targets))));
              })},
       {"ts", 0.5, "teacher_student_contrast", "weight eta of the teacher/student contrast",
        "Σ_m w_m InfoNCE of W_m f_S against f_m of batch and queue",

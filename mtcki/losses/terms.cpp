@@ -41,26 +41,35 @@ std::unique_ptr<LossTerm> class_prior(const LossTermContext& c) {
   });
 }
 
-class Disagreement : public LossTerm {
- public:
-  explicit Disagreement(const SynthesisConfig& c) : mode_(c.adv_mode), each_(c.adv_each) {}
+// What drives student and teachers apart has no say in which images are kept.
+struct Against : PlainTerm {
+  explicit Against(const Formula& formula) : PlainTerm(Rows::mean, formula) {}
   bool selects() const override { return false; }
-  Variable loss(const InversionStep& s) override {
-    return each_ ? adversarial_each(mode_, s.logits(), s.shares, s.student_logits)
-                 : adversarial(mode_, fuse_logits(s.logits(), s.shares), s.student_logits);
-  }
-
- private:
-  AdvMode mode_;
-  bool each_;
 };
 
-struct Divergence : LossTerm {
-  bool selects() const override { return false; }
-  Variable loss(const InversionStep& s) override {
-    return neg(kl_div(fuse_logits(s.logits(), s.shares), s.student_logits, 1.0));
-  }
-};
+std::unique_ptr<LossTerm> disagreement(const LossTermContext& c) {
+  const AdvMode mode = c.config.adv_mode;
+  const double t = c.config.adv_temperature;
+  if (c.config.adv_each)
+    return std::make_unique<Against>([mode, t](const InversionStep& s) {
+      return adversarial_each(mode, s.logits(), s.shares, s.student_logits, t);
+    });
+  return std::make_unique<Against>([mode, t](const InversionStep& s) {
+    return adversarial(mode, fuse_logits(s.logits(), s.shares), s.student_logits, t);
+  });
+}
+
+std::unique_ptr<LossTerm> divergence(const LossTermContext& c) {
+  return std::make_unique<Against>([t = c.config.adv_temperature](const InversionStep& s) {
+    return mul(kl_div(fuse_logits(s.logits(), s.shares), s.student_logits, t), -t * t);
+  });
+}
+
+std::unique_ptr<LossTerm> l1_distance(const LossTermContext&) {
+  return std::make_unique<Against>([](const InversionStep& s) {
+    return neg(mean(abs(sub(fuse_logits(s.logits(), s.shares), s.student_logits))));
+  });
+}
 
 }  // namespace
 
@@ -69,7 +78,8 @@ const std::vector<LossTermRow>& inversion_terms() {
       {"bn", 1.0, "bn_statistics", "weight alpha of the batch-norm statistics loss",
        "Σ_m w_m ρ_m Σ_l (‖μ − μ̂‖₂ + ‖s − ŝ‖₂)",
        [](const LossTermContext& c) {
-         return std::make_unique<BnStatisticsLoss>(c.teachers, c.config.bn_reduce, c.config.bn_mmt);
+         return std::make_unique<BnStatisticsLoss>(c.teachers, c.config.bn_reduce, c.config.bn_mmt,
+                                                   c.config.bn_first);
        }},
       {"cls", 1.0, "class_prior", "weight beta of the class prior",
        "Σ_m w_m CE(z_m, y), or CE(Σ_m w_m z_m, y)", class_prior},
@@ -112,10 +122,12 @@ const std::vector<LossTermRow>& inversion_terms() {
              })},
       {"adv_kl", 0.0, "adversarial_kl",
        "weight of the divergence of the student from the teachers, whoever is right (ZSKT, DFQ)",
-       "−KL(p̄ ‖ p_S)", [](const LossTermContext&) { return std::make_unique<Divergence>(); }, true},
+       "−T² KL(p̄ ‖ p_S)", divergence, true},
+      {"adv_l1", 0.0, "adversarial_l1",
+       "weight of the distance of the student's logits from the teachers' (DFAD, DFED)",
+       "−mean |z̄ − z_S|", l1_distance, true},
       {"adv", 0.0, "adversarial", "weight gamma of the disagreement with the student",
-       "−mean k KL(p̄ ‖ p_S), or 1 − JS(p̄, p_S)/ln 2",
-       [](const LossTermContext& c) { return std::make_unique<Disagreement>(c.config); }, true}};
+       "−T² mean k KL(p̄ ‖ p_S), or 1 − JS(p̄, p_S)/ln 2", disagreement, true}};
   return rows;
 }
 

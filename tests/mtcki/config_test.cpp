@@ -225,6 +225,11 @@ TEST_F(ConfigTest, RefusesImpossibleCombinations) {
   EXPECT_THAT(
       refusal({good}, {"synthesis.g_life_first=2", "synthesis.source=pixels"}),
       HasSubstr("g_life_first: synthesis.source = \"pixels\" has no generator that begins"));
+  EXPECT_THAT(
+      with_rounds({"synthesis.adv=1", "synthesis.adv_mode=js", "synthesis.adv_temperature=3"}),
+      HasSubstr("synthesis.adv_temperature: adv_mode js has a temperature of its own"));
+  EXPECT_THAT(refusal({good}, {"distill.l1=1", "distill.fuse=prob"}),
+              HasSubstr("distill.l1: compares logits"));
   EXPECT_THAT(refusal({good}, {"distill.nesterov=true", "distill.momentum=0"}),
               HasSubstr("distill.nesterov: needs distill.momentum > 0"));
   EXPECT_THAT(refusal({good}, {"distill.kd=0", "distill.ts=0"}),
@@ -299,6 +304,8 @@ TEST_F(ConfigTest, HashIsOfWhatAffectsResults) {
                                  "synthesis.beta2",
                                  "synthesis.reset_first",
                                  "synthesis.g_life_first",
+                                 "synthesis.bn_first",
+                                 "synthesis.adv_temperature",
                                  "distill.milestones",
                                  "rounds.keep_history",
                                  "synthesis.views"};

@@ -94,7 +94,6 @@ TEST(Losses, InfoNceRows) {
 // An identity head: the projection is the feature itself.
 class Identity : public nn::Module {
  public:
-
  protected:
   Variable forward(const Variable& x) override { return x; }
 };
@@ -167,6 +166,9 @@ TEST(Losses, FiniteDifferences) {
   check("balance", [&](In v) { return class_balance(v[0]); }, {two[0]});
   check(
       "kl-agree", [&](In v) { return adversarial(AdvMode::kl_agree, v[0], v[1]); }, two);
+  check(
+      "kl-disagree at T 3",
+      [&](In v) { return adversarial(AdvMode::kl_disagree, v[0], v[1], 3.0); }, two);
   check(
       "js", [&](In v) { return adversarial(AdvMode::js, v[0], v[1]); }, two);
   check("fused_kd", [&](In v) { return fused_kd(two[0].data(), v[0], 20.0); }, {two[1]});
