@@ -1,5 +1,6 @@
 // Rounds of method files on the GPU: captured steps repeat the eager ones bit for bit, also when they are
-// interrupted. DAFL: a generator that lives on, fresh samples of it; NAYER: noisy layers.
+// interrupted. DAFL: a generator that lives on, fresh samples of it; NAYER: noisy layers; DENSE and
+// DFED: several teachers against the student.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -93,7 +94,7 @@ TEST_P(MethodsCuda, CapturedStepsAreTheEagerOnesAndResume) {
   EXPECT_EQ(distil("cut", kGpu, true), eager);
 }
 
-INSTANTIATE_TEST_SUITE_P(Files, MethodsCuda, ::testing::Values("dafl", "nayer"),
+INSTANTIATE_TEST_SUITE_P(Files, MethodsCuda, ::testing::Values("dafl", "nayer", "dense"),
                          [](const auto& method) { return std::string(method.param); });
 
 }  // namespace
