@@ -94,7 +94,7 @@ TEST_P(MethodsCuda, CapturedStepsAreTheEagerOnesAndResume) {
   EXPECT_EQ(distil("cut", kGpu, true), eager);
 }
 
-INSTANTIATE_TEST_SUITE_P(Files, MethodsCuda, ::testing::Values("dafl", "nayer", "dense"),
+INSTANTIATE_TEST_SUITE_P(Files, MethodsCuda, ::testing::Values("dafl", "nayer", "dense", "dfed"),
                          [](const auto& method) { return std::string(method.param); });
 
 }  // namespace
