@@ -1,6 +1,7 @@
 // The source of DeepInversion: pixels that are optimised themselves.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <memory>
 
 #include "mtcki/synthesis/synthesizer.h"
@@ -10,31 +11,37 @@
 namespace mtcki {
 namespace {
 
+class PixelSource : public ::testing::Test {
+ protected:
+  PixelSource() {
+    c.batches = 2;
+    c.batch_size = 12;
+    c.g_steps = 4;
+    c.pad = 2;
+    c.source = "pixels";
+    c.views = Views::roll;
+    c.best = Best::last;
+    c.lr_g = 0.5;  // large: without clipping most pixels would leave the range
+    c.loss["cr"] = 0;
+    o.channels = 1;
+    o.image_size = 28;
+    o.most_batches = 4;
+    o.seed = 3;
+    o.normalization = {{0.3}, {0.4}};
+    const nn::ModelSpec spec{"resnet8", 1, o.image_size, 10};
+    nn::Init init(1);
+    teachers.add(std::make_unique<Teacher>(Teacher::Options{"t", spec, o.normalization, 1.0, -1},
+                                           nn::make_classifier(spec, init)));
+  }
+
+  SynthesisConfig c;
+  Synthesizer::Options o;
+  Teachers teachers;
+};
+
 // After every step pixels lie where the image is in [0,1], the last iterate is kept, and a batch goes on
 // exactly from its middle.
-TEST(PixelSource, PixelsAreOptimisedInsideTheirRange) {
-  constexpr int64_t kSize = 28;
-  SynthesisConfig c;
-  c.batches = 2;
-  c.batch_size = 12;
-  c.g_steps = 4;
-  c.pad = 2;
-  c.source = "pixels";
-  c.views = Views::roll;
-  c.best = Best::last;
-  c.lr_g = 0.5;  // large: without clipping most pixels would leave the range
-  c.loss["cr"] = 0;
-  Synthesizer::Options o;
-  o.channels = 1;
-  o.image_size = kSize;
-  o.most_batches = 4;
-  o.seed = 3;
-  o.normalization = {{0.3}, {0.4}};
-  Teachers teachers;
-  const nn::ModelSpec spec{"resnet8", 1, kSize, 10};
-  nn::Init init(1);
-  teachers.add(std::make_unique<Teacher>(Teacher::Options{"t", spec, o.normalization, 1.0, -1},
-                                         nn::make_classifier(spec, init)));
+TEST_F(PixelSource, PixelsAreOptimisedInsideTheirRange) {
   Synthesizer whole(teachers, c, o), begun(teachers, c, o), resumed(teachers, c, o);
   while (!whole.batch_done()) whole.step();
   StageState state;
@@ -52,6 +59,30 @@ TEST(PixelSource, PixelsAreOptimisedInsideTheirRange) {
   load(resumed, state);
   while (!resumed.batch_done()) resumed.step();
   EXPECT_TRUE(identical(resumed.finish().images, whole.finish().images));
+}
+
+// In the field's code the best images are the pixels themselves, so that whichever step is chosen, the
+// last one is kept.
+TEST_F(PixelSource, TheBestImagesHaveTheirOwnMemory) {
+  c.best = Best::total;
+  c.g_steps = 6;
+  c.lr_g = 5;  // so large that the loss rises again
+  std::vector<double> losses;
+  const auto run = [&] {
+    Synthesizer s(teachers, c, o);
+    losses.clear();
+    while (!s.batch_done())
+      for (const auto& [name, value] : s.step())
+        if (name == "loss") losses.push_back(value);
+    return s.finish().images;
+  };
+  const Tensor best = run();
+  const int64_t least = std::min_element(losses.begin(), losses.end()) - losses.begin();
+  ASSERT_LT(least, 5);
+  c.best = Best::last;
+  EXPECT_FALSE(identical(run(), best));
+  c.g_steps = least + 1;
+  EXPECT_TRUE(identical(run(), best));
 }
 
 }  // namespace
