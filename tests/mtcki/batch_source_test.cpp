@@ -77,7 +77,7 @@ double step(SgdTrainer& trainer, One& net, int64_t number, double gradient = 1.0
 TEST(SgdTrainer, FollowsTheScheduleAndClips) {
   One net;
   const SgdConfig sgd{.momentum = 0, .weight_decay = 0, .clip_norm = 0.5};
-  SgdTrainer trainer(net, {optim::group_of(net)}, sgd, schedule_of(sgd, 2));
+  SgdTrainer trainer(net, {optim::group_of(net)}, sgd, schedule_of(sgd, 1, 2));
   Values logged;  // of norm 4, clipped to 0.5
   EXPECT_NEAR(step(trainer, net, 0, 4.0, &logged), 1 - 0.1 * 0.5, 1e-5);
   ASSERT_EQ(logged.size(), 1u);
@@ -92,7 +92,7 @@ TEST(SgdTrainer, TheAverageIsWhatCountsAndTrainingGoesOnWithTheWeights) {
   One net;
   const SgdConfig sgd{
       .lr = 0.5, .momentum = 0, .weight_decay = 0, .schedule = "constant", .ema = 0.5};
-  const optim::Schedule schedule = schedule_of(sgd, 1);
+  const optim::Schedule schedule = schedule_of(sgd, 1, 1);
   SgdTrainer trainer(net, {optim::group_of(net)}, sgd, schedule);
   const double one = step(trainer, net, 0), two = step(trainer, net, 1);
   EXPECT_NEAR(one, 0.5, 1e-6);
