@@ -227,14 +227,18 @@ std::string result_table(const json& r) {
       r.contains("note") ? std::vector<std::pair<const char*, const char*>>{{"agreement", "agree"}}
                          : std::vector<std::pair<const char*, const char*>>{
                                {"top1", "top-1"}, {"top5", "top-5"}, {"agreement", "agree"}};
-  out += fmt::format("{:<7}  {:<15}  {:<11}  {:>10}", "", "name", "model", "parameters");
+  size_t widest = 11;
+  for (const char* kind : {"teachers", "students"})
+    if (r.contains(kind))
+      for (const json& row : r[kind]) widest = std::max(widest, text(row, "model").size());
+  out += fmt::format("{:<7}  {:<15}  {:<{}}  {:>10}", "", "name", "model", widest, "parameters");
   for (const auto& [key, title] : columns) out += fmt::format("  {:>5}", title);
   out += "\n";
   for (const std::string kind : {"teacher", "student"}) {
     if (!r.contains(kind + "s")) continue;
     for (const json& row : r[kind + "s"]) {
-      out += fmt::format("{:<7}  {:<15}  {:<11}  {:>10}", kind, text(row, "name"),
-                         text(row, "model"), row.value("parameters", int64_t{0}));
+      out += fmt::format("{:<7}  {:<15}  {:<{}}  {:>10}", kind, text(row, "name"),
+                         text(row, "model"), widest, row.value("parameters", int64_t{0}));
       for (const auto& [key, title] : columns) out += fmt::format("  {:>5}", percent(row, key));
       out += "\n";
     }
