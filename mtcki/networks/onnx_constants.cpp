@@ -79,6 +79,12 @@ bool Builder::fold() {
     return give(expanded(given ? value->tensor : Tensor::full({}, 0.0), integers("", 0, {}))), true;
   }
   if (op == "Expand") return give(expanded(constant(0), integers("", 1, {}))), true;
+  return fold_shape() || fold_list() || fold_arithmetic();
+}
+
+// Constants in other shapes.
+bool Builder::fold_shape() {
+  const std::string& op = node_->op;
   if (op == "Reshape" || op == "Squeeze" || op == "Unsqueeze" || op == "Flatten") {
     const Tensor& t = constant(0);
     Sizes sizes = sizes_of(t);
@@ -116,7 +122,7 @@ bool Builder::fold() {
                                                            : axis(perm[i], rank)));
     return give(permute(constant(0), order)), true;
   }
-  return fold_list() || fold_arithmetic();
+  return false;
 }
 
 // Parts of lists of integers, which is what files compute sizes with.

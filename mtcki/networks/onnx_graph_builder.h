@@ -70,6 +70,7 @@ class Builder {
 
   // onnx_constants.cpp: true when the node was one of constants.
   bool fold();
+  bool fold_shape();
   bool fold_list();
   bool fold_arithmetic();
   Tensor expanded(const Tensor& t, const Sizes& sizes) const;
