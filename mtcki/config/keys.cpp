@@ -171,16 +171,13 @@ void loss_weights(Walk& w, const std::vector<Row>& rows, LossWeights& loss) {
         .inert_if(loss[row.key] == 0);
 }
 
-void visit(Walk& w, SynthesisConfig& c) {
-  w.key("batches", c.batches, at_least(0),
-        "batches of images to synthesise before there is a student; 0: none")
-      .key("batch_size", c.batch_size, at_least(2), "images per batch")
-      .key("g_steps", c.g_steps, at_least(1), "optimiser steps per batch")
-      .key("source", c.source, source_names(),
-           "what is optimised: a generator with the latents of a batch; pixels; a meta_generator "
-           "that batches begin at; a generator alone, which images are sampled from at any time; a "
-           "generator whose noisy layers make images from their labels; or nothing is: real "
-           "training images, noise, or the finished sets of other runs (from)")
+// What is optimised.
+void source_keys(Walk& w, SynthesisConfig& c) {
+  w.key("source", c.source, source_names(),
+        "what is optimised: a generator with the latents of a batch; pixels; a meta_generator "
+        "that batches begin at; a generator alone, which images are sampled from at any time; a "
+        "generator whose noisy layers make images from their labels; or nothing is: real "
+        "training images, noise, or the finished sets of other runs (from)")
       .inert_if(c.source == "generator")
       .key("from", c.from,
            "source sets: folders of these runs; relative ones from the folder of this run")
@@ -208,6 +205,14 @@ void visit(Walk& w, SynthesisConfig& c) {
       .key("g_life_first", c.g_life_first, at_least(0),
            "the same before there is a student; 0: g_life")
       .inert_if(c.g_life_first == 0);
+}
+
+void visit(Walk& w, SynthesisConfig& c) {
+  w.key("batches", c.batches, at_least(0),
+        "batches of images to synthesise before there is a student; 0: none")
+      .key("batch_size", c.batch_size, at_least(2), "images per batch")
+      .key("g_steps", c.g_steps, at_least(1), "optimiser steps per batch");
+  source_keys(w, c);
   loss_weights(w, inversion_terms(), c.loss);
   w.key("bn_mmt", c.bn_mmt, between(0, 0.9999), "momentum kappa of the statistics; 0: plain")
       .key("bn_reduce", c.bn_reduce,

@@ -36,7 +36,7 @@ class MethodsCuda : public testing::CudaTest, public ::testing::WithParamInterfa
     stop_after_polls(0);
   }
 
-  // 2 epochs of 3 rounds of a few steps of synthesis and 6 of the student; the weights' file.
+  // 2 epochs of one round of a few steps of synthesis and 6 of the student; the weights' file.
   std::string distil(const std::string& name, Device device, bool graph) const {
     Compute compute;
     compute.device = device;
@@ -63,7 +63,7 @@ class MethodsCuda : public testing::CudaTest, public ::testing::WithParamInterfa
         load_config({MTCKI_SOURCE_DIR "/configs/methods/" + std::string(GetParam()) + ".toml"},
                     {"teachers.0.model=x", "students.0.model=x", "synthesis.batches=0",
                      "synthesis.nz=8", "synthesis.ngf=4", "synthesis.batch_size=12",
-                     "rounds.per_epoch=3", "distill.steps_per_epoch=18", "distill.epochs=2",
+                     "rounds.per_epoch=1", "distill.steps_per_epoch=6", "distill.epochs=2",
                      "distill.batch_size=6", "distill.checkpoint_every=4"});
     c.synthesis.g_steps = std::min<int64_t>(c.synthesis.g_steps, 2);
     job.config = c.distill;
@@ -87,7 +87,7 @@ TEST_P(MethodsCuda, CapturedStepsAreTheEagerOnesAndResume) {
   const std::string eager = distil("eager", kGpu, false);
   EXPECT_EQ(distil("graph", kGpu, true), eager);
   for (int i = 0; i < 3; ++i) {
-    stop_after_polls(9);
+    stop_after_polls(4);
     EXPECT_THROW(distil("cut", kGpu, true), Stopped);
   }
   stop_after_polls(0);
