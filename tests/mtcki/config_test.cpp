@@ -292,6 +292,7 @@ TEST_F(ConfigTest, HashIsOfWhatAffectsResults) {
                                  "conv",
                                  "distill.views",
                                  "distill.replay",
+                                 "distill.teacher_bn",
                                  "data.channels",
                                  "data.classes",
                                  "data.pixels",

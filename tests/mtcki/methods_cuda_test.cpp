@@ -69,6 +69,8 @@ class MethodsCuda : public testing::CudaTest, public ::testing::WithParamInterfa
     job.config = c.distill;
     job.rounds = c.rounds;
     job.synthesis = c.synthesis;
+    job.info.channels = 1;
+    job.info.image_size = 28;
     job.options.channels = 1;
     job.options.image_size = 28;
     job.options.most_batches = 12;
