@@ -41,11 +41,11 @@ int info_command(bool as_json) {
 }  // namespace
 
 void add_info(CommandLine* line) {
-  const auto json = std::make_shared<bool>(false);
+  const auto as_json = std::make_shared<bool>(false);
   CLI::App* info =
       line->app->add_subcommand("info", "version, build, machine, kernels, data sets found");
-  info->add_flag("--json", *json, "as JSON");
-  line->commands.push_back({info, [json] { return info_command(*json); }});
+  info->add_flag("--json", *as_json, "as JSON");
+  line->commands.push_back({info, [as_json] { return info_command(*as_json); }});
 }
 
 }  // namespace mtcki::cli

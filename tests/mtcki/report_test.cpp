@@ -310,6 +310,7 @@ TEST(Labels, KnowWhatIsLogged) {
                                    "peak_memory_bytes",
                                    "peak_tensor_bytes"};
   for (const LossTermRow& row : inversion_terms()) keys.emplace_back(row.name);
+  for (const StudentTermRow& row : student_terms()) keys.emplace_back(row.name);
   for (const std::string& key : keys) EXPECT_NE(label_of(key).help, "") << key;
   EXPECT_EQ(label_of("what_is_this").title, "what is this");
   EXPECT_EQ(label_of("synthesis.bn_statistics").title, "Batch-norm statistics (synthesis)");
