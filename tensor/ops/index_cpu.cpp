@@ -24,19 +24,28 @@ void permute_as(const Tensor& x, const Tensor& y, const std::vector<int>& order)
   }
   for (int i = 0; i < rank; ++i) stride[i] = step[order[static_cast<size_t>(i)]];
   const Shape& shape = y.shape();
-  const int64_t inner = rank ? shape[-1] : 1, inner_stride = rank ? stride[rank - 1] : 1;
+  // Last dimensions that stay where they are move in one piece; else the last one, by its stride.
+  int outer = rank;
+  while (outer > 0 && order[static_cast<size_t>(outer - 1)] == outer - 1) --outer;
+  const bool whole = outer < rank;
+  outer = std::max(0, whole ? outer : rank - 1);
+  int64_t inner = 1;
+  for (int i = outer; i < rank; ++i) inner *= shape[i];
+  const int64_t inner_stride = whole || rank == 0 ? 1 : stride[rank - 1];
   const T* src = static_cast<const T*>(x.raw());
   T* dst = static_cast<T*>(y.raw());
   parallel_for(y.numel() / inner, row_grain(inner * static_cast<int64_t>(sizeof(T))),
                [&](int64_t begin, int64_t end) {
                  for (int64_t row = begin; row < end; ++row) {
                    int64_t rest = row, at = 0;
-                   for (int d = rank - 2; d >= 0; --d) {
+                   for (int d = outer - 1; d >= 0; --d) {
                      at += (rest % shape[d]) * stride[d];
                      rest /= shape[d];
                    }
                    T* out = dst + row * inner;
-                   for (int64_t i = 0; i < inner; ++i) out[i] = src[at + i * inner_stride];
+                   if (whole) std::memcpy(out, src + at, static_cast<size_t>(inner) * sizeof(T));
+                   for (int64_t i = 0; !whole && i < inner; ++i)
+                     out[i] = src[at + i * inner_stride];
                  }
                });
 }

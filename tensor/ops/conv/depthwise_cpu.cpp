@@ -1,5 +1,7 @@
-// Depthwise convolution (one filter per channel, groups = C = K) of blocked f32 activations: the
-// channels of a block are the lanes of a vector, so that every tap is one multiply-add.
+// Depthwise convolution (one filter per channel, groups = C = K) of f32 activations: the channels of
+// a block are the lanes of a vector, so that every tap is one multiply-add. Activations whose
+// channels fill no whole blocks are plain; they are copied into blocks, the last of which has lanes
+// of zeros.
 //
 //   y[n, c, p, q] = sum over i, j of x[n, c, p s - pad + i dil, q s - pad + j dil] w[c, i, j]
 //
@@ -150,18 +152,85 @@ void weight_row(const float* gy, const float* line, const Axis& columns, int64_t
       store(sum + t * kBlock, load(sum + t * kBlock) + acc[t]);
 }
 
+// The same with channels up to the end of the last block.
+ConvProblem whole_blocks(ConvProblem d) {
+  d.c = d.k = d.groups = (d.c + kBlock - 1) / kBlock * kBlock;
+  return d;
+}
+
+std::vector<float> whole_blocks(const ConvProblem& d, const float* w) {
+  std::vector<float> out(static_cast<size_t>(whole_blocks(d).w_size()), 0.0f);
+  std::copy_n(w, d.w_size(), out.begin());
+  return out;
+}
+
+// f(block, lane, plane, begin, end) for the pixels of every channel of every image, a few at a time,
+// so that those of a block stay in the first cache; plane -1 past the last channel.
+template <class F>
+void for_lanes(const ConvProblem& d, int64_t pixels, const F& f) {
+  constexpr int64_t kPixels = 64;
+  const int64_t blocks = (d.c + kBlock - 1) / kBlock;
+  parallel_for(d.n * blocks, 1, [&](int64_t first, int64_t last) {
+    for (int64_t nb = first; nb < last; ++nb)
+      for (int64_t at = 0; at < pixels; at += kPixels)
+        for (int64_t lane = 0; lane < kBlock; ++lane) {
+          const int64_t channel = nb % blocks * kBlock + lane;
+          f(nb, lane, channel < d.c ? nb / blocks * d.c + channel : -1, at,
+            std::min(pixels, at + kPixels));
+        }
+  });
+}
+
+// A plain activation in whole blocks.
+class Blocked {
+ public:
+  Blocked(const ConvProblem& d, int64_t pixels)
+      : d_(d),
+        pixels_(pixels),
+        scratch_(static_cast<size_t>(d.n * whole_blocks(d).c * pixels) * sizeof(float)) {}
+  Blocked(const ConvProblem& d, int64_t pixels, const float* plain) : Blocked(d, pixels) {
+    for_lanes(d_, pixels_, [&](int64_t nb, int64_t lane, int64_t plane, int64_t i, int64_t end) {
+      float* out = data() + nb * pixels_ * kBlock + lane;
+      const float* in = plane < 0 ? nullptr : plain + plane * pixels_;
+      for (; i < end; ++i) out[i * kBlock] = in ? in[i] : 0.0f;
+    });
+  }
+  float* data() const { return scratch_.as(); }
+  void store(const ConvEpilogue& epilogue, float* plain) const {
+    for_lanes(d_, pixels_, [&](int64_t nb, int64_t lane, int64_t plane, int64_t i, int64_t end) {
+      if (plane < 0) return;
+      const float* in = data() + nb * pixels_ * kBlock + lane;
+      const int64_t channel = plane % d_.c, from = plane * pixels_;
+      for (; i < end; ++i) plain[from + i] = epilogue(in[i * kBlock], channel, from + i);
+    });
+  }
+
+ private:
+  const ConvProblem& d_;
+  int64_t pixels_;
+  Scratch scratch_;
+};
+
 }  // namespace
 
-bool applies(const ConvProblem& d) {
-  return d.groups > 1 && d.groups == d.c && d.k == d.c && is_blocked(d.c);
-}
+bool applies(const ConvProblem& d) { return d.groups > 1 && d.groups == d.c && d.k == d.c; }
 
 void forward(const ConvProblem& d, const float* x, const float* w, const ConvEpilogue& epilogue,
              float* y) {
+  if (!is_blocked(d.c)) {
+    const Blocked in(d, d.h * d.w, x), out(d, d.p * d.q);
+    forward(whole_blocks(d), in.data(), whole_blocks(d, w).data(), {}, out.data());
+    return out.store(epilogue, y);
+  }
   planes(d.n, d.c / kBlock, rows_of(d), columns_of(d), x, packed(d, w, false).data(), epilogue, y);
 }
 
 void grad_input(const ConvProblem& d, const float* gy, const float* w, float* gx) {
+  if (!is_blocked(d.c)) {
+    const Blocked in(d, d.p * d.q, gy), out(d, d.h * d.w);
+    grad_input(whole_blocks(d), in.data(), whole_blocks(d, w).data(), out.data());
+    return out.store({}, gx);
+  }
   const Axis rows = rows_of(d), columns = columns_of(d);
   if (d.stride_h == 1 && d.stride_w == 1) {
     // The convolution of gy with the kernel turned around.
@@ -197,6 +266,13 @@ void grad_input(const ConvProblem& d, const float* gy, const float* w, float* gx
 // In f32 along rows and over a few images, which the number of threads does not change; then in
 // f64.
 void grad_weight(const ConvProblem& d, const float* gy, const float* x, float* gw) {
+  if (!is_blocked(d.c)) {
+    const Blocked g(d, d.p * d.q, gy), in(d, d.h * d.w, x);
+    std::vector<float> all(static_cast<size_t>(whole_blocks(d).w_size()));
+    grad_weight(whole_blocks(d), g.data(), in.data(), all.data());
+    std::copy_n(all.begin(), d.w_size(), gw);
+    return;
+  }
   const Axis rows = rows_of(d), columns = columns_of(d);
   const int64_t blocks = d.c / kBlock, taps = d.r * d.s, pieces = (d.n + kImages - 1) / kImages;
   const Scratch scratch(static_cast<size_t>(pieces * d.c * taps) * sizeof(float));

@@ -89,8 +89,8 @@ void grad_input(const ConvProblem& d, const float* gy, const float* w, float* gx
 void grad_weight(const ConvProblem& d, const float* gy, const float* x, float* gw);
 }  // namespace conv_direct
 
-// Built-in, groups > 1, same contract. One filter per channel, of blocked channels; and groups of
-// whole channel blocks, as one ordinary convolution each. An epilogue may hold anything.
+// Built-in, groups > 1, same contract. One filter per channel; and groups of whole channel
+// blocks, as one ordinary convolution each. An epilogue may hold anything.
 namespace conv_depthwise {
 bool applies(const ConvProblem& d);
 void forward(const ConvProblem& d, const float* x, const float* w, const ConvEpilogue& epilogue,

@@ -68,7 +68,7 @@ const ConvKernel<float>& select_conv(const ConvProblem& d, ConvPass pass) {
   if (cpu_kernels() == CpuKernels::onednn) return kOnednn;
   if (prefers_winograd(d, pass)) return kWinograd;
   if (only_builtin()) return kDirect;
-  const bool image_in = !is_blocked(d.c), image_out = !is_blocked(d.k);
+  const bool image_in = d.c <= 4, image_out = d.k <= 4;
   const bool strided = d.stride_h > 1 && d.r > 1 && d.c >= 32;
   if (pass == ConvPass::forward && (image_out || strided)) return kDirect;
   if (pass == ConvPass::grad_input) {

@@ -35,6 +35,7 @@ constexpr Row kRule[] = {
     // Shortcuts, and kernels that Winograd does not know.
     {64, 128, 32, 1, 2, "DDD", "OOO", "ODO"},
     {64, 64, 32, 1, 1, "DDD", "OOO", "OOO"},
+    {58, 58, 16, 1, 1, "DDD", "OOO", "OOO"},
     {64, 128, 32, 5, 2, "DDD", "DDO", "DDD"},
 };
 
