@@ -44,8 +44,7 @@ CLI::Validator count() { return range(0, int64_t{1} << 40); }
 
 const char kNameMap[] =
     "renaming of foreign keys: torchvision, timm, datafree, kuangliu, weiaicunzai, mmpretrain, or "
-    "a "
-    "file of lines \"old new\"";
+    "a file of lines \"old new\"";
 const char kWeightsKey[] = "where in the file the weights are, e.g. state_dict_ema or 0.model";
 const char kDataSize[] =
     "imagefolder, tiny-imagenet: bring every image to N x N; 0: they have one size";

@@ -299,8 +299,7 @@ void visit(Walk& w, DistillConfig& c) {
       .key("teacher_bn", c.teacher_bn,
            {{"running", TeacherBn::running}, {"batch", TeacherBn::batch}},
            "teachers normalise by the statistics of their training, or by those of the batch they "
-           "are "
-           "asked about (a process's share of it)")
+           "label (a process's share of it)")
       .inert_if(c.teacher_bn == TeacherBn::running)
       .key("ts_tau", c.ts_tau, above(0), "temperature of the teacher/student contrast")
       .key("ts_queue", c.ts_queue, at_least(0), "past keys kept per teacher")

@@ -110,11 +110,13 @@ void preflight(const RunConfig& config, const Needs& needs) {
       throw UsageError(std::string("synthesis.generator: ") + e.what());
     }
   }
+  bool any_norms = false;
   for (const TeacherConfig& t : config.teachers) {
     const std::string who = "teachers \"" + t.name + "\"";
     spec.name = t.model;
     if (t.model != kGraphModel || t.weights.empty()) check_model(who, spec);
     check_normalization(who, t.mean, spec.in_channels);
+    any_norms = any_norms || t.weights.empty();  // all that are trained here have some
     if (t.weights.empty()) continue;
     if (!std::filesystem::is_regular_file(t.weights, ec))
       throw DataError(who + ": weights \"" + t.weights + "\": no such file");
@@ -124,8 +126,14 @@ void preflight(const RunConfig& config, const Needs& needs) {
       throw UsageError(str(who, ": ", t.weights,
                            " has no batch norm, so there are no statistics for ", "synthesis.bn; ",
                            kKeepsBatchNorms, ". To go on without that term: synthesis.bn = 0"));
+    any_norms = any_norms || !net->batch_norms().empty();
     if (config.data.is_none()) known_normalization(t, card.normalization);
   }
+  if (config.distill.teacher_bn == TeacherBn::batch && !any_norms)
+    throw UsageError(
+        "distill.teacher_bn: no teacher has a batch norm that could take the statistics of a "
+        "batch; "
+        "leave it at running");
   for (const StudentConfig& s : config.students) {
     spec.name = s.model;
     check_model("students \"" + s.name + "\"", spec);

@@ -45,6 +45,9 @@ model = "resnet8"
   refused({"run", toml, folded, "name=folded", "--check"}, 2,
           "export it again with torch.onnx.export(");
   EXPECT_EQ(run({"run", toml, folded, "name=folded", "synthesis.bn=0"}).code, 0);
+  refused(
+      {"run", toml, folded, "name=folded", "synthesis.bn=0", "distill.teacher_bn=batch", "--check"},
+      2, "distill.teacher_bn: no teacher has a batch norm");
   refused({"run", toml, "teachers.0.model=resnet8", "name=x", "--check"}, 2, "leave model");
   // The data of a model that is two files is missed.
   fs::copy_file(onnx("mobile_dynamo"), dir_ / "alone.onnx");
