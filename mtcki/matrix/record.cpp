@@ -21,6 +21,12 @@ namespace {
 // Six digits: a record is to be read, and compared.
 double rounded(double v) { return std::stod(fmt::format("{:.6g}", v)); }
 
+// "a, b": what cells say that is not the same in all.
+std::string both(const std::string& all, const std::string& one) {
+  if (all.empty() || all.find(one) != std::string::npos) return all.empty() ? one : all;
+  return all + ", " + one;
+}
+
 // Tests of a student while it trained, over the cost of what was made before it and, evenly over its
 // steps, of everything after that.
 json curve_of(const std::vector<metrics_file::Line>& lines, const std::string& student,
@@ -114,9 +120,13 @@ json matrix_record(const Matrix& m) {
       }
       const json manifest = data::read_sealed_json(job.folder() + "/manifest.json");
       if (manifest.is_object()) {
-        record["machine"] = manifest.at("machine");
-        record["machine"]["threads"] = manifest.at("threads");
-        record["git"] = manifest.at("project").at("git");
+        // Cells may be of several machines and versions, which is to be seen.
+        json machine = manifest.at("machine");
+        machine["threads"] = manifest.at("threads");
+        machine["cpu"] = both(record.value("machine", json::object()).value("cpu", ""),
+                              manifest.at("machine").at("cpu"));
+        record["machine"] = machine;
+        record["git"] = both(record.value("git", ""), manifest.at("project").at("git"));
         record["date"] = manifest.at("attempts").back().at("end");
       }
     }
