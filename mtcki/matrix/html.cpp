@@ -73,14 +73,17 @@ std::string curves_section(const json& record, const MatrixTable& t) {
              : "<h2>Accuracy over counted cost</h2>\n<div class=\"grid2\">\n" + out + "</div>\n";
 }
 
-// The first images of a class, as one picture; empty when there are none.
+// Images of a class from early ones to late ones, evenly, as one picture; empty when there are none.
+// The first ones alone would show a generator before it has learned.
 std::string picture(const data::ImageSet& set, int64_t label) {
-  std::vector<int64_t> rows;
+  std::vector<int64_t> all, rows;
   const auto* labels = set.labels.data<int64_t>();
-  for (int64_t i = 0; i < set.size() && static_cast<int64_t>(rows.size()) < kImagesOfAClass; ++i)
-    if (labels[i] == label) rows.push_back(i);
-  if (rows.empty()) return "";
-  const auto n = static_cast<int64_t>(rows.size());
+  for (int64_t i = 0; i < set.size(); ++i)
+    if (labels[i] == label) all.push_back(i);
+  if (all.empty()) return "";
+  const auto count = static_cast<int64_t>(all.size()), n = std::min(count, kImagesOfAClass);
+  for (int64_t i = 0; i < n; ++i)
+    rows.push_back(all[static_cast<size_t>(n == 1 ? 0 : i * (count - 1) / (n - 1))]);
   return html_image(
       data::image_grid(index_select(set.images, Tensor::from(rows, {n})), kImagesOfAClass / 2),
       html_escape(set.class_names[static_cast<size_t>(label)]));
@@ -113,7 +116,10 @@ std::string images_section(const json& record, const std::string& folder) {
       // A record can be shown where its runs are not.
     }
   }
-  return rows.empty() ? "" : "<h2>What the students learned from</h2>\n" + html_table(head + rows);
+  return rows.empty() ? ""
+                      : "<h2>What the students learned from</h2>\n<p class=\"soft\">From early "
+                        "batches of a set to late ones.</p>\n" +
+                            html_table(head + rows);
 }
 
 }  // namespace
