@@ -49,9 +49,10 @@ int compute_job(const MatrixOptions& o, const Matrix& matrix) {
 int matrix_command(const MatrixOptions& o) {
   setenv("MTCKI_RANKS", "1", 1);  // started by mpirun, too, each process works on jobs of its own
   const std::string format = o.table.empty() ? "text" : o.table;
-  if (o.inputs.size() == 1 && o.inputs[0].ends_with(".json")) {
-    const nlohmann::json record = data::read_json(o.inputs[0]);
-    std::fputs(matrix_table(record, format).c_str(), stdout);
+  if (!o.inputs.empty() && o.inputs[0].ends_with(".json")) {
+    std::vector<nlohmann::json> records;
+    for (const std::string& file : o.inputs) records.push_back(data::read_json(file));
+    std::fputs(matrix_table(joined_records(records), format).c_str(), stdout);
     return 0;
   }
   const Matrix matrix = load_matrix(o.inputs);
@@ -92,8 +93,8 @@ void add_matrix(CommandLine* line) {
   CLI::App* matrix = line->app->add_subcommand(
       "matrix", "methods x teachers x data x seeds: many runs by any number of processes; a table");
   matrix->add_option("inputs", o->inputs,
-                     "matrix (docs/matrix.md), then files and KEY=VALUE for all its cells; or a "
-                     "record.json, to show");
+                     "matrix (docs/matrix.md), then files and KEY=VALUE for all its cells; or "
+                     "one or several record.json, to join and show");
   matrix->add_flag("--list", o->list, "the jobs and their state");
   matrix->add_flag("--dry-run", o->dry_run, "what is left will take, by a few steps of each");
   matrix->add_option("--only", o->only, "cells of these names: a pattern, or a part")

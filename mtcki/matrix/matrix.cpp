@@ -111,7 +111,8 @@ class Expansion {
     return c;
   }
 
-  // The generator steps per batch with which the whole job costs as much as another method's.
+  // The generator steps per batch with which the whole job costs as much as another method's; with
+  // fresh replay, where a step of the generator belongs to some of the student's, the epochs.
   void meet_budget(RunConfig* c, const MatrixMethod& method, const MatrixVariant& teachers,
                    const MatrixVariant& data, uint64_t seed) {
     const auto other = std::find_if(m_.methods.begin(), m_.methods.end(),
@@ -122,22 +123,24 @@ class Expansion {
           str("budget: what the sets of ", other->name, " had cost is not known here"));
     if (is_given(c->synthesis.source))
       throw UsageError("budget: given images take no generator steps that could be chosen");
-    if (c->distill.replay == "fresh")
-      throw UsageError(
-          "budget: with distill.replay fresh synthesis.g_steps says when the student learns, so it "
-          "cannot be chosen; leave budget out, and choose distill.epochs by the MACs of the table");
     const nn::ModelSpec& shape = shape_of(*c);
-    const PlannedMacs mine = planned_macs(*c, shape);
-    double step = mine.per_g_step;
-    if (method.kind == "alone") {
-      step = 0;
-      for (const RunConfig& one : alone(*c)) step += planned_macs(one, shape).per_g_step;
-    }
-    const double steps = (planned_macs(ours, shape).whole(ours) - mine.rest) / step;
-    if (steps < 1)
-      throw UsageError(str("budget: the whole of ", other->name,
-                           " costs less than this distillation and one step per batch"));
-    c->synthesis.g_steps = std::llround(steps);
+    const double whole = planned_macs(ours, shape).whole(ours);
+    const bool fresh = c->distill.replay == "fresh";
+    int64_t& chosen = fresh ? c->distill.epochs : c->synthesis.g_steps;
+    const auto cost = [&](int64_t value) {  // linear in what is chosen
+      chosen = value;
+      const PlannedMacs mine = planned_macs(*c, shape);
+      if (method.kind != "alone") return mine.whole(*c);
+      double all = mine.rest;
+      for (const RunConfig& one : alone(*c))
+        all += planned_macs(one, shape).per_g_step * static_cast<double>(value);
+      return all;
+    };
+    const double none = cost(0), value = (whole - none) / (cost(1) - none);
+    if (value < 1)
+      throw UsageError(str("budget: the whole of ", other->name, " costs less than ",
+                           fresh ? "one epoch" : "this distillation and one step per batch"));
+    chosen = std::llround(value);
   }
 
   // Channels, size and classes of the images.

@@ -21,10 +21,20 @@ namespace {
 // Six digits: a record is to be read, and compared.
 double rounded(double v) { return std::stod(fmt::format("{:.6g}", v)); }
 
-// "a, b": what cells say that is not the same in all.
-std::string both(const std::string& all, const std::string& one) {
-  if (all.empty() || all.find(one) != std::string::npos) return all.empty() ? one : all;
-  return all + ", " + one;
+// Adds where cells were made: what is not the same in all is listed, as cells may be of several
+// machines and versions, which is to be seen.
+void add_origin(const json& machine, const std::string& git, const std::string& date,
+                json* record) {
+  const auto both = [](const std::string& all, const std::string& one) {
+    if (all.empty() || all.find(one) != std::string::npos) return all.empty() ? one : all;
+    return all + ", " + one;
+  };
+  const std::string cpu = both(record->value("machine", json::object()).value("cpu", ""),
+                               machine.at("cpu").get<std::string>());
+  (*record)["machine"] = machine;
+  (*record)["machine"]["cpu"] = cpu;
+  (*record)["git"] = both(record->value("git", ""), git);
+  (*record)["date"] = std::max(record->value("date", ""), date);
 }
 
 // Tests of a student while it trained, over the cost of what was made before it and, evenly over its
@@ -120,19 +130,50 @@ json matrix_record(const Matrix& m) {
       }
       const json manifest = data::read_sealed_json(job.folder() + "/manifest.json");
       if (manifest.is_object()) {
-        // Cells may be of several machines and versions, which is to be seen.
         json machine = manifest.at("machine");
         machine["threads"] = manifest.at("threads");
-        machine["cpu"] = both(record.value("machine", json::object()).value("cpu", ""),
-                              manifest.at("machine").at("cpu"));
-        record["machine"] = machine;
-        record["git"] = both(record.value("git", ""), manifest.at("project").at("git"));
-        record["date"] = manifest.at("attempts").back().at("end");
+        add_origin(machine, manifest.at("project").at("git"),
+                   manifest.at("attempts").back().at("end"), &record);
       }
     }
     record["cells"].push_back(cell);
   }
   return record;
+}
+
+json joined_records(const std::vector<json>& records) {
+  json all;
+  try {
+    for (const json& record : records) {
+      if (all.is_null()) {
+        all = record;
+        continue;
+      }
+      for (const char* key : {"matrix", "against", "published"})
+        if (record.at(key) != all.at(key))
+          throw UsageError(str("records of different matrices cannot be joined: \"", key, "\" is ",
+                               all.at(key).dump(), " in one and ", record.at(key).dump(),
+                               " in another"));
+      for (const json& cell : record.at("cells")) {
+        const auto same =
+            std::find_if(all["cells"].begin(), all["cells"].end(),
+                         [&](const json& c) { return c.at("cell") == cell.at("cell"); });
+        if (same == all["cells"].end()) {
+          all["cells"].push_back(cell);
+        } else if (cell.at("status") == "finished") {
+          if (same->at("status") == "finished" && *same != cell)
+            throw UsageError(str("two records have finished the cell ",
+                                 cell.at("cell").get<std::string>(), ", with different results"));
+          *same = cell;
+        }
+      }
+      if (record.contains("machine"))
+        add_origin(record["machine"], record.at("git"), record.at("date"), &all);
+    }
+  } catch (const json::exception& e) {
+    throw DataError(str("not the record of a matrix (", e.what(), ")"));
+  }
+  return all;
 }
 
 }  // namespace mtcki

@@ -15,4 +15,9 @@ namespace mtcki {
 // in the order of the matrix; method: its label. What a cell does not have is left out.
 nlohmann::json matrix_record(const Matrix& matrix);
 
+// Records of one matrix that machines without a common folder have worked on, as one: each cell from
+// the record that has it finished. UsageError when they are not of one matrix, or when two of them
+// have finished the same cell.
+nlohmann::json joined_records(const std::vector<nlohmann::json>& records);
+
 }  // namespace mtcki

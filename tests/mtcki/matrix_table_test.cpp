@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "data/formats/json_file.h"
+#include "mtcki/matrix/record.h"
 #include "mtcki/matrix/table.h"
 #include "tensor/error.h"
 
@@ -84,6 +85,31 @@ TEST(MatrixTable, PairsAreThoseOfEqualSeeds) {
   for (json& c : r["cells"])
     if (c["method"] == "B" && c["seed"] == 2) c["teachers"] = "other";
   EXPECT_THAT(matrix_table(r, "text"), HasSubstr("+2.00 ")) << "one pair, no test";
+}
+
+TEST(MatrixTable, RecordsOfSeveralMachinesAreJoined) {
+  json first = by_hand(), second = by_hand();
+  first["machine"] = {{"cpu", "X"}, {"threads", 2}};
+  second["machine"] = {{"cpu", "Y"}, {"threads", 4}};
+  first["git"] = second["git"] = "v1";
+  first["date"] = "2026-01-02";
+  second["date"] = "2026-01-01";
+  second["cells"] = {cell("A", 3, 44.0), cell("C", 1, 5.0)};
+  const json joined = joined_records({first, second});
+  EXPECT_EQ(joined["machine"]["cpu"], "X, Y");
+  EXPECT_EQ(joined["git"], "v1");
+  EXPECT_EQ(joined["date"], "2026-01-02");
+  ASSERT_EQ(joined["cells"].size(), first["cells"].size() + 1) << "C.s1 was open in the first";
+  EXPECT_EQ(joined["cells"].back(), second["cells"][0]);
+  EXPECT_THAT(matrix_table(joined, "text"), HasSubstr("| C      | s       |     1 |"));
+  EXPECT_EQ(joined_records({first, first})["cells"], first["cells"]);
+  EXPECT_EQ(joined_records({second, first})["cells"].size(), joined["cells"].size());
+  second["cells"][1] = cell("A", 0, 99.0);
+  EXPECT_THROW(joined_records({first, second}), UsageError) << "two results of one cell";
+  second["cells"].erase(1);
+  second["against"] = json::array();
+  EXPECT_THROW(joined_records({first, second}), UsageError) << "another matrix";
+  EXPECT_THROW(joined_records({first, json::object()}), DataError);
 }
 
 TEST(MatrixTable, EveryForm) {

@@ -178,8 +178,29 @@ config = ["rounds.per_epoch=2", "rounds.batches=1", "distill.steps_per_epoch=4",
   refused(with("scratch", ""), "kind scratch has no generator steps");
   refused(with("alone", "\"rounds.per_epoch=1\", \"distill.steps_per_epoch=4\""),
           "cell b.s0: rounds.per_epoch");
-  refused(with("run", "\"" MTCKI_SOURCE_DIR "/configs/methods/dafl.toml\""),
-          "distill.replay fresh");
+}
+
+// With fresh replay the student learns as often as the generator does: epochs are chosen.
+TEST_F(MatrixTest, BudgetsOfMethodsWithFreshImages) {
+  const std::string dafl = R"(", "synthesis.ngf=4", "synthesis.nz=8", "synthesis.batch_size=16",
+  "distill.batch_size=16", "rounds.per_epoch=2", "distill.steps_per_epoch=4")";
+  const std::string text = R"(
+[[methods]]
+name = "a"
+config = ["synthesis.g_steps=40"]
+[[methods]]
+name = "b"
+budget = "a"
+config = [")" MTCKI_SOURCE_DIR "/configs/methods/dafl.toml" +
+                           dafl;
+  const Matrix m = load_matrix({file(text + "]\n")});
+  const RunConfig &a = job(m, "a.s0").config, &b = job(m, "b.s0").config;
+  RunConfig more = b;
+  more.distill.epochs += 1;
+  const double epoch = planned_macs(more, kShape).whole(more) - planned_macs(b, kShape).whole(b);
+  EXPECT_EQ(b.synthesis.g_steps, 1);
+  EXPECT_NEAR(planned_macs(b, kShape).whole(b), planned_macs(a, kShape).whole(a), 0.501 * epoch);
+  refused(text + ", \"distill.batch_size=4096\"]\n", "the whole of a costs less than one epoch");
 }
 
 // The plan is what a run counts.
