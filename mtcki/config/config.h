@@ -68,7 +68,7 @@ struct StudentConfig {
 // Modes; the keys table (keys.cpp) has their names and what they mean.
 enum class BnReduce { sum, layer, init };
 enum class ClsMode { each, ens };
-enum class AdvMode { kl_agree, kl_disagree, js };
+enum class AdvMode { kl_agree, kl_disagree, js, adi };
 enum class Targets { balanced, uniform };
 enum class CrMode { cat, each, first };
 enum class CrFeatures { stage, bn };
@@ -88,7 +88,8 @@ struct SynthesisConfig {
   std::string generator = "cmi";     // nn::generator_names()
   int64_t nz = 256, ngf = 64;
   double lr_g = 1e-3, lr_z = 0.0;  // 0: lr_g
-  double beta2 = 0.999;
+  double beta1 = 0.5, beta2 = 0.999;
+  bool clip = true;          // pixels into the range of an image after every step
   Meta meta = Meta::fomaml;  // of a meta-generator
   int64_t reset_first = 0;   // batch at which its first layers are redrawn; 0: none
   ClassEmbedding class_embedding = ClassEmbedding::teachers;  // of a noisy source

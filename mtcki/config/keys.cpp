@@ -188,8 +188,12 @@ void source_keys(Walk& w, SynthesisConfig& c) {
       .key("lr_g", c.lr_g, above(0),
            "learning rate of the generator or the pixels, and of the contrast head")
       .key("lr_z", c.lr_z, number_from(0), "learning rate of the latents; 0: lr_g")
+      .key("beta1", c.beta1, between(0, 0.99999), "decay of the mean of the gradients in that Adam")
+      .inert_if(c.beta1 == 0.5)
       .key("beta2", c.beta2, between(0, 0.99999), "decay of the second moments in that Adam")
       .inert_if(c.beta2 == 0.999)
+      .key("clip", c.clip, "of source pixels: into the range of an image after every step")
+      .inert_if(c.clip)
       .key("meta", c.meta, {{"fomaml", Meta::fomaml}, {"reptile", Meta::reptile}},
            "how a meta-generator learns from the steps of a batch")
       .inert_if(c.source != "meta_generator")
@@ -225,8 +229,10 @@ void visit(Walk& w, SynthesisConfig& c) {
       .key("adv_mode", c.adv_mode,
            {{"kl-agree", AdvMode::kl_agree},
             {"kl-disagree", AdvMode::kl_disagree},
-            {"js", AdvMode::js}},
-           "form of the disagreement: divergence where both decide alike, or where they do not")
+            {"js", AdvMode::js},
+            {"adi", AdvMode::adi}},
+           "form of the disagreement: divergence where both decide alike, or where they do not; "
+           "1 - JS; the same as DeepInversion's code has it")
       .key("adv_temperature", c.adv_temperature, above(0), "T of the divergences of adv and adv_kl")
       .inert_if(c.adv_temperature == 1)
       .key("adv_each", c.adv_each,

@@ -46,8 +46,12 @@ void validate_synthesis(const RunConfig& c) {
         "rounds.per_epoch: continues a synthesis, and synthesis.source {} has none", s.source));
   if ((s.source == "sets") == s.from.empty())
     throw UsageError("synthesis.from: goes with synthesis.source sets, and only with that");
-  if (s.adv_temperature != 1 && s.adv_mode == AdvMode::js && s.loss.at("adv") > 0)
-    throw UsageError("synthesis.adv_temperature: adv_mode js has a temperature of its own, 3");
+  const bool shannon = s.adv_mode == AdvMode::js || s.adv_mode == AdvMode::adi;
+  if (s.adv_temperature != 1 && shannon && s.loss.at("adv") > 0)
+    throw UsageError(
+        "synthesis.adv_temperature: adv_mode js and adi have a temperature of their own, 3");
+  if (!s.clip && s.source != "pixels")
+    throw UsageError("synthesis.clip: only synthesis.source = \"pixels\" has pixels to clip");
   if (s.bank_draw > s.bank_size)
     throw UsageError(
         fmt::format("synthesis.bank_draw: {} rows from a bank of {}", s.bank_draw, s.bank_size));

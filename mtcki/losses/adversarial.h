@@ -4,6 +4,9 @@
 //                k_i = 1[argmax p̄_i = argmax p_{S,i}] (CMI)
 //   kl-disagree  the same with 1 − k_i: only where the student decides otherwise (DENSE)
 //   js           L_adv = 1 − mean_i JS(p̄^(3), p_S^(3)) / ln 2
+//   adi          L_adv = 1 − clamp(J, 0, 1), J = (KL(M‖P) + KL(M‖Q))/2 of P = p̄^(3), Q = p_S^(3) and
+//                M = (P + Q)/2, each clamped into [0.01, 0.99] (DeepInversion's code, where the
+//                arguments stand the other way round than in a Jensen-Shannon divergence)
 //   each         the weighted average of either over teachers instead of the fused logits
 //
 // Nothing is detached except k: the images get a gradient through teachers and student.

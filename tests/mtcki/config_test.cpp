@@ -227,7 +227,9 @@ TEST_F(ConfigTest, RefusesImpossibleCombinations) {
       HasSubstr("g_life_first: synthesis.source = \"pixels\" has no generator that begins"));
   EXPECT_THAT(
       with_rounds({"synthesis.adv=1", "synthesis.adv_mode=js", "synthesis.adv_temperature=3"}),
-      HasSubstr("synthesis.adv_temperature: adv_mode js has a temperature of its own"));
+      HasSubstr("synthesis.adv_temperature: adv_mode js and adi have a temperature of their own"));
+  EXPECT_THAT(refusal({good}, {"synthesis.clip=false"}),
+              HasSubstr("synthesis.clip: only synthesis.source = \"pixels\" has pixels"));
   EXPECT_THAT(refusal({good}, {"distill.l1=1", "distill.fuse=prob"}),
               HasSubstr("distill.l1: compares logits"));
   EXPECT_THAT(refusal({good}, {"distill.nesterov=true", "distill.momentum=0"}),
@@ -302,7 +304,9 @@ TEST_F(ConfigTest, HashIsOfWhatAffectsResults) {
                                  "teachers.1.weights_key",
                                  "synthesis.source",
                                  "synthesis.from",
+                                 "synthesis.beta1",
                                  "synthesis.beta2",
+                                 "synthesis.clip",
                                  "synthesis.reset_first",
                                  "synthesis.g_life_first",
                                  "synthesis.bn_first",

@@ -59,6 +59,11 @@ TEST(Losses, AdversarialJs) {
   EXPECT_NEAR(adversarial(AdvMode::js, kTeacher, kStudent).item(), 0.9877720, 1e-6);
 }
 
+// The peer's number for these logits.
+TEST(Losses, AdversarialOfAdaptiveDeepInversion) {
+  EXPECT_NEAR(adversarial(AdvMode::adi, kTeacher, kStudent).item(), 0.9914564, 1e-7);
+}
+
 TEST(Losses, AdversarialEachAveragesTeachers) {
   const double a = adversarial(AdvMode::kl_agree, kTeacher, kStudent).item();
   const double b = adversarial(AdvMode::kl_agree, kStudent, kStudent).item();
@@ -139,6 +144,8 @@ TEST(Losses, TotalVariationByHand) {
   const Variable x(f64({0, 1, 3, 7}, {1, 1, 2, 2}));
   EXPECT_NEAR(total_variation(x).item(), 2.5 + 4.5 + 7 + 2, 1e-12);
   EXPECT_NEAR(image_norm(x).item(), std::sqrt(59.0), 1e-12);
+  const Variable other(f64({0, 1, 2, 4}, {1, 1, 2, 2}));
+  EXPECT_NEAR(total_variation_l2(other).item(), 10.8416193, 1e-7);
   EXPECT_NEAR(activation_loss(f64({-1, 3}, {1, 2})).item(), -2.0, 1e-12);
 }
 
@@ -171,8 +178,11 @@ TEST(Losses, FiniteDifferences) {
       [&](In v) { return adversarial(AdvMode::kl_disagree, v[0], v[1], 3.0); }, two);
   check(
       "js", [&](In v) { return adversarial(AdvMode::js, v[0], v[1]); }, two);
+  check(
+      "adi", [&](In v) { return adversarial(AdvMode::adi, v[0], v[1]); }, two);
   check("fused_kd", [&](In v) { return fused_kd(two[0].data(), v[0], 20.0); }, {two[1]});
   check("tv", [&](In v) { return total_variation(v[0]); }, {random({2, 2, 4, 5}, 2)});
+  check("tv_l2", [&](In v) { return total_variation_l2(v[0]); }, {random({2, 2, 4, 5}, 2)});
   check("norm", [&](In v) { return image_norm(v[0]); }, {random({2, 2, 4, 5}, 3)});
   check("activation", [&](In v) { return activation_loss(v[0]); }, {random({3, 4}, 4)});
 }

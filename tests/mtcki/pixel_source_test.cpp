@@ -61,6 +61,30 @@ TEST_F(PixelSource, PixelsAreOptimisedInsideTheirRange) {
   EXPECT_TRUE(identical(resumed.finish().images, whole.finish().images));
 }
 
+// The authors' CIFAR-10 code does not clip; images are cut where they become bytes.
+TEST_F(PixelSource, PixelsLeaveTheirRangeWithoutClipping) {
+  c.clip = false;
+  Synthesizer s(teachers, c, o);
+  for (int i = 0; i < 2; ++i) s.step();
+  StageState state;
+  save(s, state);
+  const auto pixels = entry(state.tensors, "source.pixels").to_vector<float>();
+  EXPECT_TRUE(std::any_of(pixels.begin(), pixels.end(), [](float v) { return v > 1.76f; }));
+}
+
+// Adam's first moments: with beta1 = 0 the second step does not remember the first.
+TEST_F(PixelSource, MomentsDecayAsConfigured) {
+  const auto after_two_steps = [&](double beta1) {
+    c.beta1 = beta1;
+    Synthesizer s(teachers, c, o);
+    for (int i = 0; i < 2; ++i) s.step();
+    StageState state;
+    save(s, state);
+    return entry(state.tensors, "source.pixels").clone();
+  };
+  EXPECT_FALSE(identical(after_two_steps(0.5), after_two_steps(0.9)));
+}
+
 // In the field's code the best images are the pixels themselves, so that whichever step is chosen, the
 // last one is kept.
 TEST_F(PixelSource, TheBestImagesHaveTheirOwnMemory) {

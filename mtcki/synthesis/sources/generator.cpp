@@ -96,7 +96,7 @@ std::unique_ptr<optim::Optimizer> generator_adam(const SynthesisConfig& c, nn::G
   latents.lr_scale = c.lr_z > 0 ? c.lr_z / c.lr_g : 1.0;
   optim::AdamOptions adam;
   adam.lr = c.lr_g;
-  adam.beta1 = 0.5;
+  adam.beta1 = c.beta1;
   adam.beta2 = c.beta2;
   return optim::make_adam({generator, latents}, adam);
 }

@@ -32,7 +32,7 @@ class MetaGeneratorSource : public ImageSource {
         adam_(generator_adam(c, *inner_, latents_)) {
     optim::AdamOptions outer;
     outer.lr = c.lr_g * static_cast<double>(c.g_steps);
-    outer.beta1 = 0.5;
+    outer.beta1 = c.beta1;
     outer.beta2 = c.beta2;
     outer_ = optim::make_adam({optim::group_of(*net_)}, outer);
     for (const Variable& p : net_->parameters()) sums_.push_back(Tensor::zeros_like(p.data()));

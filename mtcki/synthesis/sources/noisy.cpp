@@ -103,7 +103,7 @@ class NoisySource : public ImageSource {
         place_(Tensor::zeros({c.batch_size}, DType::i64, o.compute.device)) {
     noisy_.to(o.compute.device);
     adam_ = optim::make_adam({optim::group_of(noisy_), optim::group_of(*net_)},
-                             {.lr = c.lr_g, .beta1 = 0.5, .beta2 = c.beta2});
+                             {.lr = c.lr_g, .beta1 = c.beta1, .beta2 = c.beta2});
   }
 
   void set_labels(const Tensor& labels) override {

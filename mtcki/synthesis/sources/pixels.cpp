@@ -1,8 +1,8 @@
 // The images themselves are optimised (DeepInversion, Yin et al. 2020): no generator. A pixel lives
 // in the normalised space of the real set, x = (X − mean)/std.
 //
-//   per batch  x ~ N(0,1); Adam(lr_g, β₁ = 0.5, beta2) as before its first step
-//   step       x, then clipped to where X lies in [0,1]
+//   per batch  x ~ N(0,1); Adam(lr_g, beta1, beta2) as before its first step
+//   step       x, then with `clip` into where X lies in [0,1]
 #include "autograd/functions.h"
 #include "mtcki/synthesis/sources/source.h"
 #include "optim/gradient_sync.h"
@@ -20,6 +20,7 @@ class PixelSource : public ImageSource {
   PixelSource(const SynthesisConfig& c, const SourceOptions& o)
       : shape_{c.batch_size, o.channels, o.image_size, o.image_size},
         seed_(o.seed),
+        clip_(c.clip),
         pixels_(Tensor::zeros(shape_, DType::f32, o.compute.device), true) {
     const Tensor mean = o.normalization.mean_tensor(), std = o.normalization.std_tensor();
     const auto place = [&](const Tensor& t) { return t.to(o.compute.device); };
@@ -32,7 +33,7 @@ class PixelSource : public ImageSource {
     group.parameters.emplace_back("pixels", pixels_);
     optim::AdamOptions adam;
     adam.lr = c.lr_g;
-    adam.beta1 = 0.5;
+    adam.beta1 = c.beta1;
     adam.beta2 = c.beta2;
     adam_ = optim::make_adam({group}, adam);
   }
@@ -56,6 +57,7 @@ class PixelSource : public ImageSource {
   void update() override {
     optim::all_reduce_gradients({pixels_}, communicator());
     adam_->step();
+    if (!clip_) return;
     const Tensor x = pixels_.data();
     x.copy_(neg(maximum(neg(maximum(x, low_)), minus_high_)));
   }
@@ -70,6 +72,7 @@ class PixelSource : public ImageSource {
  private:
   Shape shape_;
   uint64_t seed_;
+  bool clip_;
   Variable pixels_;
   Tensor black_, unit_;      // [C]: x of black, and the x between black and white
   Tensor low_, minus_high_;  // [1,C,1,1]: x of black, minus x of white

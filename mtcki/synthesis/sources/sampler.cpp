@@ -21,7 +21,7 @@ class SamplerSource : public ImageSource {
         latents_(Tensor::zeros({c.batch_size, c.nz}, DType::f32, o.compute.device)) {
     optim::AdamOptions adam;
     adam.lr = c.lr_g;
-    adam.beta1 = 0.5;
+    adam.beta1 = c.beta1;
     adam.beta2 = c.beta2;
     adam_ = optim::make_adam({optim::group_of(*net_)}, adam);
   }
