@@ -96,7 +96,8 @@ TEST_P(MethodsCuda, CapturedStepsAreTheEagerOnesAndResume) {
   EXPECT_EQ(distil("cut", kGpu, true), eager);
 }
 
-INSTANTIATE_TEST_SUITE_P(Files, MethodsCuda, ::testing::Values("dafl", "nayer", "dense", "dfed"),
+INSTANTIATE_TEST_SUITE_P(Files, MethodsCuda,
+                         ::testing::Values("dafl", "nayer", "dense", "dfed", "adi"),
                          [](const auto& method) { return std::string(method.param); });
 
 }  // namespace

@@ -42,7 +42,7 @@ TEST_P(Methods, ResumesExactly) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Files, Methods, ::testing::Values("nayer", "dense", "dfed"),
+INSTANTIATE_TEST_SUITE_P(Files, Methods, ::testing::Values("nayer", "dense", "dfed", "adi"),
                          [](const auto& method) { return std::string(method.param); });
 
 }  // namespace
