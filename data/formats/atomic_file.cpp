@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <vector>
 
 #include "tensor/allocator.h"
 #include "tensor/error.h"
@@ -152,8 +153,15 @@ void rename_path(const std::string& from, const std::string& to) {
 
 void make_directories(const std::string& path) {
   std::error_code error;
+  std::vector<std::string> missing;
+  for (std::string p = path; !std::filesystem::exists(p, error); p = parent_directory(p))
+    missing.push_back(p);
   std::filesystem::create_directories(path, error);
   if (error) throw_disk_error("create folder", path, error.value(), 0);
+  // A folder whose name a power failure takes away takes along what was synced in it.
+  for (auto p = missing.rbegin(); p != missing.rend(); ++p)
+    if (const std::string parent = parent_directory(*p); ::access(parent.c_str(), R_OK) == 0)
+      sync_directory(parent);
 }
 
 AtomicFile::AtomicFile(const std::string& path, uint64_t expected_bytes)

@@ -14,6 +14,7 @@
 #include <new>
 #include <thread>
 
+#include "data/formats/lost_mapping.h"
 #include "mtcki/cli/commands.h"
 #include "mtcki/cli/flags.h"
 #include "mtcki/host/build_info.h"
@@ -178,6 +179,7 @@ int main(int argc, char** argv) {
   fill_standard_files();
   std::signal(SIGPIPE, SIG_IGN);  // a closed pipe is an error of a write, not the end of the run
   std::signal(SIGXFSZ, SIG_IGN);  // a limit on file sizes is an error of a write, with a message
+  mtcki::data::report_lost_mappings();
   try {
     const int exit_code = mtcki::cli::parse_and_run(argc, argv);
     flush_output();

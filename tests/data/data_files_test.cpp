@@ -9,6 +9,7 @@
 #include "data/formats/atomic_file.h"
 #include "data/formats/checksum.h"
 #include "data/formats/gzip.h"
+#include "data/formats/lost_mapping.h"
 #include "data/sets/digest.h"
 #include "tests/data/data_testing.h"
 
@@ -195,6 +196,40 @@ TEST(MappedFile, MissingFolderAndEmpty) {
   EXPECT_THAT(message_of<DataError>([&] { MappedFile f(dir.path()); }), HasSubstr("a folder"));
   write_all_text(dir / "empty", "");
   EXPECT_EQ(MappedFile(dir / "empty").bytes().size(), 0u);
+}
+
+// Another process may cut a file short while it is mapped.
+TEST(MappedFile, CutShortWhileItIsReadEndsInALine) {
+  TempDir dir;
+  const std::string path = dir / "name\x1b";
+  write_all_text(path, std::string(10000, 'x'));
+  const auto read = [&] {
+    report_lost_mappings();
+    const MappedFile file(path);
+    if (::truncate(path.c_str(), 0) != 0) return;
+    volatile uint8_t last = file.bytes()[9999];
+    static_cast<void>(last);
+  };
+  EXPECT_EXIT(read(), ::testing::ExitedWithCode(3), "error: \"/.*/name\\?\": became shorter");
+}
+
+// Folders are made with their names on the disk: what is synced in them is nothing without those.
+TEST(MakeDirectories, SyncsEachParentOfWhatItMade) {
+  TempDir dir;
+  static int syncs;
+  syncs = 0;
+  set_io_hook([](const char* operation) {
+    syncs += std::string(operation) == "fsync-dir";
+    return 0;
+  });
+  make_directories(dir / "a/b/c");
+  EXPECT_EQ(syncs, 3);
+  make_directories(dir / "a/b/c");
+  EXPECT_EQ(syncs, 3);
+  set_io_hook([](const char*) { return EIO; });
+  EXPECT_THAT(message_of<DiskError>([&] { make_directories(dir / "a/d"); }),
+              HasSubstr("cannot sync folder"));
+  set_io_hook(nullptr);
 }
 
 TEST(ByteReader, NumbersAndTheEnd) {
