@@ -73,6 +73,7 @@ class MethodsCuda : public testing::CudaTest, public ::testing::WithParamInterfa
     job.info.image_size = 28;
     job.options.channels = 1;
     job.options.image_size = 28;
+    job.options.normalization = {{0.3}, {0.4}};
     job.options.most_batches = 12;
     job.options.seed = 2;
     job.options.compute = compute;
