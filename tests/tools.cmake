@@ -60,4 +60,12 @@ add_test(NAME program_is_hardened
                  -P ${CMAKE_CURRENT_SOURCE_DIR}/hardened.cmake)
 set_tests_properties(program_is_hardened PROPERTIES SKIP_REGULAR_EXPRESSION "skipped:")
 
+# Kills, damages and full disks, a few of each; before a release: scripts/torture --counts release.
+find_program(MTCKI_PYTHON NAMES python3 python)
+if(MTCKI_PYTHON)
+  add_test(NAME torture_short COMMAND ${MTCKI_PYTHON} ${CMAKE_SOURCE_DIR}/scripts/torture --counts short --jobs 2
+                                      --binary $<TARGET_FILE:mtcki_cli>)
+  set_tests_properties(torture_short PROPERTIES PROCESSORS 2 TIMEOUT 600)
+endif()
+
 include(${CMAKE_CURRENT_SOURCE_DIR}/docs.cmake)
