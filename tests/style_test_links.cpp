@@ -167,4 +167,29 @@ TEST(Links, EveryExerciseHasAPageThatNamesIt) {
   EXPECT_EQ(exercises, 12);
 }
 
+TEST(Links, LinesOfKernelsThatAPageShowsAreInTheExamples) {
+  const fs::path root = MTCKI_SOURCE_DIR;
+  const auto trimmed = [](const std::string& line) {
+    const size_t first = line.find_first_not_of(' ');
+    return first == std::string::npos ? "" : line.substr(first);
+  };
+  std::set<std::string> code;
+  std::string line;
+  for (const auto& entry : fs::directory_iterator(root / "examples")) {
+    std::ifstream in(entry.path());
+    while (entry.is_regular_file() && std::getline(in, line)) code.insert(trimmed(line));
+  }
+  std::ifstream page(root / "docs/kernels.md");
+  int shown = 0;
+  for (bool inside = false; std::getline(page, line);) {
+    if (line.find("```") == 0) {
+      inside = line == "```c++";
+    } else if (inside) {
+      ++shown;
+      EXPECT_TRUE(code.count(trimmed(line))) << "docs/kernels.md: no example has: " << line;
+    }
+  }
+  EXPECT_GT(shown, 20);
+}
+
 }  // namespace
