@@ -91,16 +91,22 @@ class ProcessKinds:
         folder = ROOT / "tests/data/formats"
         files = [p for p in sorted(folder.iterdir())
                  if p.suffix in (".pth", ".pt", ".safetensors", ".npz")]
-        files.append(self.finished / "x/teachers/t/model.safetensors")
-        content = bytearray(self.random.choice(files).read_bytes())
+        files += [self.finished / "x/teachers/t/model.safetensors", *[self.root / "c.toml"] * 10]
+        source = self.random.choice(files)
+        content = bytearray(source.read_bytes())
         for _ in range(self.random.choice([1, 3, 30])):
             at = self.random.randrange(min(len(content), 4000))
             content[at] = self.random.choice([0, 1, 0x7f, 0x80, 0xff, self.random.randrange(256)])
-        path = self.root / self.random.choice(["h.pth", "h.safetensors"])
+        if source.suffix == ".toml":
+            path = self.root / "h.toml"
+            arguments = ["run", str(path), "name=h", f"out={self.root}", "--check"]
+        else:
+            path = self.root / self.random.choice(["h.pth", "h.safetensors"])
+            arguments = ["export", "weights", "--weights", str(path), "--model", "vgg8_w0.125",
+                         "--out", str(self.root / "o.safetensors")]
         path.write_bytes(content)
         begun = time.time()
-        process = self.start(["export", "weights", "--weights", str(path), "--model",
-                              "vgg8_w0.125", "--out", str(self.root / "o.safetensors")])
+        process = self.start(arguments)
         error = process.stderr.read()
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else \
