@@ -125,18 +125,20 @@ class JobKinds:
             self.skipped.add("mpi")
             return
         self.clean()
-        for _ in range(40):
+        patience = self.mpi_seconds
+        for _ in range(100):
+            patience *= 1.1
             process = self.start(launcher=self.launcher)
             ranks = []
             try:
-                process.wait(timeout=self.random.uniform(0.2, 1.0) * self.mpi_seconds)
+                process.wait(timeout=self.random.uniform(0.2, 1.0) * patience)
             except subprocess.TimeoutExpired:
                 ranks = [p for p in descendants(process.pid)
                          if os.path.realpath(f"/proc/{p}/exe") == os.path.realpath(self.binary)]
                 if ranks:
                     os.kill(self.random.choice(ranks), signal.SIGKILL)
                     self.count("trials")
-            code, line = self.wait(process, limit=60)
+            code, line = self.wait(process, limit=120 if ranks else 900)
             if code == 0:
                 break
             if not ranks:
@@ -145,5 +147,7 @@ class JobKinds:
             left = [p for p in ranks if is_alive(p)]
             if left:
                 raise Failure(f"ranks are left when mpirun has ended: {left}")
+        else:
+            raise Failure("two ranks: not finished after 100 attempts")
         self.count("resumed", self.resumes())
         self.same("a rank was killed", self.mpi_whole)

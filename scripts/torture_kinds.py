@@ -12,10 +12,12 @@ from torture_trial import ROOT, Failure
 class ProcessKinds:
     def until_finished(self, number, codes):
         self.clean()
+        patience = self.seconds
         for _ in range(200):
+            patience *= 1.1  # on a machine that has become busier no attempt might get anywhere
             process = self.start()
             try:
-                process.wait(timeout=self.random.uniform(0.05, 1.1) * self.seconds)
+                process.wait(timeout=self.random.uniform(0.05, 1.1) * patience)
             except subprocess.TimeoutExpired:
                 process.send_signal(number)
                 self.count("trials")
@@ -24,6 +26,8 @@ class ProcessKinds:
                 break
             if code not in codes:
                 raise Failure(f"exit {code}: {line}")
+        else:
+            raise Failure("not finished after 200 attempts")
         self.count("resumed", self.resumes())
         left = [str(p) for p in (self.work / "x").rglob("*.tmp-*")]
         if left:

@@ -91,7 +91,7 @@ class Trial:
                                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment,
                                 preexec_fn=before, start_new_session=True)
 
-    def wait(self, process, limit=300):
+    def wait(self, process, limit=900):
         """Its exit code and the last line that it said."""
         try:
             error = process.communicate(timeout=limit)[1].decode(errors="replace")
