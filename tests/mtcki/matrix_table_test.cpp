@@ -66,7 +66,7 @@ json by_hand() {
 
 TEST(MatrixTable, NumbersByHand) {
   // Differences 1, 2, 3: p = 1 - sqrt(12 / 14) = 0.074.
-  EXPECT_EQ("\n" + matrix_table(by_hand(), "markdown"), R"(
+  EXPECT_EQ(str("\n", matrix_table(by_hand(), "markdown")), R"(
 | method | student | seeds |          last |          best |             − B |     published | images | MACs | synthesis |  memory | FID-C |
 |--------|---------|------:|--------------:|--------------:|----------------:|--------------:|-------:|-----:|----------:|--------:|------:|
 | A      | s       |     3 | 22.00 ± 11.00 | 23.00 ± 11.00 | +2.00 (p 0.074) | 90.50 (paper) |    100 |  2 T |      1:01 | 3.0 MiB |  1.25 |
@@ -153,7 +153,7 @@ TEST(MatrixTable, TablesInTheDocumentationAreGenerated) {
       const std::string file = text.substr(name, close - name);
       const json record = data::read_json((root / file).string());
       ASSERT_TRUE(record.is_object()) << file;
-      EXPECT_EQ(text.substr(body, stop - body), "\n" + matrix_table(record, "markdown") + "\n")
+      EXPECT_EQ(text.substr(body, stop - body), str("\n", matrix_table(record, "markdown"), "\n"))
           << entry.path() << ": mtcki matrix " << file << " --table markdown";
       ++tables;
     }

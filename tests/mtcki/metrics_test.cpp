@@ -48,7 +48,9 @@ TEST(SymmetricEigen, LowRank) {
       double trace = 0;
       for (int64_t i = 0; i < 64; ++i) {
         trace += values[static_cast<size_t>(i)];
-        if (i < 64 - rank) EXPECT_NEAR(values[static_cast<size_t>(i)], 0, 1e-12) << seed;
+        if (i < 64 - rank) {
+          EXPECT_NEAR(values[static_cast<size_t>(i)], 0, 1e-12) << seed;
+        }
       }
       EXPECT_NEAR(trace, sum(mul(rows, rows)).item(), 1e-11) << seed;
     }
