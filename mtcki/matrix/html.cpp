@@ -42,7 +42,8 @@ std::string table_section(const MatrixTable& t) {
          "t-test. MACs: all passes of the whole job but the teachers' training.</p>\n";
 }
 
-// One chart per student, teacher set and data: a line per method, its tests over what it had cost.
+// One chart per student, teacher set and data: a line per method, its tests over what the images and
+// this student, not the others, had cost by then.
 std::string curves_section(const json& record, const MatrixTable& t) {
   std::map<std::string, std::vector<Series>> charts;
   for (const MatrixTable::Line& line : t.lines) {
@@ -67,7 +68,8 @@ std::string curves_section(const json& record, const MatrixTable& t) {
   }
   std::string out;
   for (const auto& [title, series] : charts)
-    out += line_chart(series, {title, "10^9 multiply-accumulates of the whole job", false, true});
+    out += line_chart(
+        series, {title, "10^9 multiply-accumulates of the images and this student", false, true});
   return out.empty()
              ? ""
              : "<h2>Accuracy over counted cost</h2>\n<div class=\"grid2\">\n" + out + "</div>\n";
