@@ -154,8 +154,10 @@ void rename_path(const std::string& from, const std::string& to) {
 void make_directories(const std::string& path) {
   std::error_code error;
   std::vector<std::string> missing;
-  for (std::string p = path; !std::filesystem::exists(p, error); p = parent_directory(p))
+  for (std::string p = path; !std::filesystem::exists(p, error); p = parent_directory(p)) {
     missing.push_back(p);
+    if (p == parent_directory(p)) break;  // even "." or "/" may not be reached
+  }
   std::filesystem::create_directories(path, error);
   if (error) throw_disk_error("create folder", path, error.value(), 0);
   // A folder whose name a power failure takes away takes along what was synced in it.

@@ -51,7 +51,13 @@ int matrix_command(const MatrixOptions& o) {
   const std::string format = o.table.empty() ? "text" : o.table;
   if (!o.inputs.empty() && o.inputs[0].ends_with(".json")) {
     std::vector<nlohmann::json> records;
-    for (const std::string& file : o.inputs) records.push_back(data::read_json(file));
+    for (const std::string& file : o.inputs) {
+      if (!data::file_exists(file))
+        throw UsageError(str("record \"", file, "\": no such file; only records join a record"));
+      records.push_back(data::read_json(file));
+      if (!records.back().is_object())
+        throw DataError(str("\"", file, "\": not the record of a matrix"));
+    }
     std::fputs(matrix_table(joined_records(records), format).c_str(), stdout);
     return 0;
   }

@@ -148,6 +148,20 @@ config = ["synthesis.source=real", "synthesis.batches=1000"]
   refused({"matrix", bad, out, "--table", "latex"}, 2, "none of text | markdown");
 }
 
+TEST_F(MatrixCli, RecordsAreShownAndJoined) {
+  const std::string record = MTCKI_SOURCE_DIR "/bench/results/matrix_cpu_fashion.json";
+  const Outcome one = run({"matrix", record}), twice = run({"matrix", record, record});
+  EXPECT_EQ(one.code, 0) << one.err;
+  EXPECT_THAT(one.out, HasSubstr("CMI-ensemble"));
+  EXPECT_EQ(twice.out, one.out) << twice.err;
+  refused({"matrix", record, "nothere.json"}, 2, "record \"nothere.json\": no such file");
+  refused({"matrix", record, "seeds=[1]"}, 2, "only records join a record");
+  const std::string damaged = file("damaged.json", "{\"cells\": ");
+  refused({"matrix", record, damaged}, 3, "damaged.json\": not the record of a matrix");
+  refused({"matrix", record, MTCKI_SOURCE_DIR "/bench/results/matrix_cpu_fashion_choice.json"}, 2,
+          "records of different matrices cannot be joined");
+}
+
 TEST_F(MatrixCli, StoppedAndContinued) {
   const pid_t worker = start(command("x", {"seeds=[0]", "distill.epochs=40"}));
   for (int i = 0; i < 3000 && !fs::exists(dir_ / "x/cells/mtcki.s0/students"); ++i)
