@@ -2,7 +2,7 @@
 
 #include <vector>
 
-#include "tensor/cuda/emulated/device.h"
+#include "tests/emulated_gpu/device.h"
 #include "tensor/ops/gemm.h"
 
 namespace mtcki::cuda {

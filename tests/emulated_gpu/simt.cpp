@@ -1,4 +1,4 @@
-#include "tensor/cuda/emulated/simt.h"
+#include "tests/emulated_gpu/simt.h"
 
 #include <omp.h>
 #include <ucontext.h>
@@ -11,7 +11,7 @@
 #include <limits>
 #include <numeric>
 
-#include "tensor/cuda/emulated/device.h"
+#include "tests/emulated_gpu/device.h"
 #include "tensor/cuda/runtime.h"
 
 #if !defined(__x86_64__)

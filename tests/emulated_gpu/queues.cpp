@@ -1,4 +1,4 @@
-#include "tensor/cuda/emulated/queues.h"
+#include "tests/emulated_gpu/queues.h"
 
 #include <algorithm>
 
