@@ -17,7 +17,7 @@ install(TARGETS mtcki_options mtcki_tensor mtcki_autograd mtcki_nn mtcki_optim m
 install(TARGETS mtcki_cli RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 foreach(_folder tensor autograd nn optim data mtcki)
   install(DIRECTORY ${CMAKE_SOURCE_DIR}/${_folder} DESTINATION ${_headers} FILES_MATCHING PATTERN "*.h"
-          PATTERN cli EXCLUDE PATTERN native EXCLUDE PATTERN fashion-mnist EXCLUDE)
+          PATTERN cli EXCLUDE PATTERN native EXCLUDE PATTERN emulated EXCLUDE PATTERN fashion-mnist EXCLUDE)
 endforeach()
 install(FILES ${CMAKE_SOURCE_DIR}/mtcki.h DESTINATION ${_headers})
 install(EXPORT mtcki_targets NAMESPACE mtcki:: DESTINATION ${_package} FILE mtcki-targets.cmake)

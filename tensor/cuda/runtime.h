@@ -1,8 +1,8 @@
 // The CUDA runtime as the rest of the project sees it; no CUDA header is needed to include this.
-// Three implementations, chosen when a program is linked (cmake/MtckiCuda.cmake):
+// Two implementations, chosen when a program is linked (cmake/MtckiCuda.cmake):
 //
-//   native/   cudart: a real GPU           absent/   a build without CUDA: there is none
-//   tests/emulated_gpu   device memory and kernels on the CPU, for tests on machines without a GPU
+//   native/    cudart: a real GPU
+//   emulated/  device memory and kernels on the CPU (simt.h), for tests on machines without a GPU
 //
 // One process uses one GPU: the first that use_device() was called for. Work is ordered on one
 // compute stream; StreamScope moves a part of it to a side stream, which wait_stream() orders with

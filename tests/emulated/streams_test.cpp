@@ -2,7 +2,7 @@
 // is missing shows; captures refuse what a GPU would not put into the graph.
 #include <gmock/gmock.h>
 
-#include "tests/emulated_gpu/device.h"
+#include "tensor/cuda/emulated/device.h"
 #include "tensor/error.h"
 #include "tensor/ops/elementwise.h"
 #include "tests/cuda_testing.h"

@@ -8,7 +8,7 @@
 #include <memory>
 #include <vector>
 
-#include "tests/emulated_gpu/device.h"
+#include "tensor/cuda/emulated/device.h"
 #include "tensor/cuda/stream_order.h"
 
 namespace mtcki::cuda {

@@ -2,7 +2,7 @@
 
 #include <vector>
 
-#include "tests/emulated_gpu/device.h"
+#include "tensor/cuda/emulated/device.h"
 #include "tensor/ops/gemm.h"
 
 namespace mtcki::cuda {

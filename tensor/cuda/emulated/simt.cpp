@@ -1,4 +1,4 @@
-#include "tests/emulated_gpu/simt.h"
+#include "tensor/cuda/emulated/simt.h"
 
 #include <omp.h>
 #include <ucontext.h>
@@ -11,7 +11,7 @@
 #include <limits>
 #include <numeric>
 
-#include "tests/emulated_gpu/device.h"
+#include "tensor/cuda/emulated/device.h"
 #include "tensor/cuda/runtime.h"
 
 #if !defined(__x86_64__)

@@ -3,7 +3,7 @@
 #include <cstdlib>
 
 #include "tensor/comm_mpi.h"
-#include "tests/emulated_gpu/device.h"
+#include "tensor/cuda/emulated/device.h"
 #include "tensor/cuda/runtime.h"
 
 namespace mtcki::cuda {

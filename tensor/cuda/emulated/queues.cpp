@@ -1,4 +1,4 @@
-#include "tests/emulated_gpu/queues.h"
+#include "tensor/cuda/emulated/queues.h"
 
 #include <algorithm>
 

@@ -12,12 +12,14 @@
 #include <vector>
 
 #include "tensor/context.h"
-#include "tests/emulated_gpu/device.h"
-#include "tests/emulated_gpu/queues.h"
+#include "tensor/cuda/emulated/device.h"
+#include "tensor/cuda/emulated/queues.h"
 #include "tensor/cuda/stream_order.h"
 #include "tensor/error.h"
 
 namespace mtcki::cuda {
+
+const void* any_kernel();  // launch.cuh
 
 namespace {
 
@@ -145,10 +147,10 @@ void set_stream_times(StreamTimes times) {
 
 const Availability& availability() {
   static const Availability a = [] {
-    // Not to be used by accident.
+    // A build without CUDA has no kernels, emulated programs have them; these are not to be used by accident.
     const char* on = std::getenv("MTCKI_EMULATE_CUDA");
-    if (on && *on && *on != '0') return Availability{true, "", 1};
-    return Availability{false, "this is the emulated GPU of the tests; MTCKI_EMULATE_CUDA=1 asks for it", 0};
+    if (any_kernel() && on && *on && *on != '0') return Availability{true, "", 1};
+    return Availability{false, "this build has no CUDA kernels", 0};
   }();
   return a;
 }
