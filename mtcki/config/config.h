@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "data/mix.h"
 #include "mtcki/config/loss_rows.h"
 #include "tensor/dtype.h"
 
@@ -124,6 +125,7 @@ struct SynthesisConfig {
 struct DistillConfig : SgdConfig {
   int64_t epochs = 200, steps_per_epoch = 0, batch_size = 128;  // 0: pool/batch
   int64_t views = 0;  // whose teacher outputs are kept; 0: teachers are asked at every step
+  data::Mix mix = data::Mix::none;    // two images in one: replay pool
   std::string replay = "pool";        // what the student is shown: distillation/replay/replays.cpp
   LossWeights loss{student_terms()};  // distill.kd, distill.ts, ...: losses/student_terms.cpp
   double temperature = 20.0;

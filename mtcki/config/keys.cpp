@@ -293,7 +293,12 @@ void visit(Walk& w, DistillConfig& c) {
   w.key("replay", c.replay, replay_names(),
         "what is shown: the images that were made and kept, cropped and mirrored; or fresh ones in "
         "every step, as they are")
-      .inert_if(c.replay == "pool");
+      .inert_if(c.replay == "pool")
+      .key("mix", c.mix,
+           {{"none", data::Mix::none}, {"mixup", data::Mix::mixup}, {"cutmix", data::Mix::cutmix}},
+           "of replay pool: beside each image a second one, blended in or in a box of it; the "
+           "teachers answer to what is shown")
+      .inert_if(c.mix == data::Mix::none);
   loss_weights(w, student_terms(), c.loss);
   w.key("temperature", c.temperature, above(0), "T of the fused distillation loss")
       .key("fuse", c.fuse,

@@ -92,6 +92,9 @@ void validate_rounds(const RunConfig& c) {
     throw UsageError(
         "distill.fuse: conf needs labels, and fresh images have none; use another, or replay "
         "\"pool\"");
+  if (d.mix != data::Mix::none)
+    throw UsageError(
+        "distill.mix: fresh images are shown as they are; use none, or replay \"pool\"");
 }
 
 void validate_distill(const RunConfig& c) {
@@ -106,9 +109,10 @@ void validate_distill(const RunConfig& c) {
   if (d.fuse == Fuse::prob && d.loss.at("l1") > 0)
     throw UsageError(
         "distill.l1: compares logits, and fuse = \"prob\" has probabilities only; use another");
-  if (d.views > 1 && d.pad == 0 && !d.flip)
+  if (d.views > 1 && d.pad == 0 && !d.flip && d.mix == data::Mix::none)
     throw UsageError(
-        "distill.views: without distill.pad and distill.flip all views of an image are the same; "
+        "distill.views: without distill.pad, distill.flip and distill.mix all views of an image "
+        "are the same; "
         "set it to 1");
 }
 

@@ -59,7 +59,7 @@ std::unique_ptr<LossTerm> disagreement(const LossTermContext& c) {
   });
 }
 
-std::unique_ptr<LossTerm> divergence(const LossTermContext& c) {
+std::unique_ptr<LossTerm> student_divergence(const LossTermContext& c) {
   return std::make_unique<Against>([t = c.config.adv_temperature](const InversionStep& s) {
     return mul(kl_div(fuse_logits(s.logits(), s.shares), s.student_logits, t), -t * t);
   });
@@ -127,7 +127,7 @@ const std::vector<LossTermRow>& inversion_terms() {
              })},
       {"adv_kl", 0.0, "adversarial_kl",
        "weight of the divergence of the student from the teachers, whoever is right (ZSKT, DFQ)",
-       "−T² KL(p̄ ‖ p_S)", divergence, true},
+       "−T² KL(p̄ ‖ p_S)", student_divergence, true},
       {"adv_l1", 0.0, "adversarial_l1",
        "weight of the distance of the student's logits from the teachers' (DFAD, DFED)",
        "−mean |z̄ − z_S|", l1_distance, true},

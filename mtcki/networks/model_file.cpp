@@ -18,7 +18,7 @@ namespace mtcki {
 
 namespace {
 
-std::string join(const std::vector<double>& values) {
+std::string comma_separated(const std::vector<double>& values) {
   std::ostringstream out;
   out << std::setprecision(17);
   for (size_t i = 0; i < values.size(); ++i) out << (i ? "," : "") << values[i];
@@ -73,8 +73,8 @@ void write_model_file(const std::string& path, nn::Classifier& net, const ModelC
       {"mtcki.arch", s.name},
       {"mtcki.num_classes", str(s.num_classes)},
       {"mtcki.input", str(s.in_channels, "x", s.image_size, "x", s.image_size)},
-      {"mtcki.mean", join(card.normalization.mean)},
-      {"mtcki.std", join(card.normalization.std)}};
+      {"mtcki.mean", comma_separated(card.normalization.mean)},
+      {"mtcki.std", comma_separated(card.normalization.std)}};
   if (const auto* graph = dynamic_cast<const nn::GraphClassifier*>(&net))
     meta[kGraphKey] = graph_json(graph->spec());
   if (!card.config_sha256.empty()) meta["mtcki.config_sha256"] = card.config_sha256;

@@ -22,7 +22,7 @@ std::vector<std::string> parts_of(const std::string& name) {
   return out;
 }
 
-std::string join(const std::vector<std::string>& parts) {
+std::string dotted(const std::vector<std::string>& parts) {
   std::string out;
   for (const std::string& part : parts) out += (out.empty() ? "" : ".") + part;
   return out;
@@ -32,7 +32,7 @@ std::string join(const std::vector<std::string>& parts) {
 std::string replace_part(const std::string& name, const std::string& from, const std::string& to) {
   std::vector<std::string> parts = parts_of(name);
   std::replace(parts.begin(), parts.end(), from, to);
-  return join(parts);
+  return dotted(parts);
 }
 
 bool uses_part(const Names& names, const std::string& part) {
@@ -91,7 +91,7 @@ void join_numbers(const Names& wanted, data::NamedTensors* tensors) {
     const size_t number = p.size() - 2;
     p[number - 1] += p[number];
     p.erase(p.begin() + static_cast<int64_t>(number));
-    if (wanted.count(join(p))) name = join(p);
+    if (wanted.count(dotted(p))) name = dotted(p);
   }
 }
 
@@ -107,7 +107,7 @@ void rename_weiaicunzai(data::NamedTensors* tensors) {
           {"0", "conv1"}, {"1", "bn1"}, {"3", "conv2"}, {"4", "bn2"}, {"6", "conv3"}, {"7", "bn3"}};
       if (const auto it = layer.find(p[3]); it != layer.end()) p = {p[0], p[1], it->second, p[4]};
     }
-    name = join(p);
+    name = dotted(p);
   }
 }
 

@@ -13,7 +13,7 @@ namespace mtcki {
 
 namespace {
 
-constexpr char kSchema[] = "mtcki-profile/1";
+constexpr char kProfileSchema[] = "mtcki-profile/1";
 
 void sort_rows(std::vector<OpCost>& rows) {
   std::stable_sort(rows.begin(), rows.end(), [](const OpCost& a, const OpCost& b) {
@@ -152,7 +152,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Profile, step, model, device, machine, math, 
 
 nlohmann::json to_json(const Profile& p) {
   nlohmann::json out = p;
-  out.update({{"schema", kSchema},
+  out.update({{"schema", kProfileSchema},
               {"ops_us", p.ops_us()},
               {"floor_us", p.floor_us()},
               {"profile_overhead", p.overhead()},
@@ -161,8 +161,8 @@ nlohmann::json to_json(const Profile& p) {
 }
 
 Profile profile_from_json(const nlohmann::json& j, const std::string& file) {
-  if (!j.is_object() || j.value("schema", nlohmann::json()) != kSchema)
-    throw DataError(str(file, ": not a profile (\"schema\": \"", kSchema,
+  if (!j.is_object() || j.value("schema", nlohmann::json()) != kProfileSchema)
+    throw DataError(str(file, ": not a profile (\"schema\": \"", kProfileSchema,
                         "\"); mtcki profile --json writes one"));
   try {
     Profile p = j;

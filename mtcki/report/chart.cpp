@@ -12,7 +12,7 @@ namespace {
 
 constexpr double kWidth = 520, kHeight = 240;
 constexpr double kLeft = 66, kRight = 14, kTop = 10, kBottom = 42;
-constexpr int kColumns = 400;
+constexpr int kPlotColumns = 400;
 
 std::string short_number(double v) {
   const double a = std::abs(v);
@@ -141,8 +141,8 @@ std::string key(const std::string& color, const std::string& name, const std::st
                      html_escape(name), html_escape(value));
 }
 
-std::string figure(const std::string& title, const std::string& note, const std::string& help,
-                   const std::string& svg, const std::string& legend) {
+std::string chart_figure(const std::string& title, const std::string& note, const std::string& help,
+                         const std::string& svg, const std::string& legend) {
   return fmt::format(
       "<figure><figcaption{}>{}{}</figcaption>{}<div class=\"legend\">{}</div></figure>\n",
       help.empty() ? "" : " title=\"" + html_escape(help) + "\"", html_escape(title), note, svg,
@@ -175,7 +175,7 @@ struct Pen {
 Pen draw(const Series& s, const Frame& frame, const std::string& color, bool markers,
          const std::string& x_label) {
   Pen pen;
-  std::vector<std::pair<double, double>> points = downsample(s.points, kColumns);
+  std::vector<std::pair<double, double>> points = downsample(s.points, kPlotColumns);
   if (s.level && points.size() == 1)
     points = {{frame.x.low, points[0].second}, {frame.x.high, points[0].second}};
   bool down = false;
@@ -226,8 +226,8 @@ std::string line_chart(const std::vector<Series>& series, const ChartOptions& op
            pen.dots;
     legend += key(color, s.name, fmt::format("{:.4g}", pen.last));
   }
-  return figure(options.title, frame.y.log ? " <small>(log)</small>" : "", options.help,
-                svg + "</svg>", legend);
+  return chart_figure(options.title, frame.y.log ? " <small>(log)</small>" : "", options.help,
+                      svg + "</svg>", legend);
 }
 
 std::string stacked_bar(const std::vector<Part>& parts, const std::string& title) {
@@ -249,7 +249,7 @@ std::string stacked_bar(const std::vector<Part>& parts, const std::string& title
     legend += key(color, parts[i].name, parts[i].text);
     at += width;
   }
-  return figure(title, "", "", svg + "</svg>", legend);
+  return chart_figure(title, "", "", svg + "</svg>", legend);
 }
 
 std::string roofline(const std::vector<RooflinePoint>& points, double peak_gflops,
@@ -282,11 +282,11 @@ std::string roofline(const std::vector<RooflinePoint>& points, double peak_gflop
         "<title>{}: {:.4g} GFLOP/s at {:.3g} FLOP per byte, {:.1f} % of the time</title></circle>",
         frame.px(p.flops_per_byte), frame.py(p.gflops), 2.5 + 16 * std::sqrt(p.share),
         html_escape(p.name), p.gflops, p.flops_per_byte, 100 * p.share);
-  return figure(title, " <small>GFLOP/s; a circle's area is its time</small>", "", svg + "</svg>",
-                peak_gflops > 0
-                    ? key("level", "roof",
-                          fmt::format("{:.4g} GFLOP/s, {:.4g} GB/s", peak_gflops, bandwidth_gbs))
-                    : "");
+  return chart_figure(
+      title, " <small>GFLOP/s; a circle's area is its time</small>", "", svg + "</svg>",
+      peak_gflops > 0 ? key("level", "roof",
+                            fmt::format("{:.4g} GFLOP/s, {:.4g} GB/s", peak_gflops, bandwidth_gbs))
+                      : "");
 }
 
 }  // namespace mtcki

@@ -210,8 +210,8 @@ Samples run_samples(const RunConfig& config, const std::string& folder, int64_t 
   return out;
 }
 
-DryRunStage students_stage(const RunConfig& config, int64_t pool, int64_t test_images,
-                           const StageTimes& synthesis, const StageTimes& students) {
+DryRunStage plan_students(const RunConfig& config, int64_t pool, int64_t test_images,
+                          const StageTimes& synthesis, const StageTimes& students) {
   const DistillConfig& d = config.distill;
   const SynthesisConfig& s = config.synthesis;
   const double few = number(few_batches(config));
@@ -326,7 +326,7 @@ DryRun dry_run(const RunConfig& config) {
   const int64_t pool = s.batches * s.batch_size - (none ? test_images : 0);
   if (!config.students.empty()) {
     const DryRunStage stage =
-        students_stage(config, pool, test_images, synthesis, times("students"));
+        plan_students(config, pool, test_images, synthesis, times("students"));
     add("students", stage.work, stage.seconds);
   }
 

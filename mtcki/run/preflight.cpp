@@ -44,7 +44,7 @@ std::string without_images(const RunConfig& config, const data::DatasetInfo& inf
 }
 
 // What the data set's files, or [data] where there are none, say of the images.
-nn::ModelSpec shape_of_images(const RunConfig& config, const Needs& needs) {
+nn::ModelSpec shape_of_images(const RunConfig& config, const RunNeeds& needs) {
   nn::ModelSpec spec;
   if (config.data.is_none()) {
     spec.in_channels = config.data.channels > 0 ? config.data.channels : 3;
@@ -94,7 +94,7 @@ nn::ModelSpec shape_of_images(const RunConfig& config, const Needs& needs) {
 
 }  // namespace
 
-void preflight(const RunConfig& config, const Needs& needs) {
+void preflight(const RunConfig& config, const RunNeeds& needs) {
   compute_of(config);
   rows_of_rank(config.train.batch_size, communicator(), "train.batch_size");
   rows_of_rank(config.synthesis.batch_size, communicator(), "synthesis.batch_size");

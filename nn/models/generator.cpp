@@ -162,11 +162,11 @@ void Generator::reset(const Rng& rng) {
 namespace {
 
 using Make = std::unique_ptr<Generator> (*)(const GeneratorSpec& spec, Init& init);
-struct Row {
+struct GeneratorRow {
   const char* name;
   Make make;
 };
-constexpr Row kGenerators[] = {
+constexpr GeneratorRow kGenerators[] = {
     {"cmi",
      [](const GeneratorSpec& s, Init& init) -> std::unique_ptr<Generator> {
        return std::make_unique<UpsamplingGenerator>(s, 2 * s.ngf, init);
@@ -186,7 +186,7 @@ constexpr Row kGenerators[] = {
 const std::vector<std::string>& generator_names() {
   static const std::vector<std::string> names = [] {
     std::vector<std::string> out;
-    for (const Row& row : kGenerators) out.emplace_back(row.name);
+    for (const GeneratorRow& row : kGenerators) out.emplace_back(row.name);
     return out;
   }();
   return names;
@@ -200,7 +200,7 @@ std::unique_ptr<Generator> make_generator(const GeneratorSpec& spec, Init& init)
                          "an image size that 4 divides; got nz ",
                          spec.nz, ", ngf ", spec.ngf, ", channels ", spec.channels, ", size ",
                          spec.image_size));
-  for (const Row& row : kGenerators)
+  for (const GeneratorRow& row : kGenerators)
     if (row.name == spec.name) return row.make(spec, init);
   std::string all;
   for (const std::string& name : generator_names()) all += (all.empty() ? "" : ", ") + name;

@@ -91,6 +91,7 @@ data::LoaderOptions pool_loader(const DistillConfig& config, int64_t threads, ui
   o.pad = config.pad;
   o.flip = config.flip;
   o.views = config.views;
+  o.mix = config.mix;
   o.threads = static_cast<int>(threads);
   o.seed = seed;
   return o;
