@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 #include <iomanip>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -115,6 +116,14 @@ ModelCard read_model_card(const std::map<std::string, std::string>& metadata) {
   return card;
 }
 
+void require_weights_file(const std::string& who, const std::string& path) {
+  std::error_code ec;
+  if (std::filesystem::is_directory(path, ec))
+    throw DataError(str(who, " \"", path, "\": is a folder; name the file in it"));
+  if (!std::filesystem::exists(path, ec))
+    throw DataError(str(who, " \"", path, "\": no such file"));
+}
+
 std::string weights_sha256(const std::string& path) {
   std::string all;
   for (const std::string& part : data::state_file_parts(path)) all += data::sha256_file(part);
@@ -180,8 +189,8 @@ std::unique_ptr<nn::Classifier> load_model(const std::string& path, const nn::Mo
       throw DataError(str(path, ": holds a ", found.spec.name, ", not a ", spec.name,
                           "; set model = \"", found.spec.name, "\""));
   }
-  nn::Init init(0);
-  auto net = nn::make_classifier(spec, init);
+  nn::Init none = nn::Init::none();
+  auto net = nn::make_classifier(spec, none);
   const auto first = std::find_if(file.tensors.begin(), file.tensors.end(),
                                   [](const auto& t) { return t.second.rank() == 4; });
   const bool grey =

@@ -100,7 +100,6 @@ void preflight(const RunConfig& config, const RunNeeds& needs) {
   rows_of_rank(config.synthesis.batch_size, communicator(), "synthesis.batch_size");
   rows_of_rank(config.distill.batch_size, communicator(), "distill.batch_size");
   nn::ModelSpec spec = shape_of_images(config, needs);
-  std::error_code ec;
   if (needs.generator && config.synthesis.source != "pixels") {
     const SynthesisConfig& s = config.synthesis;
     try {
@@ -118,8 +117,7 @@ void preflight(const RunConfig& config, const RunNeeds& needs) {
     check_normalization(who, t.mean, spec.in_channels);
     any_norms = any_norms || t.weights.empty();  // all that are trained here have some
     if (t.weights.empty()) continue;
-    if (!std::filesystem::is_regular_file(t.weights, ec))
-      throw DataError(who + ": weights \"" + t.weights + "\": no such file");
+    require_weights_file(who + ": weights", t.weights);
     ModelCard card;
     const auto net = load_model(t.weights, spec, t.name_map, &card, nullptr, t.weights_key);
     if (needs.generator && net->batch_norms().empty() && config.synthesis.loss.at("bn") > 0)
@@ -142,9 +140,7 @@ void preflight(const RunConfig& config, const RunNeeds& needs) {
     spec.name = config.metrics.classifier_model;
     check_model("metrics.classifier_model", spec);
     if (!config.metrics.classifier_weights.empty()) {
-      if (!std::filesystem::is_regular_file(config.metrics.classifier_weights, ec))
-        throw DataError("metrics.classifier_weights: \"" + config.metrics.classifier_weights +
-                        "\": no such file");
+      require_weights_file("metrics.classifier_weights:", config.metrics.classifier_weights);
       load_model(config.metrics.classifier_weights, spec, "");
     }
     for (const TeacherConfig& t : config.teachers)

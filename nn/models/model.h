@@ -54,13 +54,13 @@ struct ModelSpec {
 
 // Names: resnet{18,34,50}; resnet{8,14,20,32,44,56,110} (option B) and resnetN_a (option A:
 // akamaster names `linear`); resnet8x4 resnet32x4; wrn<d>_<k> for any d = 6n+4; vgg{8,11,13,16,19};
-// vgg{11,13,16,19}_bn (five pools, torchvision's names, one linear layer) and _bn_fc (three);
-// mobilenet_v2;
-// shufflenet_v2_x{0_5,1_0,1_5,2_0}; densenet121; repvgg_a{0,1,2}. All but wrn and the small ResNets
-// take a width multiplier, vgg8_w0.5.
+// vgg{11,13,16,19}_bn (five pools, torchvision's names, one linear layer), _bn_fc and _bn_fc4096
+// (three, the hidden ones 512 or 4096 wide); mobilenet_v2; shufflenet_v2_x{0_5,1_0,1_5,2_0};
+// densenet121; repvgg_a{0,1,2}. All but wrn and the small ResNets take a width multiplier,
+// vgg8_w0.5.
 // With _pool: resnet{18,34,50} and densenet121 with a max-pool behind the 3x3 stem, VGGs with five
-// pools. With _in the networks of ImageNet, all but VGG. Where only strides and pools differ the
-// weights fit either. Throws UsageError with the nearest name.
+// pools. With _in the networks of ImageNet (VGGs: those of _bn). Where only strides and pools
+// differ the weights fit either. Throws UsageError with the nearest name.
 std::unique_ptr<Classifier> make_classifier(const ModelSpec& spec, Init& init);
 std::vector<std::string> classifier_names();  // for help texts; wrn as wrn40_2 etc.
 

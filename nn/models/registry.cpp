@@ -82,18 +82,21 @@ ModelRow large_resnet(const std::string& name, const std::vector<int64_t>& block
           }};
 }
 
-// Convolutions per block; flat: torchvision's names.
+// Convolutions per block; flat: torchvision's names. hidden: VggConfig's, for small images.
 ModelRow vgg(const std::string& name, const std::array<size_t, 5>& depths, bool flat = false,
-             bool hidden_layers = false) {
+        int64_t hidden = 0) {
   std::vector<Stem> stems;
   if (!flat) stems.push_back(Stem::pool);
+  if (flat && hidden == 0) stems.push_back(Stem::imagenet);
   return {name, true, stems, [=](const Variant& v, const ModelSpec& spec, Init& init) {
             VggConfig c;
             for (size_t b = 0; b < depths.size(); ++b)
               c.widths[b].assign(depths[b], scaled(std::min<int64_t>(512, 64 << b), v));
             c.five_pools = v.stem == Stem::pool;
             c.flat = flat;
-            c.hidden_layers = hidden_layers;
+            c.keeps_7x7 = v.stem == Stem::imagenet;
+            const int64_t width = c.keeps_7x7 ? 4096 : hidden;
+            c.hidden = width > 0 ? scaled(width, v) : 0;
             return make_vgg(c, spec, init);
           }};
 }
@@ -126,11 +129,10 @@ std::vector<ModelRow> make_rows() {
                                                                 {"vgg16", {2, 2, 3, 3, 3}},
                                                                 {"vgg19", {2, 2, 4, 4, 4}}};
   for (const auto& [name, depths] : vggs) out.push_back(vgg(name, depths));
-  for (const bool hidden_layers : {false, true})
+  for (const auto& [suffix, hidden] :
+       {std::pair<const char*, int64_t>{"_bn", 0}, {"_bn_fc", 512}, {"_bn_fc4096", 4096}})
     for (const auto& [name, depths] : vggs)
-      if (std::string(name) != "vgg8")
-        out.push_back(
-            vgg(str(name, hidden_layers ? "_bn_fc" : "_bn"), depths, true, hidden_layers));
+      if (std::string(name) != "vgg8") out.push_back(vgg(str(name, suffix), depths, true, hidden));
   out.push_back({"mobilenet_v2",
                  true,
                  {Stem::imagenet},
