@@ -18,12 +18,12 @@ mtcki_harden(mtcki_hardened_headers)
 option(MTCKI_UNITY "Compile the files of a folder together" ON)
 
 # mtcki_library(NAME [UNITY] [HARDENED] [PUBLIC ...] [PRIVATE ...]): the static library of folder NAME and mtcki::NAME.
-# Sources are globbed: adding a file needs no edit here. cli/ and the two CUDA devices
+# Sources are globbed: adding a file needs no edit here. cli/, start/ and the two CUDA devices
 # have targets of their own.
 function(mtcki_library name)
   cmake_parse_arguments(ARG "UNITY;HARDENED" "" "PUBLIC;PRIVATE" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${name}/*.cpp)
-  list(FILTER sources EXCLUDE REGEX "/cli/|/cuda/(native|emulated)/")
+  list(FILTER sources EXCLUDE REGEX "/cli/|/start/|/cuda/(native|emulated)/")
   if(NOT sources)
     message(FATAL_ERROR "mtcki_library(${name}): no sources")
   endif()

@@ -155,6 +155,8 @@ void add_eval(CommandLine* line) {
   eval->add_option("--weights-key", o->weights_key, kWeightsKey);
   eval->add_flag("--json", o->json, "print {\"top1\":..,\"top5\":..,\"n\":..} in percent");
   add_compute(eval, &o->compute);
+  eval->footer(
+      "mtcki eval --weights runs/demo/students/resnet8/model.safetensors --data fashion-mnist");
   line->commands.push_back({eval, [eval, o] {
                               o->compute.device_given = eval->count("--device") > 0;
                               return eval_command(*o);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,7 @@ struct TrainConfig : SgdConfig {
   TrainConfig() : SgdConfig{.weight_decay = 5e-4, .nesterov = true} {}
 
   int64_t epochs = 200, batch_size = 128;
+  int64_t accumulate = 1;  // parts of a batch whose gradients are added
   double label_smoothing = 0.0;
   double warmup_epochs = 0.0;
   int64_t pad = 4;
@@ -178,8 +180,10 @@ struct RunConfig {
 // Reads TOML files, and KEY=VALUE ("synthesis.g_steps=50", "teachers.0.model=vgg8") between them,
 // in order, then the overrides. UsageError with file:line and the nearest key for unknown keys, wrong
 // types, values out of range and impossible combinations; nothing is read or written before.
+// origins: who gave each key its value, "demo.toml:12" or "command line"; the others have defaults.
+using ConfigOrigins = std::map<std::string, std::string>;
 RunConfig load_config(const std::vector<std::string>& files,
-                      const std::vector<std::string>& overrides);
+                      const std::vector<std::string>& overrides, ConfigOrigins* origins = nullptr);
 // A file may have '=' in its name only when it exists.
 bool is_override(const std::string& input);
 void validate(const RunConfig& config);
@@ -188,8 +192,9 @@ void validate(const RunConfig& config);
 int64_t held_out_images(const RunConfig& config);
 // The losses of a set that is made before there is a student: without those that need one.
 SynthesisConfig without_student(SynthesisConfig config);
-// Complete TOML text; loading it gives the same config and the same hash.
-std::string to_toml(const RunConfig& config);
+// Complete TOML text; loading it gives the same config and the same hash. With origins each line
+// ends in a comment that names its own.
+std::string to_toml(const RunConfig& config, const ConfigOrigins* origins = nullptr);
 std::string config_sha256(
     const RunConfig& config);  // of what affects results (not out, device, threads...)
 // The same over some sections or keys only, for the marker of a stage: {"seed", "data",

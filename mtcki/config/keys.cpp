@@ -130,7 +130,11 @@ void milestone_keys(Walk& w, SgdConfig& c, bool inert) {
 
 void visit(Walk& w, TrainConfig& c) {
   w.key("epochs", c.epochs, at_least(1), "passes over the training set")
-      .key("batch_size", c.batch_size, at_least(2), "images per step");
+      .key("batch_size", c.batch_size, at_least(2), "images per step")
+      .key("accumulate", c.accumulate, between(1, 65536),
+           "parts that a batch is computed in, one after the other, for less memory; their "
+           "gradients are added, batch norm normalises each part by itself")
+      .inert_if(c.accumulate == 1);
   sgd_keys(w, c, {"constant", "cosine", "multistep", "onecycle"});
   w.key("label_smoothing", c.label_smoothing, between(0, 0.9), "share of the target spread evenly");
   milestone_keys(w, c, false);
@@ -154,7 +158,7 @@ void visit(Walk& w, TeacherConfig& c) {
            "file")
       .key("mean", c.mean, kAny,
            "its input normalisation; empty: the file's metadata, else the set's")
-      .key("std", c.std, above(0), "likewise")
+      .key("std", c.std, above(0), "standard deviations of that normalisation")
       .key("weight", c.weight, number_from(0), "weight w_m, normalised over the teachers");
 }
 

@@ -264,6 +264,34 @@ TEST_F(ConfigTest, ResolvedFileGivesSameConfigAndHash) {
   EXPECT_EQ(b.train.lr, a.train.lr);
 }
 
+TEST_F(ConfigTest, SaysWhereValuesComeFrom) {
+  const std::string first =
+                        file("a.toml", "seed = 1\n[[teachers]]\nmodel = \"vgg8\"\nweight = 2\n"),
+                    second =
+                        file("b.toml", "\n[train]\nlr = 0.2\n[[teachers]]\nmodel = \"resnet8\"\n");
+  ConfigOrigins origins;
+  const RunConfig c = load_config({first, second}, {"train.epochs=3"}, &origins);
+  EXPECT_EQ(origins, (ConfigOrigins{{"seed", first + ":1"},
+                                    {"train.lr", second + ":3"},
+                                    {"train.epochs", "command line"},
+                                    {"teachers.0.model", second + ":5"}}))
+      << "the second file's list replaces the first's";
+  const std::string text = to_toml(c, &origins);
+  EXPECT_THAT(text, ::testing::ContainsRegex("\nlr = 0.2 +# " + second + ":3\n"));
+  EXPECT_THAT(text, ::testing::ContainsRegex("\nepochs = 3 +# command line\n"));
+  EXPECT_THAT(text, ::testing::ContainsRegex("\nmomentum = 0.9 +# default\n"));
+  EXPECT_EQ(to_toml(load_config({file("again.toml", text)}, {})), to_toml(c));
+}
+
+TEST_F(ConfigTest, PartsOfABatchAreEqualAndNotTooSmall) {
+  const std::string good = file("a.toml", kGood);
+  EXPECT_THAT(refusal({good}, {"train.batch_size=30", "train.accumulate=4"}),
+              HasSubstr("train.accumulate: 4 parts"));
+  EXPECT_THAT(refusal({good}, {"train.batch_size=8", "train.accumulate=8"}),
+              HasSubstr("train.accumulate: 8 parts"));
+  EXPECT_EQ(refusal({good}, {"train.batch_size=8", "train.accumulate=4"}), "(accepted)");
+}
+
 TEST_F(ConfigTest, HashIsOfWhatAffectsResults) {
   const RunConfig base = load_config({file("a.toml", kGood)}, {});
   RunConfig changed = base;
@@ -292,6 +320,7 @@ TEST_F(ConfigTest, HashIsOfWhatAffectsResults) {
     // weight 0 as it was before there was the term.
     std::set<std::string> silent{"precision",
                                  "conv",
+                                 "train.accumulate",
                                  "distill.views",
                                  "distill.replay",
                                  "distill.teacher_bn",
