@@ -12,7 +12,7 @@ namespace mtcki {
 
 namespace {
 
-using Names = std::map<std::string, Tensor>;
+using Tensors = std::map<std::string, Tensor>;
 
 // "conv1.weight_g" -> "conv1.weight" where that ends it, else "".
 std::string without(const std::string& name, const std::string& tail) {
@@ -50,7 +50,7 @@ Pair pair_of(const std::string& name) {
 }
 
 // All names below the prefix are wanted, and all that are wanted are there.
-bool holds(const std::string& prefix, const nn::StateDict& wanted, const Names& given) {
+bool holds(const std::string& prefix, const nn::StateDict& wanted, const Tensors& given) {
   size_t found = 0, below = 0;
   for (const auto& [name, t] : wanted) {
     const auto it = given.find(prefix + name);
@@ -67,7 +67,7 @@ bool holds(const std::string& prefix, const nn::StateDict& wanted, const Names& 
 }  // namespace
 
 void compose_weights(data::NamedTensors* tensors, std::vector<std::string>* notes) {
-  Names given(tensors->begin(), tensors->end());
+  Tensors given(tensors->begin(), tensors->end());
   std::map<std::string, std::string> made;  // by the name of its first factor
   std::string first_made;
   for (const auto& [name, second] : *tensors) {
@@ -97,7 +97,7 @@ void compose_weights(data::NamedTensors* tensors, std::vector<std::string>* note
 
 void take_nested(const nn::StateDict& wanted, data::NamedTensors* tensors,
                  std::vector<std::string>* notes) {
-  const Names given(tensors->begin(), tensors->end());
+  const Tensors given(tensors->begin(), tensors->end());
   const std::string first = wanted.empty() ? "" : wanted.front().first;
   std::vector<std::string> prefixes;
   for (const auto& [name, t] : given) {
