@@ -39,7 +39,9 @@ int64_t BatchPlanner::batches_per_epoch() const {
 void BatchPlanner::start_epoch(int64_t epoch) {
   epoch_ = epoch;
   order_.clear();
-  if (options_.shuffle)
+  if (options_.order)
+    order_ = options_.order(epoch);
+  else if (options_.shuffle)
     order_ = randperm(size_, Rng{options_.seed, rng_stream("loader/shuffle"),
                                  static_cast<uint64_t>(epoch)})
                  .to_vector<int64_t>();

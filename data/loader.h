@@ -3,6 +3,7 @@
 // resumed.
 #pragma once
 
+#include <functional>
 #include <iterator>
 #include <memory>
 #include <vector>
@@ -16,6 +17,9 @@ namespace mtcki::data {
 struct LoaderOptions {
   int64_t batch_size = 128;
   bool shuffle = true;
+  // The rows of an epoch instead of a shuffle of all; a row may come several times. Any function of
+  // the epoch that gives the same rows when an epoch is begun again.
+  std::function<std::vector<int64_t>(int64_t epoch)> order = {};
   bool drop_last = true;
   int64_t pad = 0;    // random crop after padding by this many zeros (train: 4); 0: none
   bool flip = false;  // random horizontal mirror

@@ -96,13 +96,16 @@ struct SynthesisConfig {
   Meta meta = Meta::fomaml;  // of a meta-generator
   int64_t reset_first = 0;   // batch at which its first layers are redrawn; 0: none
   ClassEmbedding class_embedding = ClassEmbedding::teachers;  // of a noisy source
-  int64_t g_life = 1;                   // batches before the generator is re-initialised; 0: never
-  int64_t g_life_first = 0;             // the same before there is a student; 0: g_life
+  int64_t g_life = 1;        // batches before the generator is re-initialised; 0: never
+  int64_t g_life_first = 0;  // the same before there is a student; 0: g_life
+  double g_ema = 0.0;        // decay of the averaged generator that samples are drawn from; 0: off
+  double exchange = 0.0;     // how often channels come from another image: channel_exchange.h
   LossWeights loss{inversion_terms()};  // synthesis.bn, synthesis.cls, ...: losses/terms.cpp
   double bn_mmt = 0.0;                  // kappa
   BnReduce bn_reduce = BnReduce::layer;
   double bn_first = 1.0;  // factor of every teacher's first layer
   ClsMode cls_mode = ClsMode::each;
+  double cls_focus = 0.0;  // exponent of what a sample counts in mode ens; 0: all alike
   AdvMode adv_mode = AdvMode::kl_agree;
   double adv_temperature = 1.0;  // of its divergences, and of adv_kl
   bool adv_each = false;
@@ -129,9 +132,11 @@ struct DistillConfig : SgdConfig {
   int64_t views = 0;  // whose teacher outputs are kept; 0: teachers are asked at every step
   data::Mix mix = data::Mix::none;    // two images in one: replay pool
   std::string replay = "pool";        // what the student is shown: distillation/replay/replays.cpp
+  double priority = 0.0;              // of images of replay pool by their last loss; 0: shuffled
   LossWeights loss{student_terms()};  // distill.kd, distill.ts, ...: losses/student_terms.cpp
   double temperature = 20.0;
   Fuse fuse = Fuse::mean;
+  double agree = 0.0;  // exponent of the share of teachers who decide as all together; 0: off
   TeacherBn teacher_bn = TeacherBn::running;
   double ts_tau = 0.1;
   int64_t ts_queue = 4096;
@@ -146,6 +151,7 @@ struct RoundsConfig {
   int64_t per_epoch = 0;  // 0: never, the set is made before
   int64_t batches = 1;    // synthesised at the beginning of a round
   bool keep_history = true;
+  double weight_step = 0.0;  // of the teachers' weights: distillation/teacher_weights.h
 };
 
 struct MetricsConfig {

@@ -1,5 +1,6 @@
 #include "nn/models/families.h"
 
+#include "autograd/functions.h"
 #include "nn/init.h"
 
 namespace mtcki::nn {
@@ -26,7 +27,13 @@ std::unique_ptr<BatchNorm2d> make_norm(int64_t channels, const Init& init) {
 
 Variable RowClassifier::trunk(const Variable& x) {
   Chain h(x);
-  for (const Link& link : trunk_) h |= link;
+  for (const Link& link : trunk_) {
+    const auto* function = std::get_if<Link::Function>(&link.what);
+    if (function != nullptr && *function == static_cast<Link::Function>(global_avg_pool))
+      h = Chain(pooled(std::move(h)));
+    else
+      h |= link;
+  }
   return h;
 }
 

@@ -72,7 +72,7 @@ class Vgg : public Classifier {
       h |= MaxPool2d{Pool2dOptions(2)};
       size /= 2;
     }
-    return std::move(h) | global_avg_pool;
+    return pooled(std::move(h));
   }
   Variable head(const Variable& feature) override { return Chain(feature) | classifier_; }
 

@@ -241,6 +241,26 @@ TEST_F(ConfigTest, RefusesImpossibleCombinations) {
               HasSubstr("distill.views: without distill.pad"));
 }
 
+TEST_F(ConfigTest, RefusesKeysOfMethodsThatDoNotGoTogether) {
+  const std::string good = file("good.toml", kGood);
+  const auto refused = [&](const std::vector<std::string>& keys, const char* why) {
+    EXPECT_THAT(refusal({good}, keys), HasSubstr(why));
+  };
+  refused({"synthesis.source=maps"}, "synthesis.source maps and distill.replay maps go together");
+  refused({"synthesis.source=maps", "distill.replay=maps"}, "synthesis.batches: maps are kept in");
+  refused({"synthesis.source=pixels", "synthesis.exchange=0.5"}, "pixels has no maps");
+  refused({"synthesis.exchange=0.5", "distill.fuse=conf"}, "distill.fuse: conf needs labels");
+  refused({"synthesis.g_ema=0.5"}, "synthesis.g_ema: images of source generator");
+  refused({"synthesis.cls_focus=1"}, "only synthesis.cls_mode = \"ens\" reads it");
+  refused({"synthesis.adv_heads=1", "rounds.per_epoch=1", "distill.steps_per_epoch=4"},
+          "heads with distill.heads > 0 only");
+  refused({"rounds.weight_step=0.1"}, "rounds.weight_step: teachers' weights are learnt in rounds");
+  refused({"distill.cam=1", "distill.views=1"}, "distill.views = 0");
+  refused({"distill.grad_cam=1", "distill.teacher_bn=batch"}, "distill.teacher_bn = \"running\"");
+  refused({"distill.agree=1", "distill.kd=0", "distill.l1=1"},
+          "distill.agree: needs several teachers");
+}
+
 TEST_F(ConfigTest, EveryMethodGoesWithTheDemonstration) {
   const fs::path configs = fs::path(MTCKI_SOURCE_DIR) / "configs";
   int methods = 0;
