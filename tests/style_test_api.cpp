@@ -55,11 +55,18 @@ std::string page() {
   std::set<std::string> headers;
   collect("mtcki.h", &headers);
   std::string out =
-      "# Which header has it\n\nThe names of the library: functions, types and constants of every "
-      "header that `mtcki.h` brings, in\nthe order in which they stand there, with their formulas, "
-      "shapes and errors. Gradients are one level\nup: `add` of Variables is in "
-      "`autograd/functions.h`, `add` of Tensors in `tensor/ops/elementwise.h`. A\ntest holds this "
-      "page to the headers.\n\n| Header | Names |\n|---|---|\n";
+      "# Which header has it\n"
+      "\n"
+      "The names of the library: functions, types and constants of every header that `mtcki.h` "
+      "brings, in\n"
+      "the order in which they stand there, with their formulas, shapes and errors. Gradients are "
+      "one level\n"
+      "up: `add` of Variables is in `autograd/functions.h`, `add` of Tensors in "
+      "`tensor/ops/elementwise.h`.\n"
+      "A test holds this page to the headers.\n"
+      "\n"
+      "| Header | Names |\n"
+      "|---|---|\n";
   for (const std::string& header : headers) {
     std::string names;
     for (const std::string& name : names_of(header))

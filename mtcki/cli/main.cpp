@@ -97,8 +97,8 @@ std::string wrapped(const std::string& help) {
 
 int parse_and_run(int argc, char** argv) {
   CLI::App app{
-      "mtcki: trains classifiers, inverts them into images (multi-teacher contrastive knowledge\n"
-      "inversion) and teaches students from nothing but those images."};
+      "mtcki: trains classifiers, inverts them into images (multi-teacher contrastive\n"
+      "knowledge inversion) and teaches students from nothing but those images."};
   app.name("mtcki");
   app.require_subcommand(0, 1);
   app.set_version_flag("--version", [] {

@@ -91,13 +91,14 @@ int run_command(const RunOptions& o) {
 }
 
 const char kRunFooter[] =
-    "Arguments are configuration files (TOML), applied in order, and KEY=VALUE overrides, e.g.\n"
+    "Arguments are configuration files (TOML), applied in order, and KEY=VALUE\n"
+    "overrides, e.g.\n"
     "  mtcki run configs/demo.toml seed=1 synthesis.g_steps=100 students.0.model=vgg8\n"
     "  mtcki run --help-config            every key with default, range and meaning\n"
-    "The run folder is OUT/NAME (keys out and name). Finished stages are skipped, an interrupted "
-    "one\n"
-    "resumes exactly; Ctrl-C saves first (a second Ctrl-C leaves at once).\n"
-    "Exit codes: 0 ok, 1 internal, 2 usage, 3 data, 4 numerics, 5 memory, 6 disk, 130/143 stopped.";
+    "The run folder is OUT/NAME (keys out and name). Finished stages are skipped, an\n"
+    "interrupted one resumes exactly; Ctrl-C saves first (a second Ctrl-C leaves at\n"
+    "once). Exit codes: 0 ok, 1 internal, 2 usage, 3 data, 4 numerics, 5 memory,\n"
+    "6 disk, 130/143 stopped.";
 
 CLI::App* add_run(CLI::App* app, const char* name, const char* what, RunOptions* o) {
   CLI::App* s = app->add_subcommand(name, what);

@@ -16,8 +16,8 @@ using nlohmann::json;
 
 namespace {
 
-constexpr size_t kMostClasses = 20;  // all of them; of more those that lost most
-constexpr size_t kMostStudents = 4;  // columns
+constexpr size_t kClassRows = 20;      // all of them; of more those that lost most
+constexpr size_t kStudentColumns = 4;  // columns
 
 struct Network {
   std::string name, model;
@@ -77,7 +77,7 @@ std::string by_class(const Network& teacher, std::vector<Network> students) {
     return !s.confusion || s.confusion->classes() != classes;
   });
   if (students.empty()) return "";
-  if (students.size() > kMostStudents) students.resize(kMostStudents);
+  if (students.size() > kStudentColumns) students.resize(kStudentColumns);
   struct Row {
     double lost;
     std::string html;
@@ -96,8 +96,8 @@ std::string by_class(const Network& teacher, std::vector<Network> students) {
     rows.push_back({lost, html_row(cells, "td", 1)});
   }
   std::ranges::stable_sort(rows, std::greater(), &Row::lost);
-  const bool all = rows.size() <= kMostClasses;
-  if (!all) rows.resize(kMostClasses);
+  const bool all = rows.size() <= kClassRows;
+  if (!all) rows.resize(kClassRows);
   std::vector<std::string> head{"class", html_escape(teacher.name) + " (teacher)"};
   for (const Network& s : students) head.push_back(html_escape(s.name));
   head.push_back(html_escape(students[0].name) + " − teacher");
@@ -107,7 +107,7 @@ std::string by_class(const Network& teacher, std::vector<Network> students) {
              "<h3>By class</h3>\n<p class=\"soft\">Percent of the class's test images that "
              "are put into it; {}</p>\n",
              all ? "what lost most comes first."
-                 : fmt::format("the {} of {} classes that lost most.", kMostClasses, classes)) +
+                 : fmt::format("the {} of {} classes that lost most.", kClassRows, classes)) +
          html_table(table);
 }
 
