@@ -284,7 +284,9 @@ std::vector<Slice> timeline(const std::vector<Event>& scopes,
   std::stable_sort(bars.begin(), bars.end(),
                    [](const Bar& a, const Bar& b) { return a.start() < b.start(); });
   std::vector<Slice> out;
-  std::set<uint32_t> started;  // calls that have work
+  std::set<uint32_t> calls, started;  // recorded ones; those of them that have work
+  for (const Activity& a : records)
+    if (a.kind == Activity::Kind::call) calls.insert(a.correlation);
   Lanes lanes;
   for (const Bar& bar : bars) {
     double end = bar.start();
@@ -312,7 +314,8 @@ std::vector<Slice> timeline(const std::vector<Event>& scopes,
       s.start_us += hidden;
       s.us -= hidden;
       drawn = std::max(drawn, a->end_us);
-      if (started.insert(a->correlation).second) s.launch = a->correlation;
+      if (calls.count(a->correlation) && started.insert(a->correlation).second)
+        s.launch = a->correlation;
       out.push_back(std::move(s));
     }
   }
