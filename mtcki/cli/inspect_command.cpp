@@ -93,6 +93,7 @@ int inspect_command(const InspectOptions& o) {
   check_normalization(o.mean, o.std);
   if (!o.data.empty()) data::dataset_info(o.data);  // there is such a set
   apply(o.compute);
+  require_weights_file("weights", o.weights);
   const data::StateFile file = data::read_state_file(o.weights, o.weights_key);
   for (const std::string& note : file.notes) std::printf("%s\n", note.c_str());
   ModelCard card = read_model_card(file.metadata);

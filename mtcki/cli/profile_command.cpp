@@ -1,5 +1,6 @@
 // profile, profile diff, roof: where the time of a step goes, and what the machine could do.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <cstdio>
 
@@ -22,7 +23,7 @@ namespace {
 
 struct ProfileOptions {
   std::string step = "train", model = "wrn16_1", by = "layer", level = "auto";
-  bool graph = false, memory = false;
+  bool graph = false, memory = false, wide = false;
   std::string roof, json, trace, csv, html;  // files
   std::string sweep;
   std::vector<std::string> teachers;
@@ -142,7 +143,9 @@ int profile_command(const ProfileOptions& o) {
   const Measured m = measure(measured);
   const Profile& p = m.profile;
   print_heading(p, o, device);
-  std::fputs(profile_text(p, profile_by(o.by), o.rows, o.depth).c_str(), stdout);
+  const bool fit = !o.wide && isatty(STDOUT_FILENO);  // a file has room
+  const size_t room = fit ? static_cast<size_t>(console::width(STDOUT_FILENO)) : 0;
+  std::fputs(profile_text(p, profile_by(o.by), o.rows, room, o.depth).c_str(), stdout);
   if (!memory.empty()) std::printf("\n%s", memory.c_str());
   if (!no_roof.empty()) console::info(no_roof);
   for (const std::string& line : p.doubts()) console::warn(line);
@@ -200,6 +203,8 @@ void add_profile(CommandLine* line) {
       ->capture_default_str();
   profile->add_flag("--memory", o->memory,
                     "show which layers hold the memory at the peak of a step");
+  profile->add_flag("--wide", o->wide,
+                    "all columns of the table, also those that the terminal has no room for");
   profile->add_option("--roof", o->roof, "roof file; default: where mtcki roof writes");
   profile->add_option("--json", o->json, "write the profile, for mtcki profile diff");
   profile->add_option("--trace", o->trace, "write a trace for chrome://tracing or ui.perfetto.dev");
@@ -215,6 +220,10 @@ void add_profile(CommandLine* line) {
   add_compute(profile, &o->compute);
   add_recompute(profile, &o->compute);
   add_table(profile, &o->by, &o->rows);
+  profile->footer(
+      "mtcki profile --model wrn16_1 --by op --json before.json    then, after a change,\n"
+      "mtcki profile --model wrn16_1 --by op --json after.json\n"
+      "mtcki profile diff before.json after.json --by op");
   CLI::App* diff = profile->add_subcommand("diff", "what changed between two profiles");
   diff->add_option("before", between->before, "file of mtcki profile --json")->required();
   diff->add_option("after", between->after, "another file of mtcki profile --json")->required();

@@ -18,7 +18,7 @@ namespace mtcki {
 
 namespace {
 
-constexpr char kSchema[] = "mtcki-profile/1";
+constexpr char kProfileSchema[] = "mtcki-profile/1";
 
 constexpr double kWinograd = 4;  // FLOPs of the definition for one of F(4,3), the least we do
 
@@ -281,7 +281,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Profile, step, model, device, machine, math, 
 
 nlohmann::json to_json(const Profile& p) {
   nlohmann::json out = p;
-  out.update({{"schema", kSchema},
+  out.update({{"schema", kProfileSchema},
               {"ops_us", p.ops_us()},
               {"floor_us", p.floor_us()},
               {"profile_overhead", p.overhead()},
@@ -293,8 +293,8 @@ nlohmann::json to_json(const Profile& p) {
 }
 
 Profile profile_from_json(const nlohmann::json& j, const std::string& file) {
-  if (!j.is_object() || j.value("schema", nlohmann::json()) != kSchema)
-    throw DataError(str(file, ": not a profile (\"schema\": \"", kSchema,
+  if (!j.is_object() || j.value("schema", nlohmann::json()) != kProfileSchema)
+    throw DataError(str(file, ": not a profile (\"schema\": \"", kProfileSchema,
                         "\"); mtcki profile --json writes one"));
   try {
     // Fields that files of older versions do not have.

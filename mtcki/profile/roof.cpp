@@ -17,7 +17,7 @@ namespace mtcki {
 
 namespace {
 
-constexpr char kSchema[] = "mtcki-roof/1";
+constexpr char kRoofSchema[] = "mtcki-roof/1";
 
 std::string machine_name(Device device) {
   return device.is_cuda() ? cuda::device_info(device.index).name : machine_info().cpu;
@@ -97,14 +97,14 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Roof, device, machine, date, version, librari
 
 nlohmann::json to_json(const Roof& r) {
   nlohmann::json out = r;
-  out["schema"] = kSchema;
+  out["schema"] = kRoofSchema;
   return out;
 }
 
 Roof roof_from_json(const nlohmann::json& j, const std::string& file) {
-  if (!j.is_object() || j.value("schema", nlohmann::json()) != kSchema)
+  if (!j.is_object() || j.value("schema", nlohmann::json()) != kRoofSchema)
     throw DataError(
-        str(file, ": not a roof file (\"schema\": \"", kSchema, "\"); mtcki roof writes one"));
+        str(file, ": not a roof file (\"schema\": \"", kRoofSchema, "\"); mtcki roof writes one"));
   try {
     nlohmann::json all{{"typical", nlohmann::json::object()}, {"clocks", ClockRange{}}};
     all.update(j);  // files of older versions have neither

@@ -42,11 +42,20 @@ struct Column {
   bool left;
   size_t most;  // characters; the beginning of longer texts is cut
   std::function<std::string(const OpCost&)> text;
+  int rank = 0;  // where there is no room the highest is left out first; 0: never
 };
 
-// Texts to the left, numbers to the right; columns in which no row says anything are dropped.
-std::string table(const std::vector<Column>& columns, const std::vector<OpCost>& rows) {
-  std::vector<std::string> lines(rows.size() + 1);
+// Texts to the left, numbers to the right; columns in which no row says anything are dropped, and
+// so are, by their rank, those for which `room` characters are too few (0: none).
+std::string table(const std::vector<Column>& columns, const std::vector<OpCost>& rows,
+                  size_t room) {
+  struct Shown {
+    const Column* column;
+    std::vector<std::string> cells;
+    size_t width;
+  };
+  std::vector<Shown> shown;
+  size_t total = 0;
   for (const Column& c : columns) {
     std::vector<std::string> cells{c.title};
     bool says = false;
@@ -59,15 +68,28 @@ std::string table(const std::vector<Column>& columns, const std::vector<OpCost>&
     if (!says) continue;
     size_t width = 0;
     for (const std::string& cell : cells) width = std::max(width, cell.size());
-    for (size_t i = 0; i < cells.size(); ++i) {
-      if (!lines[i].empty()) lines[i] += "  ";
-      lines[i] +=
-          c.left ? fmt::format("{:<{}}", cells[i], width) : fmt::format("{:>{}}", cells[i], width);
-    }
+    total += width + 2;
+    shown.push_back({&c, std::move(cells), width});
+  }
+  std::string dropped;
+  const auto rank = [](const Shown& s) { return s.column->rank; };
+  while (room > 0 && total > room + 2) {
+    const auto least = std::ranges::max_element(shown, {}, rank);
+    if (least == shown.end() || rank(*least) == 0) break;
+    total -= least->width + 2;
+    dropped += (dropped.empty() ? "" : ", ") + least->column->title;
+    shown.erase(least);
   }
   std::string out;
-  for (std::string& line : lines) out += line.erase(line.find_last_not_of(' ') + 1) + "\n";
-  return out;
+  for (size_t i = 0; i <= rows.size(); ++i) {
+    std::string line;
+    for (const Shown& s : shown)
+      line += (line.empty() ? "" : "  ") + (s.column->left
+                                                ? fmt::format("{:<{}}", s.cells[i], s.width)
+                                                : fmt::format("{:>{}}", s.cells[i], s.width));
+    out += line.erase(line.find_last_not_of(' ') + 1) + "\n";
+  }
+  return dropped.empty() ? out : out + "--wide shows also: " + dropped + "\n";
 }
 
 std::string name_of_group(const OpCost& r, ProfileBy by) {
@@ -80,7 +102,7 @@ std::string name_of_group(const OpCost& r, ProfileBy by) {
 
 }  // namespace
 
-std::string profile_text(const Profile& p, ProfileBy by, int64_t most, int64_t depth) {
+std::string profile_text(const Profile& p, ProfileBy by, int64_t most, size_t room, int64_t depth) {
   std::vector<OpCost> rows = grouped(p.rows, by, depth);
   const size_t shown = most > 0 ? std::min(rows.size(), static_cast<size_t>(most)) : rows.size();
   if (shown < rows.size()) {
@@ -108,12 +130,12 @@ std::string profile_text(const Profile& p, ProfileBy by, int64_t most, int64_t d
                                                         : "op",
                                true, 40, [by](const OpCost& r) { return name_of_group(r, by); }}};
   if (by != ProfileBy::stage)
-    columns.push_back({"pass", true, 4, [](const OpCost& r) { return r.pass; }});
+    columns.push_back({"pass", true, 4, [](const OpCost& r) { return r.pass; }, 2});
   if (by != ProfileBy::module)
-    columns.push_back({"module", true, 28, [](const OpCost& r) { return r.module; }});
-  columns.push_back({"operand", true, 34, operand});
+    columns.push_back({"module", true, 28, [](const OpCost& r) { return r.module; }, 1});
+  columns.push_back({"operand", true, 34, operand, 10});
   columns.push_back(
-      {"calls", false, 9, [](const OpCost& r) { return fmt::format("{:.4g}", r.calls); }});
+      {"calls", false, 9, [](const OpCost& r) { return fmt::format("{:.4g}", r.calls); }, 5});
   // Below a few µs a pair of events measures itself.
   columns.push_back({"us", false, 12, [device](const OpCost& r) {
                        const bool limited = device && r.calls > 0 && r.us / r.calls < 5;
@@ -123,18 +145,21 @@ std::string profile_text(const Profile& p, ProfileBy by, int64_t most, int64_t d
                        return step > 0 ? fmt::format("{:.1f}", 100 * r.us / step) : std::string();
                      }});
   if (device)
-    columns.push_back({"host us", false, 12, [](const OpCost& r) { return number(r.host_us, 1); }});
-  columns.push_back({"GFLOP/s", false, 10, [](const OpCost& r) { return number(r.gflops(), 1); }});
-  columns.push_back({"GB/s", false, 8, [](const OpCost& r) { return number(r.gbytes(), 1); }});
+    columns.push_back(
+        {"host us", false, 12, [](const OpCost& r) { return number(r.host_us, 1); }, 7});
+  columns.push_back(
+      {"GFLOP/s", false, 10, [](const OpCost& r) { return number(r.gflops(), 1); }, 4});
+  columns.push_back({"GB/s", false, 8, [](const OpCost& r) { return number(r.gbytes(), 1); }, 6});
   columns.push_back({"floor us", false, 12,
-                     [with_roof](const OpCost& r) { return with_roof(r, r.floor_us, 1); }});
+                     [with_roof](const OpCost& r) { return with_roof(r, r.floor_us, 1); }, 8});
   columns.push_back({"% roof", false, 7,
-                     [with_roof](const OpCost& r) { return with_roof(r, r.roof_percent(), 0); }});
-  columns.push_back({"bound", true, 8, [](const OpCost& r) { return r.bound; }});
+                     [with_roof](const OpCost& r) { return with_roof(r, r.roof_percent(), 0); },
+                     3});
+  columns.push_back({"bound", true, 8, [](const OpCost& r) { return r.bound; }, 4});
   columns.push_back({"headroom us", false, 12,
-                     [with_roof](const OpCost& r) { return with_roof(r, r.headroom_us(), 1); }});
-  columns.push_back({"kernel", true, 60, [](const OpCost& r) { return r.note; }});
-  std::string out = table(columns, rows);
+                     [with_roof](const OpCost& r) { return with_roof(r, r.headroom_us(), 1); }, 9});
+  columns.push_back({"kernel", true, 60, [](const OpCost& r) { return r.note; }, 11});
+  std::string out = table(columns, rows, room);
   const double floors = p.floor_us(), latency = p.launch_bound_us();
   out += fmt::format("sum of ops {:.1f} us{}, outside any op {:.1f} us\n", p.ops_us(),
                      p.overlap_us() > 0.05

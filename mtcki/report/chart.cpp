@@ -12,7 +12,7 @@ namespace {
 
 constexpr double kWidth = 520, kHeight = 240;
 constexpr double kLeft = 66, kRight = 14, kTop = 10, kBottom = 42;
-constexpr int kColumns = 400;
+constexpr int kPlotColumns = 400;
 
 std::string short_number(double v) {
   const double a = std::abs(v);
@@ -148,8 +148,8 @@ struct Frame {
   }
 };
 
-std::string figure(const std::string& title, const std::string& note, const std::string& help,
-                   const std::string& svg, const std::string& legend, bool big = false) {
+std::string chart_figure(const std::string& title, const std::string& note, const std::string& help,
+                         const std::string& svg, const std::string& legend, bool big = false) {
   return fmt::format(
       "<figure{}><figcaption{}>{}{}</figcaption>{}<div class=\"legend\">{}</div></figure>\n",
       big ? " class=\"big\"" : "", help.empty() ? "" : " title=\"" + html_escape(help) + "\"",
@@ -182,7 +182,7 @@ struct Pen {
 Pen draw(const Series& s, const Frame& frame, const std::string& color, bool markers,
          const std::string& x_label) {
   Pen pen;
-  std::vector<std::pair<double, double>> points = downsample(s.points, kColumns);
+  std::vector<std::pair<double, double>> points = downsample(s.points, kPlotColumns);
   if (s.level && points.size() == 1)
     points = {{frame.x.low, points[0].second}, {frame.x.high, points[0].second}};
   bool down = false;
@@ -235,8 +235,8 @@ std::string line_chart(const std::vector<Series>& series, const ChartOptions& op
            pen.dots;
     legend += legend_key(color, s.name, fmt::format("{:.4g}", pen.last));
   }
-  return figure(options.title, frame.y.log ? " <small>(log)</small>" : "", options.help,
-                svg + "</svg>", legend);
+  return chart_figure(options.title, frame.y.log ? " <small>(log)</small>" : "", options.help,
+                      svg + "</svg>", legend);
 }
 
 std::string stacked_bar(const std::vector<Part>& parts, const std::string& title) {
@@ -258,7 +258,7 @@ std::string stacked_bar(const std::vector<Part>& parts, const std::string& title
     legend += legend_key(color, parts[i].name, parts[i].text);
     at += width;
   }
-  return figure(title, "", "", svg + "</svg>", legend);
+  return chart_figure(title, "", "", svg + "</svg>", legend);
 }
 
 namespace {
@@ -329,8 +329,8 @@ std::string roofline(const std::vector<RooflinePoint>& points,
         "r=\"{:.1f}\"><title>{}</title></circle>",
         p->color, frame.px(p->flops_per_byte), frame.py(p->gflops), 1.5 + 22 * std::sqrt(p->share),
         html_escape(p->text));
-  return figure(title, " <small>GFLOP/s; a circle's area is its time</small>", "", svg + "</svg>",
-                "", true);
+  return chart_figure(title, " <small>GFLOP/s; a circle's area is its time</small>", "",
+                      svg + "</svg>", "", true);
 }
 
 std::string timeline_chart(const std::vector<TimelineBar>& bars, const std::string& title,
@@ -380,7 +380,7 @@ std::string timeline_chart(const std::vector<TimelineBar>& bars, const std::stri
         lanes[place[i].first].top + kRow * static_cast<double>(place[i].second),
         std::max(0.15, right - left - 0.1), kRow - 1, html_escape(bars[i].text));
   }
-  return figure(title, "", "", svg + "</svg>", "", true);
+  return chart_figure(title, "", "", svg + "</svg>", "", true);
 }
 
 }  // namespace mtcki

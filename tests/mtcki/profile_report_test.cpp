@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <set>
+#include <sstream>
 #include <string_view>
 
 #include "mtcki/profile/table.h"
@@ -179,6 +180,19 @@ sum of ops 79.0 us, outside any op 31.0 us
 sum of floors 29.2 us = 29.2 % of the measured step; bound by latency: 2.0 us = 1.8 %
 step 100.0 us (p10 98.0, p90 103.0, 3 steps after 3 of warm-up), while profiling 110.0 us: profile_overhead +10.0 %
 )");
+}
+
+// Narrow terminals: texts that repeat and derived numbers go first, times stay.
+TEST(Profile, TheTableFitsTheTerminal) {
+  for (const size_t room : {40, 60, 80, 100}) {
+    std::istringstream lines(profile_text(profile(), ProfileBy::op, 3, room));
+    for (std::string line; std::getline(lines, line) && !line.starts_with("--wide");)
+      EXPECT_LE(line.size(), room) << line;
+  }
+  const std::string text = profile_text(profile(), ProfileBy::op, 3, 60);
+  EXPECT_THAT(text, HasSubstr("op         pass  module  calls    us     %  GFLOP/s  % roof"));
+  EXPECT_THAT(text, HasSubstr("--wide shows also: operand, headroom us, floor us, GB/s, bound\n"));
+  EXPECT_THAT(profile_text(profile(), ProfileBy::op, 3, 200), Not(HasSubstr("--wide")));
 }
 
 TEST(Profile, ShortGpuOpsAreMarked) {
