@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "autograd/gradients.h"
 #include "autograd/node.h"
 #include "autograd/side_stream.h"
 #include "tensor/context.h"
@@ -19,6 +20,7 @@ using NodePtr = std::shared_ptr<Node>;
 
 std::atomic<uint64_t> next_sequence{1};
 std::atomic<int64_t> alive{0};
+thread_local bool passes_leaves_by = false;  // within gradients()
 
 // "mul in layer2.0" for error texts.
 std::string where(const Node& node) {
@@ -99,6 +101,7 @@ void deliver(const Node& node, int input, Tensor g, ReadyNodes* ready) {
   if (!next || !g.defined()) return;
   check_gradient(node, input, *next, g);
   if (next->is_leaf) {
+    if (passes_leaves_by) return;
     const OnStreamZero scope;  // what optimisers and users of .grad() work on
     if (const auto leaf = next->variable.lock()) accumulate_grad(leaf.get(), std::move(g));
     return;
@@ -128,9 +131,18 @@ std::vector<Tensor> gather(const Node& node, const Node::Closure& closure, Tenso
   return grads;
 }
 
+// Whether the gradients of a closure go to leaves alone.
+bool feeds_leaves(const Node& node, const Node::Closure& closure) {
+  return std::ranges::all_of(closure.inputs, [&](int i) {
+    const NodePtr& next = node.next[static_cast<size_t>(i)];
+    return !next || next->is_leaf;
+  });
+}
+
 void run_closures(const Node& node, Tensor gy, ReadyNodes* ready) {
   const ContextReplay replay(node.module);
   for (const Node::Closure& closure : node.closures) {
+    if (passes_leaves_by && feeds_leaves(node, closure)) continue;
     const bool last = &closure == &node.closures.back();  // may have gy for itself
     std::vector<Tensor> grads =
         closure.gather ? gather(node, closure, last ? std::exchange(gy, Tensor()) : gy, ready)
@@ -233,6 +245,45 @@ void Variable::backward(const Tensor& seed, bool keep_graph) const {
   join_side_streams();
   if (cuda::stream_index() != 0)
     wait_streams(ran_on);  // within a branch, which goes on with .grad()
+}
+
+std::vector<Tensor> gradients(const Variable& of, const std::vector<Variable>& at,
+                              const Tensor& seed) {
+  const auto node_of = [](const Variable& v) {
+    if (v.is_leaf())
+      throw GradientError("gradients: of leaves there are none here; use backward() and grad()");
+    return v.impl()->node;
+  };
+  struct PassLeavesBy {
+    PassLeavesBy() { passes_leaves_by = true; }
+    ~PassLeavesBy() { passes_leaves_by = false; }
+  } const scope;
+  const BackwardScope backward_scope;
+  const SideStreamScope side_streams;
+  const NoGradScope no_grad;
+  std::vector<Tensor> out(at.size());
+  size_t left = at.size();
+  ReadyNodes ready;
+  const NodePtr start = node_of(of);
+  start->pending = seed;
+  start->pending_from = current_stream_bit();
+  ready.push(start);
+  while (left > 0 && !ready.empty()) {
+    const NodePtr node = ready.pop();
+    for (size_t i = 0; i < at.size(); ++i) {
+      if (node_of(at[i]) != node) continue;
+      wait_streams(node->pending_from);
+      out[i] = node->pending.take();
+      node->pending = out[i];
+      --left;
+    }
+    if (left > 0)
+      run(node, &ready, true);
+    else
+      node->pending = GradientSum();
+  }
+  if (left > 0) throw GradientError("gradients: the result does not depend on all of them");
+  return out;
 }
 
 }  // namespace mtcki

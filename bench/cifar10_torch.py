@@ -66,6 +66,26 @@ def top1(net, x, y):
     return 100.0 * hits / len(x)
 
 
+def fit(net, data, epochs):
+    """The recipe above; returns the accuracy on the test images."""
+    x, y = load(data, True)
+    test = load(data, False)
+    per_epoch = len(x) // 128
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, epochs * per_epoch, cycle_momentum=False)
+    for epoch in range(epochs):
+        net.train()
+        order = torch.randperm(len(x))
+        for i in range(per_epoch):
+            rows = order[i * 128:(i + 1) * 128]
+            optimizer.zero_grad(set_to_none=True)
+            F.cross_entropy(net(normalised(augmented(x[rows]))), y[rows]).backward()
+            optimizer.step()
+            schedule.step()
+        print(f"epoch {epoch + 1}: {top1(net, *test):.2f} %", file=sys.stderr, flush=True)
+    return top1(net, *test)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["train", "eval"])
@@ -79,32 +99,18 @@ def main():
     torch.set_num_threads(a.threads)
     torch.manual_seed(a.seed)
     net = torch_models.classifier(a.model)
-    test_x, test_y = load(a.data, False)
     if a.what == "eval":
+        test_x, test_y = load(a.data, False)
         state = {k: torch.from_numpy(v.copy()) for k, v in st_to_torch.load(a.weights).items()}
         net.load_state_dict(state, strict=True)
         print(json.dumps({"top1": top1(net, test_x, test_y), "n": len(test_x)}))
         return
-    x, y = load(a.data, True)
     for module in net.modules():  # the wide ResNet's own initialisation
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(module, torch.nn.Linear):
             torch.nn.init.zeros_(module.bias)
-    per_epoch = len(x) // 128
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, a.epochs * per_epoch, cycle_momentum=False)
-    for epoch in range(a.epochs):
-        net.train()
-        order = torch.randperm(len(x))
-        for i in range(per_epoch):
-            rows = order[i * 128:(i + 1) * 128]
-            optimizer.zero_grad(set_to_none=True)
-            F.cross_entropy(net(normalised(augmented(x[rows]))), y[rows]).backward()
-            optimizer.step()
-            schedule.step()
-        print(f"epoch {epoch + 1}: {top1(net, test_x, test_y):.2f} %", file=sys.stderr, flush=True)
-    print(json.dumps({"top1": top1(net, test_x, test_y), "n": len(test_x)}))
+    print(json.dumps({"top1": fit(net, a.data, a.epochs), "n": 10000}))
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ bench::Case case_of(const op_table::Row& row, nn::Precision precision, bool back
   const auto inputs = std::make_shared<std::vector<Variable>>(inputs_of(row, timed, dtype));
   bench::Case c;
   c.precision = precision;
+  c.captured = true;
   if (!backward) {
     c.work = [=] {
       const NoGradScope no_grad;

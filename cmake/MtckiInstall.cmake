@@ -15,6 +15,8 @@ target_include_directories(mtcki_options INTERFACE $<INSTALL_INTERFACE:${_header
 install(TARGETS mtcki_options mtcki_tensor mtcki_autograd mtcki_nn mtcki_optim mtcki_data mtcki_mtcki ${_cuda}
         EXPORT mtcki_targets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(TARGETS mtcki_cli RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+include(MtckiPackage)
+mtcki_package(mtcki_cli)
 foreach(_folder tensor autograd nn optim data mtcki)
   install(DIRECTORY ${CMAKE_SOURCE_DIR}/${_folder} DESTINATION ${_headers} FILES_MATCHING PATTERN "*.h"
           PATTERN cli EXCLUDE PATTERN native EXCLUDE PATTERN emulated EXCLUDE PATTERN fashion-mnist EXCLUDE)

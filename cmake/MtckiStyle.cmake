@@ -1,11 +1,11 @@
-# report.css and labels.txt of mtcki/report/ as strings of the program, which writes pages without any file beside it.
+# Texts below mtcki/ as strings of the program, which needs no file beside it.
 set(_content "// Made by cmake/MtckiStyle.cmake.\nnamespace mtcki {\n")
-foreach(_pair "kReportStyle report.css" "kReportLabels labels.txt")
+foreach(_pair "kReportStyle report/report.css" "kReportLabels report/labels.txt" "kZoo networks/zoo.txt")
   separate_arguments(_pair UNIX_COMMAND "${_pair}")
   list(GET _pair 0 _name)
   list(GET _pair 1 _file)
-  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/mtcki/report/${_file})
-  file(READ ${CMAKE_SOURCE_DIR}/mtcki/report/${_file} _text)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/mtcki/${_file})
+  file(READ ${CMAKE_SOURCE_DIR}/mtcki/${_file} _text)
   string(APPEND _content "extern const char ${_name}[];\nconst char ${_name}[] = R\"text(${_text})text\";\n")
 endforeach()
 file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/report_style.cpp CONTENT "@_content@}  // namespace mtcki\n" @ONLY)

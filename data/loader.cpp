@@ -82,20 +82,37 @@ struct Loader::Impl {
 
   int64_t window() const { return 2 * static_cast<int64_t>(threads.size()) + 1; }
 
+  // The i-th image of a pick, augmented and normalised.
+  void convert(const Pick& pick, int64_t i, float* out) const {
+    const int64_t channels = set.images.size(1), h = set.images.size(2), w = set.images.size(3);
+    const int64_t row = pick.index.data<int64_t>()[i];
+    int64_t offset[2] = {0, 0};
+    for (int64_t k = 0; k < 2 && pick.offset.defined(); ++k)
+      offset[k] = pick.offset.data<int32_t>()[2 * i + k] - options.pad;
+    convert_image(set.images.data<uint8_t>() + row * channels * h * w, out, table.data(), channels,
+                  h, w, offset[0], offset[1], pick.flip.defined() && pick.flip.data<bool>()[i]);
+  }
+
   Batch make(int64_t b) const {
     const BatchPlan plan = planner.at(b);
-    const int64_t rows = plan.index.size(0);
+    const int64_t rows = plan.labels.size(0);
     const int64_t channels = set.images.size(1), h = set.images.size(2), w = set.images.size(3);
-    const Batch out{Tensor::empty({rows, channels, h, w}), plan.labels, plan.index, plan.view_row};
-    const uint8_t* pixels = set.images.data<uint8_t>();
-    const int64_t* index = plan.index.data<int64_t>();
-    const int32_t* offset = plan.offset.defined() ? plan.offset.data<int32_t>() : nullptr;
-    const bool* flip = plan.flip.defined() ? plan.flip.data<bool>() : nullptr;
+    const Batch out{Tensor::empty({rows, channels, h, w}), plan.labels, plan.own.index,
+                    plan.view_row};
     const int64_t image = channels * h * w;
-    for (int64_t i = 0; i < rows; ++i)
-      convert_image(pixels + index[i] * image, out.images.data<float>() + i * image, table.data(),
-                    channels, h, w, offset ? offset[2 * i] - options.pad : 0,
-                    offset ? offset[2 * i + 1] - options.pad : 0, flip && flip[i]);
+    for (int64_t i = 0; i < rows; ++i) convert(plan.own, i, out.images.data<float>() + i * image);
+    if (!plan.share.defined()) return out;
+    std::vector<float> second(static_cast<size_t>(image));
+    const int64_t shares = plan.share.numel() / rows;  // of an image: one, or one per pixel
+    for (int64_t i = 0; i < rows; ++i) {
+      convert(plan.second, i, second.data());
+      float* x = out.images.data<float>() + i * image;
+      const float* share = plan.share.data<float>() + i * shares;
+      for (int64_t p = 0; p < image; ++p) {
+        const float y = second[static_cast<size_t>(p)];
+        x[p] = y + share[p % shares] * (x[p] - y);
+      }
+    }
     return out;
   }
 

@@ -3,10 +3,12 @@
 // resumed.
 #pragma once
 
+#include <functional>
 #include <iterator>
 #include <memory>
 #include <vector>
 
+#include "data/mix.h"
 #include "data/sets/dataset.h"
 #include "tensor/rng.h"
 
@@ -15,12 +17,16 @@ namespace mtcki::data {
 struct LoaderOptions {
   int64_t batch_size = 128;
   bool shuffle = true;
+  // The rows of an epoch instead of a shuffle of all; a row may come several times. Any function of
+  // the epoch that gives the same rows when an epoch is begun again.
+  std::function<std::vector<int64_t>(int64_t epoch)> order = {};
   bool drop_last = true;
   int64_t pad = 0;    // random crop after padding by this many zeros (train: 4); 0: none
   bool flip = false;  // random horizontal mirror
   // Crops and mirrors of each image, in turn by epoch, so that what was computed of one can be kept;
   // 0: new ones in every epoch.
   int64_t views = 0;
+  Mix mix = Mix::none;
   int threads = 1;  // prefetch threads; 0: in the calling thread
   uint64_t seed = 0;
   Normalization normalization;  // applied after augmentation; empty: images stay in [0,1]
@@ -39,13 +45,21 @@ struct Batch {
   bool defined() const { return images.defined(); }
 };
 
-// What a batch is made of: rows, their labels, and each image's crop and mirror. Every device makes
-// its batches from the same plan.
+// Rows of a set, and each one's crop and mirror.
+struct Pick {
+  Tensor index;   // i64 [B]
+  Tensor offset;  // i32 [B,2] in [0, 2 pad] (dy, dx): undefined when there is no crop
+  Tensor flip;    // bool [B]: undefined when nothing is mirrored
+};
+// What a batch is made of. Every device makes its batches from the same plan.
 struct BatchPlan {
-  Tensor index, labels;  // i64 [B]
-  Tensor offset;         // i32 [B,2] in [0, 2 pad] (dy, dx): undefined when there is no crop
-  Tensor flip;           // bool [B]: undefined when nothing is mirrored
-  Tensor view_row;       // i64 [B], as in Batch
+  Pick own;
+  Tensor labels;    // i64 [B]
+  Tensor view_row;  // i64 [B], as in Batch
+  // With a mix: y + share (x - y) of an image x and its second y. share: f32 [B,1,1,1], or
+  // [B,1,H,W] in {0, 1}.
+  Pick second;
+  Tensor share;
 };
 // The plans of a set: a pure function of (seed, epoch, batch).
 class BatchPlanner {
@@ -57,9 +71,15 @@ class BatchPlanner {
   BatchPlan at(int64_t batch) const;
 
  private:
+  Pick pick(int64_t rows) const;
+  void augment(const Pick& pick, int64_t i, int64_t row) const;
+  void mix(const BatchPlan& plan, int64_t i, int64_t row) const;
+  // The number of the views that this epoch shows.
+  int64_t view() const { return options_.views > 0 ? epoch_ % options_.views : epoch_; }
+
   Tensor labels_;
   LoaderOptions options_;
-  int64_t size_, epoch_ = 0;
+  int64_t size_, height_ = 0, width_ = 0, epoch_ = 0;
   std::vector<int64_t> order_;  // empty: identity
 };
 

@@ -4,6 +4,8 @@
 
 namespace mtcki::nn {
 
+Variable pool_7x7(const Variable& x) { return flatten(adaptive_avg_pool2d(x, 7, 7)); }
+
 namespace {
 
 thread_local std::vector<TraceStep>* tracing = nullptr;

@@ -42,6 +42,8 @@ struct ChannelShuffle {
 struct PadShortcut {
   int64_t stride, before, after;
 };
+// Adaptive average pool to 7x7 (a single pixel is repeated), flattened: VGG's of torchvision.
+Variable pool_7x7(const Variable& x);
 struct Join {
   std::shared_ptr<Chain> shortcut;  // + shortcut
 };
@@ -49,8 +51,8 @@ struct Concat {
   std::shared_ptr<Chain> more;  // channels behind those of the chain so far
 };
 
-// One link of a chain. A function is one of autograd/functions.h: relu, relu6, global_avg_pool.
-// Module stands for a block that is made of links itself.
+// One link of a chain. A function is one of autograd/functions.h: relu, relu6, global_avg_pool;
+// or pool_7x7. Module stands for a block that is made of links itself.
 struct Link {
   using Function = Variable (*)(const Variable&);
   Link(Conv2d& layer) : what(&layer) {}        // NOLINT: chain | layer

@@ -43,10 +43,10 @@ Options with_precision(Options o, const Module& m) {
 
 }  // namespace
 
-Conv2d::Conv2d(int64_t in, int64_t out, int64_t kernel, const Conv2dOptions& o, bool with_bias,
-               Init& init)
-    : weight(register_parameter("weight",
-                                Tensor::empty({out, in / o.groups, kernel, kernel}, init.dtype))),
+Conv2d::Conv2d(int64_t in, int64_t out, std::array<int64_t, 2> kernel, const Conv2dOptions& o,
+               bool with_bias, Init& init)
+    : weight(register_parameter(
+          "weight", Tensor::empty({out, in / o.groups, kernel[0], kernel[1]}, init.dtype))),
       bias(with_bias ? &register_parameter("bias", Tensor::empty({out}, init.dtype)) : nullptr),
       options_(o) {
   if (in % o.groups != 0 || out % o.groups != 0)

@@ -2,6 +2,7 @@
 // 5, bias uniform +-1/sqrt(fan_in); batch norm 1 and 0). Initial values are drawn from `Init`.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <string>
 #include <utility>
@@ -39,7 +40,10 @@ class BatchNorm2d;
 
 class Conv2d : public Module {
  public:
-  Conv2d(int64_t in, int64_t out, int64_t kernel, const Conv2dOptions& o, bool bias, Init& init);
+  Conv2d(int64_t in, int64_t out, int64_t kernel, const Conv2dOptions& o, bool bias, Init& init)
+      : Conv2d(in, out, std::array<int64_t, 2>{kernel, kernel}, o, bias, init) {}
+  Conv2d(int64_t in, int64_t out, std::array<int64_t, 2> kernel, const Conv2dOptions& o, bool bias,
+         Init& init);  // height, width
   using Module::operator();
   // With what stands around it, in one pass where the kernels can (ops/conv/conv.h). Records no
   // gradient.
@@ -53,7 +57,7 @@ class Conv2d : public Module {
   void reset_parameters(Init& init) override;
   double macs(const Shape& input, const Shape& output) const override;
   const Conv2dOptions& options() const { return options_; }
-  Variable& weight;  // [out, in/groups, k, k]
+  Variable& weight;  // [out, in/groups, height, width]
   Variable* bias;    // [out] or null
 
  protected:

@@ -89,7 +89,7 @@ std::string recognise(Bytes b) {
     return "a PyTorch file of the old stream form";
   if (b.size() > 1 && b[0] == 0x80 && b[1] >= 2 && b[1] <= 5) return "a Python pickle";
   if (starts_with(b, "\x89HDF"sv)) return "an HDF5 file (Keras?)";
-  if (starts_with(b, "\x1f\x8b"sv)) return "a gzip file";
+  if (starts_with(b, "\x1f\x8b"sv)) return "a gzip file (unpack it)";
   if (starts_with(b,
                   "\xfd"
                   "7zXZ"sv))

@@ -27,6 +27,8 @@ bool is_zip(Bytes content) { return as_text(content).starts_with("PK\x03\x04"sv)
   std::string found = "another ZIP archive", next = "save it with torch.save";
   for (const ZipEntry& e : zip.entries()) {
     if (e.name.ends_with(".npy")) found = "a NumPy .npz";
+    for (const char* ending : {".pth", ".pt", ".ckpt", ".tar", ".safetensors", ".onnx"})
+      if (e.name.ends_with(ending)) next = "unpack it: it holds " + e.name.substr(0, 80);
     if (e.name.find("models/model.json") != std::string::npos ||
         e.name.find("serialized_exported_program") != std::string::npos) {
       found = "an exported program (.pt2, torch.export.save)";

@@ -62,6 +62,10 @@ class StateWalker {
     }
     if (dict->kind != Kind::dict) refuse_root(*dict);
     collect_tensors(*dict);
+    if (out_.tensors.empty() && !out_.unread.empty() &&
+        out_.unread.begin()->second.find("numpy") != std::string::npos)
+      fail("tensors in a state dict", "NumPy arrays",
+           "save torch.from_numpy(v) of each value v in its place");
     if (out_.tensors.empty())
       fail("tensors in a state dict" + (key_.empty() ? "" : " under " + key_),
            dict->items.empty() ? "an empty dict" : "the keys " + keys_of(*dict),

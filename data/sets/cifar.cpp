@@ -119,7 +119,7 @@ ImageSet load_cifar(const std::string& root, const std::string& split, bool cifa
 }
 
 // All files of the form of which one is there; of the binary one in its subfolder if none is.
-std::vector<DataFile> files_in(const std::string& dir, bool cifar100) {
+std::vector<DataFile> cifar_files(const std::string& dir, bool cifar100) {
   Place place = places(cifar100)[1];
   const auto is_here = [&](const Place& p) {
     for (const DataFile& f : cifar_files(cifar100, p.python))
@@ -196,7 +196,7 @@ DatasetRow cifar_row(bool cifar100) {
   row.load = [cifar100](const std::string& dir, const DatasetSpec& spec) {
     return load_cifar(dir, spec.split, cifar100);
   };
-  row.files = [cifar100](const std::string& dir) { return files_in(dir, cifar100); };
+  row.files = [cifar100](const std::string& dir) { return cifar_files(dir, cifar100); };
   return row;
 }
 

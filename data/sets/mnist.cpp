@@ -68,7 +68,7 @@ std::vector<DataFile> mnist_files(bool fashion) {
           {"t10k-labels-idx1-ubyte.gz", 4542, "ec29112dd5afa0611ce80d1b7f02629c"}};
 }
 
-std::vector<DataFile> files_in(const std::string& dir, bool fashion) {
+std::vector<DataFile> mnist_files(const std::string& dir, bool fashion) {
   std::vector<DataFile> files = mnist_files(fashion);
   for (DataFile& f : files) {
     const std::string place = place_of(dir, f.path.substr(0, f.path.size() - 3));
@@ -115,7 +115,7 @@ DatasetRow mnist_row(bool fashion) {
   row.load = [fashion](const std::string& dir, const DatasetSpec& spec) {
     return load_mnist(dir, spec.split, fashion);
   };
-  row.files = [fashion](const std::string& dir) { return files_in(dir, fashion); };
+  row.files = [fashion](const std::string& dir) { return mnist_files(dir, fashion); };
   for (const DataFile& f : mnist_files(fashion)) {
     row.downloads.push_back({f, {}});
     for (const std::string& host : hosts) row.downloads.back().urls.push_back(host + f.path);

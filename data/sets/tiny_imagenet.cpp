@@ -152,7 +152,7 @@ bool has_class_folders(const std::string& dir) {
   return false;
 }
 
-std::vector<DataFile> files_in(const std::string& dir) {
+std::vector<DataFile> tiny_imagenet_files(const std::string& dir) {
   const bool here = file_exists(dir + "/wnids.txt") || fs::is_directory(dir + "/train");
   const std::string sub = here ? "" : "tiny-imagenet-200/";
   // Neither is needed when the folders of both parts are named after the classes.
@@ -191,7 +191,7 @@ DatasetRow tiny_imagenet_row() {
   row.load = [](const std::string& dir, const DatasetSpec& spec) {
     return load_tiny_imagenet(dir, spec.split, folder_options(spec));
   };
-  row.files = files_in;
+  row.files = tiny_imagenet_files;
   row.downloads = {{{"tiny-imagenet-200.zip", 248'100'043, "90528d7ca1a48142e341f4ef8d21d0de"},
                     {url},
                     DataDownload::Unpack::zip}};

@@ -34,6 +34,8 @@ void add_data(CommandLine* line);
 void add_export(CommandLine* line);
 void add_report(CommandLine* line);
 void add_info(CommandLine* line);
+void add_zoo(CommandLine* line);
+void add_completion(CommandLine* line);  // of all before it
 
 // Device, threads and kernels as the configuration says, and preflight(). The same configuration,
 // with the device of this rank, which `job` receives too.

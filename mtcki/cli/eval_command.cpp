@@ -1,7 +1,6 @@
 // eval: accuracy of a weight file on a data set.
 #include <cmath>
 #include <cstdio>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "data/formats/state_file.h"
@@ -31,14 +30,6 @@ struct EvalOptions {
   ComputeOptions compute;
 };
 
-void check_file(const std::string& path, const char* flag) {
-  std::error_code ec;
-  if (!std::filesystem::exists(path, ec))
-    throw DataError(str(flag, " \"", path, "\": no such file"));
-  if (std::filesystem::is_directory(path, ec))
-    throw DataError(str(flag, " \"", path, "\": is a folder, expected a file"));
-}
-
 std::string join(const std::vector<double>& v) {
   std::string out;
   for (const double x : v) {
@@ -56,7 +47,7 @@ int eval_command(const EvalOptions& o) {
   check_normalization(o.mean, o.std);
   const data::DatasetInfo info = data::dataset_info(o.data);
   const Device device = apply(o.compute);
-  check_file(o.weights, "--weights");
+  require_weights_file("--weights", o.weights);
   nn::ModelSpec spec;
   spec.name = o.model;
   if (spec.name.empty()) {
@@ -137,7 +128,7 @@ int eval_command(const EvalOptions& o) {
 void add_eval(CommandLine* line) {
   const auto o = std::make_shared<EvalOptions>();
   CLI::App* eval = line->app->add_subcommand("eval", "accuracy of a weight file on a data set");
-  eval->add_option("--weights", o->weights, "file: .safetensors, or a PyTorch .pth/.th/.pt")
+  eval->add_option("--weights", o->weights, "file: .safetensors, .onnx, or a PyTorch .pth/.th/.pt")
       ->required();
   eval->add_option("--model", o->model,
                    "architecture (mtcki summary --list); default: the file's metadata");
@@ -164,6 +155,8 @@ void add_eval(CommandLine* line) {
   eval->add_option("--weights-key", o->weights_key, kWeightsKey);
   eval->add_flag("--json", o->json, "print {\"top1\":..,\"top5\":..,\"n\":..} in percent");
   add_compute(eval, &o->compute);
+  eval->footer(
+      "mtcki eval --weights runs/demo/students/resnet8/model.safetensors --data fashion-mnist");
   line->commands.push_back({eval, [eval, o] {
                               o->compute.device_given = eval->count("--device") > 0;
                               return eval_command(*o);

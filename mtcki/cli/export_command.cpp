@@ -44,9 +44,7 @@ int export_weights_command(const ExportWeightsOptions& o) {
         str(o.fold_bn ? "--fold-bn" : "--opset", ": only for .onnx, but --out is \"", o.out, "\""));
   if (ending == ".npz" && !o.mean.empty()) throw UsageError("--mean: .npz has no place for it");
   check_normalization(o.mean, o.std);
-  std::error_code ec;
-  if (!fs::is_regular_file(o.weights, ec))
-    throw DataError("--weights \"" + o.weights + "\": no such file");
+  require_weights_file("--weights", o.weights);
   const data::StateFile file = data::read_state_file(o.weights, o.weights_key);
   ModelCard card = read_model_card(file.metadata);
   nn::ModelSpec spec = card.spec;

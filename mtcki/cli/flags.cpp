@@ -85,6 +85,9 @@ void add_compute(CLI::App* app, ComputeOptions* o) {
   app->add_option("--threads", o->threads, "CPU threads; 0: OMP_NUM_THREADS, or all cores")
       ->check(range(0, 4096))
       ->capture_default_str();
+  for (const char* name :
+       {"--device", "--precision", "--conv", "--deterministic", "--autotune", "--threads"})
+    app->get_option(name)->group("Where and how to compute");
 }
 
 void add_recompute(CLI::App* app, ComputeOptions* o) {

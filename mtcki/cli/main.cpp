@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <map>
 #include <new>
+#include <sstream>
 #include <thread>
 
 #include "data/formats/lost_mapping.h"
@@ -75,10 +76,29 @@ int unexpected(const CLI::App* app, const std::string& word) {
   return usage_error(app, "unexpected argument \"" + word + "\"");
 }
 
+// Lines of CLI11's help that are longer than 80 columns, broken between words; what follows begins
+// in the column of descriptions where the line begins with a flag.
+std::string wrapped(const std::string& help) {
+  constexpr size_t kWidth = 80, kDescription = 30;
+  std::string out;
+  std::istringstream lines(help);
+  for (std::string line; std::getline(lines, line); out += line + "\n") {
+    // Of --flag,--no-flag{false}: what a flag stands for is no part of it.
+    if (const size_t at = line.find("{false}"); at != std::string::npos) line.erase(at, 7);
+    const size_t indent = line.starts_with("  ") ? kDescription : 0;
+    for (size_t at; line.size() > kWidth; line = std::string(indent, ' ') + line.substr(at + 1)) {
+      at = line.rfind(' ', kWidth);
+      if (at == std::string::npos || at <= indent) break;
+      out += line.substr(0, at) + "\n";
+    }
+  }
+  return out;
+}
+
 int parse_and_run(int argc, char** argv) {
   CLI::App app{
-      "mtcki: trains classifiers, inverts them into images (multi-teacher contrastive knowledge\n"
-      "inversion) and teaches students from nothing but those images."};
+      "mtcki: trains classifiers, inverts them into images (multi-teacher contrastive\n"
+      "knowledge inversion) and teaches students from nothing but those images."};
   app.name("mtcki");
   app.require_subcommand(0, 1);
   app.set_version_flag("--version", [] {
@@ -91,8 +111,9 @@ int parse_and_run(int argc, char** argv) {
   app.fallthrough();
 
   CommandLine line{&app, {argv, argv + argc}, {}};
-  for (const auto add : {add_runs, add_matrix, add_eval, add_inspect, add_summary, add_profile,
-                         add_roof, add_data, add_export, add_report, add_info})
+  for (const auto add :
+       {add_runs, add_matrix, add_eval, add_inspect, add_summary, add_profile, add_roof, add_data,
+        add_zoo, add_export, add_report, add_info, add_completion})
     add(&line);
 
   // Unknown flags are collected, so that the message can suggest the right one.
@@ -109,7 +130,7 @@ int parse_and_run(int argc, char** argv) {
   } catch (const CLI::CallForHelp&) {
     const CLI::App* asked = innermost(&app);
     const CLI::App* parent = asked->get_parent();
-    std::fputs(asked->help(parent ? path_of(parent) : "").c_str(), stdout);
+    std::fputs(wrapped(asked->help(parent ? path_of(parent) : "")).c_str(), stdout);
     return 0;
   } catch (const CLI::CallForVersion& v) {
     std::puts(v.what());
@@ -122,7 +143,7 @@ int parse_and_run(int argc, char** argv) {
   for (auto a = all.rbegin(); a != all.rend(); ++a)
     if (!(*a)->remaining().empty()) return unexpected(innermost(&app), (*a)->remaining().front());
   if (app.get_subcommands().empty()) {
-    std::fputs(app.help().c_str(), stdout);
+    std::fputs(wrapped(app.help()).c_str(), stdout);
     return 2;
   }
   console::set_quiet(quiet);

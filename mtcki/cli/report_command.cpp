@@ -47,6 +47,7 @@ void add_report(CommandLine* line) {
       ->add_option("--live", o->refresh,
                    "rewrite the page every N seconds until the runs end; it reloads itself")
       ->check(count());
+  report->footer("Several seeds, one page: mtcki report runs/a runs/b runs/c --out seeds.html");
   line->commands.push_back({report, [o] { return report_command(*o); }});
 }
 

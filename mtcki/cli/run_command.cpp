@@ -1,4 +1,5 @@
 // run, train, invert, distill: one configuration, the whole job or one of its stages.
+#include <algorithm>
 #include <cstdio>
 
 #include "mtcki/cli/commands.h"
@@ -11,6 +12,7 @@
 #include "mtcki/run/folder.h"
 #include "mtcki/run/folder_content.h"
 #include "mtcki/run/job.h"
+#include "mtcki/run/overfit.h"
 #include "mtcki/training/compute.h"
 #include "tensor/comm.h"
 #include "tensor/error.h"
@@ -26,11 +28,12 @@ struct RunOptions {
   ComputeOptions compute;
   std::vector<std::string> compute_given;  // as KEY=VALUE
   bool fresh = false, print_config = false, help_config = false, check = false, dry_run = false;
+  bool overfit = false;
   bool no_tensorboard = false;
   int64_t profile = 0;  // steps of each stage; 0: none
 };
 
-RunConfig resolve(const RunOptions& o) {
+RunConfig resolve(const RunOptions& o, ConfigOrigins* origins) {
   std::vector<std::string> files, overrides;
   for (const std::string& input : o.inputs) {
     const bool file = !is_override(input);
@@ -41,7 +44,7 @@ RunConfig resolve(const RunOptions& o) {
   if (o.no_tensorboard) overrides.emplace_back("tensorboard=false");
   if (o.inputs.empty())
     throw UsageError("no configuration given, e.g. mtcki run configs/demo.toml");
-  return load_config(files, overrides);
+  return load_config(files, overrides, origins);
 }
 
 int run_command(const RunOptions& o) {
@@ -49,9 +52,10 @@ int run_command(const RunOptions& o) {
     std::fputs(config_reference().c_str(), stdout);
     return 0;
   }
-  const RunConfig config = resolve(o);
+  ConfigOrigins origins;
+  const RunConfig config = resolve(o, &origins);
   if (o.print_config) {
-    std::fputs(to_toml(config).c_str(), stdout);
+    std::fputs(to_toml(config, &origins).c_str(), stdout);
     std::printf("\n# sha256 of what affects results: %s\n", config_sha256(config).c_str());
     return 0;
   }
@@ -72,6 +76,12 @@ int run_command(const RunOptions& o) {
     std::fputs(dry_run_table(dry_run(ready)).c_str(), stdout);
     return 0;
   }
+  if (o.overfit) {
+    const std::vector<Overfit> networks = overfit_batch(ready);
+    std::fputs(overfit_table(networks).c_str(), stdout);
+    if (std::ranges::all_of(networks, &Overfit::reached)) return 0;
+    throw NumericError("--overfit-batch: not learned by every network; try another train.lr");
+  }
   const nlohmann::json result = run_job(ready, job);
   if (!ranks.is_root()) return 0;
   std::fputs(result_table(result).c_str(), stdout);
@@ -81,13 +91,14 @@ int run_command(const RunOptions& o) {
 }
 
 const char kRunFooter[] =
-    "Arguments are configuration files (TOML), applied in order, and KEY=VALUE overrides, e.g.\n"
+    "Arguments are configuration files (TOML), applied in order, and KEY=VALUE\n"
+    "overrides, e.g.\n"
     "  mtcki run configs/demo.toml seed=1 synthesis.g_steps=100 students.0.model=vgg8\n"
     "  mtcki run --help-config            every key with default, range and meaning\n"
-    "The run folder is OUT/NAME (keys out and name). Finished stages are skipped, an interrupted "
-    "one\n"
-    "resumes exactly; Ctrl-C saves first (a second Ctrl-C leaves at once).\n"
-    "Exit codes: 0 ok, 1 internal, 2 usage, 3 data, 4 numerics, 5 memory, 6 disk, 130/143 stopped.";
+    "The run folder is OUT/NAME (keys out and name). Finished stages are skipped, an\n"
+    "interrupted one resumes exactly; Ctrl-C saves first (a second Ctrl-C leaves at\n"
+    "once). Exit codes: 0 ok, 1 internal, 2 usage, 3 data, 4 numerics, 5 memory,\n"
+    "6 disk, 130/143 stopped.";
 
 CLI::App* add_run(CLI::App* app, const char* name, const char* what, RunOptions* o) {
   CLI::App* s = app->add_subcommand(name, what);
@@ -95,12 +106,17 @@ CLI::App* add_run(CLI::App* app, const char* name, const char* what, RunOptions*
       ->type_name("FILE|KEY=VALUE");
   s->add_flag("--fresh", o->fresh, "start over: empties the run folder first");
   s->add_flag("--check", o->check, "check configuration, files and models, compute nothing");
-  if (std::string(name) == "run")
+  if (std::string(name) == "run") {
     s->add_flag(
         "--dry-run", o->dry_run,
         "run a few steps of each stage, print what time, memory and disk the whole will take, "
         "and leave nothing behind");
-  s->add_flag("--print-config", o->print_config, "print the resolved configuration and stop");
+    s->add_flag("--overfit-batch", o->overfit,
+                "train each network on one batch until its loss is 0.01, say whether it got there, "
+                "and leave nothing behind");
+  }
+  s->add_flag("--print-config", o->print_config,
+              "print the resolved configuration, with where each value comes from, and stop");
   s->add_flag("--help-config", o->help_config, "print every key of the configuration and stop");
   s->add_option("--profile", o->profile,
                 "profile the first N steps of each stage into profile/ of the run folder")

@@ -28,16 +28,18 @@ using config_keys::index_free;
 constexpr uint64_t kMostText = uint64_t{1} << 20;  // bytes of a file
 constexpr size_t kMostElements = 1000;             // of [[teachers]], [[students]]
 
-// Where a value came from, for messages: "configs/demo.toml:12" or "override".
+// Where a value came from, for messages: "configs/demo.toml:12" or "command line".
 struct Source {
   std::string file;  // empty: the command line
+  ConfigOrigins* origins = nullptr;
   std::string at(const toml::node& node) const {
     return file.empty() ? "command line" : fmt::format("{}:{}", file, node.source().begin.line);
   }
 };
 
 std::string one_line(std::string s) {
-  std::replace(s.begin(), s.end(), '\n', ' ');
+  std::ranges::replace_if(
+      s, [](unsigned char c) { return c < 0x20 || c == 0x7f; }, ' ');
   return s;
 }
 
@@ -188,13 +190,14 @@ class Assign {
 };
 
 void assign(const std::vector<Field>& fields, const std::string& path, const toml::node& node,
-            const std::string& where) {
+            const Source& source) {
   for (const Field& f : fields) {
     if (f.path != path) continue;
-    std::visit(Assign(f, node, where), f.target);
+    std::visit(Assign(f, node, source.at(node)), f.target);
+    if (source.origins) (*source.origins)[path] = source.at(node);
     return;
   }
-  unknown_key(where, path);
+  unknown_key(source.at(node), path);
 }
 
 template <class T>
@@ -206,6 +209,9 @@ void assign_elements(std::vector<T>* list, const std::string& section, const tom
   if (array->size() > kMostElements)
     fail(source.at(node), fmt::format("{}: more than {} tables", section, kMostElements));
   list->assign(array->size(), T{});  // a later file replaces the list as a whole
+  if (source.origins)
+    std::erase_if(*source.origins,
+                  [&section](const auto& o) { return o.first.starts_with(section + "."); });
   for (size_t i = 0; i < array->size(); ++i) {
     const toml::table* table = (*array)[i].as_table();
     const std::string prefix = fmt::format("{}.{}.", section, i);
@@ -213,7 +219,7 @@ void assign_elements(std::vector<T>* list, const std::string& section, const tom
       fail(source.at((*array)[i]), fmt::format("{0}: expects tables, written as [[{0}]]", section));
     const std::vector<Field> fields = config_keys::fields((*list)[i], prefix);
     for (const auto& [key, value] : *table)
-      assign(fields, prefix + std::string(key.str()), value, source.at(value));
+      assign(fields, prefix + std::string(key.str()), value, source);
   }
 }
 
@@ -231,15 +237,15 @@ void apply(RunConfig* config, const toml::table& root, const Source& source) {
         fail(source.at(value), fmt::format("{0}: expects a table, written as [{0}]", name));
       const std::vector<Field> fields = config_keys::fields(*config);
       for (const auto& [inner, v] : *table)
-        assign(fields, name + "." + std::string(inner.str()), v, source.at(v));
+        assign(fields, name + "." + std::string(inner.str()), v, source);
     } else {
       if (value.is_table()) unknown_key(source.at(value), name);
-      assign(config_keys::fields(*config), name, value, source.at(value));
+      assign(config_keys::fields(*config), name, value, source);
     }
   }
 }
 
-void apply_file(RunConfig* config, const std::string& path) {
+void apply_file(RunConfig* config, const std::string& path, ConfigOrigins* origins) {
   std::error_code ec;
   if (!std::filesystem::is_regular_file(path, ec))
     throw UsageError("config file \"" + path +
@@ -251,7 +257,7 @@ void apply_file(RunConfig* config, const std::string& path) {
     fail(fmt::format("{}:{}:{}", path, e.source().begin.line, e.source().begin.column),
          std::string(e.description()));
   }
-  apply(config, root, {path});
+  apply(config, root, {path, origins});
 }
 
 // Makes room when an override names the next element: "teachers.2.model=..." after two teachers.
@@ -273,13 +279,14 @@ void grow_for(RunConfig* config, const std::string& path) {
   if (section == "students") config->students.emplace_back();
 }
 
-void apply_override(RunConfig* config, const std::string& text) {
+void apply_override(RunConfig* config, const std::string& text, ConfigOrigins* origins) {
+  const Source source{"", origins};
   const size_t eq = text.find('=');
   if (eq == std::string::npos || eq == 0) fail("command line", "\"" + text + "\" is not key=value");
   const std::string path = text.substr(0, eq), value = text.substr(eq + 1);
   if (config_keys::is_array(path)) {
     try {
-      apply(config, toml::parse(text), {});
+      apply(config, toml::parse(text), source);
     } catch (const toml::parse_error& e) {
       fail("command line", text + ": " + std::string(e.description()));
     }
@@ -296,7 +303,7 @@ void apply_override(RunConfig* config, const std::string& text) {
   // Text may be written bare, whatever it looks like: name=007, weights=a b.pth.
   const bool quoted = !value.empty() && (value[0] == '"' || value[0] == '\'');
   if (field->is_text() && !quoted) {
-    assign(fields, path, toml::value<std::string>(value), "command line");
+    assign(fields, path, toml::value<std::string>(value), source);
     return;
   }
   toml::table parsed;
@@ -307,7 +314,7 @@ void apply_override(RunConfig* config, const std::string& text) {
   }
   if (parsed.size() != 1)
     fail("command line", fmt::format("{}: expects one value, found \"{}\"", path, value));
-  assign(fields, path, *parsed.get("value"), "command line");
+  assign(fields, path, *parsed.get("value"), source);
 }
 
 bool file_name_safe(const std::string& s) {
@@ -357,15 +364,15 @@ bool is_override(const std::string& input) {
 }
 
 RunConfig load_config(const std::vector<std::string>& files,
-                      const std::vector<std::string>& overrides) {
+                      const std::vector<std::string>& overrides, ConfigOrigins* origins) {
   RunConfig config;
   for (const std::string& f : files) {
     if (is_override(f))
-      apply_override(&config, f);
+      apply_override(&config, f, origins);
     else
-      apply_file(&config, f), resolve_paths(&config, f);
+      apply_file(&config, f, origins), resolve_paths(&config, f);
   }
-  for (const std::string& o : overrides) apply_override(&config, o);
+  for (const std::string& o : overrides) apply_override(&config, o, origins);
   resolve_paths(&config, "");
   name_elements(&config.teachers, "teachers");
   name_elements(&config.students, "students");
@@ -397,6 +404,11 @@ void validate(const RunConfig& c) {
   const TrainConfig& t = c.train;
   if (t.warmup_epochs >= static_cast<double>(t.epochs))
     throw UsageError("train.warmup_epochs: must be less than train.epochs");
+  if (t.batch_size % t.accumulate != 0 || t.batch_size / t.accumulate < 2)
+    throw UsageError(
+        fmt::format("train.accumulate: {} parts of at least 2 images each do not make "
+                    "train.batch_size = {}",
+                    t.accumulate, t.batch_size));
   if (t.schedule == "onecycle" && t.warmup_epochs > 0)
     throw UsageError("train.warmup_epochs: train.schedule=onecycle has its own rise; set it to 0");
   config_keys::validate_method(c);
@@ -431,7 +443,7 @@ std::string canonical(const RunConfig& config, bool only_results,
 
 }  // namespace
 
-std::string to_toml(const RunConfig& config) {
+std::string to_toml(const RunConfig& config, const ConfigOrigins* origins) {
   RunConfig copy = config;
   std::string out, head;
   for (const Field& f : config_keys::fields(copy)) {
@@ -442,7 +454,14 @@ std::string to_toml(const RunConfig& config) {
       const std::string section = owner.substr(0, owner.find('.'));
       out += config_keys::is_array(section) ? "\n[[" + section + "]]\n" : "\n[" + section + "]\n";
     }
-    out += last_part(f.path) + " = " + f.value() + "\n";
+    const std::string line = last_part(f.path) + " = " + f.value();
+    if (!origins) {
+      out += line + "\n";
+    } else {
+      const auto origin = origins->find(f.path);
+      out += fmt::format("{:<40}  # {}\n", line,
+                         origin == origins->end() ? "default" : one_line(origin->second));
+    }
   }
   return out;
 }

@@ -4,9 +4,11 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
+#include "data/mix.h"
 #include "mtcki/config/loss_rows.h"
 #include "tensor/dtype.h"
 
@@ -27,6 +29,7 @@ struct TrainConfig : SgdConfig {
   TrainConfig() : SgdConfig{.weight_decay = 5e-4, .nesterov = true} {}
 
   int64_t epochs = 200, batch_size = 128;
+  int64_t accumulate = 1;  // parts of a batch whose gradients are added
   double label_smoothing = 0.0;
   double warmup_epochs = 0.0;
   int64_t pad = 4;
@@ -93,13 +96,16 @@ struct SynthesisConfig {
   Meta meta = Meta::fomaml;  // of a meta-generator
   int64_t reset_first = 0;   // batch at which its first layers are redrawn; 0: none
   ClassEmbedding class_embedding = ClassEmbedding::teachers;  // of a noisy source
-  int64_t g_life = 1;                   // batches before the generator is re-initialised; 0: never
-  int64_t g_life_first = 0;             // the same before there is a student; 0: g_life
+  int64_t g_life = 1;        // batches before the generator is re-initialised; 0: never
+  int64_t g_life_first = 0;  // the same before there is a student; 0: g_life
+  double g_ema = 0.0;        // decay of the averaged generator that samples are drawn from; 0: off
+  double exchange = 0.0;     // how often channels come from another image: channel_exchange.h
   LossWeights loss{inversion_terms()};  // synthesis.bn, synthesis.cls, ...: losses/terms.cpp
   double bn_mmt = 0.0;                  // kappa
   BnReduce bn_reduce = BnReduce::layer;
   double bn_first = 1.0;  // factor of every teacher's first layer
   ClsMode cls_mode = ClsMode::each;
+  double cls_focus = 0.0;  // exponent of what a sample counts in mode ens; 0: all alike
   AdvMode adv_mode = AdvMode::kl_agree;
   double adv_temperature = 1.0;  // of its divergences, and of adv_kl
   bool adv_each = false;
@@ -124,10 +130,13 @@ struct SynthesisConfig {
 struct DistillConfig : SgdConfig {
   int64_t epochs = 200, steps_per_epoch = 0, batch_size = 128;  // 0: pool/batch
   int64_t views = 0;  // whose teacher outputs are kept; 0: teachers are asked at every step
+  data::Mix mix = data::Mix::none;    // two images in one: replay pool
   std::string replay = "pool";        // what the student is shown: distillation/replay/replays.cpp
+  double priority = 0.0;              // of images of replay pool by their last loss; 0: shuffled
   LossWeights loss{student_terms()};  // distill.kd, distill.ts, ...: losses/student_terms.cpp
   double temperature = 20.0;
   Fuse fuse = Fuse::mean;
+  double agree = 0.0;  // exponent of the share of teachers who decide as all together; 0: off
   TeacherBn teacher_bn = TeacherBn::running;
   double ts_tau = 0.1;
   int64_t ts_queue = 4096;
@@ -142,6 +151,7 @@ struct RoundsConfig {
   int64_t per_epoch = 0;  // 0: never, the set is made before
   int64_t batches = 1;    // synthesised at the beginning of a round
   bool keep_history = true;
+  double weight_step = 0.0;  // of the teachers' weights: distillation/teacher_weights.h
 };
 
 struct MetricsConfig {
@@ -176,8 +186,10 @@ struct RunConfig {
 // Reads TOML files, and KEY=VALUE ("synthesis.g_steps=50", "teachers.0.model=vgg8") between them,
 // in order, then the overrides. UsageError with file:line and the nearest key for unknown keys, wrong
 // types, values out of range and impossible combinations; nothing is read or written before.
+// origins: who gave each key its value, "demo.toml:12" or "command line"; the others have defaults.
+using ConfigOrigins = std::map<std::string, std::string>;
 RunConfig load_config(const std::vector<std::string>& files,
-                      const std::vector<std::string>& overrides);
+                      const std::vector<std::string>& overrides, ConfigOrigins* origins = nullptr);
 // A file may have '=' in its name only when it exists.
 bool is_override(const std::string& input);
 void validate(const RunConfig& config);
@@ -186,8 +198,9 @@ void validate(const RunConfig& config);
 int64_t held_out_images(const RunConfig& config);
 // The losses of a set that is made before there is a student: without those that need one.
 SynthesisConfig without_student(SynthesisConfig config);
-// Complete TOML text; loading it gives the same config and the same hash.
-std::string to_toml(const RunConfig& config);
+// Complete TOML text; loading it gives the same config and the same hash. With origins each line
+// ends in a comment that names its own.
+std::string to_toml(const RunConfig& config, const ConfigOrigins* origins = nullptr);
 std::string config_sha256(
     const RunConfig& config);  // of what affects results (not out, device, threads...)
 // The same over some sections or keys only, for the marker of a stage: {"seed", "data",

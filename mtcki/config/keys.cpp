@@ -135,7 +135,11 @@ void milestone_keys(Walk& w, SgdConfig& c, bool inert) {
 
 void visit(Walk& w, TrainConfig& c) {
   w.key("epochs", c.epochs, at_least(1), "passes over the training set")
-      .key("batch_size", c.batch_size, at_least(2), "images per step");
+      .key("batch_size", c.batch_size, at_least(2), "images per step")
+      .key("accumulate", c.accumulate, between(1, 65536),
+           "parts that a batch is computed in, one after the other, for less memory; their "
+           "gradients are added, batch norm normalises each part by itself")
+      .neutral();
   sgd_keys(w, c, {"constant", "cosine", "multistep", "onecycle"});
   w.key("label_smoothing", c.label_smoothing, between(0, 0.9), "share of the target spread evenly");
   milestone_keys(w, c, false);
@@ -159,7 +163,7 @@ void visit(Walk& w, TeacherConfig& c) {
            "file")
       .key("mean", c.mean, kAny,
            "its input normalisation; empty: the file's metadata, else the set's")
-      .key("std", c.std, above(0), "likewise")
+      .key("std", c.std, above(0), "standard deviations of that normalisation")
       .key("weight", c.weight, number_from(0), "weight w_m, normalised over the teachers");
 }
 
@@ -181,7 +185,8 @@ void source_keys(Walk& w, SynthesisConfig& c) {
   w.key("source", c.source, source_names(),
         "what is optimised: a generator with the latents of a batch; pixels; a meta_generator "
         "that batches begin at; a generator alone, which images are sampled from at any time; a "
-        "generator whose noisy layers make images from their labels; or nothing is: real "
+        "generator whose noisy layers make images from their labels; a generator alone whose maps "
+        "are kept with the images, for replay maps; or nothing is: real "
         "training images, noise, or the finished sets of other runs (from)")
       .neutral()
       .key("from", c.from,
@@ -213,6 +218,14 @@ void source_keys(Walk& w, SynthesisConfig& c) {
       .key("g_life", c.g_life, at_least(0), "batches before the generator is redrawn; 0: never")
       .key("g_life_first", c.g_life_first, at_least(0),
            "the same before there is a student; 0: g_life")
+      .neutral()
+      .key("g_ema", c.g_ema, between(0, 0.999999),
+           "decay of averaged weights of source sampler or maps, which a student's images are made "
+           "with; 0: off")
+      .neutral()
+      .key("exchange", c.exchange, between(0, 1),
+           "how often half of the channels of an image's map come from another image: source "
+           "generator, the share of the kept images; maps, of the student's steps")
       .neutral();
 }
 
@@ -231,6 +244,9 @@ void visit(Walk& w, SynthesisConfig& c) {
       .neutral()
       .key("cls_mode", c.cls_mode, {{"each", ClsMode::each}, {"ens", ClsMode::ens}},
            "every teacher confident, or the fused logits")
+      .key("cls_focus", c.cls_focus, number_from(0),
+           "with cls_mode ens a sample counts (1 - p_y)^this; 0: all alike")
+      .neutral()
       .key("adv_mode", c.adv_mode,
            {{"kl-agree", AdvMode::kl_agree},
             {"kl-disagree", AdvMode::kl_disagree},
@@ -282,6 +298,11 @@ void visit(Walk& w, RoundsConfig& c) {
       .inert_if(c.per_epoch == 0)
       .key("keep_history", c.keep_history,
            "the contrast's bank and head go on from the set made before; else they begin anew")
+      .neutral()
+      .key(
+          "weight_step", c.weight_step, between(0, 1),
+          "how far a batch moves the teachers' weights when each round learns them from all images "
+          "so far; 0: they stay")
       .neutral();
 }
 
@@ -296,8 +317,16 @@ void visit(Walk& w, DistillConfig& c) {
   sgd_keys(w, c, {"constant", "cosine", "multistep", "onecycle"});
   milestone_keys(w, c, c.milestones.empty());
   w.key("replay", c.replay, replay_names(),
-        "what is shown: the images that were made and kept, cropped and mirrored; or fresh ones in "
-        "every step, as they are")
+        "what is shown: the images that were made and kept, cropped and mirrored; fresh ones in "
+        "every step, as they are; or what the generator makes of the maps that were kept")
+      .neutral()
+      .key("priority", c.priority, number_from(0),
+           "replay pool draws images in proportion to (last loss)^this; 0: shuffled passes")
+      .neutral()
+      .key("mix", c.mix,
+           {{"none", data::Mix::none}, {"mixup", data::Mix::mixup}, {"cutmix", data::Mix::cutmix}},
+           "of replay pool: beside each image a second one, blended in or in a box of it; the "
+           "teachers answer to what is shown")
       .neutral();
   loss_weights(w, student_terms(), c.loss);
   w.key("temperature", c.temperature, above(0), "T of the fused distillation loss")
@@ -307,6 +336,10 @@ void visit(Walk& w, DistillConfig& c) {
             {"conf", Fuse::conf},
             {"entropy", Fuse::entropy}},
            "how teachers become one target")
+      .key("agree", c.agree, number_from(0),
+           "in kd an image counts (share of the teachers that decide as all together)^this; 0: all "
+           "alike")
+      .neutral()
       .key("teacher_bn", c.teacher_bn,
            {{"running", TeacherBn::running}, {"batch", TeacherBn::batch}},
            "teachers normalise by the statistics of their training, or by those of the batch they "
@@ -384,56 +417,6 @@ std::vector<Field> walk(T& c, const std::string& prefix) {
   return out;
 }
 
-std::string toml_number(double v) {
-  std::string s = fmt::format("{}", v);  // shortest text that reads back to the same value
-  if (s.find_first_of(".en") == std::string::npos) s += ".0";
-  return s;
-}
-
-std::string toml_text(const std::string& s) {
-  std::string out = "\"";
-  for (const char ch : s) {
-    const auto u = static_cast<unsigned char>(ch);
-    if (ch == '"' || ch == '\\') {
-      out += '\\';
-      out += ch;
-    } else if (ch == '\n') {
-      out += "\\n";
-    } else if (ch == '\t') {
-      out += "\\t";
-    } else if (u < 0x20 || u == 0x7f) {
-      out += fmt::format("\\u{:04X}", u);
-    } else {
-      out += ch;
-    }
-  }
-  return out + "\"";
-}
-
-struct ToToml {
-  const Field& field;
-
-  std::string operator()(const Mode& mode) const { return toml_text(field.choices[mode.get()]); }
-  std::string operator()(const int64_t* v) const { return std::to_string(*v); }
-  std::string operator()(const uint64_t* v) const { return std::to_string(*v); }
-  std::string operator()(const double* v) const { return toml_number(*v); }
-  std::string operator()(const bool* v) const { return *v ? "true" : "false"; }
-  std::string operator()(const std::string* v) const { return toml_text(*v); }
-  std::string operator()(const std::vector<int64_t>* v) const {
-    return list(*v, [](int64_t x) { return std::to_string(x); });
-  }
-  std::string operator()(const std::vector<double>* v) const { return list(*v, toml_number); }
-  std::string operator()(const std::vector<std::string>* v) const { return list(*v, toml_text); }
-
- private:
-  template <class T, class F>
-  static std::string list(const std::vector<T>& values, const F& text) {
-    std::string out = "[";
-    for (size_t i = 0; i < values.size(); ++i) out += (i ? ", " : "") + text(values[i]);
-    return out + "]";
-  }
-};
-
 }  // namespace
 
 std::string Range::to_string() const {
@@ -441,26 +424,6 @@ std::string Range::to_string() const {
   if (has_low && has_high) return fmt::format("{}{} .. {}", open_low ? "above " : "", low, high);
   if (has_low) return fmt::format("{} {}", open_low ? ">" : ">=", low);
   return has_high ? fmt::format("<= {}", high) : "";
-}
-
-std::string Field::type() const {
-  static const char* const names[] = {
-      "an integer",         "an integer",        "a number",        "true or false", "text",
-      "a list of integers", "a list of numbers", "a list of texts", "text"};
-  return names[target.index()];
-}
-
-std::string Field::value() const { return std::visit(ToToml{*this}, target); }
-
-bool Field::is_text() const {
-  return std::holds_alternative<std::string*>(target) || std::holds_alternative<Mode>(target);
-}
-
-std::string Field::accepted() const {
-  if (choices.empty()) return range.to_string();
-  std::string out;
-  for (const std::string& c : choices) out += (out.empty() ? "" : " | ") + c;
-  return out;
 }
 
 std::vector<Field> fields(TeacherConfig& teacher, const std::string& prefix) {

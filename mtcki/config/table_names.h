@@ -12,7 +12,11 @@ std::vector<std::string> source_names();
 bool is_given(const std::string& source);
 // Whether images can be drawn from a source at any time, outside of a batch.
 bool source_samples(const std::string& name);
+// Whether the maps of its generator are kept with the images.
+bool source_keeps_maps(const std::string& name);
 
 std::vector<std::string> replay_names();
+// Whether it keeps the images that a student's rounds make.
+bool replay_keeps(const std::string& name);
 
 }  // namespace mtcki

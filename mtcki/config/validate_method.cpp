@@ -24,6 +24,41 @@ void validate_sgd(const std::string& table, const SgdConfig& c) {
     throw UsageError(table + ".milestones: must increase");
 }
 
+// What goes with some sources only, and with what a student is shown of them.
+void validate_source(const RunConfig& c) {
+  const SynthesisConfig& s = c.synthesis;
+  if (s.g_life_first > 0 && s.source != "generator" && s.source != "noisy")
+    throw UsageError("synthesis.g_life_first: synthesis.source = \"" + s.source +
+                     "\" has no generator that begins anew; set it to 0");
+  if (s.reset_first > 0 && s.source != "meta_generator")
+    throw UsageError("synthesis.reset_first: only synthesis.source = \"meta_generator\" reads it");
+  if (!s.clip && s.source != "pixels")
+    throw UsageError("synthesis.clip: only synthesis.source = \"pixels\" has pixels to clip");
+  const bool keeps_maps = source_keeps_maps(s.source);
+  if (keeps_maps != (c.distill.replay == "maps"))
+    throw UsageError(
+        "synthesis.source maps and distill.replay maps go together: the one keeps what the other "
+        "shows");
+  if (keeps_maps && s.batches > 0)
+    throw UsageError("synthesis.batches: maps are kept in a student's rounds only; set it to 0");
+  if (s.exchange > 0 && s.source != "generator" && !keeps_maps)
+    throw UsageError(fmt::format(
+        "synthesis.exchange: synthesis.source {} has no maps whose channels could be exchanged",
+        s.source));
+  if (s.exchange > 0 && c.distill.fuse == Fuse::conf)
+    throw UsageError(
+        "distill.fuse: conf needs labels, and images with exchanged channels have none; use "
+        "another");
+  if (s.g_ema > 0 && !source_samples(s.source))
+    throw UsageError(fmt::format(
+        "synthesis.g_ema: images of source {} are those of its best step, not of averaged weights",
+        s.source));
+  if (s.cls_focus > 0 && s.cls_mode != ClsMode::ens)
+    throw UsageError("synthesis.cls_focus: only synthesis.cls_mode = \"ens\" reads it");
+  if (s.loss.at("adv_heads") > 0 && c.distill.loss.at("heads") == 0)
+    throw UsageError("synthesis.adv_heads: the student has heads with distill.heads > 0 only");
+}
+
 void validate_synthesis(const RunConfig& c) {
   const SynthesisConfig& s = c.synthesis;
   double all = 0, without_student = 0;
@@ -50,8 +85,6 @@ void validate_synthesis(const RunConfig& c) {
   if (s.adv_temperature != 1 && shannon && s.loss.at("adv") > 0)
     throw UsageError(
         "synthesis.adv_temperature: adv_mode js and adi have a temperature of their own, 3");
-  if (!s.clip && s.source != "pixels")
-    throw UsageError("synthesis.clip: only synthesis.source = \"pixels\" has pixels to clip");
   if (s.bank_draw > s.bank_size)
     throw UsageError(
         fmt::format("synthesis.bank_draw: {} rows from a bank of {}", s.bank_draw, s.bank_size));
@@ -63,15 +96,11 @@ void validate_synthesis(const RunConfig& c) {
     throw UsageError(
         "synthesis.teachers_per_step asks a subset of the teachers, but cr_mode = \"cat\" needs "
         "all of them; set synthesis.cr_mode to \"each\" or \"first\"");
-  if (s.g_life_first > 0 && s.source != "generator" && s.source != "noisy")
-    throw UsageError("synthesis.g_life_first: synthesis.source = \"" + s.source +
-                     "\" has no generator that begins anew; set it to 0");
-  if (s.reset_first > 0 && s.source != "meta_generator")
-    throw UsageError("synthesis.reset_first: only synthesis.source = \"meta_generator\" reads it");
 }
 
 void validate_rounds(const RunConfig& c) {
   const DistillConfig& d = c.distill;
+  const SynthesisConfig& s = c.synthesis;
   const int64_t rounds = c.rounds.per_epoch;
   if (rounds > 0 && c.students.empty()) throw UsageError("rounds.per_epoch: needs a student");
   if (rounds > 0 && (d.steps_per_epoch == 0 || d.steps_per_epoch % rounds != 0))
@@ -82,6 +111,14 @@ void validate_rounds(const RunConfig& c) {
     throw UsageError(
         "synthesis.batches: with 0 no images are made before the students, so rounds.per_epoch "
         "must make them");
+  if (c.rounds.weight_step > 0 && (rounds == 0 || d.replay != "pool" || s.exchange > 0))
+    throw UsageError(
+        "rounds.weight_step: teachers' weights are learnt in rounds (rounds.per_epoch) from images "
+        "with labels (distill.replay pool, synthesis.exchange 0)");
+  if (d.replay == "maps" && d.fuse == Fuse::conf)
+    throw UsageError("distill.fuse: conf needs labels, and images of maps have none; use another");
+  if (d.replay == "maps" && d.mix != data::Mix::none)
+    throw UsageError("distill.mix: only replay \"pool\" mixes images; use none");
   if (d.replay != "fresh") return;
   if (rounds == 0)
     throw UsageError("distill.replay: fresh images need rounds.per_epoch, which makes them");
@@ -92,6 +129,9 @@ void validate_rounds(const RunConfig& c) {
     throw UsageError(
         "distill.fuse: conf needs labels, and fresh images have none; use another, or replay "
         "\"pool\"");
+  if (d.mix != data::Mix::none)
+    throw UsageError(
+        "distill.mix: fresh images are shown as they are; use none, or replay \"pool\"");
 }
 
 void validate_distill(const RunConfig& c) {
@@ -103,12 +143,22 @@ void validate_distill(const RunConfig& c) {
   if (!std::ranges::any_of(student_terms(),
                            [&](const StudentTermRow& r) { return d.loss.at(r.key) > 0; }))
     throw UsageError("distill: every loss weight is 0; nothing would be learned");
+  const bool maps = d.loss.at("cam") > 0 || d.loss.at("grad_cam") > 0;
+  if (maps && (d.views > 0 || d.teacher_bn == TeacherBn::batch))
+    throw UsageError(
+        "distill.cam, distill.grad_cam: compare maps of the images of a step; they need "
+        "distill.views = 0 and distill.teacher_bn = \"running\"");
+  if (d.priority > 0 && d.replay != "pool")
+    throw UsageError("distill.priority: only replay \"pool\" keeps images and their losses");
+  if (d.agree > 0 && (d.loss.at("kd") == 0 || c.teachers.size() < 2))
+    throw UsageError("distill.agree: needs several teachers, and distill.kd");
   if (d.fuse == Fuse::prob && d.loss.at("l1") > 0)
     throw UsageError(
         "distill.l1: compares logits, and fuse = \"prob\" has probabilities only; use another");
-  if (d.views > 1 && d.pad == 0 && !d.flip)
+  if (d.views > 1 && d.pad == 0 && !d.flip && d.mix == data::Mix::none)
     throw UsageError(
-        "distill.views: without distill.pad and distill.flip all views of an image are the same; "
+        "distill.views: without distill.pad, distill.flip and distill.mix all views of an image "
+        "are the same; "
         "set it to 1");
 }
 
@@ -118,6 +168,7 @@ void validate_method(const RunConfig& c) {
   validate_sgd("train", c.train);
   validate_sgd("distill", c.distill);
   validate_synthesis(c);
+  validate_source(c);
   validate_rounds(c);
   validate_distill(c);
 }

@@ -8,6 +8,7 @@
 #include "mtcki/losses/fused_kd.h"
 #include "mtcki/training/step_metrics.h"
 #include "tensor/context.h"
+#include "tensor/ops/softmax.h"
 
 namespace mtcki {
 
@@ -23,7 +24,7 @@ Distiller::Distiller(Teachers& teachers, Student& student, const DistillConfig& 
       student_(student),
       config_(config),
       total_steps_(total_steps),
-      terms_(make_terms({teachers, student.net().feature_dim(), config, seed})),
+      terms_(make_terms({teachers, student, config, seed})),
       trainer_(student.net(), parameters(), config,
                schedule_of(config, config.epochs, total_steps)),
       runner_(compute.at(student.device()), "distill.batch_size", config.batch_size) {}
@@ -84,21 +85,47 @@ std::vector<Distiller::Active> Distiller::active(int64_t step) {
   return out;
 }
 
-void Distiller::issue(const data::Batch& batch, const std::vector<Active>& terms) {
+// The teachers' passes with their maps, and a graph that begins at the images.
+std::vector<Teacher::View> Distiller::teacher_views(const Tensor& images) {
+  const StageScope scope("distill/teachers");
+  std::vector<Teacher::View> views(teachers_.size());
+  const Variable x(images, true);
+  Branches branches(teachers_.size(), images.device());
+  for (size_t m = 0; m < teachers_.size(); ++m)
+    branches.run([&, m] { views[m] = teachers_[m].view(x, Teacher::kStages | Teacher::kMap); });
+  branches.join();
+  return views;
+}
+
+void Distiller::issue(Replay& replay, const std::vector<Active>& terms) {
+  const data::Batch batch = replay.batch();
   MetricRing& values = runner_.values();
-  const bool features =
-      std::ranges::any_of(terms, [](const Active& t) { return t.of->term->needs_features(); });
+  const auto any = [&](bool (StudentTerm::*needs)() const) {
+    return std::ranges::any_of(terms, [&](const Active& t) { return (*t.of->term.*needs)(); });
+  };
+  const bool maps = any(&StudentTerm::needs_maps);
   StudentStep s;
   s.labels = batch.labels;
-  TeacherOutputs teachers = teacher_outputs(batch, features);
-  s.logits = std::move(teachers.logits);
-  s.features = std::move(teachers.features);
+  if (maps) {
+    s.views = teacher_views(batch.images);
+    for (const Teacher::View& view : s.views) {
+      s.logits.push_back(view.logits.data());
+      s.features.push_back(view.feature.data());
+    }
+  } else {
+    TeacherOutputs teachers = teacher_outputs(batch, any(&StudentTerm::needs_features));
+    s.logits = std::move(teachers.logits);
+    s.features = std::move(teachers.features);
+  }
+  s.weights = teachers_.weights();
   s.temperature = config_.temperature;
   const StageScope scope("distill/student");
-  s.targets =
-      fused_targets(config_.fuse, s.logits, teachers_.weights(), config_.temperature, batch.labels);
+  s.targets = fused_targets(config_.fuse, s.logits, s.weights, config_.temperature, batch.labels);
+  if (config_.agree > 0)
+    s.counts = agreement_weights(s.targets, s.logits, s.weights, config_.agree);
   trainer_.zero_grad();
-  s.student = student_.features(Variable(batch.images));
+  s.student = student_.features(Variable(batch.images),
+                                maps ? student_.net().stages() : std::vector<nn::Module*>(), maps);
   const Communicator& comm = communicator();
   Variable total;
   for (const Active& t : terms) {
@@ -118,7 +145,10 @@ void Distiller::issue(const data::Batch& batch, const std::vector<Active>& terms
   values.put("loss", total.data());
   values.put("agree",
              mean_over_ranks(percent_agreement(s.student.logits.data(), s.targets), comm).data());
+  if (replay.draws_by_loss())
+    replay.learned(kl_rows(s.targets, s.student.logits.data(), config_.temperature));
   total.backward();
+  for (const Active& t : terms) t.of->term->finish_backward();
   trainer_.update(values);
 }
 
@@ -131,14 +161,17 @@ Values Distiller::step(Replay& replay, int64_t step) {
     const StageScope scope("distill/teachers");
     runner_.before_step([&] { kept_->make(step / replay.batches_per_pass() % config_.views); });
   }
-  std::string variant = str("distill ", replay.rows());
+  std::string variant = str("distill ", replay.rows(), replay.variant());
   for (const Active& t : terms) variant += str(" ", t.of->row->key);
   if (!std::ranges::all_of(terms, [](const Active& t) { return t.of->term->settled(); }))
     variant.clear();  // every step has its own shapes
-  Values values = runner_.run(step, variant, [&] { issue(replay.batch(), terms); });
+  Values values = runner_.run(step, variant, [&] { issue(replay, terms); });
   for (const Active& t : terms) t.of->term->finish_step();
   ++budget_.kd_steps;
-  budget_.kd_forward_macs += teachers_.macs() * static_cast<double>(images_asked(replay, step));
+  const bool back =
+      std::ranges::any_of(terms_, [](const Weighted& t) { return t.term->looks_back(); });
+  budget_.kd_forward_macs +=
+      (back ? 2 : 1) * teachers_.macs() * static_cast<double>(images_asked(replay, step));
   return values.empty() ? values : with_rate(std::move(values), trainer_.lr());
 }
 

@@ -56,8 +56,9 @@ class Distiller {
   static std::vector<Weighted> make_terms(const StudentTermContext& context);
   std::vector<optim::ParameterGroup> parameters() const;
   std::vector<Active> active(int64_t step);
-  void issue(const data::Batch& batch, const std::vector<Active>& terms);
+  void issue(Replay& replay, const std::vector<Active>& terms);
   TeacherQuestion question(bool features) const;
+  std::vector<Teacher::View> teacher_views(const Tensor& images);
   TeacherOutputs teacher_outputs(const data::Batch& batch, bool features);
   // Images about which an uninterrupted run asks the teachers at this step.
   int64_t images_asked(Replay& replay, int64_t step) const;

@@ -1,9 +1,12 @@
 #include "mtcki/distillation/rounds.h"
 
+#include <cmath>
 #include <optional>
 
+#include "mtcki/distillation/teacher_weights.h"
 #include "mtcki/networks/model_file.h"
 #include "mtcki/synthesis/stage.h"
+#include "tensor/context.h"
 
 namespace mtcki {
 
@@ -44,6 +47,8 @@ class OwnSynthesis {
     return values;
   }
   Values read() { return synthesizer_.read(); }
+  int64_t batches() const { return synthesizer_.batch() - before_; }  // of the rounds
+  void forget_graphs() { synthesizer_.forget_graphs(); }
   ImageSource& source() { return synthesizer_.source(); }
 
   Budget budget() const {
@@ -80,6 +85,60 @@ class OwnSynthesis {
   BankShards set_bank_, bank_;
   Synthesizer synthesizer_;
   Budget spent_before_;
+};
+
+// The teachers' weights, where rounds learn them; as they were at the end, for the next student.
+class LearntWeights {
+ public:
+  LearntWeights(const DistillJob& job, Teachers& teachers) : job_(job), teachers_(teachers) {
+    given_ = now();
+  }
+  ~LearntWeights() { set(given_); }
+  LearntWeights(const LearntWeights&) = delete;
+  LearntWeights& operator=(const LearntWeights&) = delete;
+
+  // Behind the last batch of a round: whether they changed.
+  bool learn(int64_t batches, Replay& replay) {
+    const int64_t round = batches / job_.rounds.batches - 1;  // 0-based
+    if (job_.rounds.weight_step == 0 || round < 1 || batches % job_.rounds.batches != 0)
+      return false;
+    const StageScope scope("distill/weights");
+    const data::ImageSet images = replay.images();
+    learn_weights(teachers_, images, job_.config.batch_size,
+                  job_.rounds.weight_step * std::pow(0.99, static_cast<double>(round)),
+                  {job_.seed, rng_stream("distill/weights"), static_cast<uint64_t>(round)});
+    macs_ += teachers_.macs() * static_cast<double>(images.size());
+    return true;
+  }
+  double macs() const { return macs_; }  // teachers, forward
+  Values values() const {
+    Values out;
+    for (size_t m = 0; m < teachers_.size(); ++m)
+      out.emplace_back("weight." + teachers_[m].name(), now()[m]);
+    return out;
+  }
+
+  void visit(State& s) {
+    std::vector<double> weights = now();
+    s("weights", weights);
+    s("macs", macs_);
+    if (s.loading()) set(weights);
+  }
+
+ private:
+  std::vector<double> now() const {
+    std::vector<double> out;
+    for (size_t m = 0; m < teachers_.size(); ++m) out.push_back(teachers_[m].options().weight);
+    return out;
+  }
+  void set(const std::vector<double>& weights) {
+    for (size_t m = 0; m < teachers_.size(); ++m) teachers_[m].set_weight(weights.at(m));
+  }
+
+  const DistillJob& job_;
+  Teachers& teachers_;
+  std::vector<double> given_;
+  double macs_ = 0;
 };
 
 Rounds rounds_of(const DistillJob& job, Replay& replay) {
@@ -136,6 +195,7 @@ DistillResult distill(const DistillJob& job, Teachers& teachers, Student& studen
                       const data::ImageSet& set, const data::ImageSet& test, RunLog& log) {
   std::optional<OwnSynthesis> own;
   if (job.rounds.per_epoch > 0) own.emplace(job, teachers);
+  LearntWeights weights(job, teachers);
   const ReplayContext shown = replay_context(job, teachers, student, set, own ? &*own : nullptr);
   const std::unique_ptr<Replay> replay = make_replay(shown);
   const Rounds rounds = rounds_of(job, *replay);
@@ -166,6 +226,10 @@ DistillResult distill(const DistillJob& job, Teachers& teachers, Student& studen
     bool grown = false;
     Values values = own->step(student, *replay, &grown);
     if (grown) {
+      if (weights.learn(own->batches(), *replay)) {
+        own->forget_graphs();
+        for (const auto& value : weights.values()) values.push_back(value);
+      }
       of_batch = values;
       distiller.forget_graphs();
     }
@@ -176,11 +240,13 @@ DistillResult distill(const DistillJob& job, Teachers& teachers, Student& studen
   fit_job.state = [&](State& state) {
     distiller.visit(state);
     if (own) state("synthesis", *own);
+    if (job.rounds.weight_step > 0) state("learnt", weights);
     state("replay", *replay);
   };
   const FitResult result = fit(fit_job, log);
   Budget budget = distiller.budget();
   if (own) budget += own->budget();
+  budget.kd_forward_macs += weights.macs();
   return {result, budget};
 }
 

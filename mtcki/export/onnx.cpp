@@ -102,11 +102,12 @@ class Exporter {
     if (large->weight.size(2) < small->weight.size(2)) std::swap(large, small);
     const Conv2dOptions &o = large->options, &p = small->options;
     const int64_t k = large->weight.size(2), border = (k - small->weight.size(2)) / 2;
-    const bool fits = large->x.impl() == small->x.impl() && o.groups == 1 && p.groups == 1 &&
-                      o.stride == p.stride && o.dilation == std::array<int64_t, 2>{1, 1} &&
-                      p.dilation == o.dilation && k == small->weight.size(2) + 2 * border &&
-                      o.padding[0] == p.padding[0] + border &&
-                      o.padding[1] == p.padding[1] + border;
+    const bool fits =
+        large->x.impl() == small->x.impl() && o.groups == 1 && p.groups == 1 &&
+        o.stride == p.stride && o.dilation == std::array<int64_t, 2>{1, 1} &&
+        p.dilation == o.dilation && k == small->weight.size(2) + 2 * border &&
+        k == large->weight.size(3) && small->weight.size(2) == small->weight.size(3) &&
+        o.padding[0] == p.padding[0] + border && o.padding[1] == p.padding[1] + border;
     if (!fits) return {};
     Map sum = take(large);
     const Map added = take(small);
@@ -136,7 +137,7 @@ class Exporter {
     std::vector<std::string> inputs = {name_of(map.x),
                                        onnx.initializer(map.weight, map.name + ".weight")};
     if (map.bias.defined()) inputs.push_back(onnx.initializer(map.bias, map.name + ".bias"));
-    return conv_node(map.options, map.weight.size(2), inputs);
+    return conv_node(map.options, map.weight.shape(), inputs);
   }
 
   std::string node(nn::Conv2d* conv) {
@@ -144,12 +145,12 @@ class Exporter {
     std::vector<std::string> inputs = {x, onnx.initializer(conv->weight.data(), name + ".weight")};
     if (conv->bias != nullptr)
       inputs.push_back(onnx.initializer(conv->bias->data(), name + ".bias"));
-    return conv_node(conv->options(), conv->weight.size(2), inputs);
+    return conv_node(conv->options(), conv->weight.shape(), inputs);
   }
-  std::string conv_node(const Conv2dOptions& o, int64_t kernel,
+  std::string conv_node(const Conv2dOptions& o, const Shape& weight,
                         const std::vector<std::string>& inputs) {
     std::vector<data::ProtoWriter> attributes = {
-        OnnxGraph::integers("kernel_shape", {kernel, kernel}),
+        OnnxGraph::integers("kernel_shape", {weight[2], weight[3]}),
         OnnxGraph::integers("strides", {o.stride[0], o.stride[1]}),
         OnnxGraph::integers("pads", {o.padding[0], o.padding[1], o.padding[0], o.padding[1]})};
     if (o.groups != 1) attributes.push_back(OnnxGraph::integer("group", o.groups));
@@ -181,10 +182,26 @@ class Exporter {
     if (function == static_cast<nn::Link::Function>(global_avg_pool))
       return onnx.node("Flatten", {onnx.node("GlobalAveragePool", {input()})},
                        {OnnxGraph::integer("axis", 1)});
+    if (function == static_cast<nn::Link::Function>(nn::pool_7x7)) return pool_7x7();
     if (function == static_cast<nn::Link::Function>(relu6))
       return onnx.node("Clip", {input(), onnx.initializer(Tensor::full({}, 0.0)),
                                 onnx.initializer(Tensor::full({}, 6.0))});
     throw UsageError("onnx: no export of a function that the network calls");
+  }
+  // With operators that readers have: ONNX knows no adaptive pool.
+  std::string pool_7x7() {
+    const int64_t size = steps_[at_].input.size(2);
+    std::string x = input();
+    if (size % 7 == 0) {
+      if (size > 7) x = pool_node("AveragePool", Pool2dOptions(size / 7));
+    } else if (size == 1) {
+      for (const int64_t axis : {2, 3})
+        x = onnx.node("Concat", std::vector<std::string>(7, x), {OnnxGraph::integer("axis", axis)});
+    } else {
+      throw UsageError(str("onnx: the pool to 7x7 pixels of maps of ", size, "x", size,
+                           " has no counterpart; its size must be 1 or a multiple of 7"));
+    }
+    return onnx.node("Flatten", {x}, {OnnxGraph::integer("axis", 1)});
   }
   std::string node(const nn::MaxPool2d& pool) { return pool_node("MaxPool", pool.options); }
   std::string node(const nn::AvgPool2d& pool) { return pool_node("AveragePool", pool.options); }

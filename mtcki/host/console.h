@@ -28,7 +28,7 @@ void set_log_file(const std::string& path);
 // True when stderr is a terminal that can redraw a line; colour also needs NO_COLOR to be unset.
 bool is_terminal();
 bool has_color();
-int width();
+int width(int file = 2);  // columns of the terminal there (stderr); 80 when there is none
 // Shows `text` as the last, redrawn line of a terminal; "" removes it.
 void status(const std::string& text);
 

@@ -1,6 +1,7 @@
 #include "mtcki/losses/fused_kd.h"
 
 #include "autograd/functions.h"
+#include "tensor/comm.h"
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/index.h"
 #include "tensor/ops/reduce.h"
@@ -61,8 +62,20 @@ Tensor fused_targets(Fuse mode, const std::vector<Tensor>& logits,
   return sample_weighted(logits, softmax(neg(columns(logits, entropy_rows))));
 }
 
-Variable fused_kd(const Tensor& targets, const Variable& student_logits, double temperature) {
-  return mul(kl_div(Variable(targets), student_logits, temperature), temperature * temperature);
+Variable fused_kd(const Tensor& targets, const Variable& student_logits, double temperature,
+                  const Tensor& counts) {
+  return mul(kl_div(Variable(targets), student_logits, temperature, counts),
+             temperature * temperature);
+}
+
+Tensor agreement_weights(const Tensor& targets, const std::vector<Tensor>& logits,
+                         const std::vector<double>& weights, double exponent) {
+  const Tensor decided = argmax(targets, 1);
+  Tensor share = Tensor::zeros(decided.shape(), targets.dtype(), targets.device());
+  for (size_t m = 0; m < logits.size(); ++m)
+    add_(share, equal(argmax(logits[m], 1), decided).to(targets.dtype()), weights[m]);
+  const Tensor counts = exp(mul(log(add(share, 1e-30)), exponent));
+  return div(counts, add(mean(communicator().all_gather(counts)), 1e-30));
 }
 
 }  // namespace mtcki

@@ -20,6 +20,12 @@ namespace mtcki {
 // labels (i64 [N]) are used by conf only.
 Tensor fused_targets(Fuse mode, const std::vector<Tensor>& logits,
                      const std::vector<double>& weights, double temperature, const Tensor& labels);
-Variable fused_kd(const Tensor& targets, const Variable& student_logits, double temperature);
+// counts [N]: what a row counts in the mean; undefined: 1.
+Variable fused_kd(const Tensor& targets, const Variable& student_logits, double temperature,
+                  const Tensor& counts = {});
+// Images about which teachers differ count less: a_i^exponent over its mean in the batch (of all
+// processes), a_i = Σ_m w_m 1[teacher m decides as the targets do].
+Tensor agreement_weights(const Tensor& targets, const std::vector<Tensor>& logits,
+                         const std::vector<double>& weights, double exponent);
 
 }  // namespace mtcki

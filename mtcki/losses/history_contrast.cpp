@@ -40,8 +40,7 @@ HistoryContrast::HistoryContrast(Teachers& teachers, const SynthesisConfig& conf
       mode_(config.cr_mode),
       stage_(config.cr_features == CrFeatures::stage),
       tau_(config.cr_tau),
-      draw_(config.bank_draw),
-      weights_(teachers.weights()) {
+      draw_(config.bank_draw) {
   if (config.teachers_per_step > 0 && mode_ == CrMode::cat &&
       config.teachers_per_step < static_cast<int64_t>(teachers.size()))
     throw UsageError(
@@ -146,7 +145,7 @@ Variable HistoryContrast::loss(const InversionStep& s) {
     const bool any = past.local.defined() && past.local.size(0) > 0;
     const int64_t keys = local[h].size(0) + (any ? past.local.size(0) : 0);
     Variable term = contrast_loss(*heads_[h], local[h], global[h].data(), past, tau_);
-    const double weight = mode_ == CrMode::each    ? weights_[h] * boost
+    const double weight = mode_ == CrMode::each    ? teachers_.weights()[h] * boost
                           : mode_ == CrMode::first ? boost
                                                    : 1.0;
     chance_ += weight * (any ? 2 : 1) * std::log(static_cast<double>(keys));

@@ -73,7 +73,6 @@ class HistoryContrast : public LossTerm {
   double tau_;
   int64_t draw_;
   std::vector<int64_t> dims_;  // per teacher
-  std::vector<double> weights_;
   std::vector<std::unique_ptr<nn::Sequential>> heads_;
   std::vector<MemoryBank> banks_;
   std::unique_ptr<optim::Optimizer> optimizer_;

@@ -25,10 +25,7 @@ Tensor standardised(const Tensor& features) {
 
 TeacherStudentContrast::TeacherStudentContrast(const Teachers& teachers, int64_t student_dim,
                                                const DistillConfig& config, uint64_t seed)
-    : tau_(config.ts_tau),
-      ramp_(config.ts_ramp),
-      size_(config.ts_queue),
-      weights_(teachers.weights()) {
+    : tau_(config.ts_tau), ramp_(config.ts_ramp), size_(config.ts_queue), teachers_(teachers) {
   const Device device = teachers.device();
   nn::Init init(seed);
   init.rng.stream = rng_stream("distill/contrast_heads");
@@ -55,6 +52,7 @@ Variable TeacherStudentContrast::loss(const Variable& student_feature,
   const Tensor row_weights =
       Tensor::full({batch}, 1.0 / static_cast<double>(batch), student_feature.data().dtype(),
                    student_feature.data().device());
+  const std::vector<double> weights = teachers_.weights();
   Variable total;
   for (size_t m = 0; m < maps_.size(); ++m) {
     const Variable q = normalize((*maps_[m])(student_feature));
@@ -64,7 +62,7 @@ Variable TeacherStudentContrast::loss(const Variable& student_feature,
     if (!last.defined() || last.shape() != k.shape()) last = Tensor::empty_like(k);
     last.copy_(k);
     const Tensor keys = filled_ > 0 ? cat(std::vector<Tensor>{k, queues_[m].slice(0, filled_)}) : k;
-    const Variable term = mul(info_nce(q, Variable(keys), tau_, row_weights), weights_[m]);
+    const Variable term = mul(info_nce(q, Variable(keys), tau_, row_weights), weights[m]);
     total = total.defined() ? add(total, term) : term;
   }
   return total;

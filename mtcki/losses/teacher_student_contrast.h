@@ -46,7 +46,7 @@ class TeacherStudentContrast : public StudentTerm {
  private:
   double tau_, ramp_, chance_ = 0;
   int64_t size_, filled_ = 0, position_ = 0;  // of every queue
-  std::vector<double> weights_;
+  const Teachers& teachers_;
   std::vector<std::unique_ptr<nn::Linear>> maps_;
   std::vector<Tensor> queues_;     // f32 [size, d_m]: the first `filled` rows count
   std::vector<Tensor> last_keys_;  // of the last loss()

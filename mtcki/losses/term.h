@@ -39,7 +39,8 @@ struct InversionStep {
   std::vector<double> weights;  // w_m M/|asked|, for sums over teachers: unbiased in any subset
   std::vector<double> shares;   // w_m / Σ_asked w, for means over teachers
   Variable student_logits;      // of the global view; undefined when no term needs them
-  std::vector<Tensor> drawn;    // what this term's draw() gave, on the device
+  std::vector<Variable> student_heads;  // likewise, by teacher; none where it has one head
+  std::vector<Tensor> drawn;            // what this term's draw() gave, on the device
 
   std::vector<Variable> logits() const;  // of the asked teachers
 };

@@ -35,8 +35,9 @@ Variable over_teachers(const InversionStep& s, const F& f) {
 
 std::unique_ptr<LossTerm> class_prior(const LossTermContext& c) {
   const bool ens = c.config.cls_mode == ClsMode::ens;
-  return std::make_unique<PlainTerm>(Rows::mean, [ens](const InversionStep& s) {
-    return ens ? class_prior_ens(s.logits(), s.shares, s.labels)
+  const double focus = c.config.cls_focus;
+  return std::make_unique<PlainTerm>(Rows::mean, [ens, focus](const InversionStep& s) {
+    return ens ? class_prior_ens(s.logits(), s.shares, s.labels, focus)
                : class_prior_each(s.logits(), s.weights, s.labels);
   });
 }
@@ -59,9 +60,20 @@ std::unique_ptr<LossTerm> disagreement(const LossTermContext& c) {
   });
 }
 
-std::unique_ptr<LossTerm> divergence(const LossTermContext& c) {
+std::unique_ptr<LossTerm> student_divergence(const LossTermContext& c) {
   return std::make_unique<Against>([t = c.config.adv_temperature](const InversionStep& s) {
     return mul(kl_div(fuse_logits(s.logits(), s.shares), s.student_logits, t), -t * t);
+  });
+}
+
+// The teachers are constants: only through the student do images learn what it gets wrong.
+std::unique_ptr<LossTerm> head_divergence(const LossTermContext& c) {
+  return std::make_unique<Against>([t = c.config.adv_temperature](const InversionStep& s) {
+    std::vector<Variable> terms;
+    for (size_t k = 0; k < s.asked.size(); ++k)
+      terms.push_back(kl_div(s.global[k].logits.detach(), s.student_heads.at(s.asked[k]), t));
+    const Variable fused = fuse_logits(s.logits(), s.shares).detach();
+    return mul(add(weighted_sum(terms, s.weights), kl_div(fused, s.student_logits, t)), -t * t);
   });
 }
 
@@ -127,10 +139,14 @@ const std::vector<LossTermRow>& inversion_terms() {
              })},
       {"adv_kl", 0.0, "adversarial_kl",
        "weight of the divergence of the student from the teachers, whoever is right (ZSKT, DFQ)",
-       "−T² KL(p̄ ‖ p_S)", divergence, true},
+       "−T² KL(p̄ ‖ p_S)", student_divergence, true},
       {"adv_l1", 0.0, "adversarial_l1",
        "weight of the distance of the student's logits from the teachers' (DFAD, DFED)",
        "−mean |z̄ − z_S|", l1_distance, true},
+      {"adv_heads", 0.0, "adversarial_heads",
+       "weight of the divergence of the student's heads, and of their mean, from the teachers "
+       "(CDFKD)",
+       "−T² (Σ_m w_m KL(p_m ‖ p_S,m) + KL(p̄ ‖ p_S))", head_divergence, true},
       {"adv", 0.0, "adversarial", "weight gamma of the disagreement with the student",
        "−T² mean k KL(p̄ ‖ p_S), or 1 − JS(p̄, p_S)/ln 2", disagreement, true}};
   return rows;

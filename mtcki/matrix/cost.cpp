@@ -32,6 +32,20 @@ double teachers_macs(const RunConfig& c, const nn::ModelSpec& shape) {
   return all;
 }
 
+// A student's step in forwards, and what its images are made by; a pass back through the networks for
+// the regions that speak for a class costs another one.
+double looks_back(const DistillConfig& d) { return d.loss.at("grad_cam") > 0 ? 1 : 0; }
+bool draws_images(const DistillConfig& d) { return d.replay != "pool"; }
+
+// Teachers that learn their weights see all images so far in every round but the first.
+double weighed_images(const RunConfig& c) {
+  const int64_t rounds = c.rounds.weight_step > 0 ? c.distill.epochs * c.rounds.per_epoch : 0;
+  double all = 0;
+  for (int64_t r = 1; r < rounds; ++r)
+    all += count((c.synthesis.batches + (r + 1) * c.rounds.batches) * c.synthesis.batch_size);
+  return all;
+}
+
 double students_macs(const RunConfig& c, const nn::ModelSpec& shape) {
   double all = 0;
   for (const StudentConfig& s : c.students) all += model_macs(shape, s.model);
@@ -77,9 +91,10 @@ PlannedMacs planned_macs(const RunConfig& c, const nn::ModelSpec& shape) {
   const int64_t steps = d.epochs * (d.steps_per_epoch > 0 ? d.steps_per_epoch : pass);
   const int64_t passes = (steps + pass - 1) / pass;
   const int64_t asked = d.views > 0 ? std::min(d.views, passes) * pool : steps * d.batch_size;
-  out.rest =
-      students * count(asked) * all + 3 * count(steps * d.batch_size) * students_macs(c, shape);
-  if (d.replay == "fresh") out.rest += students * count(steps * d.batch_size) * generator;
+  const double back = looks_back(d);
+  out.rest = students * ((1 + back) * count(asked) + weighed_images(c)) * all +
+             (3 + back) * count(steps * d.batch_size) * students_macs(c, shape);
+  if (draws_images(d)) out.rest += students * count(steps * d.batch_size) * generator;
   return out;
 }
 
@@ -90,8 +105,8 @@ double counted_macs(const RunConfig& c, const nn::ModelSpec& shape, const nlohma
   const double shown = value("kd_steps") * count(c.distill.batch_size);
   return 3 * value("generator_steps") * count(c.synthesis.batch_size) * generator +
          2 * value("teacher_forward_macs") + value("kd_forward_macs") +
-         3 * shown / students * students_macs(c, shape) +
-         (c.distill.replay == "fresh" ? shown * generator : 0);
+         (3 + looks_back(c.distill)) * shown / students * students_macs(c, shape) +
+         (draws_images(c.distill) ? shown * generator : 0);
 }
 
 }  // namespace mtcki

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 #include <iomanip>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -18,7 +19,7 @@ namespace mtcki {
 
 namespace {
 
-std::string join(const std::vector<double>& values) {
+std::string comma_separated(const std::vector<double>& values) {
   std::ostringstream out;
   out << std::setprecision(17);
   for (size_t i = 0; i < values.size(); ++i) out << (i ? "," : "") << values[i];
@@ -73,8 +74,8 @@ void write_model_file(const std::string& path, nn::Classifier& net, const ModelC
       {"mtcki.arch", s.name},
       {"mtcki.num_classes", str(s.num_classes)},
       {"mtcki.input", str(s.in_channels, "x", s.image_size, "x", s.image_size)},
-      {"mtcki.mean", join(card.normalization.mean)},
-      {"mtcki.std", join(card.normalization.std)}};
+      {"mtcki.mean", comma_separated(card.normalization.mean)},
+      {"mtcki.std", comma_separated(card.normalization.std)}};
   if (const auto* graph = dynamic_cast<const nn::GraphClassifier*>(&net))
     meta[kGraphKey] = graph_json(graph->spec());
   if (!card.config_sha256.empty()) meta["mtcki.config_sha256"] = card.config_sha256;
@@ -113,6 +114,14 @@ ModelCard read_model_card(const std::map<std::string, std::string>& metadata) {
     for (const auto& name : classes)
       card.classes.push_back(name.is_string() ? name.get<std::string>() : std::string());
   return card;
+}
+
+void require_weights_file(const std::string& who, const std::string& path) {
+  std::error_code ec;
+  if (std::filesystem::is_directory(path, ec))
+    throw DataError(str(who, " \"", path, "\": is a folder; name the file in it"));
+  if (!std::filesystem::exists(path, ec))
+    throw DataError(str(who, " \"", path, "\": no such file"));
 }
 
 std::string weights_sha256(const std::string& path) {
@@ -180,8 +189,8 @@ std::unique_ptr<nn::Classifier> load_model(const std::string& path, const nn::Mo
       throw DataError(str(path, ": holds a ", found.spec.name, ", not a ", spec.name,
                           "; set model = \"", found.spec.name, "\""));
   }
-  nn::Init init(0);
-  auto net = nn::make_classifier(spec, init);
+  nn::Init none = nn::Init::none();
+  auto net = nn::make_classifier(spec, none);
   const auto first = std::find_if(file.tensors.begin(), file.tensors.end(),
                                   [](const auto& t) { return t.second.rank() == 4; });
   const bool grey =

@@ -34,9 +34,13 @@ std::string weights_sha256(const std::string& path);
 // torchvision, timm, datafree, kuangliu, weiaicunzai, mmpretrain; or a file of lines: "old new"
 // renames what is called old or lies below it (whole dotted parts), "old" takes the part away,
 // "old -" leaves these tensors out. A prefix that all names have (module., model., _orig_mod., ...)
-// is removed, counters of training tools are left out, both with a note.
+// is removed, counters of training tools and what stands beside a network that has a prefix of its
+// own are left out, factors of pruning and of weight norm multiplied, all with a note.
 data::NamedTensors rename_keys(const data::NamedTensors& tensors, const std::string& preset,
                                nn::Classifier& net, std::vector<std::string>* notes = nullptr);
+
+// DataError that begins with `who`: no such file, or a folder.
+void require_weights_file(const std::string& who, const std::string& path);
 
 // Builds spec.name and loads the file strictly. DataError: missing, unexpected and mis-shaped
 // names; other class counts and input channels are named as such; a value that is not finite, a

@@ -7,6 +7,7 @@
 
 #include "data/formats/file_bytes.h"
 #include "mtcki/networks/model_file.h"
+#include "mtcki/networks/wrapped_weights.h"
 
 namespace mtcki {
 
@@ -22,7 +23,7 @@ std::vector<std::string> parts_of(const std::string& name) {
   return out;
 }
 
-std::string join(const std::vector<std::string>& parts) {
+std::string dotted(const std::vector<std::string>& parts) {
   std::string out;
   for (const std::string& part : parts) out += (out.empty() ? "" : ".") + part;
   return out;
@@ -32,7 +33,7 @@ std::string join(const std::vector<std::string>& parts) {
 std::string replace_part(const std::string& name, const std::string& from, const std::string& to) {
   std::vector<std::string> parts = parts_of(name);
   std::replace(parts.begin(), parts.end(), from, to);
-  return join(parts);
+  return dotted(parts);
 }
 
 bool uses_part(const Names& names, const std::string& part) {
@@ -91,7 +92,7 @@ void join_numbers(const Names& wanted, data::NamedTensors* tensors) {
     const size_t number = p.size() - 2;
     p[number - 1] += p[number];
     p.erase(p.begin() + static_cast<int64_t>(number));
-    if (wanted.count(join(p))) name = join(p);
+    if (wanted.count(dotted(p))) name = dotted(p);
   }
 }
 
@@ -107,7 +108,9 @@ void rename_weiaicunzai(data::NamedTensors* tensors) {
           {"0", "conv1"}, {"1", "bn1"}, {"3", "conv2"}, {"4", "bn2"}, {"6", "conv3"}, {"7", "bn3"}};
       if (const auto it = layer.find(p[3]); it != layer.end()) p = {p[0], p[1], it->second, p[4]};
     }
-    name = join(p);
+    // Of its VGGs, whose second dropout is missing, the last layer.
+    if (p.size() == 3 && p[0] == "classifier" && p[1] == "5") p[1] = "6";
+    name = dotted(p);
   }
 }
 
@@ -220,6 +223,7 @@ data::NamedTensors rename_keys(const data::NamedTensors& tensors, const std::str
   for (const auto& [name, tensor] : net.state_dict()) wanted.insert(name);
   data::NamedTensors out = tensors;
   drop_tool_entries(wanted, &out, notes);
+  compose_weights(&out, notes);
   if (preset == "mmpretrain") rename_mmpretrain(&out);
   const bool known = preset == "torchvision" || preset == "timm" || preset == "datafree" ||
                      preset == "kuangliu" || preset == "weiaicunzai" || preset == "mmpretrain";
@@ -229,6 +233,7 @@ data::NamedTensors rename_keys(const data::NamedTensors& tensors, const std::str
   if (preset == "kuangliu" || preset == "torchvision") unroll_features(net, &out);
   if (preset == "torchvision") join_numbers(wanted, &out);
   if (known) respell(wanted, &out);
+  take_nested(net.state_dict(), &out, notes);
   return out;
 }
 

@@ -92,6 +92,8 @@ class Builder {
   void split();
   void reshape(int64_t x, Sizes sizes);
   void mean();
+  void resize();  // onnx_resize.cpp
+  std::pair<Sizes, std::vector<float>> resized(const Sizes& in, size_t scales_at);
   // pads [before, after per axis] and what the rounding of auto_pad says; [4] in ONNX's order.
   Sizes pads_of(const Sizes& in, const Sizes& kernel, const Sizes& stride,
                 const Sizes& dilation) const;

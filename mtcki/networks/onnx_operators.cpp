@@ -77,8 +77,6 @@ void Builder::convolution() {
   const int64_t groups = attribute("group", int64_t{1});
   if (integers("kernel_shape", 99, kernel) != kernel)
     fail("kernel_shape is not that of its weight");
-  if (kernel[0] != kernel[1])
-    fail(str("a kernel of ", kernel[0], "x", kernel[1], "; only square ones are taken"));
   if (stride.size() != 2 || dilation.size() != 2 || stride[0] < 1 || stride[1] < 1 ||
       dilation[0] < 1 || dilation[1] < 1 || groups < 1 || w.numel() == 0)
     fail("strides, dilations and groups must be positive");

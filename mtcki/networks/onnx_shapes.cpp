@@ -155,6 +155,8 @@ bool Builder::rearrangement(const std::string& op) {
     slice();
   } else if (op == "Pad") {
     pad();
+  } else if (op == "Resize" || op == "Upsample") {
+    resize();
   } else if (op == "Reshape") {
     const Sizes sizes = integers("", 1, {});
     if (attribute("allowzero", int64_t{0}) != 0 && std::count(sizes.begin(), sizes.end(), 0) > 0)

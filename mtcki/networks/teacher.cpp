@@ -109,6 +109,11 @@ void Teacher::check_frozen() const {
           str("teacher ", options_.name, ": a parameter requires a gradient; it is frozen"));
 }
 
+Tensor Teacher::class_weights() const {
+  const Variable w = net_->class_weights();
+  return w.defined() ? w.data() : Tensor();
+}
+
 Variable Teacher::normalized(const Variable& images) const {
   const DType dtype = images.data().dtype();
   return normalize_channels(images, mean_.to(dtype), std_.to(dtype));
@@ -130,12 +135,13 @@ Teacher::View Teacher::view(const Variable& images, unsigned taps) {
     y.taps = net_->taps(normalized(images), tapped);
   } else {
     const KeepMoments keep(taps & kBn ? batch_norms_ : std::vector<nn::BatchNorm2d*>());
-    y = net_->features(normalized(images), tapped);
+    y = net_->features(normalized(images), tapped, (taps & kMap) != 0);
     for (size_t i = 0; i < out.bn_moments.size(); ++i)
       out.bn_moments[i] = batch_norms_[i]->take_moments();
   }
   out.logits = y.logits;
   out.feature = y.feature;
+  out.map = y.map;
   out.bn_inputs.assign(y.taps.begin(), y.taps.begin() + norms);
   out.stage_inputs.assign(y.taps.begin() + norms, y.taps.end());
   return out;

@@ -29,8 +29,10 @@ class Teacher {
 
   const std::string& name() const { return options_.name; }
   const Options& options() const { return options_; }
+  void set_weight(double weight) { options_.weight = weight; }
   int64_t num_classes() const { return net_->num_classes(); }
   int64_t feature_dim() const { return net_->feature_dim(); }
+  Tensor class_weights() const;  // nn::Classifier::class_weights()
   // Multiply-accumulates of one forward of one image.
   double macs() const { return macs_; }
   // Weights, statistics and normalisation, in place. Before anything holds them.
@@ -49,8 +51,9 @@ class Teacher {
     std::vector<Variable> bn_inputs;     // [N, C_l, H_l, W_l]
     std::vector<MomentSums> bn_moments;  // theirs; undefined with kTapsOnly
     std::vector<Variable> stage_inputs;
+    Variable map;  // nn::Classifier::Output::map
   };
-  enum Taps : unsigned { kNone = 0, kBn = 1, kStages = 2, kTapsOnly = 4 };
+  enum Taps : unsigned { kNone = 0, kBn = 1, kStages = 2, kTapsOnly = 4, kMap = 8 };
   // One forward of images [N,C,H,W] in [0,1]. With kTapsOnly the pass ends at the last wanted tap:
   // logits and feature stay undefined.
   View view(const Variable& images, unsigned taps);

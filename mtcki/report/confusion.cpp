@@ -85,7 +85,8 @@ std::string picture(const ConfusionMatrix& m, const std::string& alt) {
   return html_image(image, alt) + "\n";
 }
 
-std::string figure(const std::string& kind, const std::string& name, const ConfusionMatrix& m) {
+std::string confusion_figure(const std::string& kind, const std::string& name,
+                             const ConfusionMatrix& m) {
   const double percent = 100.0 * static_cast<double>(m.correct()) /
                          static_cast<double>(std::max<int64_t>(1, m.total()));
   const bool small = m.classes() <= kMostCells;
@@ -123,7 +124,7 @@ std::string confusion_section(const std::string& folder, size_t bytes) {
     for (const fs::path& dir : dirs) {
       const auto matrix = read_confusion(dir.string());
       if (!matrix) continue;
-      const std::string one = figure(kind, dir.filename().string(), *matrix);
+      const std::string one = confusion_figure(kind, dir.filename().string(), *matrix);
       if (figures.size() + one.size() > bytes)
         ++left_out;
       else

@@ -135,6 +135,7 @@ std::string report_html(const std::vector<std::string>& folders, const ReportOpt
   section("Warnings", each(warnings_section));
   section("What differs", compare_section(runs));
   section("Results", result_section(runs));
+  section("How good is that?", each(baselines_section));
   section("Images", each([&](const Run& r) { return images_section(r, share / 2); }));
   section("Curves", curves_section(runs));
   section("Confusion on the test set",

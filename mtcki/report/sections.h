@@ -12,6 +12,9 @@ namespace mtcki {
 std::string headline_section(const Run& run);
 // Networks, metrics and what they mean.
 std::string result_section(const std::vector<Run>& runs);
+// Chance, the same network trained on real images, the best teacher; class by class. Empty without
+// accuracies on real images.
+std::string baselines_section(const Run& run);
 // Several runs: keys that differ; students' accuracy as mean ± deviation over the seeds of runs
 // that differ in nothing else.
 std::string compare_section(const std::vector<Run>& runs);

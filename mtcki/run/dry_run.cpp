@@ -210,8 +210,8 @@ Samples run_samples(const RunConfig& config, const std::string& folder, int64_t 
   return out;
 }
 
-DryRunStage students_stage(const RunConfig& config, int64_t pool, int64_t test_images,
-                           const StageTimes& synthesis, const StageTimes& students) {
+DryRunStage plan_students(const RunConfig& config, int64_t pool, int64_t test_images,
+                          const StageTimes& synthesis, const StageTimes& students) {
   const DistillConfig& d = config.distill;
   const SynthesisConfig& s = config.synthesis;
   const double few = number(few_batches(config));
@@ -259,8 +259,13 @@ void take_room(const RunConfig& config, RunContext& full, const fs::path& run, i
                       static_cast<uint64_t>(pool * pixels) + kept_bytes(config, full);
   // The short run, with all the shards instead of its own few.
   const auto few_shards = static_cast<uint64_t>(few_batches(config));
-  const uint64_t synth_shard = shard_bytes(run / "synth");
-  const bool kept = d.replay == "pool";
+  // Those of rounds may hold maps, too, which are all in memory.
+  const uint64_t own_shard =
+      d.replay == "maps" ? shard_bytes(run / "students" / full.name(config.students[0]) / "synth")
+                         : 0;
+  const uint64_t synth_shard = std::max(shard_bytes(run / "synth"), own_shard);
+  out->memory_bytes += own_shard * static_cast<uint64_t>(rounds * config.rounds.batches);
+  const bool kept = replay_keeps(d.replay);
   const auto batches =
       static_cast<uint64_t>(s.batches + (kept ? pupils * rounds * config.rounds.batches : 0));
   out->disk_bytes = bytes_below(run) + further_checkpoints(run, config.keep_checkpoints) +
@@ -326,7 +331,7 @@ DryRun dry_run(const RunConfig& config) {
   const int64_t pool = s.batches * s.batch_size - (none ? test_images : 0);
   if (!config.students.empty()) {
     const DryRunStage stage =
-        students_stage(config, pool, test_images, synthesis, times("students"));
+        plan_students(config, pool, test_images, synthesis, times("students"));
     add("students", stage.work, stage.seconds);
   }
 

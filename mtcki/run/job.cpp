@@ -42,14 +42,14 @@ PipelineResult execute(const RunConfig& config, const std::string& stage, const 
 
 }  // namespace
 
-Needs needs_of(const RunConfig& config, const RunJob& job) {
+RunNeeds needs_of(const RunConfig& config, const RunJob& job) {
   const std::string folder = RunFolder::path_of(config);
   const auto open = [&](const std::string& stage) {
     std::error_code ec;
     return job.fresh || !fs::exists(folder + "/" + stage + "/done.json", ec);
   };
   const auto does = [&job](const char* stage) { return job.stage.empty() || job.stage == stage; };
-  Needs needs;
+  RunNeeds needs;
   needs.generator = does("invert");
   needs.training_set = (does("classifier") && !config.metrics.classifier_model.empty() &&
                         config.metrics.classifier_weights.empty() && open("metrics/classifier")) ||

@@ -28,7 +28,7 @@ struct RunJob {
 
 // What the stages that are not finished need: training images may be gone once the teachers are
 // there.
-Needs needs_of(const RunConfig& config, const RunJob& job);
+RunNeeds needs_of(const RunConfig& config, const RunJob& job);
 
 // Writes manifest.json, config.toml, log.txt, report.html and, of the whole job, result.json, which
 // it returns; of a single stage, the same of what that stage made. Collective over the ranks of a

@@ -9,6 +9,7 @@
 #include "data/formats/atomic_file.h"
 #include "data/sets/digest.h"
 #include "data/sets/holdout.h"
+#include "mtcki/config/table_names.h"
 #include "mtcki/evaluation/metrics.h"
 #include "mtcki/evaluation/neighbours.h"
 #include "mtcki/networks/class_order.h"
@@ -95,7 +96,7 @@ void show_neighbours(RunContext& run, const data::ImageSet& synthetic, Teacher* 
 std::optional<data::ImageSet> made_images(RunContext& run) {
   const RunConfig& c = run.config();
   if (c.synthesis.batches > 0) return ImagePool::open(run.folder() + "/synth").load();
-  if (c.students.empty() || c.distill.replay != "pool") return std::nullopt;
+  if (c.students.empty() || !replay_keeps(c.distill.replay)) return std::nullopt;
   return ImagePool::open(run.student_dir(c.students[0]) + "/synth").load();
 }
 

@@ -189,7 +189,7 @@ void keep_confusion(RunContext& run, const std::string& dir, const std::string& 
 
 // Whether a student's rounds leave images of their own in its folder.
 bool keeps_images(const RunConfig& c) {
-  return c.rounds.per_epoch > 0 && c.distill.replay == "pool";
+  return c.rounds.per_epoch > 0 && replay_keeps(c.distill.replay);
 }
 
 StudentResult run_student(RunContext& run, const StudentConfig& s, RunLog& log, double* seconds,

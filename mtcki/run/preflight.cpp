@@ -44,7 +44,7 @@ std::string without_images(const RunConfig& config, const data::DatasetInfo& inf
 }
 
 // What the data set's files, or [data] where there are none, say of the images.
-nn::ModelSpec shape_of_images(const RunConfig& config, const Needs& needs) {
+nn::ModelSpec shape_of_images(const RunConfig& config, const RunNeeds& needs) {
   nn::ModelSpec spec;
   if (config.data.is_none()) {
     spec.in_channels = config.data.channels > 0 ? config.data.channels : 3;
@@ -94,13 +94,12 @@ nn::ModelSpec shape_of_images(const RunConfig& config, const Needs& needs) {
 
 }  // namespace
 
-void preflight(const RunConfig& config, const Needs& needs) {
+void preflight(const RunConfig& config, const RunNeeds& needs) {
   compute_of(config);
   rows_of_rank(config.train.batch_size, communicator(), "train.batch_size");
   rows_of_rank(config.synthesis.batch_size, communicator(), "synthesis.batch_size");
   rows_of_rank(config.distill.batch_size, communicator(), "distill.batch_size");
   nn::ModelSpec spec = shape_of_images(config, needs);
-  std::error_code ec;
   if (needs.generator && config.synthesis.source != "pixels") {
     const SynthesisConfig& s = config.synthesis;
     try {
@@ -118,8 +117,7 @@ void preflight(const RunConfig& config, const Needs& needs) {
     check_normalization(who, t.mean, spec.in_channels);
     any_norms = any_norms || t.weights.empty();  // all that are trained here have some
     if (t.weights.empty()) continue;
-    if (!std::filesystem::is_regular_file(t.weights, ec))
-      throw DataError(who + ": weights \"" + t.weights + "\": no such file");
+    require_weights_file(who + ": weights", t.weights);
     ModelCard card;
     const auto net = load_model(t.weights, spec, t.name_map, &card, nullptr, t.weights_key);
     if (needs.generator && net->batch_norms().empty() && config.synthesis.loss.at("bn") > 0)
@@ -142,9 +140,7 @@ void preflight(const RunConfig& config, const Needs& needs) {
     spec.name = config.metrics.classifier_model;
     check_model("metrics.classifier_model", spec);
     if (!config.metrics.classifier_weights.empty()) {
-      if (!std::filesystem::is_regular_file(config.metrics.classifier_weights, ec))
-        throw DataError("metrics.classifier_weights: \"" + config.metrics.classifier_weights +
-                        "\": no such file");
+      require_weights_file("metrics.classifier_weights:", config.metrics.classifier_weights);
       load_model(config.metrics.classifier_weights, spec, "");
     }
     for (const TeacherConfig& t : config.teachers)

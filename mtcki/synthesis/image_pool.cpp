@@ -111,7 +111,7 @@ void ImagePool::check_shapes(const std::string& manifest) const {
 }
 
 void ImagePool::add(int64_t batch, const Tensor& images, const Tensor& labels,
-                    const std::vector<std::pair<std::string, Tensor>>& logits) {
+                    const std::vector<std::pair<std::string, Tensor>>& more) {
   truncate(batch);
   if (batch != batches())
     throw Error(str("image pool: shard ", batch, " after ", batches(), " shards"));
@@ -125,7 +125,7 @@ void ImagePool::add(int64_t batch, const Tensor& images, const Tensor& labels,
   data::NamedTensors tensors{{"images", images.plain()},
                              {"labels", labels},
                              {"batch", Tensor::full({n}, static_cast<double>(batch), DType::i32)}};
-  for (const auto& [teacher, z] : logits) tensors.emplace_back("logits." + teacher, z);
+  tensors.insert(tensors.end(), more.begin(), more.end());
   Shard shard;
   shard.file = shard_name(batch);
   data::write_safetensors(path(shard.file), tensors,
@@ -219,6 +219,27 @@ data::ImageSet ImagePool::load() const {
     set.labels.slice(shard.first, shard.first + shard.count).copy_(labels);
   }
   return set;
+}
+
+std::vector<Tensor> ImagePool::load(const std::string& prefix) const {
+  std::vector<std::vector<Tensor>> parts;
+  for (const Shard& shard : shards_) {
+    check_size(shard);
+    check_content(shard);
+    const std::string file = path(shard.file);
+    const data::NamedTensors tensors = data::read_safetensors(file).tensors;
+    size_t there = 0;
+    for (const auto& [name, tensor] : tensors) {
+      if (name != str(prefix, there)) continue;
+      if (parts.size() == there) parts.emplace_back();
+      parts[there++].push_back(tensor);
+    }
+    if (there == 0 || there != parts.size())
+      damaged(file, str("has not all of ", prefix, "0, ..."));
+  }
+  std::vector<Tensor> out;
+  for (const std::vector<Tensor>& rows : parts) out.push_back(cat(rows));
+  return out;
 }
 
 void ImagePool::verify() const {

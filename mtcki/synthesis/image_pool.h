@@ -1,6 +1,6 @@
 // ImagePool: the synthetic set of a run (docs/file-formats.md). One immutable shard per synthesised batch:
 //   shard-00000.safetensors   images U8 [n,C,H,W], labels I64 [n], batch I32 [n],
-//                             optional logits.<teacher> F32 [n,K]
+//                             optional logits.<teacher> F32 [n,K], maps.<number> F32 [n,...]
 //   manifest.json             what the set is, how it was made, shards with sha256 and CRC-32C
 // Students always train on these bytes. In a job of several ranks, all of them call add() and
 // truncate() with the same values and the first one writes.
@@ -36,7 +36,7 @@ class ImagePool {
   // Writes one shard, then lists it. Shards with this or a later number are dropped first: a
   // resumed run makes them again, with the same bytes.
   void add(int64_t batch, const Tensor& images, const Tensor& labels,
-           const std::vector<std::pair<std::string, Tensor>>& logits = {});
+           const std::vector<std::pair<std::string, Tensor>>& more = {});
   // Of the first `batches` shards: what a checkpoint keeps, so that it is not continued with images
   // of another run. require: DataError unless they are listed and have this digest.
   uint32_t digest(int64_t batches) const;
@@ -51,6 +51,8 @@ class ImagePool {
   std::vector<int64_t> count_per_class() const;
   // All images in memory, in shard order. Each shard's checksum is verified.
   data::ImageSet load() const;
+  // The tensors PREFIX0, PREFIX1, ... of all shards, each with a row per image.
+  std::vector<Tensor> load(const std::string& prefix) const;
   void verify() const;  // size and checksum of every shard
 
  private:

@@ -18,7 +18,7 @@ constexpr char kHint[] =
 
 InversionLoss::InversionLoss(Teachers& teachers, const SynthesisConfig& config, int64_t rows,
                              uint64_t seed)
-    : teachers_(teachers), pad_(config.pad), weights_(teachers.weights()) {
+    : teachers_(teachers), pad_(config.pad) {
   for (const LossTermRow& row : inversion_terms())
     if (const double weight = config.loss.at(row.key); weight > 0)
       terms_.push_back({&row, weight, row.make({teachers, config, rows, seed})});
@@ -72,13 +72,14 @@ InversionStep InversionLoss::offer(const Variable& images, const Step& step) {
   s.images = images;
   s.labels = step.labels;
   s.asked = step.asked;
+  const std::vector<double> weights = teachers_.weights();
   double mass = 0;
-  for (const size_t m : s.asked) mass += weights_[m];
+  for (const size_t m : s.asked) mass += weights[m];
   const auto count = static_cast<double>(s.asked.size());
   const double boost = static_cast<double>(teachers_.size()) / count;
   for (const size_t m : s.asked) {
-    s.weights.push_back(weights_[m] * boost);
-    s.shares.push_back(mass > 0 ? weights_[m] / mass : 1.0 / count);
+    s.weights.push_back(weights[m] * boost);
+    s.shares.push_back(mass > 0 ? weights[m] / mass : 1.0 / count);
   }
   s.global_view = global_view(images, step.views, pad_);
   if (needs_local_view()) s.local_view = local_view(images, step.views);
@@ -102,7 +103,9 @@ InversionStep InversionLoss::offer(const Variable& images, const Step& step) {
   if (needs_student()) {
     if (!step.student)
       throw UsageError("synthesis: a loss term needs a student, and there is none in this stage");
-    s.student_logits = step.student->frozen_logits(s.global_view);
+    Student::Frozen y = step.student->frozen(s.global_view);
+    s.student_logits = y.logits;
+    s.student_heads = std::move(y.heads);
   }
   return s;
 }

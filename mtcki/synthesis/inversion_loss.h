@@ -79,7 +79,6 @@ class InversionLoss {
 
   Teachers& teachers_;
   int64_t pad_;
-  std::vector<double> weights_;
   std::vector<Weighted> terms_;  // those that choose the best images first
   HistoryContrast* contrast_;
 };

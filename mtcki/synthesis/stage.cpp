@@ -82,13 +82,14 @@ void show_step(const Synthesizer& synthesizer, const Values& values, StepClock* 
 
 void store_images(const Synthesizer::Batch& batch, int64_t number, Teachers& teachers,
                   const SynthesisConfig& config, ImagePool& pool) {
-  std::vector<std::pair<std::string, Tensor>> logits;
+  std::vector<std::pair<std::string, Tensor>> more;
   if (config.save_logits)
     for (size_t m = 0; m < teachers.size(); ++m)
-      logits.emplace_back(teachers[m].name(),
-                          teachers[m].forward_no_grad(u8_to_unit(batch.images)).logits.data());
-  for (auto& named : logits) named.second = named.second.to(Device::cpu());
-  pool.add(number, batch.images, batch.labels, logits);
+      more.emplace_back("logits." + teachers[m].name(),
+                        teachers[m].forward_no_grad(u8_to_unit(batch.images)).logits.data());
+  for (size_t i = 0; i < batch.maps.size(); ++i) more.emplace_back(str("maps.", i), batch.maps[i]);
+  for (auto& named : more) named.second = named.second.to(Device::cpu());
+  pool.add(number, batch.images, batch.labels, more);
 }
 
 void store_history(const Synthesizer& synthesizer, int64_t number, BankShards& bank) {

@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <limits>
 
+#include "mtcki/config/table_names.h"
+#include "mtcki/synthesis/channel_exchange.h"
 #include "tensor/context.h"
 #include "tensor/ops/cast.h"
 #include "tensor/ops/elementwise.h"
+#include "tensor/ops/index.h"
 #include "tensor/ops/keep_best.h"
 
 namespace mtcki {
@@ -141,7 +144,41 @@ void Synthesizer::keep_best(const InversionLoss::Result& r, const Tensor& images
   const Tensor score = config_.best == Best::last ? neg(step_number_)
                        : total                    ? r.total.data()
                                                   : r.selected;
-  copy_if_less_(score, best_score_, {images, step_number_}, {best_images_, best_step_});
+  std::vector<Tensor> from{images, step_number_}, to{best_images_, best_step_};
+  const std::vector<Tensor>& maps = source_->maps();
+  best_maps_.resize(maps.size());
+  for (size_t i = 0; i < maps.size(); ++i) {
+    from.push_back(maps[i].to(DType::f32));
+    if (!best_maps_[i].defined()) best_maps_[i] = Tensor::empty_like(from.back());
+    to.push_back(best_maps_[i] = best_maps_[i].to(from.back().layout()));
+  }
+  copy_if_less_(score, best_score_, from, to);
+}
+
+std::vector<Tensor> Synthesizer::best_maps() const {
+  std::vector<Tensor> all;
+  for (const Tensor& t : best_maps_) all.push_back(communicator().all_gather(t.plain()));
+  return all;
+}
+
+// Some of the kept images become what the generator makes of two of them.
+void Synthesizer::exchange(Batch* batch) {
+  const std::vector<Tensor> maps = best_maps();
+  const Rng r = rng("synthesis/exchange", batch_);
+  const int64_t n = config_.batch_size;
+  const auto level = static_cast<size_t>(r.below(maps.size(), 0));
+  const Tensor& own = maps[level];
+  const Tensor mask = draw_exchange(n, own.size(1), true, rng("synthesis/channels", batch_)),
+               other = index_select(own, partners(n).to(own.device()));
+  const Tensor mixed = unit_to_u8(source_
+                                      ->decode(static_cast<int64_t>(level),
+                                               exchange_channels(own, other, mask.to(own.device())))
+                                      .plain(),
+                                  config_.quant == Quant::round)
+                           .to(Device::cpu());
+  for (int64_t i = 0; i < n; ++i)
+    if (r.uniform(static_cast<uint64_t>(i) + 1) < config_.exchange)
+      batch->images.slice(i, i + 1).copy_(mixed.slice(i, i + 1));
 }
 
 Values Synthesizer::step(Student* student) {
@@ -189,6 +226,10 @@ Synthesizer::Batch Synthesizer::finish() {
   out.images = best_so_far();
   out.labels = labels_;
   out.select = best_score_.item();
+  if (source_keeps_maps(config_.source))
+    for (const Tensor& t : best_maps()) out.maps.push_back(t.to(Device::cpu()));
+  else if (config_.exchange > 0)
+    exchange(&out);
   budget_.images += out.images.size(0);
   ++batch_;
   step_ = 0;
@@ -222,6 +263,16 @@ void Synthesizer::visit_best(State& s) {
   if (!s.loading()) all = communicator().all_gather(best_images_.plain());
   s.optional("best_images", all, runner_.device());
   if (s.loading()) best_images_ = all.slice(rows().begin, rows().end).clone();
+  if (config_.exchange == 0 && !source_keeps_maps(config_.source)) return;
+  std::vector<Tensor> maps;
+  if (!s.loading()) maps = best_maps();
+  size_t count = maps.size();
+  s("best_maps", count);
+  maps.resize(count);
+  for (size_t i = 0; i < count; ++i) s.optional(str("best_maps.", i), maps[i], runner_.device());
+  if (!s.loading()) return;
+  best_maps_.clear();
+  for (const Tensor& t : maps) best_maps_.push_back(t.slice(rows().begin, rows().end).clone());
 }
 
 }  // namespace mtcki

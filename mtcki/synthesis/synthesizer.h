@@ -52,12 +52,15 @@ class Synthesizer {
     Tensor images;  // u8 [B,C,H,W], on the CPU
     Tensor labels;  // i64 [B], on the CPU
     double select = 0;
+    std::vector<Tensor> maps = {};  // f32 [B,C,H,W] on the CPU, of a source that keeps them
   };
   // Ends a batch whose g_steps are done: quantises the best images, and lets the terms take from
   // them what they remember.
   Batch finish();
 
   ImageSource& source() { return *source_; }
+  // The teachers' weights changed: captured steps know the old ones.
+  void forget_graphs() { runner_.forget_graphs(); }
   // The best images so far of the batch under way, all ranks' as finish() gives them; undefined
   // before the first. Changes nothing.
   Tensor best_so_far() const;
@@ -83,6 +86,8 @@ class Synthesizer {
   std::string variant(const InversionLoss::Step& s) const;
   void issue(const InversionLoss::Step& s);
   void keep_best(const InversionLoss::Result& r, const Tensor& images);
+  std::vector<Tensor> best_maps() const;  // of all ranks
+  void exchange(Batch* batch);
   void visit_best(State& state);
 
   Teachers& teachers_;
@@ -98,6 +103,7 @@ class Synthesizer {
   // find them.
   Tensor labels_;
   Tensor best_images_, best_score_, best_step_;
+  std::vector<Tensor> best_maps_;
   Tensor step_number_;
   Values values_;              // of the last step that was read
   std::vector<size_t> asked_;  // by the last step

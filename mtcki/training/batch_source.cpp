@@ -5,6 +5,7 @@
 #include "tensor/comm.h"
 #include "tensor/error.h"
 #include "tensor/ops/augment.h"
+#include "tensor/ops/elementwise.h"
 
 namespace mtcki {
 
@@ -15,6 +16,17 @@ struct BatchSource::OnDevice {
     mean = o.normalization.mean_tensor().to(device);
     std = o.normalization.std_tensor().to(device);
   }
+  // A pick on the device, and its images there.
+  data::Pick put(const char* whose, const data::Pick& pick) {
+    return {inputs.set(str(whose, "index"), pick.index),
+            inputs.set(str(whose, "offset"), pick.offset),
+            inputs.set(str(whose, "flip"), pick.flip)};
+  }
+  Tensor gather(const data::Pick& pick) const {
+    return gather_augment(images, pick.index, pad, pick.offset, pick.flip, mean, std, DType::f32,
+                          preferred_layout(images.device(), DType::f32, images.size(1)));
+  }
+
   data::BatchPlanner planner;
   Tensor images, mean, std;
   int64_t pad;
@@ -54,10 +66,10 @@ void BatchSource::prepare(int64_t step) {
     OnDevice& d = *there_;
     if (jump) d.planner.start_epoch(pass);
     const data::BatchPlan plan = d.planner.at(number);
-    d.plan = {d.inputs.set("index", plan.index), d.inputs.set("labels", plan.labels),
-              d.inputs.set("offset", plan.offset), d.inputs.set("flip", plan.flip),
-              d.inputs.set("view_row", plan.view_row)};
-    rows_ = plan.index.size(0);
+    d.plan = {d.put("", plan.own), d.inputs.set("labels", plan.labels),
+              d.inputs.set("view_row", plan.view_row), d.put("second ", plan.second),
+              d.inputs.set("share", plan.share)};
+    rows_ = plan.labels.size(0);
     return;
   }
   if (jump) loader_->start_epoch(pass, number);
@@ -69,10 +81,12 @@ void BatchSource::prepare(int64_t step) {
 data::Batch BatchSource::batch() {
   if (!there_) return std::move(loaded_);
   const OnDevice& d = *there_;
-  const Tensor x =
-      gather_augment(d.images, d.plan.index, d.pad, d.plan.offset, d.plan.flip, d.mean, d.std,
-                     DType::f32, preferred_layout(d.images.device(), DType::f32, d.images.size(1)));
-  return {x, d.plan.labels, d.plan.index, d.plan.view_row};
+  Tensor x = d.gather(d.plan.own);
+  if (d.plan.share.defined()) {
+    const Tensor y = d.gather(d.plan.second);
+    x = add(y, mul(d.plan.share, sub(x, y)));
+  }
+  return {x, d.plan.labels, d.plan.own.index, d.plan.view_row};
 }
 
 }  // namespace mtcki

@@ -1,5 +1,6 @@
 #include "mtcki/training/train_classifier.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "autograd/parallel.h"
@@ -8,6 +9,8 @@
 #include "mtcki/training/sgd_trainer.h"
 #include "mtcki/training/step_metrics.h"
 #include "mtcki/training/step_runner.h"
+#include "tensor/ops/elementwise.h"
+#include "tensor/ops/index.h"
 
 namespace mtcki {
 
@@ -31,6 +34,31 @@ optim::Schedule schedule_of_train(const TrainConfig& c, int64_t steps_per_epoch)
 }
 
 }  // namespace
+
+BatchLoss backward_in_parts(nn::Module& net, const data::Batch& batch, int64_t parts,
+                            double label_smoothing) {
+  const Communicator& comm = communicator();
+  const int64_t rows = batch.images.size(0);
+  parts = std::clamp<int64_t>(rows / 2, 1, parts);
+  BatchLoss out;
+  for (int64_t i = 0; i < parts; ++i) {
+    const int64_t begin = rows * i / parts, end = rows * (i + 1) / parts;
+    const auto part_of = [&](const Tensor& x) { return parts > 1 ? narrow(x, 0, begin, end) : x; };
+    const auto share = [&](const Variable& mean) {
+      const Variable all = mean_over_ranks(mean, comm);
+      return parts > 1 ? mul(all, static_cast<double>(end - begin) / static_cast<double>(rows))
+                       : all;
+    };
+    const Tensor labels = part_of(batch.labels);
+    const Variable logits = net(Variable(part_of(batch.images)));
+    const Variable loss = share(cross_entropy(logits, labels, label_smoothing));
+    loss.backward();
+    const Tensor correct = share(percent_correct(logits.data(), labels)).data();
+    out.loss = i > 0 ? add(out.loss, loss.data()) : loss.data();
+    out.percent_correct = i > 0 ? add(out.percent_correct, correct) : correct;
+  }
+  return out;
+}
 
 FitResult train_classifier(const TrainJob& job, const data::ImageSet& train,
                            const data::ImageSet& test, RunLog& log) {
@@ -56,14 +84,10 @@ FitResult train_classifier(const TrainJob& job, const data::ImageSet& train,
   const auto one_step = [&] {
     const data::Batch batch = source.batch();
     trainer.zero_grad();
-    const Variable logits = (*net)(Variable(batch.images));
-    const Communicator& comm = communicator();
-    const Variable loss =
-        mean_over_ranks(cross_entropy(logits, batch.labels, c.label_smoothing), comm);
-    ring.put("loss", loss.data(), "lower train.lr", "cross_entropy");
-    loss.backward();
+    const BatchLoss of = backward_in_parts(*net, batch, c.accumulate, c.label_smoothing);
+    ring.put("loss", of.loss, "lower train.lr", "cross_entropy");
     trainer.update(ring);
-    ring.put("acc", mean_over_ranks(percent_correct(logits.data(), batch.labels), comm).data());
+    ring.put("acc", of.percent_correct);
   };
   FitJob fit_job(job);
   fit_job.total_steps = c.epochs * per_epoch;

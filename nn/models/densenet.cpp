@@ -8,16 +8,16 @@ namespace mtcki::nn {
 
 namespace {
 
-constexpr Weights kWeights = Weights::kaiming_normal_fan_in;
+constexpr Weights kDenseNetWeights = Weights::kaiming_normal_fan_in;
 
 // cat(x, conv2(relu(norm2(conv1(relu(norm1 x))))))
 class DenseLayer : public Module {
  public:
   DenseLayer(int64_t in, int64_t growth, Init& init)
       : norm1_(add("norm1", make_norm(in, init))),
-        conv1_(add("conv1", make_conv(in, 4 * growth, 1, 1, kWeights, init))),
+        conv1_(add("conv1", make_conv(in, 4 * growth, 1, 1, kDenseNetWeights, init))),
         norm2_(add("norm2", make_norm(4 * growth, init))),
-        conv2_(add("conv2", make_conv(4 * growth, growth, 3, 1, kWeights, init))) {}
+        conv2_(add("conv2", make_conv(4 * growth, growth, 3, 1, kDenseNetWeights, init))) {}
 
  protected:
   Variable forward(const Variable& x) override {
@@ -38,8 +38,8 @@ class DenseNet : public RowClassifier {
     const bool large = config.stem == Stem::imagenet;
     int64_t width = config.stem_width;
     auto& features = then("features", std::make_unique<Sequential>());
-    features.add("conv0",
-                 make_conv(spec.in_channels, width, large ? 7 : 3, large ? 2 : 1, kWeights, init));
+    features.add("conv0", make_conv(spec.in_channels, width, large ? 7 : 3, large ? 2 : 1,
+                                    kDenseNetWeights, init));
     features.add("norm0", make_norm(width, init));
     features.then(relu);
     if (config.stem != Stem::small) features.then(MaxPool2d{Pool2dOptions(3, 2, 1)});
@@ -53,7 +53,7 @@ class DenseNet : public RowClassifier {
       auto& transition = features.add<Sequential>("transition" + number);
       transition.add("norm", make_norm(width, init));
       transition.then(relu);
-      transition.add("conv", make_conv(width, width / 2, 1, 1, kWeights, init));
+      transition.add("conv", make_conv(width, width / 2, 1, 1, kDenseNetWeights, init));
       transition.then(AvgPool2d{Pool2dOptions(2)});
       width /= 2;
     }

@@ -95,9 +95,10 @@ struct VggConfig {
   bool five_pools = false;
   // One list of layers, features.N, as torchvision counts them; with five pools.
   bool flat = false;
-  // Of these: two hidden layers as wide as the last convolution before the last one, named
-  // classifier.0, 3 and 6. No dropout between them.
-  bool hidden_layers = false;
+  // Of these: the width of two hidden layers before the last one, named classifier.0, 3 and 6; 0:
+  // there are none. No dropout between them.
+  int64_t hidden = 0;
+  bool keeps_7x7 = false;  // pool_7x7 before them, not the mean
 };
 std::unique_ptr<Classifier> make_vgg(const VggConfig& config, const ModelSpec& spec, Init& init);
 

@@ -28,9 +28,23 @@ Variable first_map(const Variable& projected, int64_t channels, int64_t size) {
 
 const Activation kLeaky = Activation::leaky_relu(0.2);
 
+// The convolutions of a generator, in parts that Generator::part() names.
+class GeneratorBody : public Module {
+ public:
+  virtual int64_t maps() const = 0;
+  virtual Variable part(int64_t number, const Variable& x) = 0;
+
+ protected:
+  Variable forward(const Variable& x) override {
+    Variable h = part(0, x);
+    for (int64_t i = 1; i <= maps(); ++i) h = part(i, h);
+    return h;
+  }
+};
+
 // z -> Linear -> [C0, s, s], BN, nearest x2, conv BN leaky, nearest x2, conv BN leaky, conv
 // sigmoid, with s = size/4. The checkpoints count activations and upsamplings in the indices.
-class UpsamplingBody : public Module {
+class UpsamplingBody : public GeneratorBody {
  public:
   UpsamplingBody(int64_t start, int64_t ngf, int64_t channels, Init& init)
       : bn0_(add("0", batch_norm(start, init))),
@@ -40,10 +54,12 @@ class UpsamplingBody : public Module {
         bn7_(add("7", batch_norm(ngf, init))),
         conv9_(add("9", conv3x3(ngf, channels, true, init))) {}
 
- protected:
-  Variable forward(const Variable& x) override {
-    const Variable a = bn3_(conv2_(twice(bn0_(x))), kLeaky);
-    return image_of(conv9_(bn7_(conv6_(twice(a)), kLeaky)));
+  int64_t maps() const override { return 3; }
+  Variable part(int64_t number, const Variable& x) override {
+    if (number == 0) return bn0_(x);
+    if (number == 1) return bn3_(conv2_(twice(x)), kLeaky);
+    if (number == 2) return bn7_(conv6_(twice(x)), kLeaky);
+    return image_of(conv9_(x));
   }
 
  private:
@@ -73,6 +89,10 @@ class UpsamplingGenerator : public Generator {
   }
   std::string kind() const override { return "Generator"; }
   int64_t nz() const override { return nz_; }
+  int64_t maps() const override { return body_.maps(); }
+  Variable part(int64_t number, const Variable& x) override {
+    return body_.part(number, number == 0 ? first_map(l1_(x), start_, size_) : x);
+  }
 
  protected:
   Variable forward(const Variable& z) override { return body_(first_map(l1_(z), start_, size_)); }
@@ -86,7 +106,7 @@ class UpsamplingGenerator : public Generator {
 // z -> Linear -> [8 ngf, s, s], BN, then (ConvTranspose 4x4 stride 2 - BN - leaky) per doubling,
 // conv3x3, sigmoid. Four doublings from s = size/16 with widths 8, 4, 2, 1, 1 (times ngf); sizes
 // that 16 does not divide (28) take two from s = size/4 with widths 8, 2, 1.
-class DcganBody : public Module {
+class DcganBody : public GeneratorBody {
  public:
   DcganBody(const std::vector<int64_t>& widths, int64_t channels, Init& init)
       : bn0_(add("0", batch_norm(widths.front(), init))) {
@@ -102,11 +122,12 @@ class DcganBody : public Module {
     last_ = &add(std::to_string(index), conv3x3(widths.back(), channels, true, init));
   }
 
- protected:
-  Variable forward(const Variable& x) override {
-    Variable h = bn0_(x);
-    for (const Stage& stage : stages_) h = (*stage.bn)((*stage.conv)(h), kLeaky);
-    return image_of((*last_)(h));
+  int64_t maps() const override { return static_cast<int64_t>(stages_.size()) + 1; }
+  Variable part(int64_t number, const Variable& x) override {
+    if (number == 0) return bn0_(x);
+    if (number == maps()) return image_of((*last_)(x));
+    const Stage& stage = stages_[static_cast<size_t>(number) - 1];
+    return (*stage.bn)((*stage.conv)(x), kLeaky);
   }
 
  private:
@@ -131,6 +152,10 @@ class DcganGenerator : public Generator {
     project_.add("1", std::make_unique<Linear>(spec.nz, width_ * size_ * size_, true, init));
   }
   int64_t nz() const override { return nz_; }
+  int64_t maps() const override { return body_.maps(); }
+  Variable part(int64_t number, const Variable& x) override {
+    return body_.part(number, number == 0 ? first_map(project_(x), width_, size_) : x);
+  }
 
  protected:
   Variable forward(const Variable& z) override {
@@ -159,14 +184,19 @@ void Generator::reset(const Rng& rng) {
   for (auto& [path, module] : named_modules()) module->reset_parameters(init);
 }
 
+Variable Generator::decode(int64_t map, Variable x) {
+  for (int64_t i = map + 1; i <= maps(); ++i) x = part(i, x);
+  return x;
+}
+
 namespace {
 
 using Make = std::unique_ptr<Generator> (*)(const GeneratorSpec& spec, Init& init);
-struct Row {
+struct GeneratorRow {
   const char* name;
   Make make;
 };
-constexpr Row kGenerators[] = {
+constexpr GeneratorRow kGenerators[] = {
     {"cmi",
      [](const GeneratorSpec& s, Init& init) -> std::unique_ptr<Generator> {
        return std::make_unique<UpsamplingGenerator>(s, 2 * s.ngf, init);
@@ -186,7 +216,7 @@ constexpr Row kGenerators[] = {
 const std::vector<std::string>& generator_names() {
   static const std::vector<std::string> names = [] {
     std::vector<std::string> out;
-    for (const Row& row : kGenerators) out.emplace_back(row.name);
+    for (const GeneratorRow& row : kGenerators) out.emplace_back(row.name);
     return out;
   }();
   return names;
@@ -200,7 +230,7 @@ std::unique_ptr<Generator> make_generator(const GeneratorSpec& spec, Init& init)
                          "an image size that 4 divides; got nz ",
                          spec.nz, ", ngf ", spec.ngf, ", channels ", spec.channels, ", size ",
                          spec.image_size));
-  for (const Row& row : kGenerators)
+  for (const GeneratorRow& row : kGenerators)
     if (row.name == spec.name) return row.make(spec, init);
   std::string all;
   for (const std::string& name : generator_names()) all += (all.empty() ? "" : ", ") + name;

@@ -26,7 +26,7 @@ const std::map<std::string, Form>& forms() {
       {"scale", {1, 0, 2}},      {"constant", {0, -1, 0}},  {"cat", {-1, 1, 0}},
       {"narrow", {1, 3, 0}},     {"pad", {1, 3, 0}},        {"reshape", {1, -1, 0}},
       {"permute", {1, -1, 0}},   {"mean", {1, -1, 0}},      {"max_pool", {1, 7, 0}},
-      {"avg_pool", {1, 8, 0}}};
+      {"avg_pool", {1, 8, 0}},   {"upsample", {1, 2, 0}},   {"resample", {1, 3, 0}}};
   return table;
 }
 
@@ -59,6 +59,16 @@ class Constant : public Module {
  protected:
   Variable forward(const Variable&) override { return Variable(value); }
 };
+
+// y[.., i, ..] = sum_j weights[i,j] x[.., j, ..] along height or width.
+Variable resampled(const Variable& x, int64_t dim, const Tensor& weights) {
+  const std::vector<int> turned{0, 1, 3, 2};
+  Variable h = dim == 2 ? permute(x, turned) : x;
+  Shape shape = h.shape();
+  shape.set(3, weights.size(0));
+  h = reshape(linear(reshape(h, {-1, weights.size(1)}), Variable(weights), {}), shape);
+  return dim == 2 ? permute(h, turned) : h;
+}
 
 Variable padded(const Variable& x, int dim, int64_t before, int64_t after) {
   std::vector<Variable> parts;
@@ -98,8 +108,8 @@ void check_node(const GraphSpec& graph, int64_t index) {
   for (size_t i = 0; i < n.ints.size(); ++i)
     if (n.ints[i] > kMostSize || n.ints[i] < (n.op == "reshape" && i == 0 ? -1 : 0))
       bad(str("a value of ", n.ints[i]));
+  if (n.op == "resample" && n.ints[0] != 2 && n.ints[0] != 3) bad("a dimension of no image");
   if (n.op == "conv" && (n.ints[10] < 1 || n.ints[0] % n.ints[10] != 0)) bad("groups");
-  if (n.op == "conv" && n.ints[2] != n.ints[3]) bad("a kernel that is no square");
 }
 
 }  // namespace
@@ -107,6 +117,7 @@ void check_node(const GraphSpec& graph, int64_t index) {
 NamedList<Shape> graph_parameters(const GraphNode& n) {
   const std::vector<int64_t>& i = n.ints;
   if (n.op == "constant") return {{"value", Shape(i)}};
+  if (n.op == "resample") return {{"value", {i[2], i[1]}}};
   NamedList<Shape> out;
   if (n.op == "conv") {
     out = {{"weight", {i[1], i[0] / i[10], i[2], i[3]}}};
@@ -148,8 +159,9 @@ GraphClassifier::GraphClassifier(GraphSpec spec)
 void GraphClassifier::build(const GraphNode& n, Step* step) {
   Init none = Init::none();
   if (n.op == "conv") {
-    auto& conv = add<Conv2d>(n.name, n.ints[0], n.ints[1], n.ints[2], conv_options(n),
-                             n.ints[11] != 0, none);
+    const std::array<int64_t, 2> kernel{n.ints[2], n.ints[3]};
+    auto& conv =
+        add<Conv2d>(n.name, n.ints[0], n.ints[1], kernel, conv_options(n), n.ints[11] != 0, none);
     step->module = &conv;
     step->links = {conv};
   }
@@ -163,8 +175,8 @@ void GraphClassifier::build(const GraphNode& n, Step* step) {
     step->module = &norm;
     step->links = {norm};
   }
-  if (n.op == "constant") {
-    auto& constant = add<Constant>(n.name, Shape(n.ints));
+  if (n.op == "constant" || n.op == "resample") {
+    auto& constant = add<Constant>(n.name, graph_parameters(n)[0].second);
     step->module = &constant;
     step->constant = &constant.value;
   }
@@ -212,6 +224,8 @@ Variable GraphClassifier::apply(const GraphNode& n, const Step& step, std::vecto
     for (const Link& link : step.links) chain |= link;
     return chain;
   }
+  if (n.op == "upsample") return upsample_nearest2d(in[0], i[0], i[1]);
+  if (n.op == "resample") return resampled(in[0], i[0], *step.constant);
   if (step.constant) return Variable(*step.constant);
   if (step.module) return (*step.module)(in[0]);
   if (n.op == "relu") return relu(in[0]);

@@ -13,6 +13,8 @@
 //   cat         dimension            narrow  dimension, begin, end     pad  dimension, before, after
 //   reshape     sizes, the first is N (-1)                   permute  the order
 //   mean        keep (0 or 1), dimensions
+//   upsample    height, width; nearest, as upsample_nearest2d
+//   resample    dimension (2, 3), from, to; a buffer "value" [to, from]: the weights of a pixel
 //   max_pool, avg_pool  kernel, stride, padding (height, width), ceil_mode; avg: count_include_pad
 #pragma once
 

@@ -1,5 +1,9 @@
 #include "nn/models/model.h"
 
+#include <utility>
+
+#include "autograd/functions.h"
+
 namespace mtcki::nn {
 
 namespace {
@@ -45,13 +49,22 @@ Classifier::Output Classifier::pass(const Variable& x) {
   return out;
 }
 
-Classifier::Output Classifier::features(const Variable& x, const std::vector<Module*>& tapped) {
+Variable Classifier::pooled(Chain map) {
+  if (keeps_map_) map_ = map.value();
+  return std::move(map) | global_avg_pool;
+}
+
+Classifier::Output Classifier::features(const Variable& x, const std::vector<Module*>& tapped,
+                                        bool with_map) {
   Tap tap(tapped, false);
   Output out;
+  keeps_map_ = with_map;
   out.logits = call(x, [&] {
     out = pass(x);
     return out.logits;
   });
+  keeps_map_ = false;
+  out.map = std::exchange(map_, Variable());
   out.taps = tap.take(*this);
   return out;
 }
@@ -61,6 +74,13 @@ std::vector<Variable> Classifier::taps(const Variable& x, const std::vector<Modu
   Tap tap(tapped, true);
   (*this)(x);
   return tap.take(*this);
+}
+
+Variable Classifier::class_weights() {
+  Variable out;
+  for (const Variable& p : parameters())
+    if (p.shape() == Shape{num_classes_, feature_dim()}) out = p;
+  return out;
 }
 
 std::vector<BatchNorm2d*> Classifier::batch_norms() {

@@ -33,7 +33,7 @@ Widths all_scaled(Widths widths, const Variant& v, int64_t multiple = 1) {
 }
 
 // A row of the registry: a name, and which of its variants there are.
-struct Row {
+struct ModelRow {
   std::string name;
   bool scales = false;  // NAME_w<factor>
   std::vector<Stem> stems;
@@ -41,8 +41,8 @@ struct Row {
 };
 
 // RepDistiller's small ResNets of depth 6n+2: three stages of n blocks.
-Row small_resnet(const std::string& name, int64_t depth, int64_t stem, std::vector<int64_t> widths,
-                 bool option_a = false) {
+ModelRow small_resnet(const std::string& name, int64_t depth, int64_t stem,
+                      std::vector<int64_t> widths, bool option_a = false) {
   ResNetConfig c;
   c.stem_width = stem;
   c.widths = std::move(widths);
@@ -61,7 +61,8 @@ Row small_resnet(const std::string& name, int64_t depth, int64_t stem, std::vect
 }
 
 // With the 3x3 stem alone the names are kuangliu's, otherwise torchvision's.
-Row large_resnet(const std::string& name, const std::vector<int64_t>& blocks, bool bottleneck) {
+ModelRow large_resnet(const std::string& name, const std::vector<int64_t>& blocks,
+                      bool bottleneck) {
   return {name,
           true,
           {Stem::pool, Stem::imagenet},
@@ -81,38 +82,41 @@ Row large_resnet(const std::string& name, const std::vector<int64_t>& blocks, bo
           }};
 }
 
-// Convolutions per block; flat: torchvision's names.
-Row vgg(const std::string& name, const std::array<size_t, 5>& depths, bool flat = false,
-        bool hidden_layers = false) {
+// Convolutions per block; flat: torchvision's names. hidden: VggConfig's, for small images.
+ModelRow vgg(const std::string& name, const std::array<size_t, 5>& depths, bool flat = false,
+             int64_t hidden = 0) {
   std::vector<Stem> stems;
   if (!flat) stems.push_back(Stem::pool);
+  if (flat && hidden == 0) stems.push_back(Stem::imagenet);
   return {name, true, stems, [=](const Variant& v, const ModelSpec& spec, Init& init) {
             VggConfig c;
             for (size_t b = 0; b < depths.size(); ++b)
               c.widths[b].assign(depths[b], scaled(std::min<int64_t>(512, 64 << b), v));
             c.five_pools = v.stem == Stem::pool;
             c.flat = flat;
-            c.hidden_layers = hidden_layers;
+            c.keeps_7x7 = v.stem == Stem::imagenet;
+            const int64_t width = c.keeps_7x7 ? 4096 : hidden;
+            c.hidden = width > 0 ? scaled(width, v) : 0;
             return make_vgg(c, spec, init);
           }};
 }
 
-Row shufflenet(const std::string& name, const std::array<int64_t, 5>& widths) {
+ModelRow shufflenet(const std::string& name, const std::array<int64_t, 5>& widths) {
   return {name, true, {Stem::imagenet}, [=](const Variant& v, const ModelSpec& spec, Init& init) {
             return make_shufflenet_v2({v.stem, all_scaled(widths, v, 2)}, spec, init);
           }};
 }
 
-Row repvgg(const std::string& name, const std::array<int64_t, 5>& widths) {
+ModelRow repvgg(const std::string& name, const std::array<int64_t, 5>& widths) {
   return {name, true, {Stem::imagenet}, [=](const Variant& v, const ModelSpec& spec, Init& init) {
             return make_repvgg({v.stem, all_scaled(widths, v)}, spec, init);
           }};
 }
 
-std::vector<Row> make_rows() {
-  std::vector<Row> out = {large_resnet("resnet18", {2, 2, 2, 2}, false),
-                          large_resnet("resnet34", {3, 4, 6, 3}, false),
-                          large_resnet("resnet50", {3, 4, 6, 3}, true)};
+std::vector<ModelRow> make_rows() {
+  std::vector<ModelRow> out = {large_resnet("resnet18", {2, 2, 2, 2}, false),
+                               large_resnet("resnet34", {3, 4, 6, 3}, false),
+                               large_resnet("resnet50", {3, 4, 6, 3}, true)};
   for (const bool option_a : {false, true})
     for (const int64_t depth : {8, 14, 20, 32, 44, 56, 110})
       out.push_back(small_resnet(str("resnet", depth, option_a ? "_a" : ""), depth, 16,
@@ -125,11 +129,10 @@ std::vector<Row> make_rows() {
                                                                 {"vgg16", {2, 2, 3, 3, 3}},
                                                                 {"vgg19", {2, 2, 4, 4, 4}}};
   for (const auto& [name, depths] : vggs) out.push_back(vgg(name, depths));
-  for (const bool hidden_layers : {false, true})
+  for (const auto& [suffix, hidden] :
+       {std::pair<const char*, int64_t>{"_bn", 0}, {"_bn_fc", 512}, {"_bn_fc4096", 4096}})
     for (const auto& [name, depths] : vggs)
-      if (std::string(name) != "vgg8")
-        out.push_back(
-            vgg(str(name, hidden_layers ? "_bn_fc" : "_bn"), depths, true, hidden_layers));
+      if (std::string(name) != "vgg8") out.push_back(vgg(str(name, suffix), depths, true, hidden));
   out.push_back({"mobilenet_v2",
                  true,
                  {Stem::imagenet},
@@ -153,8 +156,8 @@ std::vector<Row> make_rows() {
   return out;
 }
 
-const std::vector<Row>& rows() {
-  static const std::vector<Row> table = make_rows();
+const std::vector<ModelRow>& rows() {
+  static const std::vector<ModelRow> table = make_rows();
   return table;
 }
 
@@ -171,7 +174,7 @@ std::optional<WideName> parse_wide(const std::string& name) {
 }
 
 // The part behind a row's name: [_w<factor>][_pool|_in].
-std::optional<Variant> parse_variant(std::string rest, const Row& row) {
+std::optional<Variant> parse_variant(std::string rest, const ModelRow& row) {
   Variant v;
   for (const auto& [suffix, stem] : kStems) {
     if (!rest.ends_with(suffix)) continue;
@@ -191,7 +194,7 @@ std::optional<Variant> parse_variant(std::string rest, const Row& row) {
 
 std::vector<std::string> classifier_names() {
   std::vector<std::string> names;
-  for (const Row& row : rows()) {
+  for (const ModelRow& row : rows()) {
     names.push_back(row.name);
     for (const auto& [suffix, stem] : kStems)
       if (std::find(row.stems.begin(), row.stems.end(), stem) != row.stems.end())
@@ -212,7 +215,7 @@ std::unique_ptr<Classifier> make_classifier(const ModelSpec& spec, Init& init) {
                          spec.in_channels, ", ", spec.num_classes, ", ", spec.image_size));
   if (const auto wide = parse_wide(spec.name))
     return make_wide_resnet(wide->depth, wide->k, spec, init);
-  for (const Row& row : rows())
+  for (const ModelRow& row : rows())
     if (spec.name.starts_with(row.name))
       if (const auto variant = parse_variant(spec.name.substr(row.name.size()), row))
         return row.make(*variant, spec, init);

@@ -72,7 +72,7 @@ class Vgg : public Classifier {
       h |= MaxPool2d{Pool2dOptions(2)};
       size /= 2;
     }
-    return std::move(h) | global_avg_pool;
+    return pooled(std::move(h));
   }
   Variable head(const Variable& feature) override { return Chain(feature) | classifier_; }
 
@@ -110,8 +110,9 @@ class FlatVgg : public RowClassifier {
       if (size > 1) features.then(MaxPool2d{Pool2dOptions(2)});
       size = std::max<int64_t>(1, size / 2);
     }
-    then(global_avg_pool);
-    if (!config.hidden_layers) {
+    then(config.keeps_7x7 ? Link(pool_7x7) : Link(global_avg_pool));
+    if (config.keeps_7x7) in *= 49;
+    if (config.hidden == 0) {
       auto& linear = add<Linear>("classifier", in, spec.num_classes, true, init);
       init_head(linear, init);
       end(linear, linear);
@@ -120,7 +121,9 @@ class FlatVgg : public RowClassifier {
     auto& names = add<Sequential>("classifier");  // never runs as a whole
     for (const char* name : {"0", "3", "6"}) {
       const bool last = name[0] == '6';
-      auto& linear = names.add<Linear>(name, in, last ? spec.num_classes : in, true, init);
+      const int64_t out = last ? spec.num_classes : config.hidden;
+      auto& linear = names.add<Linear>(name, in, out, true, init);
+      in = out;
       init_head(linear, init);
       if (last) {
         end(linear, linear);

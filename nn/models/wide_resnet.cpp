@@ -7,7 +7,7 @@ namespace mtcki::nn {
 
 namespace {
 
-constexpr Weights kWeights = Weights::kaiming_normal_fan_out;
+constexpr Weights kWideResNetWeights = Weights::kaiming_normal_fan_out;
 
 // a = relu(bn1 x); conv2(relu(bn2(conv1 a))) + shortcut. Where the widths differ the shortcut is a
 // strided 1x1 convolution of the *activated* a, else it is the raw x.
@@ -15,10 +15,11 @@ class WideBlock : public Module {
  public:
   WideBlock(int64_t in, int64_t out, int64_t stride, Init& init)
       : bn1_(add("bn1", make_norm(in, init))),
-        conv1_(add("conv1", make_conv(in, out, 3, stride, kWeights, init))),
+        conv1_(add("conv1", make_conv(in, out, 3, stride, kWideResNetWeights, init))),
         bn2_(add("bn2", make_norm(out, init))),
-        conv2_(add("conv2", make_conv(out, out, 3, 1, kWeights, init))) {
-    if (in != out) shortcut_ = &add("convShortcut", make_conv(in, out, 1, stride, kWeights, init));
+        conv2_(add("conv2", make_conv(out, out, 3, 1, kWideResNetWeights, init))) {
+    if (in != out)
+      shortcut_ = &add("convShortcut", make_conv(in, out, 1, stride, kWideResNetWeights, init));
   }
 
  protected:
@@ -60,7 +61,7 @@ class WideResNet : public RowClassifier {
  public:
   WideResNet(int64_t n, int64_t k, const ModelSpec& spec, Init& init)
       : RowClassifier(spec.num_classes) {
-    then("conv1", make_conv(spec.in_channels, 16, 3, 1, kWeights, init));
+    then("conv1", make_conv(spec.in_channels, 16, 3, 1, kWideResNetWeights, init));
     for (int64_t b = 1, in = 16, out = 16 * k; b <= 3; ++b, in = out, out *= 2)
       add_stage(then("block" + std::to_string(b),
                      std::make_unique<NetworkBlock>(n, in, out, b == 1 ? 1 : 2, init)));

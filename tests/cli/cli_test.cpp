@@ -5,10 +5,13 @@
 #include <csignal>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
+#include <regex>
 #include <thread>
 
 #include "data/formats/state_file.h"
+#include "data/sets/dataset.h"
 #include "mtcki/networks/model_file.h"
+#include "mtcki/networks/zoo.h"
 #include "nn/models/model.h"
 #include "tensor/cuda/runtime.h"
 #include "tests/cli/cli_testing.h"
@@ -21,12 +24,14 @@ TEST_F(CliTest, HelpOfEveryCommandExplainsItsFlags) {
   EXPECT_EQ(top.code, 0);
   for (const std::string command :
        {"run", "train", "invert", "distill", "eval", "report", "summary", "profile", "roof", "data",
-        "export", "info", "matrix"}) {
+        "export", "info", "matrix", "zoo", "completion"}) {
     EXPECT_THAT(top.out, HasSubstr("  " + command + " "));
     const Outcome o = run({command, "--help"});
     EXPECT_EQ(o.code, 0) << command;
     EXPECT_THAT(o.out, HasSubstr("mtcki " + command)) << "usage line";
     EXPECT_EQ(o.err, "");
+    std::istringstream lines(top.out + o.out);
+    for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 80u) << line;
   }
   EXPECT_THAT(run({"data", "get", "--help"}).out, HasSubstr("mtcki data get"));
   EXPECT_THAT(run({"--version"}).out, HasSubstr("mtcki 0."));
@@ -89,8 +94,13 @@ TEST_F(CliTest, BadConfigurationsAreRefusedBeforeAnythingIsWritten) {
 TEST_F(CliTest, PrintsTheResolvedConfigurationWhichReadsBack) {
   const Outcome a = run({"run", config(), "seed=5", "--print-config"});
   EXPECT_EQ(a.code, 0);
+  EXPECT_THAT(a.out, ContainsRegex("\nseed = 5 +# command line\n"));
+  EXPECT_THAT(a.out, ContainsRegex("\ntrain_limit = 60 +# .*tiny.toml:6\n"));
   const Outcome b = run({"run", file("again.toml", a.out), "--print-config"});
-  EXPECT_EQ(a.out, b.out);
+  const auto values = [](const std::string& text) {
+    return std::regex_replace(text, std::regex(" +#.*"), "");
+  };
+  EXPECT_EQ(values(a.out), values(b.out));
   EXPECT_THAT(run({"run", "--help-config"}).out, HasSubstr("`synthesis.g_steps`"));
   const Outcome flags =
       run({"run", config(), "--precision", "bf16", "--conv", "direct", "--graph", "off",
@@ -98,6 +108,66 @@ TEST_F(CliTest, PrintsTheResolvedConfigurationWhichReadsBack) {
   for (const char* line : {"precision = \"bf16\"", "conv = \"direct\"", "graph = \"off\"",
                            "deterministic = false", "autotune = true", "recompute = true"})
     EXPECT_THAT(flags.out, HasSubstr(line));
+}
+
+// What the shells and man make of these.
+TEST_F(CliTest, CompletionAndManualComeFromTheCommandsThemselves) {
+  const Outcome bash = run({"completion", "bash"});
+  EXPECT_EQ(bash.code, 0);
+  const std::string script = file("complete.sh", bash.out + R"(
+for line in "$@"; do
+  read -ra COMP_WORDS <<< "$line"
+  [[ $line == *" " ]] && COMP_WORDS+=("")
+  COMP_CWORD=$((${#COMP_WORDS[@]} - 1)) COMPREPLY=()
+  _mtcki
+  echo "${COMPREPLY[@]}"
+done
+)");
+  ASSERT_EQ(std::system(("bash '" + script +
+                         "' 'mtcki pr' 'mtcki run x.toml --dry' 'mtcki profile d' "
+                         "'mtcki profile diff --ro' 'mtcki eval --weights ' > '" +
+                         (dir_ / "words").string() + "'")
+                            .c_str()),
+            0);
+  EXPECT_EQ(read_file(dir_ / "words"), "profile\n--dry-run\ndiff\n--rows\n\n");
+  EXPECT_THAT(run({"completion", "zsh"}).out, HasSubstr("bashcompinit"));
+  const Outcome fish = run({"completion", "fish"});
+  EXPECT_THAT(fish.out, HasSubstr("complete -c mtcki -n '__fish_seen_subcommand_from run' -l "
+                                  "dry-run -d 'run a few steps"));
+  const Outcome man = run({"completion", "man"});
+  EXPECT_THAT(man.out, AllOf(HasSubstr(".TH MTCKI 1"), HasSubstr(".SH MTCKI profile diff\n"),
+                             HasSubstr(".B \\-\\-overfit\\-batch\n")));
+  refused({"completion", "csh"}, 2, "unknown command \"csh\"; did you mean");
+}
+
+// The page of the documentation is what the program says, and what it says can be right: each
+// network has as many parameters as were published for the file.
+TEST_F(CliTest, TheZooIsTheOneOfTheDocumentation) {
+  const std::string list = run({"zoo", "list"}).out;
+  EXPECT_THAT(read_file(MTCKI_SOURCE_DIR "/docs/teachers.md"), HasSubstr("```\n" + list + "```\n"));
+  for (const ZooFile& f : zoo()) {
+    EXPECT_THAT(list, HasSubstr("\n" + f.name + " "));
+    nn::Init init;
+    const auto net =
+        nn::make_classifier({f.model, 3, 32, data::dataset_info(f.data).num_classes}, init);
+    int64_t parameters = 0;
+    for (const Variable& p : net->parameters()) parameters += p.numel();
+    const double rounding = f.name.starts_with("akamaster") ? 0.05 : 0.006;
+    EXPECT_NEAR(static_cast<double>(parameters) * 1e-6, f.parameters_m, rounding) << f.name;
+  }
+  const Outcome one = run({"zoo", "show", "akamaster/cifar10/resnet20"});
+  const std::string written = file("zoo.toml", one.out);
+  EXPECT_EQ(run({"run", written, "--print-config"}).code, 0);
+  EXPECT_THAT(one.out, HasSubstr("weights = \"resnet20-12fca82f.th\"\nmean = [0.485,0.456,0.406]"));
+  refused({"zoo", "show", "akamaster/cifar10/resnet21"}, 2, "akamaster/cifar10/resnet20");
+}
+
+TEST_F(CliTest, OverfitsOneBatchAndLeavesNothing) {
+  const Outcome o = run({"run", config(), "--overfit-batch"});
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.out, ContainsRegex("student/pupil +loss .* steps: learned the batch\n"));
+  EXPECT_FALSE(fs::exists(dir_ / "runs"));
+  refused({"run", config(), "train.lr=1e-9", "students=[]", "--overfit-batch"}, 4, "train.lr");
 }
 
 TEST_F(CliTest, DamagedAndForeignWeightFiles) {
@@ -394,11 +464,29 @@ TEST_F(CliTest, ProfileWritesItsFilesAndReadsTheRoof) {
     EXPECT_EQ(profile["schema"], "mtcki-profile/1");
     EXPECT_EQ(profile["step"], step);
     EXPECT_GT(profile["floor_us"], 0.0);
+    EXPECT_GT(profile["clocks"]["mhz"], 0.0);
+    EXPECT_GT(profile["timeline"].size(), 10u);
   }
   o = run({"profile", "diff", path("inference.json"), path("train.json"), "--by", "op"});
   EXPECT_EQ(o.code, 0) << o.err;
   EXPECT_THAT(o.out, HasSubstr("conv2d_grad_weight"));
   EXPECT_THAT(o.out, HasSubstr("new"));
+  const std::string html = path("p.html");
+  o = run({"profile", "diff", path("inference.json"), path("train.json"), "--html", html});
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(read_file(html), HasSubstr("<h2>Rooflines</h2>"));
+  o = run({"profile", "--model", "resnet8", "--batch", "4", "--steps", "1", "--device", "cpu",
+           "--roof", roof, "--html", html});
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(read_file(html), HasSubstr("aria-label=\"Roofline\""));
+  o = run({"profile", "--model", "resnet8", "--steps", "1", "--device", "cpu", "--roof", roof,
+           "--sweep", "batch=2..4", "--json", path("s.json"), "--html", html});
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.out, HasSubstr("per batch"));
+  EXPECT_EQ(nlohmann::json::parse(read_file(path("s.json")))["points"].size(), 2u);
+  EXPECT_THAT(read_file(html), HasSubstr("against batch"));
+  refused({"profile", "--sweep", "batch=2..4", "--csv", csv}, 2, "leave --sweep out");
+  refused({"profile", "--sweep", "batch"}, 2, "--sweep \"batch\": batch=8..1024");
   o = run({"profile", "--model", "resnet8", "--batch", "20", "--steps", "1", "--device", "cpu",
            "--roof", roof, "--memory", "--rows", "0"});
   EXPECT_EQ(o.code, 0) << o.err;

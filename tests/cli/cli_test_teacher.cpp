@@ -5,6 +5,8 @@
 
 #include "data/formats/state_file.h"
 #include "mtcki/networks/model_file.h"
+#include "tensor/ops/elementwise.h"
+#include "tensor/ops/reduce.h"
 #include "tests/cli/cli_testing.h"
 
 namespace mtcki {
@@ -138,6 +140,72 @@ TEST_F(TeacherFiles, MapFilesPrefixesAndLeftOvers) {
   o = exported("layer10 layer2\nbody.\n");
   EXPECT_EQ(o.code, 3);
   EXPECT_THAT(o.err, HasSubstr("unexpected  aux.weight"));
+}
+
+TEST_F(TeacherFiles, ANetworkBesideSomethingElse) {
+  const nn::StateDict plain = resnet8(1);
+  std::vector<std::string> notes;
+  const auto loads = [&](const nn::StateDict& state) {
+    notes.clear();
+    const auto net =
+        load_model(save("w.safetensors", state), {"resnet8", 3, 32, 10}, "", nullptr, &notes);
+    const nn::StateDict got = net->state_dict();
+    return std::equal(got.begin(), got.end(), plain.begin(),
+                      [](const auto& a, const auto& b) { return identical(a.second, b.second); });
+  };
+  const auto refusal = [&](const nn::StateDict& state) -> std::string {
+    try {
+      loads(state);
+      return "(accepted)";
+    } catch (const DataError& e) {
+      return e.what();
+    }
+  };
+  const auto below = [](const std::string& prefix, const nn::StateDict& state, nn::StateDict more) {
+    for (const auto& [name, t] : state) more.emplace_back(prefix + name, t);
+    return more;
+  };
+  // Lightning keeps the weights of a loss; attacks hold the network a second time.
+  const nn::StateDict loss = {{"criterion.weight", Tensor::full({10}, 1.0)}};
+  EXPECT_TRUE(loads(below("model.", plain, loss)));
+  EXPECT_THAT(notes.back(), HasSubstr("below 'model.' and left out 1 more (criterion.weigh"));
+  EXPECT_TRUE(loads(below("attacker.model.", plain, below("model.", plain, loss))));
+  EXPECT_TRUE(loads(below("ema.of.it.", plain, {})));
+  // Never one of two, and never a part of another network.
+  EXPECT_THAT(refusal(below("teacher.", plain, below("student.", resnet8(2), {}))),
+              HasSubstr("several networks that fit, below \"student\" and \"teacher\""));
+  nn::Init init(1);
+  const auto larger = nn::make_classifier({"resnet14", 3, 32, 10}, init)->state_dict();
+  EXPECT_THAT(refusal(below("model.", larger, loss)), HasSubstr("does not fit resnet8"));
+  EXPECT_THAT(refusal(below("", plain, loss)), HasSubstr("unexpected  criterion.weight"));
+}
+
+TEST_F(TeacherFiles, WeightsInTwoFactors) {
+  nn::StateDict state = resnet8(1);
+  const Tensor w = entry_of(state, "conv1.weight").clone(), fc = entry_of(state, "fc.weight");
+  const auto replace = [&](const std::string& name, const std::string& a, const Tensor& first,
+                           const std::string& b, const Tensor& second) {
+    std::erase_if(state, [&](const auto& e) { return e.first == name; });
+    state.emplace_back(a, first);
+    state.emplace_back(b, second);
+  };
+  Tensor mask = Tensor::zeros(w.shape());
+  for (int64_t i = 0; i < mask.numel(); i += 2) mask.data<float>()[i] = 1;
+  replace("conv1.weight", "conv1.weight_orig", w, "conv1.weight_mask", mask);
+  const Tensor twice = mul(fc, 2.0), norms = sqrt(sum(mul(fc, fc), {1}, true));
+  replace("fc.weight", "fc.parametrizations.weight.original0", norms,
+          "fc.parametrizations.weight.original1", twice);
+  const Tensor other = entry_of(state, "layer1.0.conv1.weight").clone();
+  replace("layer1.0.conv1.weight", "layer1.0.conv1.weight_g",
+          sqrt(sum(mul(other, other), {1, 2, 3}, true)), "layer1.0.conv1.weight_v", other);
+  std::vector<std::string> notes;
+  const auto net =
+      load_model(save("w.safetensors", state), {"resnet8", 3, 32, 10}, "", nullptr, &notes);
+  nn::StateDict got = net->state_dict();
+  EXPECT_TRUE(identical(entry_of(got, "conv1.weight"), mul(w, mask)));
+  EXPECT_TRUE(allclose(entry_of(got, "fc.weight"), fc, 1e-6, 1e-7));
+  EXPECT_TRUE(allclose(entry_of(got, "layer1.0.conv1.weight"), other, 1e-6, 1e-7));
+  EXPECT_THAT(notes.back(), HasSubstr("two factors of 3 weights (conv1.weight, ...)"));
 }
 
 TEST_F(TeacherFiles, InspectShowsTheStatisticsLayerByLayer) {

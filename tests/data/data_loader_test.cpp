@@ -197,11 +197,61 @@ TEST(Loader, AugmentationIsPadCropAndMirror) {
   EXPECT_EQ(seen.size(), 18u);
 }
 
+// y + share (x - y) of the image x and the second y that the plan names, both as the loader shows
+// them without a mix.
+TEST(Loader, AMixIsTheSumThatThePlanSays) {
+  constexpr int64_t kImages = 400, kPixels = 32 * 32;
+  const ImageSet set = small_set(kImages, 1);
+  LoaderOptions o = options(set, 0);
+  o.batch_size = kImages;
+  o.shuffle = false;
+  Loader plain(set, o);
+  plain.start_epoch(3);
+  const Batch images = plain.next();
+  const float* pure = images.images.data<float>();
+  for (const Mix mix : {Mix::mixup, Mix::cutmix}) {
+    o.mix = mix;
+    Loader loader(set, o);
+    loader.start_epoch(3);
+    const Batch batch = loader.next();
+    BatchPlanner planner(set, o);
+    planner.start_epoch(3);
+    const BatchPlan plan = planner.at(0);
+    EXPECT_TRUE(identical(batch.labels, images.labels));
+    EXPECT_TRUE(identical(batch.index, images.index));
+    const int64_t shares = plan.share.numel() / kImages;
+    ASSERT_EQ(shares, mix == Mix::mixup ? 1 : kPixels);
+    std::set<int64_t> seconds;
+    double sum = 0, least = 1;
+    for (int64_t i = 0; i < kImages; ++i) {
+      const int64_t j = plan.second.index.data<int64_t>()[i];
+      seconds.insert(j);
+      double own = 0;
+      for (int64_t p = 0; p < kPixels; ++p) {
+        const float share = plan.share.data<float>()[i * shares + p % shares];
+        if (mix == Mix::cutmix) {
+          ASSERT_TRUE(share == 0 || share == 1);
+        }
+        own += share / kPixels;
+        const float x = pure[i * kPixels + p], y = pure[j * kPixels + p];
+        ASSERT_NEAR(batch.images.data<float>()[i * kPixels + p], share * x + (1 - share) * y, 1e-5);
+      }
+      sum += own / kImages;
+      least = std::min(least, own);
+    }
+    // The own share is uniform in [1/2, 1]; boxes are cut off at the border, which makes it larger.
+    EXPECT_NEAR(sum, mix == Mix::mixup ? 0.75 : 0.86, 0.02);
+    EXPECT_GE(least, mix == Mix::mixup ? 0.5 : 0.47);  // sides are whole pixels
+    EXPECT_GT(seconds.size(), kImages / 2u);           // 1 - 1/e of them by chance
+  }
+}
+
 TEST(Loader, AugmentationDoesNotDependOnTheBatchSize) {
   const ImageSet set = small_set(12);
   std::vector<std::vector<float>> by_row(12);
   for (const int64_t batch : {1, 4, 12}) {
     LoaderOptions o = options(set, 1);
+    o.mix = Mix::cutmix;
     o.batch_size = batch;
     Loader loader(set, o);
     loader.start_epoch(2);

@@ -241,6 +241,26 @@ TEST_F(ConfigTest, RefusesImpossibleCombinations) {
               HasSubstr("distill.views: without distill.pad"));
 }
 
+TEST_F(ConfigTest, RefusesKeysOfMethodsThatDoNotGoTogether) {
+  const std::string good = file("good.toml", kGood);
+  const auto refused = [&](const std::vector<std::string>& keys, const char* why) {
+    EXPECT_THAT(refusal({good}, keys), HasSubstr(why));
+  };
+  refused({"synthesis.source=maps"}, "synthesis.source maps and distill.replay maps go together");
+  refused({"synthesis.source=maps", "distill.replay=maps"}, "synthesis.batches: maps are kept in");
+  refused({"synthesis.source=pixels", "synthesis.exchange=0.5"}, "pixels has no maps");
+  refused({"synthesis.exchange=0.5", "distill.fuse=conf"}, "distill.fuse: conf needs labels");
+  refused({"synthesis.g_ema=0.5"}, "synthesis.g_ema: images of source generator");
+  refused({"synthesis.cls_focus=1"}, "only synthesis.cls_mode = \"ens\" reads it");
+  refused({"synthesis.adv_heads=1", "rounds.per_epoch=1", "distill.steps_per_epoch=4"},
+          "heads with distill.heads > 0 only");
+  refused({"rounds.weight_step=0.1"}, "rounds.weight_step: teachers' weights are learnt in rounds");
+  refused({"distill.cam=1", "distill.views=1"}, "distill.views = 0");
+  refused({"distill.grad_cam=1", "distill.teacher_bn=batch"}, "distill.teacher_bn = \"running\"");
+  refused({"distill.agree=1", "distill.kd=0", "distill.l1=1"},
+          "distill.agree: needs several teachers");
+}
+
 TEST_F(ConfigTest, EveryMethodGoesWithTheDemonstration) {
   const fs::path configs = fs::path(MTCKI_SOURCE_DIR) / "configs";
   int methods = 0;
@@ -262,6 +282,34 @@ TEST_F(ConfigTest, ResolvedFileGivesSameConfigAndHash) {
   EXPECT_EQ(config_sha256(a), config_sha256(b));
   EXPECT_EQ(b.data.dir, a.data.dir);
   EXPECT_EQ(b.train.lr, a.train.lr);
+}
+
+TEST_F(ConfigTest, SaysWhereValuesComeFrom) {
+  const std::string first =
+                        file("a.toml", "seed = 1\n[[teachers]]\nmodel = \"vgg8\"\nweight = 2\n"),
+                    second =
+                        file("b.toml", "\n[train]\nlr = 0.2\n[[teachers]]\nmodel = \"resnet8\"\n");
+  ConfigOrigins origins;
+  const RunConfig c = load_config({first, second}, {"train.epochs=3"}, &origins);
+  EXPECT_EQ(origins, (ConfigOrigins{{"seed", first + ":1"},
+                                    {"train.lr", second + ":3"},
+                                    {"train.epochs", "command line"},
+                                    {"teachers.0.model", second + ":5"}}))
+      << "the second file's list replaces the first's";
+  const std::string text = to_toml(c, &origins);
+  EXPECT_THAT(text, ::testing::ContainsRegex("\nlr = 0.2 +# " + second + ":3\n"));
+  EXPECT_THAT(text, ::testing::ContainsRegex("\nepochs = 3 +# command line\n"));
+  EXPECT_THAT(text, ::testing::ContainsRegex("\nmomentum = 0.9 +# default\n"));
+  EXPECT_EQ(to_toml(load_config({file("again.toml", text)}, {})), to_toml(c));
+}
+
+TEST_F(ConfigTest, PartsOfABatchAreEqualAndNotTooSmall) {
+  const std::string good = file("a.toml", kGood);
+  EXPECT_THAT(refusal({good}, {"train.batch_size=30", "train.accumulate=4"}),
+              HasSubstr("train.accumulate: 4 parts"));
+  EXPECT_THAT(refusal({good}, {"train.batch_size=8", "train.accumulate=8"}),
+              HasSubstr("train.accumulate: 8 parts"));
+  EXPECT_EQ(refusal({good}, {"train.batch_size=8", "train.accumulate=4"}), "(accepted)");
 }
 
 TEST_F(ConfigTest, HashIsOfWhatAffectsResults) {

@@ -215,7 +215,13 @@ TEST_F(MatrixTest, PlannedCostIsCountedCost) {
       {"rounds.per_epoch=1", "rounds.batches=2", "distill.steps_per_epoch=3", "synthesis.adv=1"},
       {MTCKI_SOURCE_DIR "/configs/methods/dfq.toml", "synthesis.ngf=4", "synthesis.nz=8",
        "synthesis.batch_size=16", "distill.batch_size=16", "rounds.per_epoch=2", "distill.epochs=2",
-       "distill.steps_per_epoch=4"}};
+       "distill.steps_per_epoch=4"},
+      {MTCKI_SOURCE_DIR "/configs/methods/spaceshipnet.toml", "synthesis.ngf=4", "synthesis.nz=8",
+       "synthesis.batch_size=16", "distill.batch_size=16", "rounds.per_epoch=2", "distill.epochs=2",
+       "distill.steps_per_epoch=4", "synthesis.g_steps=2"},
+      {MTCKI_SOURCE_DIR "/configs/methods/coboosting.toml", "synthesis.ngf=4", "synthesis.nz=8",
+       "synthesis.batch_size=16", "distill.batch_size=16", "rounds.per_epoch=2", "distill.epochs=2",
+       "distill.steps_per_epoch=4", "synthesis.g_steps=2"}};
   for (size_t i = 0; i < all.size(); ++i) {
     std::vector<std::string> inputs = {MTCKI_SOURCE_DIR "/configs/synth10-tiny.toml"};
     inputs.insert(inputs.end(), all[i].begin(), all[i].end());

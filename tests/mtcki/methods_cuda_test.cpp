@@ -1,6 +1,7 @@
 // Rounds of method files on the GPU: captured steps repeat the eager ones bit for bit, also when they are
-// interrupted. DAFL: a generator that lives on, fresh samples of it; NAYER: noisy layers; DENSE and
-// DFED: several teachers against the student.
+// interrupted. DAFL: a generator that lives on, fresh samples of it; NAYER: noisy layers; DENSE, DFED and
+// CDFKD: several teachers against the student, Co-Boosting: whose weights are learnt; SpaceshipNet:
+// images of kept maps, and a backward within the step.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -59,12 +60,17 @@ class MethodsCuda : public testing::CudaTest, public ::testing::WithParamInterfa
     job.config_sha256 = "x";
     job.seed = 2;
     job.compute = compute;
-    RunConfig c =
-        load_config({MTCKI_SOURCE_DIR "/configs/methods/" + std::string(GetParam()) + ".toml"},
-                    {"teachers.0.model=x", "students.0.model=x", "synthesis.batches=0",
-                     "synthesis.nz=8", "synthesis.ngf=4", "synthesis.batch_size=12",
-                     "rounds.per_epoch=1", "distill.steps_per_epoch=6", "distill.epochs=2",
-                     "distill.batch_size=6", "distill.checkpoint_every=4"});
+    const std::string method = GetParam();
+    const bool keys = method == "further_keys";
+    RunConfig c = load_config(
+        keys ? std::vector<std::string>{"synthesis.exchange=0.5", "distill.agree=2",
+                                        "distill.priority=1", "distill.cam=1", "distill.heads=1",
+                                        "synthesis.cr=0"}
+             : std::vector<std::string>{MTCKI_SOURCE_DIR "/configs/methods/" + method + ".toml"},
+        {"teachers.0.model=x", "teachers.1.model=y", "students.0.model=x", "synthesis.batches=0",
+         "synthesis.nz=8", "synthesis.ngf=4", "synthesis.batch_size=12", "rounds.per_epoch=1",
+         "distill.steps_per_epoch=6", "distill.epochs=2", "distill.batch_size=6",
+         "distill.checkpoint_every=4"});
     c.synthesis.g_steps = std::min<int64_t>(c.synthesis.g_steps, 2);
     job.config = c.distill;
     job.rounds = c.rounds;
@@ -98,7 +104,8 @@ TEST_P(MethodsCuda, CapturedStepsAreTheEagerOnesAndResume) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Files, MethodsCuda,
-                         ::testing::Values("dafl", "nayer", "dense", "dfed", "adi"),
+                         ::testing::Values("dafl", "nayer", "dense", "dfed", "adi", "spaceshipnet",
+                                           "cdfkd", "coboosting", "further_keys"),
                          [](const auto& method) { return std::string(method.param); });
 
 }  // namespace

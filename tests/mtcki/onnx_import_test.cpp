@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <utility>
 
 #include "mtcki/export/onnx.h"
 #include "mtcki/export/onnx_graph.h"
@@ -150,8 +151,67 @@ TEST_F(OnnxImport, ConstantsThatAreNoScale) {
   EXPECT_LT(distance(logits_of(*net, x), expected), 1e-5);
 }
 
+data::ProtoWriter text(const char* name, const char* value) {
+  return std::move(data::ProtoWriter().text(1, name).text(4, value).integer(20, 3));
+}
+
+// 4x4 pixels, 10 row + column, resized to 1x8: the values, or the message of a refusal.
+std::string resized(const char* op, const std::vector<data::ProtoWriter>& attributes,
+                    bool by_scales = false) {
+  OnnxGraph g;
+  g.input("x", {1, 4, 4});
+  std::vector<std::string> in{"x", "", ""};
+  if (std::string(op) == "Upsample") in.resize(1);
+  if (by_scales) {
+    if (in.size() > 1) in.pop_back();
+    in.push_back(g.initializer(Tensor::from(std::vector<float>{1, 1, 0.25, 2}, {4})));
+  } else {
+    in.push_back(g.initializer(Tensor::from(std::vector<int64_t>{1, 1, 1, 8}, {4})));
+  }
+  g.node("Flatten", {g.node(op, in, attributes)}, {}, "logits");
+  g.output("logits", {8});
+  const nn::ModelSpec spec{kGraphModel, 1, 4, 8};
+  data::OnnxModel model = data::parse_onnx(data::as_bytes(g.model("g", 13)), "m");
+  model.inputs[0].sizes[0] = 1;  // written for one image, which sizes then begin with
+  try {
+    const auto net = import_onnx("m", model, spec);
+    Tensor x = Tensor::empty({1, 1, 4, 4});
+    for (int64_t i = 0; i < 16; ++i) x.data<float>()[i] = static_cast<float>(i / 4 * 10 + i % 4);
+    std::string out;
+    for (const float v : logits_of(*net, x).to_vector<float>())
+      out += str(out.empty() ? "" : " ", std::round(v * 100) / 100);
+    return out;
+  } catch (const DataError& e) {
+    return e.what();
+  }
+}
+
+TEST_F(OnnxImport, ResizesAsTheStandardSays) {
+  const auto coordinates = [](const char* v) { return text("coordinate_transformation_mode", v); };
+  const auto linear = text("mode", "linear");
+  EXPECT_EQ(resized("Resize", {}), "10 10 11 11 12 12 13 13");  // half_pixel, round_prefer_floor
+  EXPECT_EQ(resized("Resize", {text("nearest_mode", "round_prefer_ceil")}),
+            "20 20 21 21 22 22 23 23");
+  EXPECT_EQ(resized("Resize", {coordinates("asymmetric"), text("nearest_mode", "ceil")}),
+            "0 1 1 2 2 3 3 3");
+  EXPECT_EQ(resized("Resize", {coordinates("asymmetric"), text("nearest_mode", "floor")}, true),
+            "0 0 1 1 2 2 3 3");
+  EXPECT_EQ(resized("Resize", {linear}), "15 15.25 15.75 16.25 16.75 17.25 17.75 18");
+  EXPECT_EQ(resized("Resize", {linear, coordinates("pytorch_half_pixel")}),
+            "0 0.25 0.75 1.25 1.75 2.25 2.75 3");
+  EXPECT_EQ(resized("Resize", {linear, coordinates("align_corners")}),
+            "0 0.43 0.86 1.29 1.71 2.14 2.57 3");
+  EXPECT_EQ(resized("Upsample", {}, true), "0 0 1 1 2 2 3 3");
+  EXPECT_EQ(resized("Upsample", {linear}, true), "0 0.5 1 1.5 2 2.5 3 3");
+  EXPECT_THAT(resized("Resize", {text("mode", "cubic")}),
+              AllOf(HasSubstr("Resize \"Resize_"), HasSubstr("mode \"cubic\" is not taken")));
+  EXPECT_THAT(resized("Resize", {coordinates("tf_crop_and_resize")}), HasSubstr("tf_crop"));
+  EXPECT_THAT(resized("Resize", {linear, OnnxGraph::integer("antialias", 1)}),
+              HasSubstr("antialias is not taken"));
+}
+
 TEST_F(OnnxImport, OurFilesKeepTheNetwork) {
-  for (const char* name : {"mobile", "shuffle", "shuffle_dynamo", "dense"}) {
+  for (const char* name : {"mobile", "shuffle", "shuffle_dynamo", "dense", "tall"}) {
     const auto net = import_onnx(fixture(name), kSpec);
     write_model_file(path("w.safetensors"), *net, {kSpec, kHalf, -1, -1, "", {}});
     ModelCard card;

@@ -53,6 +53,32 @@ TEST(Confusion, CountsRowsByTrueClass) {
                ShapeError);
 }
 
+TEST_F(ReportExamples, ComparesStudentsWithTheSameNetworkOnRealImages) {
+  ConfusionMatrix m;
+  m.class_names = {"a", "<b>"};
+  m.counts = {9, 1, 0, 10};
+  write_confusion(path("teachers/t"), m);
+  m.counts = {8, 2, 5, 5};
+  write_confusion(path("students/s"), m);
+  std::ofstream(path("metrics.jsonl")) << "";
+  std::ofstream(path("result.json"))
+      << R"({"teachers":[{"name":"u","model":"vgg8","top1":90},{"name":"t","model":"wrn","top1":95}],)"
+      << R"("students":[{"name":"s","model":"vgg8","top1":65},{"name":"x","model":"other","top1":60}]})";
+  fs::create_directories(dir_ / "synth");
+  std::ofstream(path("synth/manifest.json")) << R"({"per_class":[5,5]})";
+  const std::string html = report_html({dir_.string()});
+  const std::string n = "</td><td class=\"n\">";
+  EXPECT_THAT(html, HasSubstr("<td>s</td><td>vgg8" + n + "50.00" + n + "<b>65.00</b>" + n +
+                              "90.00" + n + "<span class=\"bad\">-25.00</span>" + n + "95.00" + n +
+                              "<span class=\"bad\">-30.00</span></td>"));
+  EXPECT_THAT(html, HasSubstr("<td>x</td><td>other" + n + "50.00" + n + "<b>60.00</b>" + n + "–" +
+                              n + "–"));
+  const std::string b =
+      "<td>&lt;b&gt;" + n + "100.0" + n + "50.0" + n + "<span class=\"bad\">-50.00";
+  EXPECT_THAT(html, HasSubstr(b));
+  EXPECT_LT(html.find(b), html.find("<td>a" + n + "90.0" + n + "80.0")) << "what lost most first";
+}
+
 TEST_F(ReportExamples, ConfusionFileReadsBackAndDamageIsIgnored) {
   ConfusionMatrix m;
   m.model = "vgg8";

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <map>
 
 #include "data/sets/synth10.h"
 #include "tensor/ops/elementwise.h"
@@ -104,6 +105,43 @@ TEST_F(PoolReplayTest, WithoutImagesMadeBeforeThePoolIsTheRounds) {
   rows(*replay, 0);
   replay->prepare(0);
   EXPECT_EQ(replay->batch().labels.to_vector<int64_t>().size(), 4u);
+}
+
+// Each image as often as its last loss says: 0 for images 0 to 7, 1 for image 8, 3 for image 9.
+TEST_F(PoolReplayTest, ImagesAreDrawnInProportionToTheirLastLoss) {
+  context_.config.priority = 1;
+  const auto replay = make_replay(context_);
+  const auto learn = [](Replay& r, int64_t step) {
+    const std::vector<int64_t> shown = rows(r, step);
+    std::vector<float> losses;
+    for (const int64_t row : shown) losses.push_back(row == 9 ? 3.0f : row == 8 ? 1.0f : 0.0f);
+    r.learned(Tensor::from(losses, {4}));
+    return shown;
+  };
+  std::map<int64_t, int> count;
+  int64_t step = 0;
+  for (; step < 100; ++step) learn(*replay, step);  // all have come by then
+  for (; step < 500; ++step)
+    for (const int64_t row : learn(*replay, step)) ++count[row];
+  EXPECT_EQ(count.size(), 2u);
+  EXPECT_NEAR(count[9], 1200, 90);  // of 1600; four deviations are 70
+  EXPECT_EQ(count[8] + count[9], 1600);
+
+  // In the middle of a pass it goes on with the rows that the pass was drawn with.
+  learn(*replay, step++);
+  StageState state;
+  save(*replay, state);
+  for (auto& [name, tensor] : state.tensors) tensor = tensor.clone();
+  const auto next = learn(*replay, step);
+  const auto resumed = make_replay(context_);
+  load(*resumed, state);
+  EXPECT_EQ(learn(*resumed, step), next);
+  // What is new counts as the hardest.
+  replay->add(0, made(9));
+  count.clear();
+  for (int64_t i = 1; i <= 3; ++i)
+    for (const int64_t row : rows(*replay, step + i)) ++count[row];
+  EXPECT_GT(count[10] + count[11] + count[9], 6);
 }
 
 }  // namespace

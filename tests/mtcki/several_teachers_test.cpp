@@ -80,10 +80,11 @@ TEST(SeveralTeachers, TheStudentsDistanceIsTheGeneratorsWithTheOtherSign) {
   step.targets = kTeacher;
   step.student.logits = s;
   const Teachers none;
+  Student student("s", {"vgg8_w0.125", 1, kSize, 10}, {{0.3}, {0.4}}, 0);
   const DistillConfig config;
   Variable loss;
   for (const StudentTermRow& row : student_terms())
-    if (std::string(row.key) == "l1") loss = row.make({none, 2, config, 0})->loss(step);
+    if (std::string(row.key) == "l1") loss = row.make({none, student, config, 0})->loss(step);
   EXPECT_NEAR(loss.item(), 0.75, 1e-12);
   EXPECT_NEAR(loss.item(), -on_images("adv_l1", {}, {kTeacher}).item(), 1e-12);
   loss.backward();

@@ -135,13 +135,16 @@ TEST_F(StagesCuda, ABatchIsThatOfTheLoader) {
   o.seed = 5;
   o.normalization = {{0.4}, {0.3}};
   const data::ImageSet images = set(30);
-  BatchSource here(images, o), there(images, o, kGpu);
-  EXPECT_EQ(here.batches_per_pass(), there.batches_per_pass());
-  for (const int64_t step : {0, 1, 2, 3, 7, 8, 2}) {
-    const data::Batch a = here.at(step), b = there.at(step);
-    EXPECT_TRUE(identical(b.images.to(Device::cpu()).plain(), a.images.plain())) << step;
-    EXPECT_TRUE(identical(b.labels.to(Device::cpu()), a.labels)) << step;
-    EXPECT_TRUE(identical(b.index.to(Device::cpu()), a.index)) << step;
+  for (const data::Mix mix : {data::Mix::none, data::Mix::mixup, data::Mix::cutmix}) {
+    o.mix = mix;
+    BatchSource here(images, o), there(images, o, kGpu);
+    EXPECT_EQ(here.batches_per_pass(), there.batches_per_pass());
+    for (const int64_t step : {0, 1, 2, 3, 7, 8, 2}) {
+      const data::Batch a = here.at(step), b = there.at(step);
+      EXPECT_TRUE(identical(b.images.to(Device::cpu()).plain(), a.images.plain())) << step;
+      EXPECT_TRUE(identical(b.labels.to(Device::cpu()), a.labels)) << step;
+      EXPECT_TRUE(identical(b.index.to(Device::cpu()), a.index)) << step;
+    }
   }
 }
 

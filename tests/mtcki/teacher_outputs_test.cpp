@@ -64,6 +64,7 @@ double largest_difference(const Tensor& a, const Tensor& b) {
 
 TEST_F(TeacherOutputsTest, RowsAreTheAnswersToTheImagesOfTheBatch) {
   for (const bool features : {true, false}) {
+    config_.mix = features ? data::Mix::none : data::Mix::cutmix;
     const data::LoaderOptions o = options(3);
     KeptTeacherOutputs kept(teachers_, pool_, o, {features});
     BatchSource source(pool_, o);

@@ -131,10 +131,11 @@ TEST_P(Family, TakesItsStateDictBack) {
 INSTANTIATE_TEST_SUITE_P(Narrow, Family,
                          testing::Values("resnet18_w0.125_in", "resnet50_w0.0625",
                                          "resnet50_w0.0625_pool", "vgg11_bn_w0.125",
-                                         "vgg11_bn_fc_w0.125", "mobilenet_v2_w0.1",
-                                         "mobilenet_v2_w0.1_in", "shufflenet_v2_x0_5_w0.25",
-                                         "shufflenet_v2_x0_5_w0.25_in", "densenet121_w0.125",
-                                         "densenet121_w0.125_in", "repvgg_a0_w0.125"),
+                                         "vgg11_bn_fc_w0.125", "vgg11_bn_w0.125_in",
+                                         "mobilenet_v2_w0.1", "mobilenet_v2_w0.1_in",
+                                         "shufflenet_v2_x0_5_w0.25", "shufflenet_v2_x0_5_w0.25_in",
+                                         "densenet121_w0.125", "densenet121_w0.125_in",
+                                         "repvgg_a0_w0.125"),
                          [](const auto& row) {
                            std::string name = row.param;
                            for (char& c : name)

@@ -238,10 +238,10 @@ Row pad_crop_row() {
                  },
                  {"pad_crop_flip: ", "flip needs one entry per image", "[3] bool cpu"}}};
   row.timed = [](int64_t n) {
-    return Timed{{noise(images(n))}, [n](In in) {
-                   return pad_crop_flip(in[0], 4,
-                                        constant(Tensor::full({n, 2}, 3, DType::i32), in[0]),
-                                        constant(Tensor::zeros({n}, DType::boolean), in[0]));
+    const Tensor offset = Tensor::full({n, 2}, 3, DType::i32),
+                 flip = Tensor::zeros({n}, DType::boolean);
+    return Timed{{noise(images(n))}, [=](In in) {
+                   return pad_crop_flip(in[0], 4, constant(offset, in[0]), constant(flip, in[0]));
                  }};
   };
   return row;
@@ -289,9 +289,9 @@ Row resized_crop_row() {
   row.timed = [](int64_t n) {
     const Tensor box =
         fill({n, 4}, [](const Index& i) { return i[1] < 2 ? 3.0 : 24.0; }).to(DType::f32);
+    const Tensor flip = Tensor::zeros({n}, DType::boolean);
     return Timed{{noise(images(n))}, [=](In in) {
-                   return resized_crop_flip(in[0], constant(box, in[0]),
-                                            constant(Tensor::zeros({n}, DType::boolean), in[0]), 32,
+                   return resized_crop_flip(in[0], constant(box, in[0]), constant(flip, in[0]), 32,
                                             32);
                  }};
   };
@@ -325,9 +325,9 @@ Row normalize_channels_row() {
                  },
                  {"normalize_channels: ", "needs shape [3]", "[4] f32 cpu"}}};
   row.timed = [](int64_t n) {
-    return Timed{{noise(images(n))}, [](In in) {
-                   return normalize_channels(in[0], constant(Tensor::full({3}, 0.5), in[0]),
-                                             constant(Tensor::full({3}, 0.25), in[0]));
+    const Tensor mean = Tensor::full({3}, 0.5), std = Tensor::full({3}, 0.25);
+    return Timed{{noise(images(n))}, [=](In in) {
+                   return normalize_channels(in[0], constant(mean, in[0]), constant(std, in[0]));
                  }};
   };
   return row;

@@ -1,10 +1,15 @@
-// All images made so far, cropped and mirrored, in shuffled passes. When the pool grows a new pass
-// begins, in an order of its own.
+// All images made so far, cropped and mirrored, in shuffled passes; with distill.priority = a > 0 in
+// passes whose rows are drawn, each with a probability in proportion to (last loss)^a (as Schaul et al.,
+// "Prioritized Experience Replay", ICLR 2016, without their correction). An image that no loss is known
+// of counts as the one with the largest.
+#include <algorithm>
+#include <cmath>
 #include <optional>
 
 #include "mtcki/distillation/replay/replay.h"
-#include "mtcki/synthesis/stage.h"
 #include "mtcki/training/batch_source.h"
+#include "tensor/comm.h"
+#include "tensor/ops/elementwise.h"
 #include "tensor/ops/index.h"
 
 namespace mtcki {
@@ -22,61 +27,91 @@ data::ImageSet joined(const data::ImageSet& base, const ImagePool* more) {
   return all;
 }
 
-class PoolReplay : public Replay {
+class PoolReplay : public KeptReplay {
  public:
-  explicit PoolReplay(const ReplayContext& context) : context_(context) {
-    if (!context.dir.empty()) own_.emplace(context.dir + "/synth", context.info);
-  }
+  using KeptReplay::KeptReplay;
 
-  void add(int64_t number, const Synthesizer::Batch& batch) override {
-    store_images(batch, number, *context_.teachers, context_.synthesis, *own_);
-    source_.reset();
+  int64_t batches_per_pass() override { return source().batches_per_pass(); }
+  data::Batch batch() override {
+    data::Batch b = source_->batch();
+    rows_ = b.index;
+    return b;
   }
-
-  int64_t batches_per_pass() override {
-    open();
-    return source_->batches_per_pass();
-  }
-
-  void prepare(int64_t step) override {
-    if (shown_ != own_batches()) {
-      shown_ = own_batches();
-      first_ = step;
-    }
-    open();
-    source_->prepare(step - first_);
-  }
-  data::Batch batch() override { return source_->batch(); }
   int64_t rows() const override { return source_->rows(); }
+  data::ImageSet images() override { return joined(context().set, own()); }
 
-  void visit(State& s) override {
-    int64_t batches = own_batches();
-    uint32_t digest = own_ && !s.loading() ? own_->digest(batches) : 0;
-    s("batches", batches);
-    s("digest", digest);
-    s("shown", shown_);
-    s("first", first_);
-    if (!s.loading() || !own_) return;
-    own_->require(batches, digest);
-    own_->truncate(batches);
-    source_.reset();
+  bool draws_by_loss() const override { return context().config.priority > 0; }
+  void learned(const Tensor& losses) override {
+    const Communicator& comm = communicator();
+    const Tensor at = comm.all_gather(rows_), loss = comm.all_gather(losses);
+    const auto by_image = [&](const Tensor& x) {
+      return index_select_grad(x.reshape({x.numel(), 1}), at, {losses_.numel(), 1})
+          .reshape(losses_.shape());
+    };
+    const Tensor times = by_image(Tensor::full(loss.shape(), 1.0, DType::f32, loss.device()));
+    const Tensor mean =
+        div(by_image(loss),
+            maximum(times, Tensor::full(times.shape(), 1.0, DType::f32, times.device())));
+    losses_.copy_(where(less(Tensor::zeros_like(times), times), mean, losses_));
   }
+  void visit(State& s) override {
+    KeptReplay::visit(s);
+    if (!draws_by_loss()) return;
+    s.optional("losses", losses_, context().device);
+    s.optional("drawn_by", drawn_by_, Device::cpu());
+    s("drawn_pass", drawn_pass_);
+  }
+
+ protected:
+  void choose(int64_t step) override { source().prepare(step); }
+  void forget() override { source_.reset(); }
 
  private:
-  int64_t own_batches() const { return own_ ? own_->batches() : 0; }
-  void open() {
-    if (source_) return;
-    const data::ImageSet set = joined(context_.set, own_ ? &*own_ : nullptr);
-    const uint64_t order =
-        context_.seed + static_cast<uint64_t>(own_batches()) * 0x9e3779b97f4a7c15ull;
-    source_.emplace(set, pool_loader(context_.config, context_.loader_threads, order),
-                    context_.device);
+  BatchSource& source() {
+    if (source_) return *source_;
+    const data::ImageSet set = images();
+    data::LoaderOptions o = pool_loader(context().config, context().loader_threads, order());
+    if (draws_by_loss()) {
+      o.order = [this](int64_t pass) { return draw(pass); };
+      grow(set.size());
+    }
+    return source_.emplace(set, o, context().device);
   }
 
-  ReplayContext context_;
-  std::optional<ImagePool> own_;
+  // Losses of more images; what comes is not known yet.
+  void grow(int64_t size) {
+    const int64_t known = losses_.defined() ? losses_.numel() : 0;
+    if (known == size) return;
+    const Tensor more = Tensor::full({size - known}, -1.0, DType::f32, context().device);
+    losses_ = known == 0 ? more : cat(std::vector<Tensor>{losses_, more});
+    drawn_pass_ = -1;
+  }
+
+  std::vector<int64_t> draw(int64_t pass) {
+    if (pass != drawn_pass_) {
+      drawn_by_ = losses_.to(Device::cpu()).clone();
+      drawn_pass_ = pass;
+    }
+    const std::vector<double> loss = drawn_by_.to_vector<double>();
+    const double most = std::max(*std::ranges::max_element(loss), 1e-12);
+    std::vector<double> sums;
+    for (const double l : loss)
+      sums.push_back((sums.empty() ? 0 : sums.back()) +
+                     std::pow(l < 0 ? 1 : l / most, context().config.priority));
+    const Rng rng{order(), rng_stream("replay/priority"), static_cast<uint64_t>(pass)};
+    std::vector<int64_t> rows;
+    for (size_t i = 0; i < loss.size(); ++i)
+      rows.push_back(std::min<int64_t>(
+          std::ranges::upper_bound(sums, rng.uniform(i) * sums.back()) - sums.begin(),
+          static_cast<int64_t>(loss.size()) - 1));
+    return rows;
+  }
+
   std::optional<BatchSource> source_;
-  int64_t shown_ = 0, first_ = 0;  // own batches in the present order, and the step it began with
+  Tensor rows_;              // of the batch
+  Tensor losses_;            // f32 [images], the last ones, on the device; −1: none yet
+  Tensor drawn_by_;          // those that the pass under way was drawn by
+  int64_t drawn_pass_ = -1;  // its number
 };
 
 }  // namespace
@@ -91,6 +126,7 @@ data::LoaderOptions pool_loader(const DistillConfig& config, int64_t threads, ui
   o.pad = config.pad;
   o.flip = config.flip;
   o.views = config.views;
+  o.mix = config.mix;
   o.threads = static_cast<int>(threads);
   o.seed = seed;
   return o;

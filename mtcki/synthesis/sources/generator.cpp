@@ -35,8 +35,15 @@ class GeneratorSource : public ImageSource {
 
   Variable images(const RowRange& rows) override {
     const StageScope scope("synthesis/generator");
-    return (*net_)(rows.size() == config_.batch_size ? latents_
-                                                     : narrow(latents_, 0, rows.begin, rows.end));
+    return generate(
+        *net_,
+        rows.size() == config_.batch_size ? latents_ : narrow(latents_, 0, rows.begin, rows.end),
+        config_.exchange > 0 ? &maps_ : nullptr);
+  }
+
+  const std::vector<Tensor>& maps() const override { return maps_; }
+  Tensor decode(int64_t level, const Tensor& maps) override {
+    return decode_frozen(*net_, level, maps);
   }
 
   void zero_grad() override { adam_->zero_grad(); }
@@ -67,6 +74,7 @@ class GeneratorSource : public ImageSource {
   std::unique_ptr<nn::Generator> net_;
   Variable latents_;
   std::unique_ptr<optim::Optimizer> adam_;
+  std::vector<Tensor> maps_;
 };
 
 }  // namespace
@@ -86,6 +94,24 @@ std::unique_ptr<nn::Generator> generator_of(const SynthesisConfig& c, const Sour
   net->set_precision(o.compute.precision);
   nn::make_parallel(*net, communicator());
   return net;
+}
+
+Variable generate(nn::Generator& net, const Variable& latents, std::vector<Tensor>* maps) {
+  if (!maps) return net(latents);
+  maps->clear();
+  Variable x = latents;
+  for (int64_t i = 0; i < net.maps(); ++i) {
+    x = net.part(i, x);
+    maps->push_back(x.data());
+  }
+  return net.part(net.maps(), x);
+}
+
+Tensor decode_frozen(nn::Generator& net, int64_t level, const Tensor& maps) {
+  const NoGradScope no_grad;
+  const nn::EvalScope eval(net);
+  const Layout layout = preferred_layout(maps.device(), maps.dtype(), maps.size(1));
+  return net.decode(level, Variable(maps.to(layout))).data();
 }
 
 std::unique_ptr<optim::Optimizer> generator_adam(const SynthesisConfig& c, nn::Generator& net,

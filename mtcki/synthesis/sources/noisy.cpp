@@ -28,15 +28,13 @@ namespace {
 
 constexpr int64_t kWidth = 512;  // of the authors' text embeddings
 
-Tensor class_rows(Teacher& teacher) {
-  Tensor rows;
-  for (const auto& [name, t] : teacher.state_dict())
-    if (t.shape() == Shape{teacher.num_classes(), teacher.feature_dim()}) rows = t;
+Tensor class_rows(const Teacher& teacher) {
+  const Tensor rows = teacher.class_weights();
   if (!rows.defined())
     throw UsageError(str("synthesis.class_embedding: teacher ", teacher.name(),
                          " does not end with a linear layer, whose rows would stand for the "
                          "classes; set it to \"orthogonal\""));
-  return rows;
+  return rows.to(Device::cpu());
 }
 
 // [K,E], on the CPU.

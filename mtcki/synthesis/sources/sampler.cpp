@@ -2,6 +2,13 @@
 // (Fang et al. 2021): one generator, from PyTorch's initialisation, lives on with its one Adam
 // (β₁ = 0.5). What a student is shown is sampled in evaluation mode, so that steps of synthesis alone
 // move the running statistics.
+//
+// Source "maps" (SpaceshipNet; Yu et al. 2023): the same generator with an Adam that begins anew in every
+// batch. The maps of its images are kept beside them, and a student is shown what it makes of maps.
+//
+// With g_ema a student's images come from an exponential average of the generator's weights.
+#include <optional>
+
 #include "autograd/functions.h"
 #include "mtcki/synthesis/sources/source.h"
 #include "nn/models/model.h"
@@ -17,8 +24,13 @@ class SamplerSource : public ImageSource {
  public:
   SamplerSource(const SynthesisConfig& c, const SourceOptions& o)
       : seed_(o.seed),
+        keeps_maps_(c.source == "maps"),
         net_(generator_of(c, o)),
         latents_(Tensor::zeros({c.batch_size, c.nz}, DType::f32, o.compute.device)) {
+    if (c.g_ema > 0) {
+      average_.emplace(*net_, c.g_ema);
+      averaged_ = generator_of(c, o);
+    }
     optim::AdamOptions adam;
     adam.lr = c.lr_g;
     adam.beta1 = c.beta1;
@@ -28,13 +40,21 @@ class SamplerSource : public ImageSource {
 
   void begin_batch(int64_t batch) override {
     net_->train();
+    if (keeps_maps_) adam_->reset();
     latents_.copy_(draw_samples(
         latents_.size(0), {seed_, rng_stream("synthesis/latents"), static_cast<uint64_t>(batch)}));
   }
 
   Variable images(const RowRange& rows) override {
     const StageScope scope("synthesis/generator");
-    return (*net_)(Variable(latents_.slice(rows.begin, rows.end)));
+    return generate(*net_, Variable(latents_.slice(rows.begin, rows.end)),
+                    keeps_maps_ ? &maps_ : nullptr);
+  }
+
+  const std::vector<Tensor>& maps() const override { return maps_; }
+  Tensor decode(int64_t level, const Tensor& maps) override {
+    const StageScope scope("synthesis/generator");
+    return decode_frozen(shown(), level, maps);
   }
 
   void zero_grad() override { adam_->zero_grad(); }
@@ -42,6 +62,9 @@ class SamplerSource : public ImageSource {
   void update() override {
     optim::all_reduce_gradients(net_->parameters(), communicator());
     adam_->step();
+    if (!average_) return;
+    average_->update();
+    average_->copy_to(*averaged_);
   }
 
   Tensor draw_samples(int64_t n, const Rng& rng) const override {
@@ -51,22 +74,28 @@ class SamplerSource : public ImageSource {
   Tensor samples(const Tensor& drawn) override {
     const StageScope scope("synthesis/generator");
     const NoGradScope no_grad;
-    net_->eval();
-    const Tensor x = (*net_)(Variable(drawn)).data();
-    net_->train();
-    return x;
+    const nn::EvalScope eval(shown());
+    return shown()(Variable(drawn)).data();
   }
 
   void visit(State& s, bool in_batch) override {
     s("weights", *net_);
     s("adam", *adam_);
     if (in_batch) s("latents", latents_);
+    if (!average_) return;
+    s("average", *average_);
+    if (s.loading()) average_->copy_to(*averaged_);
   }
 
  private:
+  nn::Generator& shown() const { return averaged_ ? *averaged_ : *net_; }
+
   uint64_t seed_;
-  std::unique_ptr<nn::Generator> net_;
+  bool keeps_maps_;
+  std::unique_ptr<nn::Generator> net_, averaged_;
+  std::optional<optim::ModuleEma> average_;
   Tensor latents_;
+  std::vector<Tensor> maps_;
   std::unique_ptr<optim::Optimizer> adam_;
 };
 

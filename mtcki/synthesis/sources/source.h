@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "data/sets/dataset.h"
 #include "mtcki/config/config.h"
@@ -48,6 +49,13 @@ class ImageSource {
   // sources.cpp says that it can.
   virtual Tensor draw_samples(int64_t /*n*/, const Rng&) const { return {}; }
   virtual Tensor samples(const Tensor& /*drawn*/) { return {}; }
+  // Of the last images(): the generator's maps of them, without their graph, where they are wanted;
+  // and the images [n,C,H,W] that it makes of maps number `level`, in evaluation mode.
+  virtual const std::vector<Tensor>& maps() const {
+    static const std::vector<Tensor> none;
+    return none;
+  }
+  virtual Tensor decode(int64_t /*level*/, const Tensor& /*maps*/) { return {}; }
   // in_batch: a batch is under way, and was begun before its state is loaded.
   virtual void visit(State& state, bool in_batch) = 0;
 };
@@ -56,6 +64,10 @@ class ImageSource {
 // every `draw`.
 std::unique_ptr<nn::Generator> generator_of(const SynthesisConfig& config,
                                             const SourceOptions& options, int64_t draw = 0);
+// Its images of latents. Maps on the way go to *maps, unless that is null.
+Variable generate(nn::Generator& net, const Variable& latents, std::vector<Tensor>* maps);
+// Without a graph, and with running statistics; in the layout and the type that the net works in.
+Tensor decode_frozen(nn::Generator& net, int64_t level, const Tensor& maps);
 // Whether g_life and g_life_first let a generator begin anew with this batch.
 bool begins_anew(const SynthesisConfig& config, int64_t batch);
 // Its Adam (β₁ = 0.5), with the latents at lr_z where that is set.

@@ -9,12 +9,14 @@ struct Row {
   const char* name;  // of synthesis.source
   std::unique_ptr<ImageSource> (*make)(const SynthesisConfig&, const SourceOptions&);
   bool samples = false;  // images can be drawn at any time
+  bool maps = false;     // its maps are kept with the images
 };
 
 constexpr Row kSources[] = {{"generator", make_generator_source},
                             {"pixels", make_pixel_source},
                             {"meta_generator", make_meta_generator_source},
                             {"sampler", make_sampler_source, true},
+                            {"maps", make_sampler_source, true, true},
                             {"noisy", make_noisy_source},
                             // null: given_images.h
                             {"real", nullptr},
@@ -27,6 +29,12 @@ std::vector<std::string> source_names() {
   std::vector<std::string> names;
   for (const Row& row : kSources) names.emplace_back(row.name);
   return names;
+}
+
+bool source_keeps_maps(const std::string& name) {
+  for (const Row& row : kSources)
+    if (name == row.name) return row.maps;
+  return false;
 }
 
 bool is_given(const std::string& source) {

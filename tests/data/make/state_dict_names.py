@@ -12,7 +12,8 @@ OUT = pathlib.Path(__file__).resolve().parent.parent / "state_dict_names"
 CLASSIFIERS = ["resnet18", "resnet34", "resnet8", "resnet20", "resnet56", "resnet110", "resnet20_a",
                "resnet56_a", "resnet8x4", "resnet32x4", "wrn10_1", "wrn16_1", "wrn16_2", "wrn40_1",
                "wrn40_2", "vgg8", "vgg11", "vgg13", "vgg16", "vgg8_w0.5", "resnet50", "resnet18_in",
-               "resnet50_in", "vgg11_bn", "vgg11_bn_fc", "vgg19_bn", "mobilenet_v2", "mobilenet_v2_in",
+               "resnet50_in", "vgg11_bn", "vgg11_bn_fc", "vgg16_bn_fc4096", "vgg11_bn_in",
+               "vgg19_bn", "mobilenet_v2", "mobilenet_v2_in",
                "shufflenet_v2_x1_0", "shufflenet_v2_x1_0_in", "densenet121", "repvgg_a0"]
 GENERATORS = {"generator_cmi_32": ("cmi", 256, 32), "generator_cmi_64": ("cmi", 256, 64),
               "generator_cmi_28": ("cmi", 256, 28), "generator_large_32": ("large", 256, 32),

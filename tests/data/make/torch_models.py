@@ -181,7 +181,7 @@ def of_torchvision(base, scale, stem, channels, classes):
     import torchvision.models as tv
     from torchvision.models.vgg import cfgs, make_layers
     small = stem != "in"
-    base, hidden = base.removesuffix("_fc"), base.endswith("_fc")
+    base, fc, hidden = base.partition("_fc")
 
     def first(conv, stride):
         return nn.Conv2d(channels, conv.out_channels, conv.kernel_size, stride, conv.padding, bias=False)
@@ -203,10 +203,14 @@ def of_torchvision(base, scale, stem, channels, classes):
         net = tv.VGG(make_layers([w if w == "M" else round(w * scale) for w in cfgs[cfg]], batch_norm=True), 10,
                      init_weights=False)
         wide = round(512 * scale)
-        net.avgpool, net.classifier = nn.AdaptiveAvgPool2d(1), nn.Linear(wide, classes)
-        if hidden:
-            net.classifier = nn.Sequential(nn.Linear(wide, wide), nn.ReLU(), nn.Identity(), nn.Linear(wide, wide),
-                                           nn.ReLU(), nn.Identity(), nn.Linear(wide, classes))
+        if not small:
+            wide, hidden = 49 * wide, 4096
+        if small:
+            net.avgpool, net.classifier = nn.AdaptiveAvgPool2d(1), nn.Linear(wide, classes)
+        if fc or not small:
+            inner = round(int(hidden or 512) * scale)
+            net.classifier = nn.Sequential(nn.Linear(wide, inner), nn.ReLU(), nn.Identity(), nn.Linear(inner, inner),
+                                           nn.ReLU(), nn.Identity(), nn.Linear(inner, classes))
         if channels != 3:
             net.features[0] = nn.Conv2d(channels, net.features[0].out_channels, 3, 1, 1)
     elif base == "mobilenet_v2":
@@ -232,7 +236,7 @@ def of_torchvision(base, scale, stem, channels, classes):
 def classifier(name, channels=3, classes=10):
     base, stem = name, None
     for suffix in ("_pool", "_in"):
-        if name.endswith(suffix) and not name.startswith("vgg"):
+        if name.endswith(suffix) and (suffix == "_in" or not name.startswith("vgg")):
             base, stem = name[:-len(suffix)], suffix[1:]
     base, _, factor = base.partition("_w")
     scale = float(factor or 1)
