@@ -173,6 +173,7 @@ void register_cases() {
         const auto inputs = std::make_shared<Inputs>(op.inputs(dtype));
         bench::Case c;
         c.precision = precision;
+        c.captured = true;
         c.work = [=] {
           const NoGradScope no_grad;
           op.f(*inputs);
@@ -187,6 +188,7 @@ void register_cases() {
                                 .to(once.data().layout());
         bench::Case c;
         c.precision = precision;
+        c.captured = true;
         c.prepare = [=] {
           for (Variable& v : *inputs)
             if (v.requires_grad()) v.zero_grad();

@@ -25,15 +25,13 @@ std::unique_ptr<BatchNorm2d> make_norm(int64_t channels, const Init& init) {
   return std::make_unique<BatchNorm2d>(channels, 1e-5, 0.1, init.dtype);
 }
 
+// Hidden layers may stand behind the pooling: then the feature is not the mean of a map.
 Variable RowClassifier::trunk(const Variable& x) {
+  const auto* last = std::get_if<Link::Function>(&trunk_.back().what);
+  const bool pools = last != nullptr && *last == static_cast<Link::Function>(global_avg_pool);
   Chain h(x);
-  for (const Link& link : trunk_) {
-    const auto* function = std::get_if<Link::Function>(&link.what);
-    if (function != nullptr && *function == static_cast<Link::Function>(global_avg_pool))
-      h = Chain(pooled(std::move(h)));
-    else
-      h |= link;
-  }
+  for (size_t i = 0; i + (pools ? 1 : 0) < trunk_.size(); ++i) h |= trunk_[i];
+  if (pools) return pooled(std::move(h));
   return h;
 }
 

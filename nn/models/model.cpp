@@ -64,9 +64,7 @@ Classifier::Output Classifier::features(const Variable& x, const std::vector<Mod
     return out.logits;
   });
   keeps_map_ = false;
-  const Variable map = std::exchange(map_, Variable());
-  // Hidden layers behind the pooling make another feature.
-  if (map.defined() && map.size(1) == out.feature.size(1)) out.map = map;
+  out.map = std::exchange(map_, Variable());
   out.taps = tap.take(*this);
   return out;
 }

@@ -84,7 +84,7 @@ ModelRow large_resnet(const std::string& name, const std::vector<int64_t>& block
 
 // Convolutions per block; flat: torchvision's names. hidden: VggConfig's, for small images.
 ModelRow vgg(const std::string& name, const std::array<size_t, 5>& depths, bool flat = false,
-        int64_t hidden = 0) {
+             int64_t hidden = 0) {
   std::vector<Stem> stems;
   if (!flat) stems.push_back(Stem::pool);
   if (flat && hidden == 0) stems.push_back(Stem::imagenet);

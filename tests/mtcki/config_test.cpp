@@ -362,6 +362,13 @@ TEST_F(ConfigTest, HashIsOfWhatAffectsResults) {
                                  "synthesis.adv_temperature",
                                  "distill.milestones",
                                  "rounds.keep_history",
+                                 "rounds.weight_step",
+                                 "synthesis.g_ema",
+                                 "synthesis.exchange",
+                                 "synthesis.cls_focus",
+                                 "distill.priority",
+                                 "distill.agree",
+                                 "distill.mix",
                                  "synthesis.views"};
     for (const LossTermRow& row : inversion_terms())
       if (row.weight == 0) silent.insert(str("synthesis.", row.key));

@@ -26,7 +26,8 @@ TEST(LearntTeacherWeights, MoveByTheSignOfTheSlope) {
   const Tensor first = logits({2, 0, 0, 1}), second = logits({0, 0, 0, 3}),
                y = Tensor::from<int64_t>({0, 1}, {2});
   EXPECT_THAT(moved_weights({0.5, 0.5}, {first, second}, y, 0.01), ElementsAre(0.51, 0.49));
-  EXPECT_THAT(moved_weights({1.0, 0.004}, {first, second}, y, 0.01), ElementsAre(1.0, 0.0))
+  const Tensor wrong = logits({0, 2, 1, 0});
+  EXPECT_THAT(moved_weights({1.0, 0.004}, {first, wrong}, y, 0.01), ElementsAre(1.0, 0.0))
       << "within 0 and 1";
   EXPECT_THAT(moved_weights({0.5, 0.5}, {first, first}, y, 0.01), ElementsAre(0.5, 0.5))
       << "where they say the same";
