@@ -1,5 +1,7 @@
 #include "autograd/side_stream.h"
 
+#include <cstdlib>
+#include <cstring>
 #include <utility>
 
 #include "tensor/cuda/stream_order.h"
@@ -17,6 +19,12 @@ thread_local StreamSet running = 0;  // whom stream 0 has to wait for
 
 StreamSet bit_of(int stream) { return StreamSet{1} << stream; }
 
+// MTCKI_STREAMS=0: all work in one row, for the clean time of each op.
+bool on_streams() {
+  const char* on = std::getenv("MTCKI_STREAMS");
+  return !on || std::strcmp(on, "0") != 0;
+}
+
 void start(int stream) {
   running |= bit_of(stream);
   cuda::wait_stream(stream, 0);
@@ -32,7 +40,7 @@ constexpr StreamSet kWeights = (StreamSet{1} << kFirstBranch) - 1;
 }  // namespace
 
 Tensor on_side_stream(Device device, const std::function<Tensor()>& compute) {
-  if (device.is_cpu() || cuda::stream_index() != 0) return compute();
+  if (device.is_cpu() || cuda::stream_index() != 0 || !on_streams()) return compute();
   const int stream = 1 + next;
   next = (next + 1) % kWeightStreams;
   join(bit_of(stream));
@@ -57,7 +65,7 @@ SideStreamScope::~SideStreamScope() {
 }
 
 Branches::Branches(size_t parts, Device device)
-    : beside_(parts > 1 && device.is_cuda() && cuda::stream_index() == 0) {}
+    : beside_(parts > 1 && device.is_cuda() && cuda::stream_index() == 0 && on_streams()) {}
 
 void Branches::run(const std::function<void()>& part) {
   if (!beside_) return part();

@@ -30,6 +30,10 @@ struct Case {
   std::function<void()> prepare, work;
   nn::Precision precision = nn::Precision::f32;
   double repeats = 1;  // how often `work` does it; what is reported is of one
+  // On a GPU: of several sets of operands, which take turns so that the L2 does not keep them, and as
+  // a captured graph, so that the host has no part in the time. `prepare` is captured alone as well,
+  // and its time taken off. For what is small and reads nothing back.
+  bool captured = false;
 };
 void run(benchmark::State& state, int threads, const std::function<Case()>& make);
 

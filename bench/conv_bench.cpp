@@ -68,6 +68,7 @@ bench::Case layer(const Layer& l, int direction, nn::Precision precision, CpuKer
   const Tensor gy = conv2d(x, w, Tensor(), o);
   bench::Case c;
   c.precision = precision;
+  c.captured = true;
   // Each case sets its own: cases run one after the other in one process.
   c.prepare = [kernels] { set_cpu_kernels(kernels); };
   if (direction == 0) c.work = [=] { conv2d(x, w, Tensor(), o); };

@@ -10,6 +10,7 @@
 #include "tensor/cuda/activity.h"
 #include "tensor/cuda/ranges.h"
 #include "tensor/cuda/runtime.h"
+#include "tensor/profiler_activity.h"
 #include "tensor/tensor.h"
 
 namespace mtcki {
@@ -111,6 +112,8 @@ void start() {
 void stop() { listening.fetch_and(~kRecord); }
 
 void set_step(int64_t step) { current_step = step; }
+
+double host_now_us() { return now_us(); }
 
 std::vector<Event> events() {
   const std::lock_guard<std::mutex> lock(mutex);

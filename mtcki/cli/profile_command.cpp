@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <chrono>
 #include <cstdio>
 
 #include "data/formats/atomic_file.h"
@@ -12,13 +11,11 @@
 #include "mtcki/host/console.h"
 #include "mtcki/profile/roof.h"
 #include "mtcki/profile/table.h"
-#include "mtcki/run/workload.h"
+#include "mtcki/report/profile_page.h"
+#include "mtcki/run/measure.h"
 #include "tensor/allocator.h"
 #include "tensor/cuda/runtime.h"
-#include "tensor/cuda/step_graph.h"
 #include "tensor/error.h"
-#include "tensor/parallel.h"
-#include "tensor/profiler_activity.h"
 
 namespace mtcki::cli {
 
@@ -27,54 +24,18 @@ namespace {
 struct ProfileOptions {
   std::string step = "train", model = "wrn16_1", by = "layer", level = "auto";
   bool graph = false, memory = false, wide = false;
-  std::string roof, json, trace, csv;  // files
+  std::string roof, json, trace, csv, html;  // files
+  std::string sweep;
   std::vector<std::string> teachers;
-  int64_t batch = 128, steps = 5, rows = 20;
+  int64_t batch = 128, steps = 5, rows = 20, depth = 0;
   int64_t classes = 10, channels = 3, size = 32;
   ComputeOptions compute;
 };
 
 struct ProfileDiffOptions {
-  std::string before, after, by = "layer";
+  std::string before, after, by = "layer", html;
   int64_t rows = 20;
 };
-
-// One time per step. On a GPU from where the step before ended there: what the host does meanwhile
-// costs nothing while the GPU has work.
-std::vector<double> step_times_us(const Workload& step, int64_t steps, Device device) {
-  using Clock = std::chrono::steady_clock;
-  std::vector<double> times;
-  if (device.is_cuda()) {
-    std::vector<cuda::Event> ends(static_cast<size_t>(steps) + 1);
-    cuda::synchronize();
-    ends[0].record();
-    for (int64_t i = 0; i < steps; ++i) {
-      profiler::set_step(i);
-      step();
-      ends[static_cast<size_t>(i) + 1].record();
-    }
-    cuda::synchronize();
-    for (size_t i = 1; i < ends.size(); ++i)
-      times.push_back(ends[i].microseconds_since(ends[i - 1]));
-    return times;
-  }
-  for (int64_t i = 0; i < steps; ++i) {
-    profiler::set_step(i);
-    const auto start = Clock::now();
-    step();
-    times.push_back(std::chrono::duration<double, std::micro>(Clock::now() - start).count());
-  }
-  return times;
-}
-
-int64_t warm_up_steps(const WorkloadOptions& w) { return w.graph ? StepGraph::kWarmup + 1 : 3; }
-
-// The time of a step that nobody looks at.
-double plain_step_us(const WorkloadOptions& w, int64_t steps) {
-  const Workload step = make_workload(w);
-  step_times_us(step, warm_up_steps(w), w.device);
-  return median(step_times_us(step, steps, w.device));
-}
 
 // Where the memory was taken that one step, and what it is made of, holds at the peak. Of steps of
 // their own: noting where costs time.
@@ -140,79 +101,59 @@ void add_table(CLI::App* app, std::string* by, int64_t* rows) {
       ->capture_default_str();
 }
 
-int profile_command(const ProfileOptions& options) {
-  ProfileOptions o = options;
+void write_page(const std::string& file, const std::string& html) {
+  data::write_file_atomic(file, html);
+  std::printf("page: %s (open in a browser)\n", file.c_str());
+}
+
+int sweep_command(const ProfileOptions& o, const MeasureOptions& measured) {
+  if (!o.trace.empty() || !o.csv.empty() || o.memory)
+    throw UsageError("--trace, --csv and --memory are of one profile; leave --sweep out");
+  const Sweep sweep = measure_sweep(measured, parse_sweep(o.sweep));
+  std::fputs(sweep_text(sweep, o.rows).c_str(), stdout);
+  for (const SweepPoint& p : sweep.points)
+    for (const std::string& line : p.profile.doubts())
+      console::warn(str(sweep.what, " ", p.value, ": ", line));
+  if (!o.json.empty()) data::write_file_atomic(o.json, to_json(sweep).dump(1) + "\n");
+  if (!o.html.empty()) write_page(o.html, sweep_page(sweep));
+  return 0;
+}
+
+int profile_command(const ProfileOptions& o) {
   const Device device = apply(o.compute);
-  const bool open = o.level == "auto";
-  if (open) {
-    o.level = device.is_cuda() ? "kernels" : "ops";
-    o.graph = o.graph || device.is_cuda();
-  }
   std::string no_roof;
   const std::optional<Roof> roof = find_roof(device, o.roof, &no_roof);
-  if (o.graph && o.level != "kernels")
+  if (o.graph && (o.level == "ops" || (o.level == "auto" && device.is_cpu())))
     throw UsageError("--graph: a repeated graph has no times of its ops; add --level kernels");
   if (o.level == "kernels" && device.is_cpu())
     throw UsageError("--level kernels: records of GPU kernels, but this runs on the CPU" +
                      (cuda::availability().usable ? std::string("; use --device cuda")
                                                   : ": " + cuda::availability().why));
-  WorkloadOptions w = workload_of(o, device);
-  const std::string memory = o.memory ? memory_text(w, o.rows) : "";
-  Profile p;
-  if (o.level == "kernels") {
-    p.step_us = plain_step_us(w, o.steps);  // records of kernels cannot be left out later
-    // Before the warm-up, so that graphs captured there are known.
-    if (const std::string why = profiler::start_kernels(); !why.empty()) {
-      if (!open) throw DeviceError("--level kernels: " + why);
-      console::info("no kernels are recorded (" + why +
-                    "): the times are those of single ops, of small ones the time to issue them");
-      o.level = "ops";
-      o.graph = w.graph = false;
-    }
+  MeasureOptions measured;
+  measured.workload = workload_of(o, device);
+  measured.steps = o.steps;
+  measured.level = o.level;
+  measured.roof = roof ? &*roof : nullptr;
+  if (!o.sweep.empty()) {
+    const int code = sweep_command(o, measured);
+    if (!no_roof.empty()) console::info(no_roof);
+    return code;
   }
-  const bool kernels = o.level == "kernels";
-  const Workload step = make_workload(w);
-  // Scopes are named while the graph is captured, in the last of these steps.
-  if (o.graph) profiler::start();
-  step_times_us(step, warm_up_steps(w), device);
-
-  p.step = o.step;
-  for (const std::string& t : o.teachers) p.model += (p.model.empty() ? "" : ",") + t;
-  if (p.model.empty() || o.step == "distill")
-    p.model = p.model.empty() ? o.model : p.model + " -> " + o.model;
-  p.device = device.to_string();
-  p.machine = device.is_cuda() ? cuda::device_info(device.index).name : machine_info().cpu;
-  p.math = nn::name_of(w.precision);
-  p.level = o.level;
-  p.version = build_info().version + " " + build_info().git;
-  p.date = utc_now();
-  p.batch = o.batch;
-  p.steps = o.steps;
-  p.threads = num_threads();
-  if (roof) p.roof_date = roof->date;
-
-  // Once without the profiler, so that its own cost shows.
-  if (!kernels) p.step_us = median(step_times_us(step, o.steps, device));
-  reset_peak_memory(device);
-  if (!o.graph) profiler::start();
-  if (kernels) profiler::clear_kernels();
-  p.profiled_us = median(step_times_us(step, o.steps, device));
-  profiler::stop();
-  std::vector<profiler::Event> events = profiler::events();
-  if (kernels) events = profiler::attribute(events, profiler::stop_kernels());
-  p.peak_memory = memory_stats(device).peak;
-  p.rows = op_costs(events, o.steps, roof ? &*roof : nullptr, num_threads(), p.math);
-
+  const std::string memory = o.memory ? memory_text(measured.workload, o.rows) : "";
+  const Measured m = measure(measured);
+  const Profile& p = m.profile;
   print_heading(p, o, device);
   const bool fit = !o.wide && isatty(STDOUT_FILENO);  // a file has room
   const size_t room = fit ? static_cast<size_t>(console::width(STDOUT_FILENO)) : 0;
-  std::fputs(profile_text(p, profile_by(o.by), o.rows, room).c_str(), stdout);
+  std::fputs(profile_text(p, profile_by(o.by), o.rows, room, o.depth).c_str(), stdout);
   if (!memory.empty()) std::printf("\n%s", memory.c_str());
   if (!no_roof.empty()) console::info(no_roof);
+  for (const std::string& line : p.doubts()) console::warn(line);
   if (!o.json.empty()) data::write_file_atomic(o.json, to_json(p).dump(1) + "\n");
   if (!o.csv.empty()) data::write_file_atomic(o.csv, profile_csv(p));
+  if (!o.html.empty()) write_page(o.html, profile_page(p));
   if (!o.trace.empty()) {
-    data::write_file_atomic(o.trace, chrome_trace(events));
+    data::write_file_atomic(o.trace, chrome_trace(m.events, m.kernels));
     std::printf("trace: %s (open in ui.perfetto.dev or chrome://tracing)\n", o.trace.c_str());
   }
   return 0;
@@ -225,6 +166,7 @@ int profile_diff_command(const ProfileDiffOptions& o) {
   };
   std::printf("before: %s\nafter:  %s\n\n", what(a).c_str(), what(b).c_str());
   std::fputs(profile_diff(a, b, profile_by(o.by), o.rows).c_str(), stdout);
+  if (!o.html.empty()) write_page(o.html, profile_diff_page(a, b));
   return 0;
 }
 
@@ -267,6 +209,13 @@ void add_profile(CommandLine* line) {
   profile->add_option("--json", o->json, "write the profile, for mtcki profile diff");
   profile->add_option("--trace", o->trace, "write a trace for chrome://tracing or ui.perfetto.dev");
   profile->add_option("--csv", o->csv, "write all rows as CSV");
+  profile->add_option("--html", o->html, "write a page: roofline, timeline, memory, ops, modules");
+  profile->add_option("--sweep", o->sweep,
+                      "cost against batch=8..1024 (doubled), batch=8,24,100, width=1..8 or "
+                      "threads=1..16; with --json and --html");
+  profile->add_option("--depth", o->depth, "--by module: parts of the path that count; 0: all")
+      ->check(count())
+      ->capture_default_str();
   add_input_shape(profile, &o->classes, &o->channels, &o->size);
   add_compute(profile, &o->compute);
   add_recompute(profile, &o->compute);
@@ -278,6 +227,7 @@ void add_profile(CommandLine* line) {
   CLI::App* diff = profile->add_subcommand("diff", "what changed between two profiles");
   diff->add_option("before", between->before, "file of mtcki profile --json")->required();
   diff->add_option("after", between->after, "another file of mtcki profile --json")->required();
+  diff->add_option("--html", between->html, "write a page of both side by side");
   add_table(diff, &between->by, &between->rows);
   line->commands.push_back({diff, [between] { return profile_diff_command(*between); }});
   line->commands.push_back({profile, [profile, o] {

@@ -3,7 +3,9 @@
 
 #include "mtcki/cli/commands.h"
 #include "mtcki/cli/flags.h"
+#include "mtcki/host/console.h"
 #include "mtcki/profile/roof.h"
+#include "tensor/error.h"
 
 namespace mtcki::cli {
 
@@ -27,6 +29,8 @@ int roof_command(const RoofCommandOptions& o) {
   const std::string path = o.out.empty() ? default_roof_path(options.device) : o.out;
   write_roof(roof, path);
   std::printf("roof: %s\n", path.c_str());
+  for (const std::string& line : roof.doubts())
+    console::warn(str(line, "; something else ran meanwhile: measure again on an idle machine"));
   return 0;
 }
 

@@ -78,6 +78,7 @@ void StageProfiles::write() {
   p.step_us = plain_us_.empty() ? 0 : plain_us_.back();
   p.profiled_us = median(profiled_us_);
   p.peak_memory = memory_stats(device_).peak;
+  p.roof = roof_;
   if (roof_) p.roof_date = roof_->date;
   p.rows = op_costs(events, p.steps, roof_ ? &*roof_ : nullptr, num_threads(), p.math);
   std::string name = stage_;

@@ -28,22 +28,21 @@ double value_of(const Roof& r, const std::string& name) {
   return it == r.values.end() ? 0 : it->second;
 }
 
-// At `threads` threads: what that many could do alone, and no more than all can do together.
-double scaled(const Roof& r, const std::string& name, int threads) {
-  const double all = value_of(r, name), one = value_of(r, name + "_1");
-  if (one <= 0 || threads >= r.threads) return all;
-  return all > 0 ? std::min(all, threads * one) : threads * one;
-}
-
 }  // namespace
 
+double Roof::scaled(const std::string& name, int n) const {
+  const double all = value_of(*this, name), one = value_of(*this, name + "_1");
+  if (one <= 0 || n >= threads) return all;
+  return all > 0 ? std::min(all, n * one) : n * one;
+}
+
 double Roof::bandwidth_gbs(int n) const {
-  return std::max(scaled(*this, "copy_gbs", n), scaled(*this, "triad_gbs", n));
+  return std::max(scaled("copy_gbs", n), scaled("triad_gbs", n));
 }
 
 double Roof::peak_gflops(const std::string& dtype, int n) const {
-  const double gemm = scaled(*this, dtype + "_gemm_gflops", n);
-  const double fma = scaled(*this, dtype + "_fma_gflops", n);
+  const double gemm = scaled(dtype + "_gemm_gflops", n);
+  const double fma = scaled(dtype + "_fma_gflops", n);
   const double peak = std::max(gemm, fma);
   return peak > 0 || dtype == "f32" ? peak : peak_gflops("f32", n);
 }
@@ -52,17 +51,49 @@ double Roof::latency_us() const {
   return std::max({value_of(*this, "region_us"), value_of(*this, "graph_launch_us"), 0.0});
 }
 
-double Roof::floor_us(double flops, double bytes, const std::string& dtype, int n,
-                      bool* memory) const {
-  const double peak = peak_gflops(dtype, n), bandwidth = bandwidth_gbs(n);
-  const double compute_us = peak > 0 ? flops / peak * 1e-3 : 0;
-  const double memory_us = bandwidth > 0 ? bytes / bandwidth * 1e-3 : 0;
-  if (memory) *memory = memory_us > compute_us;
-  return std::max(compute_us, memory_us);
+double Roof::memory_us(double bytes, int n) const {
+  const double bandwidth = bandwidth_gbs(n);
+  if (bandwidth <= 0) return 0;
+  double us = 0, below = 0;  // below: what the caches so far hold
+  for (const std::string level : {"l1", "l2", "l3"}) {
+    const double holds = scaled(level + "_mb", n) * 1e6;
+    const double gbs = scaled(level + "_gbs", n);
+    if (holds <= below || gbs <= bandwidth) continue;
+    us += std::clamp(bytes - below, 0.0, holds - below) / gbs * 1e-3;
+    below = holds;
+  }
+  return us + std::max(0.0, bytes - below) / bandwidth * 1e-3;
+}
+
+Roof::Floor Roof::floor(double flops, double bytes, const std::string& dtype, int n,
+                        double launches) const {
+  const double peak = peak_gflops(dtype, n);
+  const double compute_us = peak > 0 ? flops / peak * 1e-3 : 0, moved_us = memory_us(bytes, n);
+  const double us = std::max(compute_us, moved_us), least = launches * latency_us();
+  if (us < least) return {device == "cpu" ? us : least, "latency"};  // a CPU can do without a loop
+  return {us, moved_us > compute_us ? "memory" : "compute"};
+}
+
+std::vector<std::string> Roof::doubts() const {
+  std::vector<std::string> out;
+  for (const auto& [name, best] : values) {
+    const double one = value_of(*this, name + "_1");
+    if (name.ends_with("s") && !name.ends_with("_us") && one > 1.1 * best)  // _gbs, _gflops
+      out.push_back(
+          fmt::format("{} is {:.1f} with {} threads, {:.1f} with one", name, best, threads, one));
+    const auto median = typical.find(name);
+    if (median == typical.end() || best <= 0 || median->second <= 0) continue;
+    if (const double ratio = median->second / best; ratio > 1.2 || ratio < 1 / 1.2)
+      out.push_back(
+          fmt::format("{} is {:.4g} at best, {:.4g} typically", name, best, median->second));
+  }
+  if (clocks.low_mhz > 0 && clocks.high_mhz > 1.05 * clocks.low_mhz)
+    out.push_back("the clock changed: " + clocks.text());
+  return out;
 }
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Roof, device, machine, date, version, libraries, threads, values,
-                                   missing)
+                                   typical, clocks, missing)
 
 nlohmann::json to_json(const Roof& r) {
   nlohmann::json out = r;
@@ -75,7 +106,9 @@ Roof roof_from_json(const nlohmann::json& j, const std::string& file) {
     throw DataError(
         str(file, ": not a roof file (\"schema\": \"", kRoofSchema, "\"); mtcki roof writes one"));
   try {
-    return j.get<Roof>();
+    nlohmann::json all{{"typical", nlohmann::json::object()}, {"clocks", ClockRange{}}};
+    all.update(j);  // files of older versions have neither
+    return all.get<Roof>();
   } catch (const nlohmann::json::exception& e) {
     throw DataError(str(file, ": ", e.what(), "; mtcki roof writes a new one"));
   }
@@ -84,9 +117,13 @@ Roof roof_from_json(const nlohmann::json& j, const std::string& file) {
 std::string roof_text(const Roof& r) {
   std::string out = fmt::format("roof of {}, {}", r.device, r.machine);
   if (r.device == "cpu") out += fmt::format(", {} threads", r.threads);
+  if (r.clocks.readings > 0) out += ", " + r.clocks.text();
   out += "\n";
-  for (const auto& [name, value] : r.values)
-    out += fmt::format("  {:<20} {:>12.2f}\n", name, value);
+  for (const auto& [name, value] : r.values) {
+    const auto median = r.typical.find(name);
+    out += fmt::format("  {:<20} {:>12.2f}", name, value);
+    out += median == r.typical.end() ? "\n" : fmt::format("  median {:.2f}\n", median->second);
+  }
   for (const auto& [name, why] : r.missing)
     out += fmt::format("  {:<20} not measured: {}\n", name, why);
   return out;

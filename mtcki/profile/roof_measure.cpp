@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <chrono>
+#include <fstream>
 #include <functional>
 
 #include "mtcki/host/build_info.h"
@@ -20,62 +22,82 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using Work = std::function<void()>;
 
-// The least time of `repeats` runs in µs, after one that does not count.
-double best_us(int repeats, const Work& work) {
+// Least and median time of a piece of work in µs.
+struct Times {
+  double best = 0, median = 0;
+};
+
+// Of `repeats` runs, after one that does not count.
+Times times_of(int repeats, const Work& work) {
   work();
-  double best = 0;
+  std::vector<double> us;
   for (int i = 0; i < repeats; ++i) {
     const auto start = Clock::now();
     work();
-    const double us = std::chrono::duration<double, std::micro>(Clock::now() - start).count();
-    if (i == 0 || us < best) best = us;
+    us.push_back(std::chrono::duration<double, std::micro>(Clock::now() - start).count());
   }
-  return best;
+  std::sort(us.begin(), us.end());
+  return {us.front(), us[us.size() / 2]};
 }
 
 // The same between two events.
-double best_device_us(int repeats, const Work& work) {
+Times device_times_of(int repeats, const Work& work) {
   work();
   cuda::synchronize();
   cuda::Event start, stop;
-  double best = 0;
+  std::vector<double> us;
   for (int i = 0; i < repeats; ++i) {
     start.record();
     work();
     stop.record();
     stop.wait();
-    const double us = stop.microseconds_since(start);
-    if (i == 0 || us < best) best = us;
+    us.push_back(stop.microseconds_since(start));
   }
-  return best;
+  std::sort(us.begin(), us.end());
+  return {us.front(), us[us.size() / 2]};
+}
+
+// What one core or all share of a cache, in bytes, from Linux; 0: not known.
+double cache_bytes(int index) {
+  std::ifstream in(str("/sys/devices/system/cpu/cpu0/cache/index", index, "/size"));
+  double size = 0;
+  char unit = 0;
+  if (!(in >> size >> unit)) return 0;
+  return size * (unit == 'M' ? 1 << 20 : 1 << 10);
 }
 
 class Measurement {
  public:
   Measurement(Roof& roof, const RoofOptions& options) : roof_(roof), options_(options) {}
 
-  // Stores f(), or why it failed: a kernel that a build does not have, memory that is not there.
-  void value(const std::string& name, const std::function<double()>& f) {
+  // Stores f() turned into a value, or why it failed: a kernel that a build does not have, memory
+  // that is not there.
+  void value(const std::string& name, const std::function<Times()>& f,
+             const std::function<double(double)>& of_us) {
     try {
-      roof_.values[name] = f();
+      const Times t = f();
+      roof_.values[name] = of_us(t.best);
+      roof_.typical[name] = of_us(t.median);
     } catch (const Error& e) {
       roof_.missing[name] = e.what();
     }
+    roof_.clocks.add(read_clocks(options_.device));
+  }
+  Times time(const Work& work) const {
+    return options_.device.is_cuda() ? device_times_of(options_.repeats, work)
+                                     : times_of(options_.repeats, work);
   }
 
   void gemm(const std::string& name, DType dtype, int64_t n, Math math = Math::strict) {
-    value(name, [&] {
-      // Not zeros: power limits make them look faster than they are.
-      const auto operand = [&](uint64_t step) {
-        return randn({n, n}, Rng{0, rng_stream("roof"), step}).to(dtype).to(options_.device);
-      };
-      const Tensor a = operand(0), b = operand(1);
-      const Work work = [&] { matmul(a, b, false, false, math); };
-      const double us = options_.device.is_cuda() ? best_device_us(options_.repeats, work)
-                                                  : best_us(options_.repeats, work);
-      const auto size = static_cast<double>(n);
-      return 2 * size * size * size / us * 1e-3;
-    });
+    const auto size = static_cast<double>(n);
+    value(
+        name,
+        [&] {
+          // Not zeros: power limits make them look faster than they are.
+          const Tensor a = noise({n, n}).to(dtype), b = noise({n, n}).to(dtype);
+          return time([&] { matmul(a, b, false, false, math); });
+        },
+        [&](double us) { return 2 * size * size * size / us * 1e-3; });
   }
 
   void cpu(const std::string& suffix) {
@@ -84,35 +106,47 @@ class Measurement {
     const Tensor a = Tensor::full({n}, 1.0), b = Tensor::full({n}, 2.0), c = Tensor::zeros({n});
     const float *pa = a.data<float>(), *pb = b.data<float>();
     float* pc = c.data<float>();
-    const auto rate = [&](double arrays, const std::function<void(int64_t, int64_t)>& chunk) {
-      const double us = best_us(options_.repeats, [&] { parallel_for(n, 1 << 12, chunk); });
-      return arrays * 4 * static_cast<double>(n) / us * 1e-3;
+    const auto rate = [&](const char* name, double arrays,
+                          const std::function<void(int64_t, int64_t)>& chunk) {
+      value(
+          name + suffix, [&] { return time([&] { parallel_for(n, 1 << 12, chunk); }); },
+          [&](double us) { return arrays * 4 * static_cast<double>(n) / us * 1e-3; });
     };
-    roof_.values["copy_gbs" + suffix] = rate(2, [&](int64_t begin, int64_t end) {
+    rate("copy_gbs", 2, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) pc[i] = pa[i];
     });
-    roof_.values["triad_gbs" + suffix] = rate(3, [&](int64_t begin, int64_t end) {
+    rate("triad_gbs", 3, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) pc[i] = pa[i] + 0.5f * pb[i];
     });
+    // Index 1 is the cache of instructions.
+    caches(suffix, {{"l1", 0}, {"l2", 2}, {"l3", 3}}, pa, pc, n);
     constexpr int64_t kSteps = 2000000;
     double flops = 0;
-    const double us = best_us(options_.repeats, [&] { flops = fma_loop(threads, kSteps); });
-    roof_.values["f32_fma_gflops" + suffix] = flops / us * 1e-3;
+    value(
+        "f32_fma_gflops" + suffix, [&] { return time([&] { flops = fma_loop(threads, kSteps); }); },
+        [&](double us) { return flops / us * 1e-3; });
     const int64_t size = options_.gemm > 0 ? options_.gemm : 2048;
     gemm("f32_gemm_gflops" + suffix, DType::f32, size);
     gemm("bf16_gemm_gflops" + suffix, DType::bf16, size);
   }
 
   void gpu() {
-    const size_t bytes = static_cast<size_t>(options_.megabytes) << 22;
-    value("copy_gbs", [&] {
-      const auto n = static_cast<int64_t>(bytes);
-      const Tensor from = Tensor::zeros({n}, DType::u8, options_.device);
-      const Tensor to = Tensor::zeros({n}, DType::u8, options_.device);
-      const double us = best_device_us(options_.repeats,
-                                       [&] { cuda::copy_on_device(to.raw(), from.raw(), bytes); });
-      return 2 * static_cast<double>(bytes) / us * 1e-3;
-    });
+    const auto copy = [&](const std::string& name, size_t bytes, int turns) {
+      value(
+          name,
+          [&] {
+            const Tensor from = noise({static_cast<int64_t>(bytes / 4)});
+            const Tensor to = Tensor::empty(from.shape(), DType::f32, options_.device);
+            return graph_times([&] {
+              for (int i = 0; i < turns; ++i) cuda::copy_on_device(to.raw(), from.raw(), bytes);
+            });
+          },
+          [&](double us) { return 2.0 * static_cast<double>(bytes) * turns / us * 1e-3; });
+    };
+    copy("copy_gbs", static_cast<size_t>(options_.megabytes) << 22, 1);
+    const size_t l2 = cuda::device_info(options_.device.index).l2;
+    copy("l2_gbs", l2 / 6 / 256 * 256, 50);  // both arrays: a third of it
+    roof_.values["l2_mb"] = static_cast<double>(l2) * 1e-6;
     const int64_t size = options_.gemm > 0 ? options_.gemm : 8192;
     gemm("f32_gemm_gflops", DType::f32, size);
     gemm("tf32_gemm_gflops", DType::f32, size, Math::tf32);
@@ -121,43 +155,84 @@ class Measurement {
   }
 
  private:
+  Tensor noise(const Shape& shape) {
+    return randn(shape, Rng{0, rng_stream("roof"), ++drawn_}).to(options_.device);
+  }
+
+  // A copy of so little that each thread's part of the cache holds it, often in one loop.
+  void caches(const std::string& suffix, const std::vector<std::pair<std::string, int>>& levels,
+              const float* from, float* to, int64_t most) {
+    const int threads = num_threads();
+    for (const auto& [name, index] : levels) {
+      const double own = cache_bytes(index) / (index == 3 ? threads : 1);
+      const int64_t n = std::min(static_cast<int64_t>(own / 4 / 4), most / threads);
+      if (n <= 0) continue;
+      const int64_t turns = std::max<int64_t>(1, (int64_t{1} << 23) / n);
+      roof_.values[name + "_mb" + suffix] = own * threads * 1e-6;
+      value(
+          name + "_gbs" + suffix,
+          [&] {
+            return time([&] {
+              parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
+                for (int64_t t = begin; t < end; ++t)
+                  for (int64_t k = 0; k < turns; ++k) {
+                    for (int64_t i = t * n; i < (t + 1) * n; ++i) to[i] = from[i];
+                    asm volatile("" ::: "memory");  // each turn is done
+                  }
+              });
+            });
+          },
+          [&](double us) { return 8.0 * static_cast<double>(n * turns * threads) / us * 1e-3; });
+    }
+  }
+
+  Times graph_times(const Work& work) {
+    cuda::Graph graph;
+    graph.begin();
+    try {
+      work();
+    } catch (...) {
+      graph.abandon();
+      throw;
+    }
+    graph.end();
+    return device_times_of(options_.repeats, [&] { graph.launch(); });
+  }
+
   void launches() {
     constexpr int kLaunches = 1000;
     const Tensor x = Tensor::full({256}, 1.0, DType::f32, options_.device);
     const Work many = [&] {
       for (int i = 0; i < kLaunches; ++i) mul_(x, 1.0);
     };
-    value("launch_us", [&] { return best_device_us(options_.repeats, many) / kLaunches; });
-    value("launch_host_us", [&] {
-      many();
-      cuda::synchronize();
-      double best = 0;
-      for (int i = 0; i < options_.repeats; ++i) {
-        const auto start = Clock::now();
-        many();
-        const double us = std::chrono::duration<double, std::micro>(Clock::now() - start).count();
-        if (i == 0 || us < best) best = us;
-        cuda::synchronize();
-      }
-      return best / kLaunches;
-    });
-    value("graph_launch_us", [&] {
-      cuda::Graph graph;
-      graph.begin();
-      try {
-        many();
-      } catch (...) {
-        graph.abandon();
-        throw;
-      }
-      graph.end();
-      return best_device_us(options_.repeats, [&] { graph.launch(); }) / kLaunches;
-    });
-    value("event_us", [&] { return best_device_us(options_.repeats, [] {}); });
+    const auto each = [](double us) { return us / kLaunches; };
+    value(
+        "launch_us", [&] { return time(many); }, each);
+    value(
+        "launch_host_us",
+        [&] {
+          many();
+          std::vector<double> us;
+          for (int i = 0; i < options_.repeats; ++i) {
+            cuda::synchronize();
+            const auto start = Clock::now();
+            many();
+            us.push_back(std::chrono::duration<double, std::micro>(Clock::now() - start).count());
+          }
+          cuda::synchronize();
+          std::sort(us.begin(), us.end());
+          return Times{us.front(), us[us.size() / 2]};
+        },
+        each);
+    value(
+        "graph_launch_us", [&] { return graph_times(many); }, each);
+    value(
+        "event_us", [&] { return time([] {}); }, [](double us) { return us; });
   }
 
   Roof& roof_;
   const RoofOptions& options_;
+  uint64_t drawn_ = 0;
 };
 
 }  // namespace
@@ -194,15 +269,15 @@ Roof measure_roof(const RoofOptions& o) {
   r.machine = machine_info().cpu;
   r.libraries = "oneDNN " + (onednn_available() ? onednn_version() : std::string("none"));
   m.cpu("");
-  m.value("region_us", [&] {
-    constexpr int kRegions = 1000;
-    return best_us(o.repeats,
-                   [&] {
-                     for (int i = 0; i < kRegions; ++i)
-                       parallel_for(r.threads, 1, [](int64_t, int64_t) {});
-                   }) /
-           kRegions;
-  });
+  constexpr int kRegions = 1000;
+  m.value(
+      "region_us",
+      [&] {
+        return m.time([&] {
+          for (int i = 0; i < kRegions; ++i) parallel_for(r.threads, 1, [](int64_t, int64_t) {});
+        });
+      },
+      [](double us) { return us / kRegions; });
   if (r.threads > 1) {
     struct Restore {
       int threads;

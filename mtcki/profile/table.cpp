@@ -102,8 +102,8 @@ std::string name_of_group(const OpCost& r, ProfileBy by) {
 
 }  // namespace
 
-std::string profile_text(const Profile& p, ProfileBy by, int64_t most, size_t room) {
-  std::vector<OpCost> rows = grouped(p.rows, by);
+std::string profile_text(const Profile& p, ProfileBy by, int64_t most, size_t room, int64_t depth) {
+  std::vector<OpCost> rows = grouped(p.rows, by, depth);
   const size_t shown = most > 0 ? std::min(rows.size(), static_cast<size_t>(most)) : rows.size();
   if (shown < rows.size()) {
     OpCost rest;
@@ -160,81 +160,78 @@ std::string profile_text(const Profile& p, ProfileBy by, int64_t most, size_t ro
                      [with_roof](const OpCost& r) { return with_roof(r, r.headroom_us(), 1); }, 9});
   columns.push_back({"kernel", true, 60, [](const OpCost& r) { return r.note; }, 11});
   std::string out = table(columns, rows, room);
-  const double ops = p.ops_us(), floors = p.floor_us();
-  out += fmt::format("sum of ops {:.1f} us, outside any op {:.1f} us\n", ops,
-                     std::max(0.0, step - ops));
+  const double floors = p.floor_us(), latency = p.launch_bound_us();
+  out += fmt::format("sum of ops {:.1f} us{}, outside any op {:.1f} us\n", p.ops_us(),
+                     p.overlap_us() > 0.05
+                         ? fmt::format(", {:.1f} us of it beside other work", p.overlap_us())
+                         : std::string(),
+                     p.idle_us());
   if (roof)
-    out += fmt::format("sum of floors {:.1f} us = {:.1f} % of the measured step\n", floors,
-                       p.step_us > 0 ? 100 * floors / p.step_us : 0.0);
-  out += fmt::format("step {:.1f} us, while profiling {:.1f} us: profile_overhead {:+.1f} %\n",
-                     p.step_us, p.profiled_us, 100 * p.overhead());
+    out += fmt::format(
+        "sum of floors {:.1f} us = {:.1f} % of the measured step; bound by latency: {:.1f} us = "
+        "{:.1f} %\n",
+        floors, p.step_us > 0 ? 100 * floors / p.step_us : 0.0, latency,
+        step > 0 ? 100 * latency / step : 0.0);
+  out += fmt::format("step {:.1f} us ({}), while profiling {:.1f} us: profile_overhead {:+.1f} %\n",
+                     p.step_us, p.noise_text(), p.profiled_us, 100 * p.overhead());
   return out;
 }
 
 std::string profile_csv(const Profile& p) {
   std::string out =
       "op,pass,module,stage,shape,dtype,layout,device,calls,us,host_us,share,flops,bytes,"
-      "gflops_per_s,gbytes_per_s,floor_us,roof_percent,bound,headroom_us,kernel\n";
+      "gflops_per_s,gbytes_per_s,floor_us,roof_percent,bound,headroom_us,p10_us,p90_us,"
+      "exclusive_us,launches,kernel\n";
   for (const OpCost& r : p.rows)
     out += fmt::format(
         "{},{},{},{},{},{},{},{},{:.6g},{:.3f},{:.3f},{:.6f},{:.0f},{:.0f},{:.3f},{:.3f},{:.3f},"
-        "{:.2f},{},{:.3f},{}\n",
+        "{:.2f},{},{:.3f},{:.3f},{:.3f},{:.3f},{:.6g},{}\n",
         csv_text(r.op), r.pass, csv_text(r.module), csv_text(r.stage), csv_text(r.shape), r.dtype,
         r.layout, r.device, r.calls, r.us, r.host_us,
         p.profiled_us > 0 ? r.us / p.profiled_us : 0.0, r.flops, r.bytes, r.gflops(), r.gbytes(),
-        r.floor_us, r.roof_percent(), r.bound, r.headroom_us(), csv_text(r.note));
+        r.floor_us, r.roof_percent(), r.bound, r.headroom_us(), r.p10_us, r.p90_us, r.exclusive_us,
+        r.launches, csv_text(r.note));
   return out;
 }
 
 std::string profile_diff(const Profile& a, const Profile& b, ProfileBy by, int64_t most) {
-  struct Pair {
-    std::string name, pass, module, operand;
-    double before = 0, after = 0;
-    bool in_a = false, in_b = false;
-  };
-  std::map<std::string, Pair> pairs;
-  const auto add = [&](const Profile& p, bool first) {
-    for (const OpCost& r : grouped(p.rows, by)) {
-      // Kernels are left out of the key: another choice is what a comparison is to show.
-      std::string key = name_of_group(r, by) + "\n" + (by == ProfileBy::stage ? "" : r.pass);
-      if (by == ProfileBy::layer)
-        for (const std::string* s : {&r.module, &r.stage, &r.shape, &r.dtype}) key += "\n" + *s;
-      Pair& pair = pairs[key];
-      pair.name = name_of_group(r, by);
-      pair.pass = by == ProfileBy::stage ? "" : r.pass;
-      if (by == ProfileBy::layer) pair.module = r.module, pair.operand = operand(r);
-      (first ? pair.before : pair.after) += r.us;
-      (first ? pair.in_a : pair.in_b) = true;
-    }
-  };
-  add(a, true);
-  add(b, false);
-  std::vector<Pair> rows;
-  for (auto& [key, pair] : pairs) rows.push_back(std::move(pair));
-  std::stable_sort(rows.begin(), rows.end(), [](const Pair& x, const Pair& y) {
-    return std::abs(x.after - x.before) > std::abs(y.after - y.before);
-  });
+  const std::vector<OpChange> rows = changes(a, b, by);
   const size_t shown = most > 0 ? std::min(rows.size(), static_cast<size_t>(most)) : rows.size();
   std::string out = fmt::format("{:<30} {:<4} {:>12} {:>12} {:>12} {:>8}  {}\n", "op", "pass",
                                 "before us", "after us", "change us", "ratio", "where");
-  const auto line = [&](const Pair& r) {
-    out += fmt::format("{:<30} {:<4} {:>12.1f} {:>12.1f} {:>+12.1f} {:>8}  {}{}{}\n", r.name,
-                       r.pass, r.before, r.after, r.after - r.before,
-                       !r.in_a        ? "new"
-                       : !r.in_b      ? "gone"
-                       : r.before > 0 ? fmt::format("{:.2f}", r.after / r.before)
-                                      : "-",
-                       r.module, r.module.empty() || r.operand.empty() ? "" : " ", r.operand);
+  const auto line = [&](const std::string& name, const std::string& pass, double before,
+                        double after, const std::string& ratio, const std::string& where) {
+    out += fmt::format("{:<30} {:<4} {:>12.1f} {:>12.1f} {:>+12.1f} {:>8}  {}\n", name, pass,
+                       before, after, after - before, ratio, where);
   };
-  for (size_t i = 0; i < shown; ++i) line(rows[i]);
-  if (shown < rows.size()) {
-    Pair rest{fmt::format("({} more)", rows.size() - shown), "", "", "", 0, 0, true, true};
-    for (size_t i = shown; i < rows.size(); ++i)
-      rest.before += rows[i].before, rest.after += rows[i].after;
-    line(rest);
+  const auto ratio = [](double before, double after) {
+    return before > 0 ? fmt::format("{:.2f}", after / before) : std::string("-");
+  };
+  OpChange rest;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const OpChange& r = rows[i];
+    if (i >= shown) {
+      rest.before_us += r.before_us, rest.after_us += r.after_us;
+      continue;
+    }
+    std::string where;
+    if (by == ProfileBy::layer) where = fmt::format("{} {}", r.row.module, operand(r.row));
+    if (r.noise) where += where.empty() ? "(noise)" : " (noise)";
+    line(name_of_group(r.row, by), by == ProfileBy::stage ? "" : r.row.pass, r.before_us,
+         r.after_us,
+         !r.in_before  ? "new"
+         : !r.in_after ? "gone"
+                       : ratio(r.before_us, r.after_us),
+         where);
   }
-  line({"sum of ops", "", "", "", a.ops_us(), b.ops_us(), true, true});
-  line({"step, not profiled", "", "", "", a.step_us, b.step_us, true, true});
+  if (shown < rows.size())
+    line(fmt::format("({} more)", rows.size() - shown), "", rest.before_us, rest.after_us,
+         ratio(rest.before_us, rest.after_us), "");
+  line("sum of ops", "", a.ops_us(), b.ops_us(), ratio(a.ops_us(), b.ops_us()), "");
+  const bool noise = a.step_p90_us > 0 && b.step_p90_us > 0 && a.step_p10_us <= b.step_p90_us &&
+                     b.step_p10_us <= a.step_p90_us;
+  line("step, not profiled", "", a.step_us, b.step_us, ratio(a.step_us, b.step_us),
+       noise ? "(noise)" : "");
   return out;
 }
 

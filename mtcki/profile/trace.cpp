@@ -2,6 +2,7 @@
 #include <set>
 
 #include "mtcki/profile/table.h"
+#include "tensor/error.h"
 
 namespace mtcki {
 
@@ -21,13 +22,50 @@ class Processes {
   std::map<std::string, int> number_{{"cpu", 1}};
 };
 
+// A track for each stream, and more where work overlaps; calls of the host, with arrows.
+void add_kernels(const std::vector<profiler::Slice>& kernels, Processes& processes, json* out) {
+  constexpr int kLanes = 100, kCalls = 9999;
+  const int gpu = processes.of("GPU");
+  std::set<int> tracks;
+  for (const profiler::Slice& s : kernels) {
+    const bool call = s.kind == profiler::Slice::Kind::call;
+    const int pid = call ? 1 : gpu, tid = call ? kCalls : s.stream * kLanes + s.lane;
+    if (tracks.insert(tid).second)
+      out->push_back({{"name", "thread_name"},
+                      {"ph", "M"},
+                      {"pid", pid},
+                      {"tid", tid},
+                      {"args",
+                       {{"name", call     ? std::string("CUDA calls")
+                                 : s.lane ? str("stream ", s.stream, ", beside")
+                                          : str("stream ", s.stream)}}}});
+    out->push_back({{"name", s.name},
+                    {"cat", call         ? "launch"
+                            : s.backward ? "backward"
+                                         : "forward"},
+                    {"ph", "X"},
+                    {"pid", pid},
+                    {"tid", tid},
+                    {"ts", s.start_us},
+                    {"dur", s.us},
+                    {"args", {{"module", s.module}, {"launch", s.shape}}}});
+    if (s.launch == 0) continue;
+    json arrow{{"name", "launch"}, {"cat", "launch"}, {"id", s.launch},  {"ph", call ? "s" : "f"},
+               {"pid", pid},       {"tid", tid},      {"ts", s.start_us}};
+    if (!call) arrow["bp"] = "e";
+    out->push_back(std::move(arrow));
+  }
+}
+
 }  // namespace
 
-std::string chrome_trace(const std::vector<profiler::Event>& events) {
+std::string chrome_trace(const std::vector<profiler::Event>& events,
+                         const std::vector<profiler::Slice>& kernels) {
   Processes processes;
   json out = json::array();
+  if (!kernels.empty()) add_kernels(kernels, processes, &out);
   for (const profiler::Event& e : events) {
-    if (e.captured) continue;
+    if (e.captured || (!kernels.empty() && e.device != "cpu")) continue;
     const int pid = processes.of(e.device);
     const bool on_host = e.device == "cpu";
     const char* const category = e.backward ? "backward" : "forward";

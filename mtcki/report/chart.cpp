@@ -106,47 +106,54 @@ std::vector<double> nice_ticks(double low, double high, int count) {
   return out;
 }
 
+std::string legend_key(const std::string& color, const std::string& name,
+                       const std::string& value) {
+  return fmt::format("<span class=\"key\"><i class=\"{}\"></i>{} <b>{}</b></span>", color,
+                     html_escape(name), html_escape(value));
+}
+
 namespace {
 
-constexpr double kPlotWidth = kWidth - kLeft - kRight, kPlotHeight = kHeight - kTop - kBottom;
+constexpr double kPlotWidth = kWidth - kLeft - kRight;
 
 // A chart without its marks: axes with grid and numbers.
 struct Frame {
   Axis x, y;
+  double height = kHeight;
+  double plot_height() const { return height - kTop - kBottom; }
   double px(double v) const { return kLeft + kPlotWidth * x.place(v); }
-  double py(double v) const { return kTop + kPlotHeight * (1 - y.place(v)); }
+  double py(double v) const { return kTop + plot_height() * (1 - y.place(v)); }
 
   std::string svg(const std::string& title, const std::string& x_label) const {
     std::string out = fmt::format("<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">",
-                                  kWidth, kHeight, html_escape(title));
+                                  kWidth, height, html_escape(title));
     for (const double t : y.ticks())
       out += fmt::format(
           "<line class=\"grid\" x1=\"{0:.0f}\" x2=\"{1:.0f}\" y1=\"{2:.1f}\" y2=\"{2:.1f}\"/>"
           "<text class=\"tick\" x=\"{3:.0f}\" y=\"{4:.1f}\" text-anchor=\"end\">{5}</text>",
           kLeft, kWidth - kRight, py(t), kLeft - 6, py(t) + 5, short_number(t));
+    return out + x_axis(x_label);
+  }
+  std::string x_axis(const std::string& x_label) const {
+    std::string out;
     for (const double t : x.ticks())
       out += fmt::format(
           "<line class=\"grid\" x1=\"{0:.1f}\" x2=\"{0:.1f}\" y1=\"{1:.0f}\" y2=\"{2:.0f}\"/>"
           "<text class=\"tick\" x=\"{0:.1f}\" y=\"{3:.0f}\" text-anchor=\"middle\">{4}</text>",
-          px(t), kTop, kTop + kPlotHeight, kTop + kPlotHeight + 18, short_number(t));
+          px(t), kTop, kTop + plot_height(), kTop + plot_height() + 18, short_number(t));
     return out + fmt::format(
                      "<text class=\"tick\" x=\"{:.0f}\" y=\"{:.0f}\" text-anchor=\"middle\">{}"
                      "</text>",
-                     kLeft + kPlotWidth / 2, kHeight - 4, html_escape(x_label));
+                     kLeft + kPlotWidth / 2, height - 4, html_escape(x_label));
   }
 };
 
-std::string key(const std::string& color, const std::string& name, const std::string& value) {
-  return fmt::format("<span class=\"key\"><i class=\"{}\"></i>{} <b>{}</b></span>", color,
-                     html_escape(name), html_escape(value));
-}
-
 std::string chart_figure(const std::string& title, const std::string& note, const std::string& help,
-                         const std::string& svg, const std::string& legend) {
+                         const std::string& svg, const std::string& legend, bool big = false) {
   return fmt::format(
-      "<figure><figcaption{}>{}{}</figcaption>{}<div class=\"legend\">{}</div></figure>\n",
-      help.empty() ? "" : " title=\"" + html_escape(help) + "\"", html_escape(title), note, svg,
-      legend);
+      "<figure{}><figcaption{}>{}{}</figcaption>{}<div class=\"legend\">{}</div></figure>\n",
+      big ? " class=\"big\"" : "", help.empty() ? "" : " title=\"" + html_escape(help) + "\"",
+      html_escape(title), note, svg, legend);
 }
 
 // Smallest and largest finite y of what is not a level of one point; then those levels that lie
@@ -209,6 +216,8 @@ std::string line_chart(const std::vector<Series>& series, const ChartOptions& op
   std::vector<bool> drawn;
   fit_y(series, &frame.y, &drawn);
   if (!std::isfinite(frame.y.low) || !std::isfinite(frame.x.low)) return "";
+  frame.x.log = options.log_x;
+  if (options.from_zero) frame.y.low = 0;
   frame.y.log = options.allow_log && frame.y.low > 0 && frame.y.high / frame.y.low > 20;
   widen(&frame.x);
   widen(&frame.y);
@@ -224,7 +233,7 @@ std::string line_chart(const std::vector<Series>& series, const ChartOptions& op
                "</title></path>",
                color, pen.path, html_escape(s.name), pen.low, pen.high, pen.last) +
            pen.dots;
-    legend += key(color, s.name, fmt::format("{:.4g}", pen.last));
+    legend += legend_key(color, s.name, fmt::format("{:.4g}", pen.last));
   }
   return chart_figure(options.title, frame.y.log ? " <small>(log)</small>" : "", options.help,
                       svg + "</svg>", legend);
@@ -246,47 +255,132 @@ std::string stacked_bar(const std::vector<Part>& parts, const std::string& title
         "{:.0f} %</title></rect>",
         color, at, std::max(0.5, width - 1), kHigh, html_escape(parts[i].name),
         html_escape(parts[i].text), 100 * parts[i].size / total);
-    legend += key(color, parts[i].name, parts[i].text);
+    legend += legend_key(color, parts[i].name, parts[i].text);
     at += width;
   }
   return chart_figure(title, "", "", svg + "</svg>", legend);
 }
 
-std::string roofline(const std::vector<RooflinePoint>& points, double peak_gflops,
-                     double bandwidth_gbs, const std::string& title) {
+namespace {
+
+// A limit inside the frame, up to the highest peak, with its name along it.
+std::string draw_limit(const RooflineLimit& limit, const std::vector<RooflineLimit>& all,
+                       const Frame& frame, bool first) {
+  double peak = 0, bandwidth = 0;
+  for (const RooflineLimit& l : all)
+    peak = std::max(peak, l.gflops), bandwidth = std::max(bandwidth, l.gbs);
+  const bool level = limit.gflops > 0;
+  const auto at = [&](double x) { return level ? limit.gflops : x * limit.gbs; };
+  const double from = std::max(
+      frame.x.low, level ? bandwidth > 0 ? limit.gflops / bandwidth : 0 : frame.y.low / limit.gbs);
+  const double to = level ? frame.x.high : std::min(frame.x.high, peak / limit.gbs);
+  if (from >= to) return "";
+  const double x1 = frame.px(from), y1 = frame.py(at(from)), x2 = frame.px(to),
+               y2 = frame.py(at(to));
+  const double angle = std::atan2(y2 - y1, x2 - x1) * 180 / 3.14159265358979;
+  const std::string text = fmt::format("{} {:.4g} {}", limit.name, level ? limit.gflops : limit.gbs,
+                                       level ? "GFLOP/s" : "GB/s");
+  const double tx = level ? x2 : x1 + 4, ty = (level ? y2 : y1) - 5;
+  return fmt::format(
+      "<path class=\"line {}\" d=\"M{:.1f} {:.1f}L{:.1f} {:.1f}\"><title>{}</title></path>"
+      "<text class=\"tick\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"{}\" "
+      "transform=\"rotate({:.1f} {:.1f} {:.1f})\">{}</text>",
+      first ? "level" : "level thin", x1, y1, x2, y2, html_escape(text), tx, ty,
+      level ? "end" : "start", angle, tx, ty, html_escape(text));
+}
+
+}  // namespace
+
+std::string roofline(const std::vector<RooflinePoint>& points,
+                     const std::vector<RooflineLimit>& limits, const std::string& title,
+                     const std::vector<RooflinePoint>& axes) {
   const double inf = std::numeric_limits<double>::infinity();
-  Frame frame{{inf, -inf, true}, {inf, -inf, true}};
-  for (const RooflinePoint& p : points) {
-    frame.x.low = std::min(frame.x.low, p.flops_per_byte / 1.5);
-    frame.x.high = std::max(frame.x.high, p.flops_per_byte * 1.5);
-    frame.y.low = std::min(frame.y.low, p.gflops / 1.5);
-    frame.y.high = std::max({frame.y.high, p.gflops * 1.5, peak_gflops * 1.2});
-  }
+  Frame frame{{inf, -inf, true}, {inf, -inf, true}, 340};
+  double bandwidth = 0;
+  for (const auto* list : {&points, &axes})
+    for (const RooflinePoint& p : *list) {
+      frame.x.low = std::min(frame.x.low, p.flops_per_byte / 1.7);
+      frame.x.high = std::max(frame.x.high, p.flops_per_byte * 1.7);
+      frame.y.low = std::min(frame.y.low, p.gflops / 1.7);
+      frame.y.high = std::max(frame.y.high, p.gflops * 1.7);
+    }
   if (!(frame.x.low > 0 && frame.y.low > 0 && std::isfinite(frame.x.high * frame.y.high)))
     return "";
-  std::string svg = frame.svg(title, "FLOP per byte");
-  if (peak_gflops > 0 && bandwidth_gbs > 0) {
-    const double ridge = std::clamp(peak_gflops / bandwidth_gbs, frame.x.low, frame.x.high);
-    const auto roof = [&](double x) {
-      return std::max(frame.y.low, std::min(peak_gflops, x * bandwidth_gbs));
-    };
-    svg += fmt::format(
-        "<path class=\"line level\" d=\"M{:.1f} {:.1f}L{:.1f} {:.1f}L{:.1f} {:.1f}\"><title>roof: "
-        "{:.4g} GFLOP/s, {:.4g} GB/s</title></path>",
-        frame.px(frame.x.low), frame.py(roof(frame.x.low)), frame.px(ridge), frame.py(roof(ridge)),
-        frame.px(frame.x.high), frame.py(roof(frame.x.high)), peak_gflops, bandwidth_gbs);
+  for (const RooflineLimit& l : limits)
+    if (l.gbs > 0 && (bandwidth <= 0 || l.gbs < bandwidth)) bandwidth = l.gbs;
+  for (const RooflineLimit& l : limits) {
+    frame.y.high = std::max(frame.y.high, l.gflops * 1.5);
+    if (bandwidth > 0) frame.x.high = std::max(frame.x.high, 3 * l.gflops / bandwidth);
   }
-  for (const RooflinePoint& p : points)
+  std::string svg = frame.svg(title, "FLOP per byte");
+  for (size_t i = 0; i < limits.size(); ++i) {
+    bool first = true;  // of its kind
+    for (size_t k = 0; k < i; ++k) first &= (limits[k].gflops > 0) != (limits[i].gflops > 0);
+    svg += draw_limit(limits[i], limits, frame, first);
+  }
+  std::vector<const RooflinePoint*> order;  // small circles on large ones
+  for (const RooflinePoint& p : points) order.push_back(&p);
+  std::stable_sort(order.begin(), order.end(), [](const RooflinePoint* a, const RooflinePoint* b) {
+    return a->share > b->share;
+  });
+  for (const RooflinePoint* p : order)
     svg += fmt::format(
-        "<circle class=\"dot s0\" fill-opacity=\"0.6\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"{:.1f}\">"
-        "<title>{}: {:.4g} GFLOP/s at {:.3g} FLOP per byte, {:.1f} % of the time</title></circle>",
-        frame.px(p.flops_per_byte), frame.py(p.gflops), 2.5 + 16 * std::sqrt(p.share),
-        html_escape(p.name), p.gflops, p.flops_per_byte, 100 * p.share);
-  return chart_figure(
-      title, " <small>GFLOP/s; a circle's area is its time</small>", "", svg + "</svg>",
-      peak_gflops > 0 ? key("level", "roof",
-                            fmt::format("{:.4g} GFLOP/s, {:.4g} GB/s", peak_gflops, bandwidth_gbs))
-                      : "");
+        "<circle class=\"dot {}\" fill-opacity=\"0.65\" cx=\"{:.1f}\" cy=\"{:.1f}\" "
+        "r=\"{:.1f}\"><title>{}</title></circle>",
+        p->color, frame.px(p->flops_per_byte), frame.py(p->gflops), 1.5 + 22 * std::sqrt(p->share),
+        html_escape(p->text));
+  return chart_figure(title, " <small>GFLOP/s; a circle's area is its time</small>", "",
+                      svg + "</svg>", "", true);
+}
+
+std::string timeline_chart(const std::vector<TimelineBar>& bars, const std::string& title,
+                           const std::string& x_label) {
+  constexpr double kRow = 12, kGap = 8;
+  struct Lane {
+    std::string name;
+    std::vector<double> ends;  // of each row
+    double top = 0;
+  };
+  std::vector<Lane> lanes;
+  std::vector<std::pair<size_t, size_t>> place;  // lane and row of each bar
+  Frame frame;
+  frame.x = {0, 0, false};
+  for (const TimelineBar& b : bars) {
+    size_t l = 0;
+    while (l < lanes.size() && lanes[l].name != b.lane) ++l;
+    if (l == lanes.size()) lanes.push_back({b.lane, {}, 0});
+    std::vector<double>& ends = lanes[l].ends;
+    size_t row = 0;
+    while (row < ends.size() && ends[row] > b.start) ++row;
+    if (row == ends.size()) ends.push_back(0);
+    ends[row] = b.start + b.length;
+    place.emplace_back(l, row);
+    frame.x.high = std::max(frame.x.high, ends[row]);
+  }
+  if (!(frame.x.high > 0)) return "";
+  double top = kTop;
+  for (Lane& lane : lanes) {
+    lane.top = top;
+    top += kRow * static_cast<double>(lane.ends.size()) + kGap;
+  }
+  frame.height = top + kBottom;
+  std::string svg = fmt::format("<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">",
+                                kWidth, frame.height, html_escape(title)) +
+                    frame.x_axis(x_label);
+  for (const Lane& lane : lanes)
+    svg +=
+        fmt::format("<text class=\"tick\" x=\"{:.0f}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>",
+                    kLeft - 6, lane.top + kRow - 2, html_escape(lane.name));
+  for (size_t i = 0; i < bars.size(); ++i) {
+    const double left = frame.px(bars[i].start), right = frame.px(bars[i].start + bars[i].length);
+    svg += fmt::format(
+        "<rect class=\"{}\" x=\"{:.2f}\" y=\"{:.1f}\" width=\"{:.2f}\" height=\"{}\"><title>{}"
+        "</title></rect>",
+        bars[i].color, left,
+        lanes[place[i].first].top + kRow * static_cast<double>(place[i].second),
+        std::max(0.15, right - left - 0.1), kRow - 1, html_escape(bars[i].text));
+  }
+  return chart_figure(title, "", "", svg + "</svg>", "", true);
 }
 
 }  // namespace mtcki

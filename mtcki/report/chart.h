@@ -25,7 +25,9 @@ std::vector<std::pair<double, double>> downsample(
 
 struct ChartOptions {
   std::string title, x_label = "step";
-  bool allow_log = true;  // log y axis when all values are positive and span a factor of 20
+  bool allow_log = true;   // log y axis when all values are positive and span a factor of 20
+  bool log_x = false;      // all x are positive
+  bool from_zero = false;  // the y axis
   bool markers = false;
   std::string help = {};  // tooltip of the title
 };
@@ -41,14 +43,34 @@ struct Part {
 };
 std::string stacked_bar(const std::vector<Part>& parts, const std::string& title);
 
-// Roofline: work at `flops_per_byte` reaches `gflops`; radius by share of the time (0..1). Both
-// axes are logarithmic. peak or bandwidth 0: no roof is drawn.
+// Roofline: work at `flops_per_byte` reaches `gflops`; a circle's area is its share of the time
+// (0..1). Both axes are logarithmic.
 struct RooflinePoint {
-  std::string name;
+  std::string text;   // of the tooltip
+  std::string color;  // CSS class
   double flops_per_byte = 0, gflops = 0, share = 0;
 };
-std::string roofline(const std::vector<RooflinePoint>& points, double peak_gflops,
-                     double bandwidth_gbs, const std::string& title);
+// Arithmetic (a level) or bandwidth (a slope of so many GFLOP/s at 1 FLOP per byte).
+struct RooflineLimit {
+  std::string name;
+  double gflops = 0, gbs = 0;  // one of them
+};
+// axes: points that the axes have room for, too, so that two charts have the same.
+std::string roofline(const std::vector<RooflinePoint>& points,
+                     const std::vector<RooflineLimit>& limits, const std::string& title,
+                     const std::vector<RooflinePoint>& axes = {});
+
+// Bars along one axis of time in lanes, in the order in which lanes appear; bars of a lane that
+// overlap are below each other. Empty string for no bars.
+struct TimelineBar {
+  std::string lane, text, color;  // text: of the tooltip; color: CSS class
+  double start = 0, length = 0;
+};
+std::string timeline_chart(const std::vector<TimelineBar>& bars, const std::string& title,
+                           const std::string& x_label);
+
+// A line of a legend: the colour's CSS class, name and value.
+std::string legend_key(const std::string& color, const std::string& name, const std::string& value);
 
 // Round values for about `count` ticks in [low, high].
 std::vector<double> nice_ticks(double low, double high, int count);

@@ -3,12 +3,11 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <map>
 
 #include "mtcki/host/progress.h"
-#include "mtcki/profile/profile.h"
 #include "mtcki/report/chart.h"
 #include "mtcki/report/labels.h"
+#include "mtcki/report/profile_page.h"
 #include "mtcki/report/sections.h"
 #include "tensor/error.h"
 
@@ -43,52 +42,15 @@ std::string stages(const Run& r) {
   return stacked_bar(parts, "Time by stage") + html_details("Times as a table", html_table(rows));
 }
 
-// The highest rates that the floors of the rows were computed with (profile.h).
-std::pair<double, double> roof_of(const Profile& p) {
-  double peak = 0, bandwidth = 0;
-  for (const OpCost& o : p.rows) {
-    if (o.floor_us <= 0) continue;
-    if (o.bound == "compute") peak = std::max(peak, o.flops / o.floor_us * 1e-3);
-    if (o.bound == "memory") bandwidth = std::max(bandwidth, o.bytes / o.floor_us * 1e-3);
-  }
-  return {peak, bandwidth};
-}
-
 std::string profile_figure(const Profile& p, const std::string& trace) {
-  constexpr size_t kOps = 8;
-  std::vector<OpCost> ops = grouped(p.rows, ProfileBy::op);
-  std::sort(ops.begin(), ops.end(), [](const OpCost& a, const OpCost& b) { return a.us > b.us; });
-  const double sum = p.ops_us();
-  if (ops.empty() || !(sum > 0)) return "";
-  std::string rows;
-  double shown = 0;
-  const auto row = [&](const std::string& name, double us) {
-    rows += fmt::format(
-        "<tr><td>{}</td><td class=\"bar\"><i style=\"width:{:.1f}%\"></i></td><td "
-        "class=\"n\">{:.2f} "
-        "ms</td><td class=\"n\">{:.0f} %</td></tr>\n",
-        html_escape(name), 100 * us / sum, us * 1e-3, 100 * us / sum);
-  };
-  for (size_t i = 0; i < ops.size() && i < kOps; ++i) {
-    row(ops[i].op + (ops[i].pass == "bwd" && ops[i].op.find("grad") == std::string::npos
-                         ? ", backward"
-                         : ""),
-        ops[i].us);
-    shown += ops[i].us;
-  }
-  if (ops.size() > kOps) row(fmt::format("{} more", ops.size() - kOps), sum - shown);
-  std::vector<RooflinePoint> points;
-  for (const OpCost& o : p.rows)
-    if (o.us > 0 && o.flops > 0 && o.bytes > 0)
-      points.push_back({o.op + " " + o.module, o.flops / o.bytes, o.gflops(), o.us / sum});
-  const auto [peak, bandwidth] = roof_of(p);
+  const std::string bars = op_bars(p);
+  if (bars.empty()) return "";
   return fmt::format(
              "<h3>{}</h3>\n<p class=\"soft\">{:.2f} ms per step without the profiler, on {}, {}; "
-             "{} is for ui.perfetto.dev.</p>\n<div class=\"grid2\">\n<figure><figcaption>Time by "
-             "op</figcaption>{}</figure>\n",
+             "{} is for ui.perfetto.dev.</p>\n<div class=\"grid2\">\n",
              html_escape(p.step), p.step_us * 1e-3, html_escape(p.machine), html_escape(p.math),
-             html_escape(trace), html_table(rows)) +
-         roofline(points, peak, bandwidth, "Roofline") + "</div>\n";
+             html_escape(trace)) +
+         bars + roofline_figure(p) + "</div>\n";
 }
 
 }  // namespace

@@ -16,9 +16,12 @@ struct Activity {
     fill,
     correlation,  // the API call `correlation` was made while `op` was the innermost id
     node,         // the graph node `graph_node` was made while `op` was the innermost id
+    call,         // the API call `correlation` itself, on the host
+    clock,        // the activity clock showed start_us when profiler::host_now_us() was end_us
   };
   Kind kind = Kind::kernel;
-  std::string name;                 // of a kernel
+  std::string name;                 // of a kernel or call
+  std::string shape;                // of a kernel: "132x1x1 of 256 threads, 64 registers, 48 KiB"
   double start_us = 0, end_us = 0;  // on the activity clock
   int stream = 0;
   uint32_t correlation = 0;  // one for each API call; a graph launch gives all its kernels the same
@@ -33,6 +36,7 @@ std::string start_activity();
 std::vector<Activity> stop_activity();
 // Forgets what ran so far; which op made which graph node stays known.
 void clear_activity();
+double activity_now_us();  // the clock of the records
 
 // What this thread does from now on belongs to this id (of a profiler scope), until pop.
 void push_activity_id(int64_t id);

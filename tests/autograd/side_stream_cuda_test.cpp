@@ -40,6 +40,19 @@ TEST_F(SideStreamCuda, AWeightThatIsUsedThreeTimes) {
   EXPECT_TRUE(identical(gradient(kGpu, 2), gradient(kGpu, 2)));
 }
 
+TEST_F(SideStreamCuda, CanBeSwitchedOff) {
+  const auto stream_of_work = [] {
+    int stream = 0;
+    const SideStreamScope scope;
+    on_side_stream(kGpu, [&] { return stream = cuda::stream_index(), Tensor::zeros({4}); });
+    return stream;
+  };
+  EXPECT_GT(stream_of_work(), 0);
+  setenv("MTCKI_STREAMS", "0", 1);
+  EXPECT_EQ(stream_of_work(), 0);
+  unsetenv("MTCKI_STREAMS");
+}
+
 Tensor block() { return Tensor::zeros({12345}, DType::f32, kGpu); }
 bool cache_hands_out_blocks() { return !std::getenv("MTCKI_CUDA_ALLOC"); }  // and not the driver
 

@@ -464,11 +464,29 @@ TEST_F(CliTest, ProfileWritesItsFilesAndReadsTheRoof) {
     EXPECT_EQ(profile["schema"], "mtcki-profile/1");
     EXPECT_EQ(profile["step"], step);
     EXPECT_GT(profile["floor_us"], 0.0);
+    EXPECT_GT(profile["clocks"]["mhz"], 0.0);
+    EXPECT_GT(profile["timeline"].size(), 10u);
   }
   o = run({"profile", "diff", path("inference.json"), path("train.json"), "--by", "op"});
   EXPECT_EQ(o.code, 0) << o.err;
   EXPECT_THAT(o.out, HasSubstr("conv2d_grad_weight"));
   EXPECT_THAT(o.out, HasSubstr("new"));
+  const std::string html = path("p.html");
+  o = run({"profile", "diff", path("inference.json"), path("train.json"), "--html", html});
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(read_file(html), HasSubstr("<h2>Rooflines</h2>"));
+  o = run({"profile", "--model", "resnet8", "--batch", "4", "--steps", "1", "--device", "cpu",
+           "--roof", roof, "--html", html});
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(read_file(html), HasSubstr("aria-label=\"Roofline\""));
+  o = run({"profile", "--model", "resnet8", "--steps", "1", "--device", "cpu", "--roof", roof,
+           "--sweep", "batch=2..4", "--json", path("s.json"), "--html", html});
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.out, HasSubstr("per batch"));
+  EXPECT_EQ(nlohmann::json::parse(read_file(path("s.json")))["points"].size(), 2u);
+  EXPECT_THAT(read_file(html), HasSubstr("against batch"));
+  refused({"profile", "--sweep", "batch=2..4", "--csv", csv}, 2, "leave --sweep out");
+  refused({"profile", "--sweep", "batch"}, 2, "--sweep \"batch\": batch=8..1024");
   o = run({"profile", "--model", "resnet8", "--batch", "20", "--steps", "1", "--device", "cpu",
            "--roof", roof, "--memory", "--rows", "0"});
   EXPECT_EQ(o.code, 0) << o.err;

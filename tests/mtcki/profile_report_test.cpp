@@ -5,6 +5,7 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <set>
 #include <sstream>
 #include <string_view>
 
@@ -78,7 +79,10 @@ Profile profile() {
   p.batch = 8;
   p.steps = 3;
   p.threads = 4;
+  p.warmup = 3;
   p.step_us = 100;
+  p.step_p10_us = 98;
+  p.step_p90_us = 103;
   p.profiled_us = 110;
   p.peak_memory = 4096;
   const Roof r = roof();
@@ -117,6 +121,8 @@ TEST(Profile, RowsHoldMediansFloorsAndBounds) {
   ASSERT_EQ(rows.size(), 5u) << "captured scopes have no row";
   const OpCost& conv = row(rows, "conv2d", "conv1");
   EXPECT_DOUBLE_EQ(conv.us, 40) << "the median, not the mean";
+  EXPECT_DOUBLE_EQ(conv.p10_us, 40);
+  EXPECT_DOUBLE_EQ(conv.p90_us, 40 + 0.8 * 460);
   EXPECT_DOUBLE_EQ(conv.calls, 1);
   EXPECT_NEAR(conv.floor_us, 2e6 / 150e3, 1e-9);
   EXPECT_EQ(conv.bound, "compute");
@@ -155,6 +161,11 @@ TEST(Profile, GroupsAddUpAndSayWhatIsMixed) {
     EXPECT_NEAR(floor, p.floor_us(), 1e-9);
   }
   EXPECT_THROW(profile_by("kernel"), UsageError);
+  std::vector<OpCost> paths(3);
+  paths[0].module = "layer1.0.conv1", paths[1].module = "layer1.1", paths[2].module = "fc";
+  EXPECT_EQ(grouped(paths, ProfileBy::module, 1).size(), 2u);
+  EXPECT_EQ(grouped(paths, ProfileBy::module, 1)[0].module, "layer1");
+  EXPECT_EQ(grouped(paths, ProfileBy::module, 2).size(), 3u);
 }
 
 TEST(Profile, GoldenTable) {
@@ -166,8 +177,8 @@ relu_grad  bwd   act     8x16x4x4 f32      1   4.0   3.6      0.0   7.5       1.
 relu       fwd   act     8x16x4x4 f32      1   3.0   2.7      0.0   6.7       1.0      33  memory           2.0
 (1 more)                                   1   2.0   1.8      0.0   0.0       0.0       0  -                2.0
 sum of ops 79.0 us, outside any op 31.0 us
-sum of floors 29.2 us = 29.2 % of the measured step
-step 100.0 us, while profiling 110.0 us: profile_overhead +10.0 %
+sum of floors 29.2 us = 29.2 % of the measured step; bound by latency: 2.0 us = 1.8 %
+step 100.0 us (p10 98.0, p90 103.0, 3 steps after 3 of warm-up), while profiling 110.0 us: profile_overhead +10.0 %
 )");
 }
 
@@ -203,6 +214,14 @@ TEST(Profile, JsonRoundTrip) {
   EXPECT_NEAR(j["profile_overhead"].get<double>(), 0.1, 1e-9);
   EXPECT_EQ(to_json(profile_from_json(j, "x")), j);
   nlohmann::json broken = j;
+  EXPECT_EQ(j["idle_us"], 31);
+  EXPECT_EQ(j["launch_bound_us"], 2);
+  nlohmann::json old = j;  // as the first version wrote it
+  for (const char* field : {"warmup", "step_p10_us", "step_p90_us", "clocks", "timeline", "roof"})
+    old.erase(field);
+  for (auto& op : old["ops"])
+    for (const char* field : {"p10_us", "p90_us", "exclusive_us", "launches"}) op.erase(field);
+  EXPECT_EQ(profile_from_json(old, "x").idle_us(), 31);
   broken["schema"] = "mtcki-profile/0";
   EXPECT_THROW(profile_from_json(broken, "x"), DataError);
   broken = j;
@@ -237,6 +256,9 @@ TEST(Profile, DiffShowsTheLargestChangeFirst) {
   EXPECT_THAT(profile_diff(a, b, ProfileBy::layer, 2), HasSubstr("conv1 8x16x4x4 f32"));
   EXPECT_THAT(profile_diff(a, b, ProfileBy::layer, 2), HasSubstr("more)"));
   EXPECT_THAT(text, HasSubstr("step, not profiled"));
+  EXPECT_THAT(text, Not(HasSubstr("(noise)\nstep"))) << "60 is outside 98 to 103";
+  const auto list = changes(a, b, ProfileBy::op);
+  EXPECT_TRUE(list[0].row.op == "conv2d" && list[0].noise) << "a step of 500 us is within both";
 }
 
 TEST(Profile, TraceIsValidAndNamesItsProcesses) {
@@ -271,6 +293,37 @@ TEST(Profile, TraceIsValidAndNamesItsProcesses) {
   EXPECT_EQ(j["traceEvents"][1]["args"]["bytes"], 77);
 }
 
+// Bars of a track are apart or nested; viewers drop what overlaps.
+TEST(Profile, TraceOfKernelsHasAWellNestedTrackPerStream) {
+  using profiler::Slice;
+  const auto slice = [](Slice::Kind kind, const char* name, int stream, int lane, double start,
+                        double us, uint32_t launch) {
+    Slice s;
+    s.kind = kind, s.name = name, s.stream = stream, s.lane = lane;
+    s.start_us = start, s.us = us, s.launch = launch;
+    return s;
+  };
+  std::vector<Event> list = events();
+  for (Event& e : list) e.device = "cuda:0";
+  const auto j = nlohmann::json::parse(
+      chrome_trace(list, {slice(Slice::Kind::call, "cudaGraphLaunch", 0, 0, 1, 2, 9),
+                          slice(Slice::Kind::op, "conv2d", 7, 0, 5, 10, 0),
+                          slice(Slice::Kind::work, "gemm", 7, 0, 5, 9, 9),
+                          slice(Slice::Kind::work, "copy", 7, 1, 8, 9, 0)}));
+  int bars = 0, arrows = 0, memory = 0;
+  std::set<std::pair<int, int>> tracks;
+  for (const auto& e : j["traceEvents"]) {
+    bars += e["ph"] == "X";
+    arrows += e["ph"] == "s" || e["ph"] == "f";
+    memory += e["ph"] == "C";
+    if (e["ph"] == "X") tracks.insert({e["pid"].get<int>(), e["tid"].get<int>()});
+  }
+  EXPECT_EQ(bars, 4) << "the kernels, not the events of the captured step";
+  EXPECT_EQ(arrows, 2) << "from the launch to its first kernel";
+  EXPECT_EQ(memory, 0) << "a repeated step takes none";
+  EXPECT_EQ(tracks.size(), 3u);
+}
+
 TEST(Roof, ThreadsScaleUpToTheWhole) {
   const Roof r = roof();
   EXPECT_DOUBLE_EQ(r.peak_gflops("f32", 1), 100);
@@ -279,11 +332,44 @@ TEST(Roof, ThreadsScaleUpToTheWhole) {
   EXPECT_DOUBLE_EQ(r.peak_gflops("bf16", 4), 150) << "not measured: as f32";
   EXPECT_DOUBLE_EQ(r.bandwidth_gbs(1), 10);
   EXPECT_DOUBLE_EQ(r.bandwidth_gbs(4), 20);
-  bool memory = true;
-  EXPECT_DOUBLE_EQ(r.floor_us(1.5e6, 1000, "f32", 4, &memory), 10);
-  EXPECT_FALSE(memory);
-  EXPECT_DOUBLE_EQ(r.floor_us(0, 2e6, "f32", 4, &memory), 100);
-  EXPECT_TRUE(memory);
+  EXPECT_DOUBLE_EQ(r.floor(1.5e6, 1000, "f32", 4).us, 10);
+  EXPECT_EQ(r.floor(1.5e6, 1000, "f32", 4).bound, "compute");
+  EXPECT_DOUBLE_EQ(r.floor(0, 2e6, "f32", 4).us, 100);
+  EXPECT_EQ(r.floor(0, 2e6, "f32", 4).bound, "memory");
+}
+
+// What is shown as a floor can be reached: tensors may lie in a cache, Winograd does fewer products;
+// and on a GPU not undercut: a kernel takes at least its launch.
+TEST(Roof, FloorsAreFloors) {
+  Roof r = roof();
+  EXPECT_DOUBLE_EQ(r.floor(0, 400, "f32", 4).us, 0.02) << "a CPU needs no parallel loop";
+  EXPECT_EQ(r.floor(0, 400, "f32", 4).bound, "latency");
+  r.values.insert({{"l2_mb", 1}, {"l2_gbs", 200}, {"l3_mb", 8}, {"l3_gbs", 40}});
+  EXPECT_DOUBLE_EQ(r.memory_us(1e6, 4), 5);
+  EXPECT_DOUBLE_EQ(r.memory_us(8e6, 4), 5 + 175);
+  EXPECT_DOUBLE_EQ(r.memory_us(10e6, 4), 5 + 175 + 100) << "what no cache holds comes from memory";
+  r.device = "cuda:0";
+  r.values["graph_launch_us"] = 1.5;
+  EXPECT_DOUBLE_EQ(r.floor(0, 400, "f32", 4, 3).us, 4.5);
+  EXPECT_EQ(r.floor(0, 400, "f32", 4, 3).bound, "latency");
+  std::vector<Event> list{event("conv2d", "a", 0, 40, 2e6, 1000)};
+  list[0].note = "n8 c16, winograd";
+  const Roof cpu = roof();
+  EXPECT_NEAR(op_costs(list, 1, &cpu, 4, "f32")[0].floor_us, 2e6 / 4 / 150e3, 1e-9);
+  list[0].note = "";
+  EXPECT_DOUBLE_EQ(op_costs(list, 1, &r, 4, "f32", {{40, 10}})[0].floor_us, 15);
+}
+
+TEST(Roof, ABusyMachineShows) {
+  Roof r = roof();
+  EXPECT_TRUE(r.doubts().empty());
+  r.typical = {{"copy_gbs", 19}, {"region_us", 1.1}};
+  EXPECT_TRUE(r.doubts().empty());
+  r.typical["region_us"] = 3;
+  ASSERT_EQ(r.doubts().size(), 1u);
+  EXPECT_THAT(r.doubts()[0], HasSubstr("region_us is 1 at best, 3 typically"));
+  r.values["f32_fma_gflops"] = 60;
+  EXPECT_THAT(r.doubts()[0], HasSubstr("60.0 with 4 threads, 100.0 with one"));
 }
 
 TEST(Roof, FilesAreFoundAndRefused) {

@@ -244,12 +244,15 @@ TEST_F(ReportTest, CostShowsStagesInOrderAndProfiledOps) {
   Profile p;
   p.step = "stage synthesis";
   OpCost conv;
-  conv.op = "conv2d", conv.bound = "compute";
+  conv.op = "conv2d", conv.bound = "compute", conv.dtype = "f32";
   conv.us = 900, conv.flops = 9e7, conv.bytes = 1e5, conv.floor_us = 450;
   OpCost copy;
   copy.op = "copy", copy.bound = "memory";
   copy.us = 100, copy.flops = 1e3, copy.bytes = 1e6, copy.floor_us = 50;
   p.rows = {conv, copy};
+  p.threads = 1;
+  p.roof.emplace();
+  p.roof->values = {{"f32_fma_gflops", 200}, {"copy_gbs", 20}};
   fs::create_directories(folder + "/profile");
   std::ofstream(folder + "/profile/synthesis.json") << to_json(p).dump();
   std::ofstream(folder + "/profile/odd.json") << "{";
@@ -257,9 +260,11 @@ TEST_F(ReportTest, CostShowsStagesInOrderAndProfiledOps) {
   expect_self_contained(html);
   EXPECT_THAT(html, HasSubstr("<b>3:22</b>")) << "their sum, no part twice";
   EXPECT_LT(html.find("teachers: 40s, 20 %"), html.find("synthesis: 1:01, 30 %"));
-  EXPECT_THAT(html, HasSubstr("<td>conv2d</td><td class=\"bar\"><i style=\"width:90.0%\">"));
-  EXPECT_THAT(html, HasSubstr("conv2d : 100 GFLOP/s at 900 FLOP per byte, 90.0 % of the time"));
-  EXPECT_THAT(html, HasSubstr("roof: 200 GFLOP/s, 20 GB/s"));
+  EXPECT_THAT(html,
+              HasSubstr("<td>conv2d</td><td class=\"bar\"><i class=\"s0\" style=\"width:90.0%\">"));
+  EXPECT_THAT(html, HasSubstr("90.0 % of the ops&#39; time\n100 GFLOP/s, 0.1111 GB/s, 900 FLOP"));
+  EXPECT_THAT(html, HasSubstr("<title>f32 200 GFLOP/s</title>"));
+  EXPECT_THAT(html, HasSubstr("<title>memory 20 GB/s</title>"));
 }
 
 TEST_F(ReportTest, RunsThatDifferInTheSeedAloneAreAveraged) {

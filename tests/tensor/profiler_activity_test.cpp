@@ -65,6 +65,7 @@ TEST(ProfilerActivity, EagerKernelsBelongToTheScopeOfTheirCall) {
   EXPECT_EQ(events[0].note, "ns::transform, sm90_gemm");
   EXPECT_DOUBLE_EQ(events[0].start_us, 0);
   EXPECT_DOUBLE_EQ(events[0].self_us, 24);
+  EXPECT_DOUBLE_EQ(events[0].duration_us, 25) << "from the first to the last kernel";
   EXPECT_DOUBLE_EQ(events[0].flops, 1000) << "once, not per kernel";
   EXPECT_DOUBLE_EQ(events[0].host_us, 7);
   EXPECT_EQ(events[1].op, "relu");
@@ -115,6 +116,59 @@ TEST(ProfilerActivity, RepeatedKernelsAreCounted) {
   ASSERT_EQ(events.size(), 1u);
   EXPECT_EQ(events[0].note, "r x2");
   EXPECT_DOUBLE_EQ(events[0].self_us, 3);
+}
+
+// On a side stream and early: the kernels' own times add up to more than passes.
+TEST(ProfilerActivity, WhatRunsTogetherSharesTheTime) {
+  Activity beside = kernel("b", 6, 14, 2);
+  beside.stream = 1;
+  std::vector<profiler::Share> shares;
+  const auto events = attribute(
+      {scope(1, "a", 0), scope(2, "b", 0), scope(3, "c", 0)},
+      {call(1, 1), call(2, 2), call(3, 3), kernel("a", 0, 10, 1), beside, kernel("c", 20, 21, 3)},
+      &shares);
+  ASSERT_EQ(events.size(), 3u);
+  ASSERT_EQ(shares.size(), 3u);
+  EXPECT_DOUBLE_EQ(events[0].self_us, 10);
+  EXPECT_DOUBLE_EQ(shares[0].exclusive_us, 8);
+  EXPECT_DOUBLE_EQ(events[1].self_us, 8);
+  EXPECT_DOUBLE_EQ(shares[1].exclusive_us, 6);
+  EXPECT_DOUBLE_EQ(shares[2].exclusive_us, 1) << "15 of 21 us something ran";
+  EXPECT_EQ(shares[0].launches, 1);
+}
+
+TEST(ProfilerActivity, TimelineHasABarForEachKernelOnTheHostsClock) {
+  using profiler::Slice;
+  Activity clock, launch = kernel("cudaLaunchKernel", 98, 99, 3), other = launch;
+  clock.kind = Activity::Kind::clock;
+  clock.start_us = 1000;
+  clock.end_us = 940;  // the host's clock is 60 behind
+  launch.kind = other.kind = Activity::Kind::call;
+  other.correlation = 77;
+  Activity side = kernel("side", 103, 120, 5);
+  side.stream = 7;
+  // Two kernels of the first op, of which the second starts early; the second op starts early too.
+  const auto slices =
+      profiler::timeline({scope(1, "conv2d", 0), scope(2, "relu", 0)},
+                         {clock, launch, other, call(3, 1), call(4, 1), call(5, 2), call(6, 2),
+                          kernel("first", 100, 110, 3), kernel("second", 108, 120, 4), side,
+                          kernel("relu", 119, 125, 6)});
+  ASSERT_EQ(slices.size(), 8u) << "three ops, as relu has two streams; four kernels; one call";
+  EXPECT_EQ(slices[0].kind, Slice::Kind::op);
+  EXPECT_EQ(slices[0].name, "conv2d");
+  EXPECT_DOUBLE_EQ(slices[0].start_us, 40);
+  EXPECT_DOUBLE_EQ(slices[0].us, 20);
+  EXPECT_EQ(slices[1].name, "first");
+  EXPECT_EQ(slices[1].launch, 3u);
+  EXPECT_DOUBLE_EQ(slices[2].start_us, 50) << "after the first, in whose op it lies";
+  EXPECT_DOUBLE_EQ(slices[2].us, 10);
+  EXPECT_EQ(slices[3].stream, 7);
+  EXPECT_EQ(slices[3].lane, 0);
+  EXPECT_EQ(slices[5].name, "relu");
+  EXPECT_EQ(slices[5].lane, 1) << "beside conv2d on the same stream";
+  EXPECT_EQ(slices[7].kind, Slice::Kind::call);
+  EXPECT_EQ(slices[7].launch, 3u);
+  EXPECT_DOUBLE_EQ(slices[7].start_us, 38);
 }
 
 TEST(ProfilerActivity, KernelNamesAreShortened) {

@@ -4,7 +4,7 @@
 
 #include "tensor/context.h"
 #include "tensor/ops/elementwise.h"
-#include "tensor/profiler.h"
+#include "tensor/profiler_activity.h"
 #include "tests/cuda_testing.h"
 #include "tests/tensor/ops/ops_testing.h"
 
@@ -121,6 +121,41 @@ TEST_F(ProfilerCuda, CapturedScopesHaveNoTimeAndTakeNoEvents) {
   EXPECT_EQ(events[0].op, "mul_");
   EXPECT_EQ(events[0].duration_us, 0);
   EXPECT_EQ(profiler::device_events_made(), made);
+}
+
+// Eager kernels belong to the scope that launched them, those of a repeated graph to the scope that
+// was open when they were captured.
+TEST_F(ProfilerCuda, KernelsOfARepeatedGraphBelongToTheirOps) {
+  const Tensor x = sample({64}, 6, DType::f32).to(kGpu);
+  mul_(x, 1.0);
+  if (const std::string why = profiler::start_kernels(); !why.empty()) GTEST_SKIP() << why;
+  profiler::start();
+  relu(x);
+  cuda::Graph graph;
+  graph.begin();
+  mul_(x, 2.0);
+  mul_(x, 3.0);
+  graph.end();
+  profiler::clear_kernels();
+  for (int i = 0; i < 3; ++i) graph.launch();
+  profiler::stop();
+  const auto scopes = profiler::events();
+  const auto records = profiler::stop_kernels();
+  const auto events = profiler::attribute(scopes, records);
+  ASSERT_EQ(events.size(), 6u) << "relu was forgotten";
+  for (size_t i = 0; i < events.size(); ++i) {
+    EXPECT_EQ(events[i].op, "mul_");
+    EXPECT_EQ(events[i].step, static_cast<int64_t>(i / 2)) << "in order of time";
+    EXPECT_GT(events[i].self_us, 0);
+    EXPECT_GT(events[i].start_us, 0) << "on the host's clock";
+  }
+  int calls = 0, arrows = 0;
+  for (const profiler::Slice& s : profiler::timeline(scopes, records)) {
+    calls += s.kind == profiler::Slice::Kind::call;
+    arrows += s.kind == profiler::Slice::Kind::work && s.launch != 0;
+  }
+  EXPECT_GE(calls, 3);
+  EXPECT_EQ(arrows, 3) << "one from each launch";
 }
 
 TEST_F(ProfilerCuda, SideStreamsAreNamed) {

@@ -17,7 +17,13 @@ class DeviceAccess {
 };
 
 // Gives the current stream this work, or appends it to the graph that is being captured.
-void issue(std::function<void()> work);
+// name: null for what leaves no record (activity.h).
+void issue(std::function<void()> work, const char* name = "kernel", bool copy = false);
+
+// The same work, which leaves a record of itself when it runs, if records are taken now; a launch of
+// a graph one of the call.
+std::function<void()> with_record(std::function<void()> work, const char* name, bool copy);
+std::function<void()> with_record_of_launch(std::function<void()> replay);
 
 // When a stream does its work (MTCKI_EMULATE_STREAMS=NAME; late if not said). A device may do it at
 // any time that the waits allow; these show what the waits leave open:

@@ -132,8 +132,9 @@ void run_stream_zero() {
 DeviceAccess::DeviceAccess() { memory().open(); }
 DeviceAccess::~DeviceAccess() { memory().close(); }
 
-void issue(std::function<void()> work) {
+void issue(std::function<void()> work, const char* name, bool copy) {
   const int stream = stream_index();
+  if (name) work = with_record(std::move(work), name, copy);
   auto shared = std::make_shared<const std::function<void()>>(std::move(work));
   if (recording) return recording->add(stream, std::move(shared));
   queues.add(stream, {std::move(shared), 0, 0});
@@ -208,10 +209,12 @@ void copy_to_device(void* dst, const void* src, size_t bytes) {
   std::memcpy(dst, src, bytes);
 }
 void copy_from_pinned(void* dst, const void* pinned, size_t bytes) {
-  issue([=] {
-    const DeviceAccess access;
-    std::memcpy(dst, pinned, bytes);
-  });
+  issue(
+      [=] {
+        const DeviceAccess access;
+        std::memcpy(dst, pinned, bytes);
+      },
+      "copy to the device", true);
 }
 void copy_to_host(void* dst, const void* src, size_t bytes) {
   forbid_while_capturing("a copy to the host");
@@ -220,16 +223,20 @@ void copy_to_host(void* dst, const void* src, size_t bytes) {
   std::memcpy(dst, src, bytes);
 }
 void copy_on_device(void* dst, const void* src, size_t bytes) {
-  issue([=] {
-    const DeviceAccess access;
-    std::memmove(dst, src, bytes);
-  });
+  issue(
+      [=] {
+        const DeviceAccess access;
+        std::memmove(dst, src, bytes);
+      },
+      "copy on the device", true);
 }
 void set_bytes(void* dst, int value, size_t bytes) {
-  issue([=] {
-    const DeviceAccess access;
-    std::memset(dst, value, bytes);
-  });
+  issue(
+      [=] {
+        const DeviceAccess access;
+        std::memset(dst, value, bytes);
+      },
+      "fill");
 }
 void synchronize() {
   forbid_while_capturing("synchronize()");
@@ -256,7 +263,7 @@ Event& Event::operator=(Event&&) noexcept = default;
 void Event::record() {
   const auto reach = [at = impl_->at] { *at = std::chrono::steady_clock::now(); };
   if (recording) return reach();  // what a graph contains is counted
-  issue(reach);
+  issue(reach, nullptr);
   impl_->stream = stream_index();
   impl_->position = queues.given(impl_->stream);
 }
@@ -293,7 +300,8 @@ void Graph::abandon() noexcept {
 }
 void Graph::launch() const {
   ++epoch;
-  issue([recorded = impl_->recorded] { recorded->replay(stream_times()); });
+  issue(with_record_of_launch([recorded = impl_->recorded] { recorded->replay(stream_times()); }),
+        nullptr);
 }
 size_t Graph::nodes() const { return impl_->recorded ? impl_->recorded->works() : 0; }
 

@@ -33,13 +33,15 @@ using CopyRecord = CUpti_ActivityMemcpy5;
 // The functions of libcupti that are used, found by name when the library is first opened.
 struct Cupti {
   std::string why;  // empty when it can be used
-#define MTCKI_CUPTI_FUNCTIONS(F)                                                                   \
-  F(cuptiActivityRegisterCallbacks)                                                                \
-  F(cuptiActivityEnable)                                                                           \
-  F(cuptiActivityDisable)                                                                          \
-  F(cuptiActivityFlushAll) F(cuptiActivityGetNextRecord) F(cuptiActivityPushExternalCorrelationId) \
-      F(cuptiActivityPopExternalCorrelationId) F(cuptiSubscribe) F(cuptiEnableCallback)            \
-          F(cuptiGetGraphNodeId) F(cuptiGetResultString)
+#define MTCKI_CUPTI_FUNCTIONS(F)                                                        \
+  F(cuptiActivityRegisterCallbacks)                                                     \
+  F(cuptiActivityEnable)                                                                \
+  F(cuptiActivityDisable)                                                               \
+  F(cuptiActivityFlushAll)                                                              \
+  F(cuptiActivityGetNextRecord) F(cuptiActivityPushExternalCorrelationId)               \
+      F(cuptiActivityPopExternalCorrelationId) F(cuptiSubscribe) F(cuptiEnableCallback) \
+          F(cuptiGetGraphNodeId) F(cuptiGetResultString) F(cuptiGetTimestamp)           \
+              F(cuptiGetCallbackName)
 #define F(name) decltype(&::name) name = nullptr;
   MTCKI_CUPTI_FUNCTIONS(F)
 #undef F
@@ -107,6 +109,9 @@ void add(const CUpti_Activity* record) {
       const auto& r = *reinterpret_cast<const KernelRecord*>(record);
       a = work(Activity::Kind::kernel, r);
       a.name = r.name ? r.name : "kernel";
+      a.shape = str(r.gridX, "x", r.gridY, "x", r.gridZ, " of ", r.blockX * r.blockY * r.blockZ,
+                    " threads, ", r.registersPerThread, " registers, ",
+                    (r.staticSharedMemory + r.dynamicSharedMemory) / 1024, " KiB");
       break;
     }
     case CUPTI_ACTIVITY_KIND_MEMCPY: {
@@ -132,8 +137,23 @@ void add(const CUpti_Activity* record) {
       a.op = static_cast<int64_t>(r.externalId);
       break;
     }
+    case CUPTI_ACTIVITY_KIND_RUNTIME:
+    case CUPTI_ACTIVITY_KIND_DRIVER: {
+      const auto& r = *reinterpret_cast<const CUpti_ActivityAPI*>(record);
+      const char* name = nullptr;
+      cupti().cuptiGetCallbackName(record->kind == CUPTI_ACTIVITY_KIND_RUNTIME
+                                       ? CUPTI_CB_DOMAIN_RUNTIME_API
+                                       : CUPTI_CB_DOMAIN_DRIVER_API,
+                                   r.cbid, &name);
+      a.kind = Activity::Kind::call;
+      a.name = name ? name : "call";
+      a.start_us = us(r.start);
+      a.end_us = us(r.end);
+      a.correlation = r.correlationId;
+      break;
+    }
     default:
-      return;  // API calls: needed for the correlation records only
+      return;
   }
   const std::lock_guard<std::mutex> lock(mutex);
   collected.push_back(std::move(a));
@@ -227,6 +247,12 @@ void clear_activity() {
   collected.clear();
 }
 
+double activity_now_us() {
+  uint64_t ns = 0;
+  if (recording) cupti().cuptiGetTimestamp(&ns);
+  return us(ns);
+}
+
 void push_activity_id(int64_t id) {
   ids.push_back(id);
   if (recording)
@@ -248,6 +274,7 @@ namespace mtcki::cuda {
 std::string start_activity() { return "this build was made without CUPTI (cupti.h)"; }
 std::vector<Activity> stop_activity() { return {}; }
 void clear_activity() {}
+double activity_now_us() { return 0; }
 void push_activity_id(int64_t) {}
 void pop_activity_id() {}
 

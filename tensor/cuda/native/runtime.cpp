@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <cstring>
 #include <mutex>
 #include <vector>
 
@@ -157,6 +158,8 @@ bool can_overlap_launches() {
   // Not the device's version: the driver compiles PTX of an older one for it, in which
   // wait_for_previous() is nothing. All kernels are compiled for the same versions.
   static const bool can = [] {
+    // MTCKI_EARLY=0: kernels one after the other, for the clean time of each.
+    if (const char* on = std::getenv("MTCKI_EARLY"); on && std::strcmp(on, "0") == 0) return false;
     cudaFuncAttributes kernel{};
     check(cudaFuncGetAttributes(&kernel, any_kernel()), "cudaFuncGetAttributes");
     return kernel.ptxVersion >= 90;
