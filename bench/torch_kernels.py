@@ -78,7 +78,7 @@ def js_div(p, q, t=4.0):
 
 
 def op_table(layout):
-    """Name -> (inputs, function) as in bench/ops_bench.cpp."""
+    """Name -> (inputs, function) as Row::timed of the op table (tests/op_table)."""
     act = lambda: noise(N, 64, 16, 16, layout=layout)  # noqa: E731
     positive = lambda: torch.full((N, 64, 16, 16), 1.5).to(DTYPE).to(memory_format=layout)  # noqa: E731
     image, rows, feature = (lambda: noise(N, 3, 32, 32, layout=layout)), (lambda: noise(N, 10)), (lambda: noise(N, 512))
@@ -100,6 +100,8 @@ def op_table(layout):
 
     unary = {"add_scalar": lambda x: x + 0.5, "mul_scalar": lambda x: x * 0.5, "neg": torch.neg, "exp": torch.exp,
              "square": torch.square, "abs": torch.abs, "relu": F.relu, "leaky_relu": lambda x: F.leaky_relu(x, 0.2),
+             "clamp": lambda x: x.clamp(-1, 6), "relu6": F.relu6, "flatten": lambda x: x.flatten(1).contiguous(),
+             "permute": lambda x: x.permute(0, 2, 3, 1).contiguous(), "channel_shuffle": lambda x: F.channel_shuffle(x, 4),
              "sigmoid": torch.sigmoid, "tanh": torch.tanh, "sum": torch.sum, "mean": lambda x: x.mean((2, 3)),
              "norm": torch.norm, "narrow": lambda x: x[:, 16:64].contiguous(memory_format=layout),
              "subsample_pad_channels": lambda x: F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 32, 32)),

@@ -6,22 +6,14 @@
 #include <utility>
 #include <vector>
 
-#include "tensor/tensor.h"
-
 namespace mtcki::data {
 
 // Messages, without a file: for tests. wall: seconds since 1970.
 std::string tf_record(const std::string& message);  // length, masked CRC-32C of both parts
 std::string event_file_version(double wall);
-std::string event_scalar(double wall, int64_t step, const std::string& tag, double value);
+std::string event_scalars(double wall, int64_t step,
+                          const std::vector<std::pair<std::string, double>>& values);
 std::string event_session_start(double wall, int64_t step);
-
-// A hyper-parameter: text, or a number when `is_number`.
-struct HParam {
-  std::string name, text;
-  double number = 0;
-  bool is_number = false;
-};
 
 class EventWriter {
  public:
@@ -33,19 +25,12 @@ class EventWriter {
   EventWriter& operator=(const EventWriter&) = delete;
 
   // Each is one write(). DiskError.
-  void scalar(const std::string& tag, int64_t step, double value);  // NaN and infinity are legal
-  void scalars(int64_t step, const std::vector<std::pair<std::string, double>>& values);
-  void image(const std::string& tag, int64_t step, const Tensor& image);  // u8 [C,H,W]
+  void scalars(int64_t step,  // NaN and infinity are legal
+               const std::vector<std::pair<std::string, double>>& values);
   void image_png(const std::string& tag, int64_t step, const std::string& png, int64_t height,
                  int64_t width, int64_t channels);
-  void text(const std::string& tag, int64_t step, const std::string& markdown);
-  // The table of runs: parameters of this one and the tags of the metrics that matter.
-  void hparams(const std::vector<HParam>& parameters, const std::vector<std::string>& metric_tags,
-               const std::string& group);
-  void hparams_end(bool success);
   // Points of earlier files with a step >= this are dropped by TensorBoard: call on resume.
   void session_start(int64_t step);
-  void flush();  // fsync
   const std::string& path() const { return path_; }
 
  private:

@@ -4,6 +4,7 @@
 #include <sstream>
 
 #include "data/sets/rows.h"
+#include "tensor/ops/index.h"
 
 namespace mtcki::data {
 
@@ -35,17 +36,12 @@ std::vector<std::string> class_names(const std::string& dir, bool cifar100) {
 }
 
 LabelledImages join(const std::vector<LabelledImages>& parts) {
-  if (parts.size() == 1) return parts[0];
-  int64_t n = 0;
-  for (const LabelledImages& p : parts) n += p.labels.numel();
-  LabelledImages out{Tensor::empty({n, 3, 32, 32}, DType::u8), Tensor::empty({n}, DType::i64)};
-  int64_t at = 0;
+  std::vector<Tensor> images, labels;
   for (const LabelledImages& p : parts) {
-    std::memcpy(out.images.data<uint8_t>() + at * kPixels, p.images.raw(), p.images.nbytes());
-    std::memcpy(out.labels.data<int64_t>() + at, p.labels.raw(), p.labels.nbytes());
-    at += p.labels.numel();
+    images.push_back(p.images);
+    labels.push_back(p.labels);
   }
-  return out;
+  return {cat(images), cat(labels)};
 }
 
 // The binary members have fixed sizes and no published md5; the Python ones have an md5.

@@ -1,29 +1,28 @@
 #include "data/sets/holdout.h"
 
-#include <cstring>
+#include "tensor/ops/index.h"
 
 namespace mtcki::data {
+
+ImageSet rows_of(const ImageSet& set, const std::vector<int64_t>& rows) {
+  const Tensor index = Tensor::from(rows, {static_cast<int64_t>(rows.size())});
+  ImageSet out = set;
+  out.images = index_select(set.images, index);
+  out.labels = index_select(set.labels, index);
+  return out;
+}
 
 ImageSet holdout_part(const ImageSet& set, int64_t n, bool spread, bool held) {
   const int64_t all = set.size();
   if (n <= 0 || n >= all)
     throw UsageError(str("data.holdout: ", n, " of ", all, " training images of ", set.name,
                          "; at least one must be held out and one left"));
-  ImageSet part = set;
-  Shape shape = set.images.shape();
-  shape.set(0, held ? n : all - n);
-  part.images = Tensor::empty(shape, DType::u8);
-  part.labels = Tensor::empty({shape[0]}, DType::i64);
-  const size_t bytes = static_cast<size_t>(set.images.numel() / all);
-  int64_t row = 0;
+  std::vector<int64_t> rows;
   for (int64_t i = 0; i < all; ++i) {
     const bool out = spread ? (i + 1) * n / all > i * n / all : i >= all - n;
-    if (out != held) continue;
-    std::memcpy(part.images.data<uint8_t>() + static_cast<size_t>(row) * bytes,
-                set.images.data<uint8_t>() + static_cast<size_t>(i) * bytes, bytes);
-    part.labels.data<int64_t>()[row++] = set.labels.data<int64_t>()[i];
+    if (out == held) rows.push_back(i);
   }
-  return part;
+  return rows_of(set, rows);
 }
 
 }  // namespace mtcki::data

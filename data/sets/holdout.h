@@ -1,10 +1,13 @@
-// A validation split: choices are made on training images that no teacher has seen, so that the test
-// images are used once.
+// Parts of a set. A validation split: choices are made on training images that no teacher has seen,
+// so that the test images are used once.
 #pragma once
 
 #include "data/sets/dataset.h"
 
 namespace mtcki::data {
+
+// The images of these rows, with their labels.
+ImageSet rows_of(const ImageSet& set, const std::vector<int64_t>& rows);
 
 // The n held-out images of a training set (held), or all the others. They are the last ones, or,
 // spread, every k-th: of sets that lie sorted by class. UsageError unless 0 < n < size.

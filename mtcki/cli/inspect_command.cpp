@@ -5,6 +5,7 @@
 
 #include <cstdio>
 
+#include "data/formats/onnx_file.h"
 #include "data/formats/state_file.h"
 #include "data/sets/dataset.h"
 #include "mtcki/cli/commands.h"
@@ -21,7 +22,7 @@ namespace {
 struct InspectOptions {
   std::string weights, model, name_map, weights_key, data;
   std::vector<double> mean, std;
-  int64_t size = 32;
+  int64_t size = 0;
   ComputeOptions compute;
 };
 
@@ -54,6 +55,19 @@ void read_shape(const data::StateFile& file, nn::ModelSpec* spec) {
     }
     if (tensor.shape().rank() == 2) spec->num_classes = tensor.size(0);
   }
+}
+
+// What an ONNX file declares; a free size stays as it is.
+void read_onnx_shape(const std::string& path, nn::ModelSpec* spec) {
+  const data::OnnxModel model = data::read_onnx(path);
+  const auto take = [](const std::vector<data::OnnxValue>& values, size_t rank, size_t at,
+                       int64_t* size) {
+    if (!values.empty() && values[0].sizes.size() == rank && values[0].sizes[at] > 0)
+      *size = values[0].sizes[at];
+  };
+  take(model.inputs, 4, 1, &spec->in_channels);
+  take(model.inputs, 4, 2, &spec->image_size);
+  take(model.outputs, 2, 1, &spec->num_classes);
 }
 
 std::string guessed_set(const nn::ModelSpec& spec) {
@@ -98,10 +112,9 @@ int inspect_command(const InspectOptions& o) {
   for (const std::string& note : file.notes) std::printf("%s\n", note.c_str());
   ModelCard card = read_model_card(file.metadata);
   nn::ModelSpec spec = card.spec;
-  if (spec.name.empty()) {
-    read_shape(file, &spec);
-    spec.image_size = o.size;
-  }
+  if (spec.name.empty()) read_shape(file, &spec);
+  if (data::is_onnx(o.weights)) read_onnx_shape(o.weights, &spec);
+  if (o.size > 0) spec.image_size = o.size;
   int64_t values = 0;
   for (const auto& [name, tensor] : file.tensors) values += tensor.numel();
   std::printf("%s: %zu tensors, %lld values, %lld input channels, %lld classes\n",
@@ -165,9 +178,8 @@ void add_inspect(CommandLine* line) {
       ->delimiter(',');
   inspect->add_option("--std", o->std, "standard deviation of the normalisation a,b,c")
       ->delimiter(',');
-  inspect->add_option("--size", o->size, "image height and width")
-      ->check(range(8, 1024))
-      ->capture_default_str();
+  inspect->add_option("--size", o->size, "image height and width; default: the file's, else 32")
+      ->check(range(8, 1024));
   add_compute(inspect, &o->compute);
   line->commands.push_back({inspect, [o] { return inspect_command(*o); }});
 }

@@ -59,9 +59,14 @@ class Walk {
   }
   // The key before this call changes how a run goes, not what comes out of it.
   Walk& inert() { return inert_if(true); }
-  // The same where it holds: for the values, say, that earlier versions had without the key.
+  // The same while another key leaves it without meaning.
   Walk& inert_if(bool holds) {
     if (holds) out_.back().affects_results = false;
+    return *this;
+  }
+  // Its default is what runs did before there was the key: they keep their hash.
+  Walk& neutral() {
+    out_.back().neutral = true;
     return *this;
   }
   std::vector<Field> take() { return std::move(out_); }
@@ -69,7 +74,7 @@ class Walk {
  private:
   Walk& add(const char* name, Field::Target target, const Range& range,
             std::vector<std::string> choices, const std::string& help) {
-    out_.push_back({prefix_ + name, std::move(target), range, std::move(choices), help, true});
+    out_.push_back({prefix_ + name, std::move(target), range, std::move(choices), help});
     return *this;
   }
   std::string prefix_;
@@ -87,14 +92,14 @@ void visit(Walk& w, DataConfig& c) {
       .key("fit", c.fit, {"crop", "pad"}, "with size: the centre square, or all of it on black")
       .key("channels", c.channels, between(0, 3),
            "imagefolder: 1 reads grey, 3 colour; none: of the teachers' images; 0: 3")
-      .inert_if(c.channels == 0)
+      .neutral()
       .key("classes", c.classes, between(0, 1e6), "none: how many classes the teachers know")
-      .inert_if(c.classes == 0)
+      .neutral()
       .key("pixels", c.pixels, between(0, 4096), "none: height and width of the teachers' images")
-      .inert_if(c.pixels == 0)
+      .neutral()
       .key("skip_bad", c.skip_bad, at_least(0),
            "imagefolder, tiny-imagenet: leave out up to n files that cannot be read, and name them")
-      .inert_if(c.skip_bad == 0)
+      .neutral()
       .key("class_order", c.class_order, {"sorted", "file"},
            "tiny-imagenet: classes by sorted id, as the field; file: by line of wnids.txt")
       .inert_if(c.name != "tiny-imagenet" || c.class_order == "file")  // of earlier versions
@@ -105,7 +110,7 @@ void visit(Walk& w, DataConfig& c) {
           "validation: n of the training images, which no teacher sees then, take the place of the "
           "test images; the last ones (image files: spread over the classes); 0: none. data.name "
           "none: n of the synthetic images, which no student sees, drawn by the seed; 0: a tenth")
-      .inert_if(c.holdout == 0)
+      .neutral()
       .key("loader_threads", c.loader_threads, between(0, 64), "prefetch threads; 0: none")
       .inert();
 }
@@ -134,7 +139,7 @@ void visit(Walk& w, TrainConfig& c) {
       .key("accumulate", c.accumulate, between(1, 65536),
            "parts that a batch is computed in, one after the other, for less memory; their "
            "gradients are added, batch norm normalises each part by itself")
-      .inert_if(c.accumulate == 1);
+      .neutral();
   sgd_keys(w, c, {"constant", "cosine", "multistep", "onecycle"});
   w.key("label_smoothing", c.label_smoothing, between(0, 0.9), "share of the target spread evenly");
   milestone_keys(w, c, false);
@@ -152,7 +157,7 @@ void visit(Walk& w, TeacherConfig& c) {
       .key("weights", c.weights, "file to import (.safetensors, .pth, .th); empty: trained here")
       .key("weights_key", c.weights_key,
            "where in the file the weights are, as state_dict_ema or 0.model; empty: found")
-      .inert_if(c.weights_key.empty())
+      .neutral()
       .key("name_map", c.name_map,
            "renaming on import: torchvision, timm, datafree, kuangliu, weiaicunzai, mmpretrain, a "
            "file")
@@ -183,10 +188,10 @@ void source_keys(Walk& w, SynthesisConfig& c) {
         "generator whose noisy layers make images from their labels; a generator alone whose maps "
         "are kept with the images, for replay maps; or nothing is: real "
         "training images, noise, or the finished sets of other runs (from)")
-      .inert_if(c.source == "generator")
+      .neutral()
       .key("from", c.from,
            "source sets: folders of these runs; relative ones from the folder of this run")
-      .inert_if(c.from.empty())
+      .neutral()
       .key("generator", c.generator, nn::generator_names(), "generator architecture")
       .key("nz", c.nz, between(1, 65536), "latent dimensions")
       .key("ngf", c.ngf, between(1, 4096), "generator width")
@@ -194,17 +199,17 @@ void source_keys(Walk& w, SynthesisConfig& c) {
            "learning rate of the generator or the pixels, and of the contrast head")
       .key("lr_z", c.lr_z, number_from(0), "learning rate of the latents; 0: lr_g")
       .key("beta1", c.beta1, between(0, 0.99999), "decay of the mean of the gradients in that Adam")
-      .inert_if(c.beta1 == 0.5)
+      .neutral()
       .key("beta2", c.beta2, between(0, 0.99999), "decay of the second moments in that Adam")
-      .inert_if(c.beta2 == 0.999)
+      .neutral()
       .key("clip", c.clip, "of source pixels: into the range of an image after every step")
-      .inert_if(c.clip)
+      .neutral()
       .key("meta", c.meta, {{"fomaml", Meta::fomaml}, {"reptile", Meta::reptile}},
            "how a meta-generator learns from the steps of a batch")
       .inert_if(c.source != "meta_generator")
       .key("reset_first", c.reset_first, at_least(0),
            "batch at which the first layers of a meta-generator are redrawn; 0: none")
-      .inert_if(c.reset_first == 0)
+      .neutral()
       .key("class_embedding", c.class_embedding,
            {{"teachers", ClassEmbedding::teachers}, {"orthogonal", ClassEmbedding::orthogonal}},
            "what stands for a class in a noisy source: its rows of the teachers' classifiers, or "
@@ -213,15 +218,15 @@ void source_keys(Walk& w, SynthesisConfig& c) {
       .key("g_life", c.g_life, at_least(0), "batches before the generator is redrawn; 0: never")
       .key("g_life_first", c.g_life_first, at_least(0),
            "the same before there is a student; 0: g_life")
-      .inert_if(c.g_life_first == 0)
+      .neutral()
       .key("g_ema", c.g_ema, between(0, 0.999999),
            "decay of averaged weights of source sampler or maps, which a student's images are made "
            "with; 0: off")
-      .inert_if(c.g_ema == 0)
+      .neutral()
       .key("exchange", c.exchange, between(0, 1),
            "how often half of the channels of an image's map come from another image: source "
            "generator, the share of the kept images; maps, of the student's steps")
-      .inert_if(c.exchange == 0);
+      .neutral();
 }
 
 void visit(Walk& w, SynthesisConfig& c) {
@@ -236,12 +241,12 @@ void visit(Walk& w, SynthesisConfig& c) {
            {{"sum", BnReduce::sum}, {"layer", BnReduce::layer}, {"init", BnReduce::init}},
            "weight of a teacher's layers: plain sum, by their number, by the first loss")
       .key("bn_first", c.bn_first, number_from(0), "factor of every teacher's first layer")
-      .inert_if(c.bn_first == 1)
+      .neutral()
       .key("cls_mode", c.cls_mode, {{"each", ClsMode::each}, {"ens", ClsMode::ens}},
            "every teacher confident, or the fused logits")
       .key("cls_focus", c.cls_focus, number_from(0),
            "with cls_mode ens a sample counts (1 - p_y)^this; 0: all alike")
-      .inert_if(c.cls_focus == 0)
+      .neutral()
       .key("adv_mode", c.adv_mode,
            {{"kl-agree", AdvMode::kl_agree},
             {"kl-disagree", AdvMode::kl_disagree},
@@ -250,7 +255,7 @@ void visit(Walk& w, SynthesisConfig& c) {
            "form of the disagreement: divergence where both decide alike, or where they do not; "
            "1 - JS; the same as DeepInversion's code has it")
       .key("adv_temperature", c.adv_temperature, above(0), "T of the divergences of adv and adv_kl")
-      .inert_if(c.adv_temperature == 1)
+      .neutral()
       .key("adv_each", c.adv_each,
            "average the disagreement over teachers, not of the fused logits")
       .key("targets", c.targets, {{"balanced", Targets::balanced}, {"uniform", Targets::uniform}},
@@ -272,7 +277,7 @@ void visit(Walk& w, SynthesisConfig& c) {
            "how images become bytes")
       .key("views", c.views, {{"crop", Views::crop}, {"roll", Views::roll}},
            "global view: each image cropped after padding, or the batch shifted in a circle")
-      .inert_if(c.views == Views::crop)
+      .neutral()
       .key("min_crop", c.min_crop, between(0.01, 1), "smallest area of the local view")
       .key("pad", c.pad, between(0, 32),
            "padding of the global view's crop, or how far it is shifted")
@@ -293,12 +298,12 @@ void visit(Walk& w, RoundsConfig& c) {
       .inert_if(c.per_epoch == 0)
       .key("keep_history", c.keep_history,
            "the contrast's bank and head go on from the set made before; else they begin anew")
-      .inert_if(c.keep_history)
+      .neutral()
       .key(
           "weight_step", c.weight_step, between(0, 1),
           "how far a batch moves the teachers' weights when each round learns them from all images "
           "so far; 0: they stay")
-      .inert_if(c.weight_step == 0);
+      .neutral();
 }
 
 void visit(Walk& w, DistillConfig& c) {
@@ -308,21 +313,21 @@ void visit(Walk& w, DistillConfig& c) {
       .key("views", c.views, at_least(0),
            "crops and mirrors of each image, in turn by pass, whose teacher outputs are made once "
            "and kept in memory; 0: new ones in every pass, teachers are asked at every step")
-      .inert_if(c.views == 0);
+      .neutral();
   sgd_keys(w, c, {"constant", "cosine", "multistep", "onecycle"});
   milestone_keys(w, c, c.milestones.empty());
   w.key("replay", c.replay, replay_names(),
         "what is shown: the images that were made and kept, cropped and mirrored; fresh ones in "
         "every step, as they are; or what the generator makes of the maps that were kept")
-      .inert_if(c.replay == "pool")
+      .neutral()
       .key("priority", c.priority, number_from(0),
            "replay pool draws images in proportion to (last loss)^this; 0: shuffled passes")
-      .inert_if(c.priority == 0)
+      .neutral()
       .key("mix", c.mix,
            {{"none", data::Mix::none}, {"mixup", data::Mix::mixup}, {"cutmix", data::Mix::cutmix}},
            "of replay pool: beside each image a second one, blended in or in a box of it; the "
            "teachers answer to what is shown")
-      .inert_if(c.mix == data::Mix::none);
+      .neutral();
   loss_weights(w, student_terms(), c.loss);
   w.key("temperature", c.temperature, above(0), "T of the fused distillation loss")
       .key("fuse", c.fuse,
@@ -334,12 +339,12 @@ void visit(Walk& w, DistillConfig& c) {
       .key("agree", c.agree, number_from(0),
            "in kd an image counts (share of the teachers that decide as all together)^this; 0: all "
            "alike")
-      .inert_if(c.agree == 0)
+      .neutral()
       .key("teacher_bn", c.teacher_bn,
            {{"running", TeacherBn::running}, {"batch", TeacherBn::batch}},
            "teachers normalise by the statistics of their training, or by those of the batch they "
            "label (a process's share of it)")
-      .inert_if(c.teacher_bn == TeacherBn::running)
+      .neutral()
       .key("ts_tau", c.ts_tau, above(0), "temperature of the teacher/student contrast")
       .key("ts_queue", c.ts_queue, at_least(0), "past keys kept per teacher")
       .key("ts_ramp", c.ts_ramp, between(0, 1), "share of the steps over which its weight rises")
@@ -371,10 +376,10 @@ void visit(Walk& w, RunConfig& c) {
       .inert()
       .key("precision", c.precision, {"f32", "tf32", "bf16"},
            "of convolutions and products; tf32 is f32 on the CPU")
-      .inert_if(c.precision == "f32")
+      .neutral()
       .key("conv", c.conv, {"auto", "direct"},
            "on the CPU: auto uses Winograd where it is faster, direct never")
-      .inert_if(c.conv == "auto")
+      .neutral()
       .key("deterministic", c.deterministic,
            "on the GPU: only kernels that repeat bit for bit; it costs next to nothing")
       .inert()
@@ -401,9 +406,15 @@ void visit(Walk& w, RunConfig& c) {
 
 template <class T>
 std::vector<Field> walk(T& c, const std::string& prefix) {
-  Walk w(prefix);
+  Walk w(prefix), unset(prefix);
+  T defaults;
   visit(w, c);
-  return w.take();
+  visit(unset, defaults);
+  std::vector<Field> out = w.take();
+  const std::vector<Field> before = unset.take();
+  for (size_t i = 0; i < out.size(); ++i)
+    if (out[i].neutral && out[i].value() == before[i].value()) out[i].affects_results = false;
+  return out;
 }
 
 }  // namespace

@@ -38,6 +38,7 @@ struct Field {
   std::vector<std::string> choices;  // texts and modes; empty: free text
   std::string help;
   bool affects_results = true;  // part of config_sha256
+  bool neutral = false;         // its default is no part of it
 
   std::string type() const;   // "integer", "number", "true or false", "text", "list of ..."
   std::string value() const;  // as TOML

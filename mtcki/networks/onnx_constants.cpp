@@ -141,14 +141,14 @@ bool Builder::fold_list() {
     return give(list_of(out).reshape(index.shape())), true;
   }
   if (op == "Concat") {
-    Sizes out;
+    std::vector<Tensor> parts;
     axis(attribute("axis", int64_t{0}), 1);
     for (size_t i = 0; i < node_->inputs.size(); ++i) {
-      if (constant(i).rank() != 1 || constant(i).dtype() != DType::i64)
-        fail("of constants, only lists of integers are taken");
-      for (const int64_t v : constant(i).to_vector<int64_t>()) out.push_back(v);
+      if (constant(i).rank() != 1 || constant(i).dtype() != constant(0).dtype())
+        fail("of constants, only lists of numbers of one kind are taken");
+      parts.push_back(constant(i));
     }
-    return give(list_of(out)), true;
+    return give(cat(parts, 0)), true;
   }
   if (op != "Slice") return false;
   // Rows of a list or table of integers, forward or backward.

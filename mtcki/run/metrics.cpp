@@ -8,6 +8,7 @@
 
 #include "data/formats/atomic_file.h"
 #include "data/sets/digest.h"
+#include "data/sets/holdout.h"
 #include "mtcki/config/table_names.h"
 #include "mtcki/evaluation/metrics.h"
 #include "mtcki/evaluation/neighbours.h"
@@ -16,7 +17,6 @@
 #include "mtcki/training/stage_control.h"
 #include "mtcki/training/train_classifier.h"
 #include "tensor/allocator.h"
-#include "tensor/ops/index.h"
 
 namespace mtcki {
 
@@ -61,11 +61,7 @@ data::ImageSet spread(const data::ImageSet& set, int64_t limit) {
   if (limit <= 0 || set.size() <= limit) return set;
   std::vector<int64_t> rows;
   for (int64_t i = 0; i < limit; ++i) rows.push_back(i * set.size() / limit);
-  data::ImageSet out = set;
-  const Tensor index = Tensor::from(rows, {limit});
-  out.images = index_select(set.images, index);
-  out.labels = index_select(set.labels, index);
-  return out;
+  return data::rows_of(set, rows);
 }
 
 // metrics/neighbours.safetensors, for the report; made again only when something it depends on

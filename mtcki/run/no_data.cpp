@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "data/formats/state_file.h"
+#include "data/sets/holdout.h"
 #include "mtcki/networks/model_file.h"
 #include "tensor/error.h"
-#include "tensor/ops/index.h"
 #include "tensor/rng.h"
 
 namespace mtcki {
@@ -56,11 +56,7 @@ data::ImageSet pool_part(const data::ImageSet& pool, const RunConfig& c, bool he
   std::vector<int64_t> rows =
       held ? std::vector<int64_t>(order.begin(), cut) : std::vector<int64_t>(cut, order.end());
   std::sort(rows.begin(), rows.end());
-  const Tensor index = Tensor::from(rows, {static_cast<int64_t>(rows.size())});
-  data::ImageSet part = pool;
-  part.images = index_select(pool.images, index);
-  part.labels = index_select(pool.labels, index);
-  return part;
+  return data::rows_of(pool, rows);
 }
 
 std::string measurement_note(const RunConfig& c) {

@@ -8,101 +8,65 @@
 
 namespace mtcki {
 
-enum class UnaryOp {
-  add_scalar,
-  mul_scalar,
-  neg,
-  exp,
-  log,
-  sqrt,
-  square,
-  abs,
-  sign,
-  clamp,
-  relu,
-  leaky_relu,
-  sigmoid,
-  tanh,
-};
-enum class BinaryOp {
-  add,
-  sub,
-  mul,
-  div,
-  maximum,
-  relu_grad,
-  leaky_relu_grad,
-  clamp_grad,
-  sigmoid_grad,
-  tanh_grad,
-};
+// ROW(name, functor): T is what it computes in, p and q are its scalars.
+#define MTCKI_UNARY_OPS(ROW)         \
+  ROW(add_scalar, AddScalarFn<T>{p}) \
+  ROW(mul_scalar, MulScalarFn<T>{p}) \
+  ROW(neg, NegFn<T>{})               \
+  ROW(exp, ExpFn<T>{})               \
+  ROW(log, LogFn<T>{})               \
+  ROW(sqrt, SqrtFn<T>{})             \
+  ROW(square, SquareFn<T>{})         \
+  ROW(abs, AbsFn<T>{})               \
+  ROW(sign, SignFn<T>{})             \
+  ROW(clamp, ClampFn<T>{p, q})       \
+  ROW(relu, ReluFn<T>{})             \
+  ROW(leaky_relu, LeakyReluFn<T>{p}) \
+  ROW(sigmoid, SigmoidFn<T>{})       \
+  ROW(tanh, TanhFn<T>{})
+
+// ROW(name, shapes, functor): Broadcasts where the operands may have different shapes, SameShape for
+// gradients.
+#define MTCKI_BINARY_OPS(ROW)                            \
+  ROW(add, Broadcasts, AddFn<T>{})                       \
+  ROW(sub, Broadcasts, SubFn<T>{})                       \
+  ROW(mul, Broadcasts, MulFn<T>{})                       \
+  ROW(div, Broadcasts, DivFn<T>{})                       \
+  ROW(maximum, Broadcasts, MaximumFn<T>{})               \
+  ROW(relu_grad, SameShape, ReluGradFn<T>{})             \
+  ROW(leaky_relu_grad, SameShape, LeakyReluGradFn<T>{p}) \
+  ROW(clamp_grad, SameShape, ClampGradFn<T>{p, q})       \
+  ROW(sigmoid_grad, SameShape, SigmoidGradFn<T>{})       \
+  ROW(tanh_grad, SameShape, TanhGradFn<T>{})
+
+#define MTCKI_NAME(name, ...) name,
+enum class UnaryOp { MTCKI_UNARY_OPS(MTCKI_NAME) };
+enum class BinaryOp { MTCKI_BINARY_OPS(MTCKI_NAME) };
+#undef MTCKI_NAME
 enum class CompareOp { equal, less };
 
-// f(functor) for the op that is known at run time; T is what it computes in, p and q are its scalars.
+// f(functor) for the op that is known at run time.
 template <class T, class F>
 void visit_unary(UnaryOp op, double p_in, double q_in, const F& f) {
   const T p = static_cast<T>(p_in), q = static_cast<T>(q_in);
-  switch (op) {
-    case UnaryOp::add_scalar:
-      return f(AddScalarFn<T>{p});
-    case UnaryOp::mul_scalar:
-      return f(MulScalarFn<T>{p});
-    case UnaryOp::neg:
-      return f(NegFn<T>{});
-    case UnaryOp::exp:
-      return f(ExpFn<T>{});
-    case UnaryOp::log:
-      return f(LogFn<T>{});
-    case UnaryOp::sqrt:
-      return f(SqrtFn<T>{});
-    case UnaryOp::square:
-      return f(SquareFn<T>{});
-    case UnaryOp::abs:
-      return f(AbsFn<T>{});
-    case UnaryOp::sign:
-      return f(SignFn<T>{});
-    case UnaryOp::clamp:
-      return f(ClampFn<T>{p, q});
-    case UnaryOp::relu:
-      return f(ReluFn<T>{});
-    case UnaryOp::leaky_relu:
-      return f(LeakyReluFn<T>{p});
-    case UnaryOp::sigmoid:
-      return f(SigmoidFn<T>{});
-    case UnaryOp::tanh:
-      return f(TanhFn<T>{});
-  }
+#define MTCKI_CASE(name, ...) \
+  case UnaryOp::name:         \
+    return f(__VA_ARGS__);
+  switch (op) { MTCKI_UNARY_OPS(MTCKI_CASE) }
+#undef MTCKI_CASE
 }
 
-// f(functor, broadcasts): std::true_type where the operands may have different shapes, and
-// std::false_type for gradients, which have one shape.
+// f(functor, broadcasts), of type std::true_type or std::false_type.
 template <class T, class F>
 void visit_binary(BinaryOp op, double p_in, double q_in, const F& f) {
   using Broadcasts = std::true_type;
   using SameShape = std::false_type;
   const T p = static_cast<T>(p_in), q = static_cast<T>(q_in);
-  switch (op) {
-    case BinaryOp::add:
-      return f(AddFn<T>{}, Broadcasts());
-    case BinaryOp::sub:
-      return f(SubFn<T>{}, Broadcasts());
-    case BinaryOp::mul:
-      return f(MulFn<T>{}, Broadcasts());
-    case BinaryOp::div:
-      return f(DivFn<T>{}, Broadcasts());
-    case BinaryOp::maximum:
-      return f(MaximumFn<T>{}, Broadcasts());
-    case BinaryOp::relu_grad:
-      return f(ReluGradFn<T>{}, SameShape());
-    case BinaryOp::leaky_relu_grad:
-      return f(LeakyReluGradFn<T>{p}, SameShape());
-    case BinaryOp::clamp_grad:
-      return f(ClampGradFn<T>{p, q}, SameShape());
-    case BinaryOp::sigmoid_grad:
-      return f(SigmoidGradFn<T>{}, SameShape());
-    case BinaryOp::tanh_grad:
-      return f(TanhGradFn<T>{}, SameShape());
-  }
+#define MTCKI_CASE(name, shapes, ...) \
+  case BinaryOp::name:                \
+    return f(__VA_ARGS__, shapes());
+  switch (op) { MTCKI_BINARY_OPS(MTCKI_CASE) }
+#undef MTCKI_CASE
 }
 
 template <class T, class F>

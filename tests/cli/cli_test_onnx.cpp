@@ -56,5 +56,14 @@ model = "resnet8"
       "keep them together");
 }
 
+// Classes and sizes that the file declares, without a flag.
+TEST_F(CliTest, InspectTakesTheSizesOfAnOnnxFile) {
+  const Outcome o = run({"inspect", onnx("tall")});
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.out, HasSubstr("3 input channels, 7 classes"));
+  EXPECT_THAT(o.out, HasSubstr("depthwise_1"));
+  refused({"inspect", onnx("tall"), "--size", "24"}, 3, "do not fit");
+}
+
 }  // namespace
 }  // namespace mtcki

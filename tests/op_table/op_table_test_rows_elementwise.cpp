@@ -44,6 +44,9 @@ Row unary(const std::string& name, const std::function<Variable(const Variable&)
                    f(Tensor::zeros({2, 3}, DType::i64));
                  },
                  {op + ": ", "needs a floating dtype", "[2, 3] i64 cpu"}}};
+  row.timed = [samples, run = row.cases[0].run](int64_t n) {
+    return Timed{{samples(activations(n), 1)}, run};
+  };
   return row;
 }
 
@@ -79,6 +82,9 @@ Row binary(const std::string& name,
                  {name + ": ", "[2, 3]", "[2, 4]"}},
                 {[f] { f(Tensor::zeros({2}), Tensor::zeros({2}, DType::f64)); },
                  {name + ": ", "equal dtypes", "[2] f32 cpu", "[2] f64 cpu"}}};
+  row.timed = [run = row.cases[0].run](int64_t n) {
+    return Timed{{noise(activations(n), 1), away_from_zero(activations(n), 2)}, run};
+  };
   return row;
 }
 
@@ -96,10 +102,10 @@ std::vector<Row> elementwise_rows() {
       binary(
           "div", [](V a, V b) { return a / b; }, [](double a, double b) { return a / b; }),
       unary(
-          "add(scalar)", [](V x) { return add(x, 0.75); }, [](double x) { return x + 0.75; }, noise,
+          "add_scalar", [](V x) { return add(x, 0.75); }, [](double x) { return x + 0.75; }, noise,
           "add"),
       unary(
-          "mul(scalar)", [](V x) { return -1.5 * x; }, [](double x) { return -1.5 * x; }, noise,
+          "mul_scalar", [](V x) { return -1.5 * x; }, [](double x) { return -1.5 * x; }, noise,
           "mul"),
       unary(
           "neg", [](V x) { return -x; }, [](double x) { return -x; }),

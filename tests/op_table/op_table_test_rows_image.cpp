@@ -95,6 +95,12 @@ Row pool_row(const std::string& name, bool maximum) {
                    run(Tensor::zeros({1, 1, 4, 4}), {2, 2, 2});
                  },
                  {name + ": ", "padding 2 exceeds half of kernel 2"}}};
+  row.timed = [maximum](int64_t n) {
+    return Timed{{noise(activations(n))}, [maximum](In in) {
+                   return maximum ? max_pool2d(in[0], Pool2dOptions(2))
+                                  : avg_pool2d(in[0], Pool2dOptions(2));
+                 }};
+  };
   return row;
 }
 
@@ -129,6 +135,9 @@ Row adaptive_row() {
                    adaptive_avg_pool2d(Tensor::zeros({1, 2, 3, 3}), 0, 1);
                  },
                  {"adaptive_avg_pool2d: ", "asked for 0 x 1", "[1, 2, 3, 3] f32 cpu"}}};
+  row.timed = [](int64_t n) {
+    return Timed{{noise(activations(n))}, [](In in) { return adaptive_avg_pool2d(in[0], 4, 4); }};
+  };
   return row;
 }
 
@@ -152,6 +161,9 @@ Row global_row() {
                    global_avg_pool(Tensor::zeros({2, 3, 0, 4}));
                  },
                  {"global_avg_pool: ", "empty", "[2, 3, 0, 4] f32 cpu"}}};
+  row.timed = [](int64_t n) {
+    return Timed{{noise(activations(n))}, [](In in) { return global_avg_pool(in[0]); }};
+  };
   return row;
 }
 
@@ -176,6 +188,9 @@ Row upsample_row() {
                    upsample_nearest2d(Tensor::zeros({1, 2, 3, 3}), 6, 0);
                  },
                  {"upsample_nearest2d: ", "asked for 6 x 0", "[1, 2, 3, 3] f32 cpu"}}};
+  row.timed = [](int64_t n) {
+    return Timed{{noise(activations(n))}, [](In in) { return upsample_nearest2d(in[0], 32, 32); }};
+  };
   return row;
 }
 
@@ -222,6 +237,13 @@ Row pad_crop_row() {
                    pad_crop_flip(Tensor::zeros({2, 3, 4, 4}), 2, {}, flips());
                  },
                  {"pad_crop_flip: ", "flip needs one entry per image", "[3] bool cpu"}}};
+  row.timed = [](int64_t n) {
+    const Tensor offset = Tensor::full({n, 2}, 3, DType::i32),
+                 flip = Tensor::zeros({n}, DType::boolean);
+    return Timed{{noise(images(n))}, [=](In in) {
+                   return pad_crop_flip(in[0], 4, constant(offset, in[0]), constant(flip, in[0]));
+                 }};
+  };
   return row;
 }
 
@@ -264,6 +286,15 @@ Row resized_crop_row() {
                    resized_crop_flip(Tensor::zeros({2, 3, 4, 4}), Tensor::zeros({1, 4}), {}, 4, 4);
                  },
                  {"resized_crop_flip: ", "box needs shape [2, 4]", "[1, 4] f32 cpu"}}};
+  row.timed = [](int64_t n) {
+    const Tensor box =
+        fill({n, 4}, [](const Index& i) { return i[1] < 2 ? 3.0 : 24.0; }).to(DType::f32);
+    const Tensor flip = Tensor::zeros({n}, DType::boolean);
+    return Timed{{noise(images(n))}, [=](In in) {
+                   return resized_crop_flip(in[0], constant(box, in[0]), constant(flip, in[0]), 32,
+                                            32);
+                 }};
+  };
   return row;
 }
 
@@ -293,6 +324,12 @@ Row normalize_channels_row() {
                    normalize_channels(Tensor::zeros({2, 3, 4, 4}), four, four);
                  },
                  {"normalize_channels: ", "needs shape [3]", "[4] f32 cpu"}}};
+  row.timed = [](int64_t n) {
+    const Tensor mean = Tensor::full({3}, 0.5), std = Tensor::full({3}, 0.25);
+    return Timed{{noise(images(n))}, [=](In in) {
+                   return normalize_channels(in[0], constant(mean, in[0]), constant(std, in[0]));
+                 }};
+  };
   return row;
 }
 

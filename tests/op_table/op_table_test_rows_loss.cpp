@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "tensor/ops/elementwise.h"
+#include "tensor/rng.h"
 #include "tests/op_table/op_table.h"
 
 namespace mtcki::op_table {
@@ -53,6 +54,7 @@ Row softmax_row(const std::string& name, bool logarithm) {
   row.errors = {
       {[logarithm] { logarithm ? log_softmax(Tensor::zeros({})) : softmax(Tensor::zeros({})); },
        {name + ": ", "rank 1 or more", "[] f32 cpu"}}};
+  row.timed = [run = large.run](int64_t n) { return Timed{{noise(logits(n))}, run}; };
   return row;
 }
 
@@ -97,6 +99,11 @@ Row cross_entropy_row() {
                    run(Tensor::from<int64_t>({0, 1}, {2}), 1.5);
                  },
                  {"cross_entropy", "label_smoothing needs to be in [0, 1], got 1.5"}}};
+  row.timed = [](int64_t n) {
+    const Tensor classes = randint(0, 10, {n}, Rng{11, rng_stream("op_table"), 1});
+    return Timed{{noise(logits(n))},
+                 [=](In in) { return cross_entropy(in[0], constant(classes, in[0])); }};
+  };
   return row;
 }
 
@@ -145,6 +152,10 @@ Row kl_row() {
                    kl_div(Tensor::zeros({2, 3}), Tensor::zeros({2, 3}), 1.0, Tensor::zeros({3}));
                  },
                  {"kl_div: ", "row_weights", "[3] f32 cpu"}}};
+  row.timed = [](int64_t n) {
+    return Timed{{noise(logits(n), 1), noise(logits(n), 2)},
+                 [](In in) { return kl_div(in[0], in[1], 4.0); }};
+  };
   return row;
 }
 
@@ -181,6 +192,10 @@ Row js_row() {
                    js_div(Tensor::zeros({2, 3}), Tensor::zeros({3, 3}), 3.0);
                  },
                  {"js_rows: ", "equal shapes", "[2, 3] f32 cpu", "[3, 3] f32 cpu"}}};
+  row.timed = [](int64_t n) {
+    return Timed{{noise(logits(n), 1), noise(logits(n), 2)},
+                 [](In in) { return js_div(in[0], in[1], 4.0); }};
+  };
   return row;
 }
 
@@ -214,6 +229,9 @@ Row normalize_row() {
   row.cases.push_back(tiny);
   row.errors = {{[] { normalize(Tensor::zeros({2}, DType::i64)); },
                  {"normalize: ", "floating dtype", "[2] i64 cpu"}}};
+  row.timed = [](int64_t n) {
+    return Timed{{noise(features(n))}, [](In in) { return normalize(in[0]); }};
+  };
   return row;
 }
 
@@ -263,6 +281,11 @@ Row info_nce_row() {
                    run({2, 3}, {4, 3}, 1, 3);
                  },
                  {"info_nce: ", "row_weights", "[3] f32 cpu"}}};
+  row.timed = [](int64_t n) {
+    const Tensor weights = Tensor::full({n}, 1.0 / static_cast<double>(n));
+    return Timed{{noise({n, 256}, 1), noise({n + 4096, 256}, 2)},
+                 [=](In in) { return info_nce(in[0], in[1], 0.1, constant(weights, in[0])); }};
+  };
   return row;
 }
 

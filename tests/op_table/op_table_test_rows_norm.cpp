@@ -113,6 +113,17 @@ Row batch_norm_row(bool train) {
                             run({1, 4, 1, 1}, 4);
                           },
                           {"batch_norm_train: ", "more than one value", "eval mode"}});
+  row.weights = {1, 2};
+  row.timed = [train](int64_t n) {
+    // Training writes them; on a GPU the row's own copies of these values.
+    const Tensor mean = Tensor::full({64}, 0.5), var = Tensor::full({64}, 2.0);
+    return Timed{{noise(activations(n)), positive({64}), noise({64})}, [=](In in) {
+                   const Tensor m = constant(mean, in[0]), v = constant(var, in[0]);
+                   const Activation relu = Activation::relu();
+                   return train ? batch_norm_train(in[0], in[1], in[2], m, v, 0.1, 1e-5, relu)
+                                : batch_norm_eval(in[0], in[1], in[2], m, v, 1e-5, relu);
+                 }};
+  };
   return row;
 }
 
@@ -161,6 +172,12 @@ Row statistics_row() {
          bn_statistics(Tensor::zeros({2, 3}), three, three, 1.0, three, three);
        },
        {"bn_statistics: ", "momentum needs to be in [0, 1), got 1"}}};
+  row.timed = [](int64_t n) {
+    const Tensor mean = Tensor::zeros({64}), var = Tensor::full({64}, 1.0);
+    return Timed{{noise(activations(n))}, [=](In in) {
+                   return bn_statistics(in[0], constant(mean, in[0]), constant(var, in[0]));
+                 }};
+  };
   return row;
 }
 

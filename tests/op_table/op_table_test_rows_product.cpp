@@ -50,6 +50,9 @@ Row matmul_row() {
                    matmul(Tensor::zeros({2}), Tensor::zeros({2, 2}));
                  },
                  {"matmul: ", "rank 2", "[2] f32 cpu"}}};
+  row.timed = [run = row.cases[0].run](int64_t) {
+    return Timed{{noise({512, 512}, 1), noise({512, 512}, 2)}, run};
+  };
   return row;
 }
 
@@ -81,6 +84,10 @@ Row linear_row() {
                    linear(Tensor::zeros({2, 3}), Tensor::zeros({4, 3}), Tensor::zeros({5}));
                  },
                  {"linear: ", "bias needs shape [4]", "[5] f32 cpu"}}};
+  row.weights = {1, 2};
+  row.timed = [run = row.cases[0].run](int64_t n) {
+    return Timed{{noise(features(n), 1), noise({10, 512}, 2), noise({10}, 3)}, run};
+  };
   return row;
 }
 
@@ -205,6 +212,11 @@ Row conv_row() {
                    conv2d(x, Tensor::zeros({8, 3, 3, 3}, DType::f64), {});
                  },
                  {"conv2d: ", "f64", "f32"}}};
+  row.timed = [](int64_t n) {
+    return Timed{{noise(activations(n), 1), noise({64, 64, 3, 3}, 2)}, [](In in) {
+                   return conv2d(in[0], in[1], {}, {1, 1});
+                 }};
+  };
   return row;
 }
 
@@ -231,7 +243,7 @@ Row bn_conv_row() {
   row.function = "bn_conv2d";
   row.event = "conv2d";
   row.products = true;
-  row.weights = {3};
+  row.weights = {1, 2, 3, 4};
   row.tolerance = 2e-5;
   row.bf16_tolerance = 0.1;  // the gradient is a difference of values rounded to 8 bits
   for (const ConvShape& s : std::vector<ConvShape>{
@@ -279,6 +291,15 @@ Row bn_conv_row() {
                    bn_conv2d(x, c, c, {}, {}, 0.1, kEps, Tensor::zeros({8, 3, 1, 1}), {});
                  },
                  {"batch_norm_statistics: ", "more than one value", "eval mode"}}};
+  row.timed = [](int64_t n) {
+    const Tensor mean = Tensor::full({64}, 0.25), var = Tensor::full({64}, 4.0);  // written
+    return Timed{
+        {noise(activations(n), 1), positive({64}, 2), noise({64}, 3), noise({64, 64, 3, 3}, 4)},
+        [=](In in) {
+          return bn_conv2d(in[0], in[1], in[2], constant(mean, in[0]), constant(var, in[0]), 0.1,
+                           kEps, in[3], {}, {1, 1});
+        }};
+  };
   return row;
 }
 
@@ -344,6 +365,11 @@ Row conv_transpose_row() {
          conv_transpose2d(Tensor::zeros({2, 3, 5, 5}), Tensor::zeros({3, 8, 3, 3}), {}, o);
        },
        {"conv_transpose2d: ", "output_padding", "below the stride 2, got 2"}}};
+  row.timed = [](int64_t n) {
+    return Timed{{noise(activations(n), 1), noise({64, 32, 4, 4}, 2)}, [](In in) {
+                   return conv_transpose2d(in[0], in[1], {}, {2, 1});
+                 }};
+  };
   return row;
 }
 

@@ -1,6 +1,7 @@
 // Reductions and the ops that move values.
 #include <cmath>
 
+#include "tensor/rng.h"
 #include "tests/op_table/op_table.h"
 
 namespace mtcki::op_table {
@@ -69,12 +70,22 @@ Row reduction(const std::string& name, bool average) {
                    average ? mean(x, {2}) : sum(x, {2});
                  },
                  {name + ": ", "dimension 2", "rank 2", "[2, 3] f32 cpu"}}};
+  row.timed = [average](int64_t n) {
+    return Timed{{noise(activations(n))}, [average](In in) {
+                   return average ? mean(in[0], {2, 3}) : sum(in[0]);
+                 }};
+  };
   return row;
 }
 
 Case moving(const std::string& name, std::vector<Tensor> inputs, Function run,
             Reference reference) {
   return {name, std::move(inputs), std::move(run), std::move(reference), 0};
+}
+
+// Row::timed of one input.
+std::function<Timed(int64_t)> moves(Shape (*shape)(int64_t), const Function& run) {
+  return [=](int64_t n) { return Timed{{noise(shape(n))}, run}; };
 }
 
 Tensor same_values(const Tensor& x, const Shape& shape) { return x.clone().reshape(shape); }
@@ -108,6 +119,10 @@ Row cat_row() {
                    cat({Tensor::zeros({2, 3}), Tensor::zeros({2, 4})}, 0);
                  },
                  {"cat: ", "dimension 0", "[2, 3] f32 cpu", "[2, 4] f32 cpu"}}};
+  row.timed = [](int64_t n) {
+    return Timed{{noise(activations(n), 1), noise(activations(n), 2)},
+                 [](In in) { return cat(in, 1); }};
+  };
   return row;
 }
 
@@ -141,6 +156,7 @@ Row narrow_row() {
                    narrow(Tensor::zeros({2, 3}), 1, 1, 4);
                  },
                  {"narrow: ", "[1, 4)", "dimension 1", "[2, 3] f32 cpu"}}};
+  row.timed = moves(activations, [](In in) { return narrow(in[0], 1, 16, 48); });
   return row;
 }
 
@@ -169,6 +185,7 @@ Row subsample_row() {
                    subsample_pad_channels(Tensor::zeros({2, 3, 4, 4}), 0, 1, 1);
                  },
                  {"subsample_pad_channels: ", "stride >= 1", "[2, 3, 4, 4] f32 cpu"}}};
+  row.timed = moves(activations, [](In in) { return subsample_pad_channels(in[0], 2, 32, 32); });
   return row;
 }
 
@@ -191,6 +208,7 @@ std::vector<Row> shape_rows() {
                               2 * count(shape)});
   norm_row.errors = {
       {[] { norm(Tensor::zeros({2}, DType::i32)); }, {"norm: ", "floating dtype", "[2] i32 cpu"}}};
+  norm_row.timed = moves(activations, norm_row.cases[0].run);
   rows.push_back(norm_row);
 
   Row layout_row;
@@ -206,6 +224,7 @@ std::vector<Row> shape_rows() {
                           to_layout(Tensor::zeros({2, 3}), Layout::channels_last);
                         },
                         {"to_layout", "[2, 3]"}}};
+  layout_row.timed = moves(activations, layout_row.cases[0].run);
   rows.push_back(layout_row);
 
   Row reshape_row;
@@ -234,6 +253,7 @@ std::vector<Row> shape_rows() {
                            reshape(Tensor::zeros({2, 3}), {4, 2});
                          },
                          {"reshape: ", "[2, 3]", "[4, 2]"}}};
+  reshape_row.timed = moves(features, [](In in) { return reshape(in[0], {-1, 8, 64}); });
   rows.push_back(reshape_row);
 
   Row flatten_row;
@@ -250,6 +270,7 @@ std::vector<Row> shape_rows() {
                              return same_values(in[0], {5, 1});
                            })};
   flatten_row.errors = {{[] { flatten(Tensor::zeros({})); }, {"flatten: ", "[] f32 cpu"}}};
+  flatten_row.timed = moves(activations, flatten_row.cases[0].run);
   rows.push_back(flatten_row);
 
   rows.push_back(cat_row());
@@ -275,6 +296,11 @@ std::vector<Row> shape_rows() {
                       index_select(Tensor::zeros({2, 3}), Tensor::from<int64_t>({2}, {1}));
                     },
                     {"index_select: ", "index 2 at position 0", "0..1", "[2, 3] f32 cpu"}}};
+  select.timed = [](int64_t n) {
+    const Tensor order = randperm(n, Rng{11, rng_stream("op_table"), 1});
+    return Timed{{noise(features(n))},
+                 [=](In in) { return index_select(in[0], constant(order, in[0])); }};
+  };
   rows.push_back(select);
 
   Row transposed;
@@ -289,6 +315,7 @@ std::vector<Row> shape_rows() {
                           transpose(Tensor::zeros({2, 3, 4}));
                         },
                         {"transpose: ", "rank 2", "[2, 3, 4] f32 cpu"}}};
+  transposed.timed = moves(features, transposed.cases[0].run);
   rows.push_back(transposed);
 
   Row permuted;
@@ -317,6 +344,7 @@ std::vector<Row> shape_rows() {
                         permute(Tensor::zeros({2, 3}), {0, 0});
                       },
                       {"permute: ", "exactly once", "[2, 3] f32 cpu"}}};
+  permuted.timed = moves(activations, [](In in) { return permute(in[0], {0, 2, 3, 1}); });
   rows.push_back(permuted);
 
   Row shuffled;
@@ -337,6 +365,7 @@ std::vector<Row> shape_rows() {
                         channel_shuffle(Tensor::zeros({2, 6, 2, 2}), 4);
                       },
                       {"channel_shuffle: ", "4 groups", "[2, 6, 2, 2] f32 cpu"}}};
+  shuffled.timed = moves(activations, [](In in) { return channel_shuffle(in[0], 4); });
   rows.push_back(shuffled);
 
   rows.push_back(subsample_row());
@@ -350,6 +379,9 @@ std::vector<Row> shape_rows() {
         [](Ref in) { return in[0]; }));
   cast_row.errors = {{[] { cast(Variable(Tensor::zeros({2}), true), DType::i64); },
                       {"cast: ", "i64", "[2] f32 cpu"}}};
+  cast_row.timed = moves(activations, [](In in) {
+    return cast(in[0], in[0].data().dtype() == DType::f32 ? DType::bf16 : DType::f32);
+  });
   rows.push_back(cast_row);
   return rows;
 }
