@@ -55,6 +55,10 @@ Conv2d::Conv2d(int64_t in, int64_t out, std::array<int64_t, 2> kernel, const Con
   default_init(weight, bias, init);
 }
 
+Conv2d::Conv2d(int64_t in, int64_t out, int64_t kernel, const Conv2dOptions& o, bool with_bias,
+               Init& init)
+    : Conv2d(in, out, std::array<int64_t, 2>{kernel, kernel}, o, with_bias, init) {}
+
 Variable Conv2d::forward(const Variable& x) {
   return conv2d(operand(x, precision()), weight, optional(bias), with_precision(options_, *this));
 }

@@ -40,10 +40,9 @@ class BatchNorm2d;
 
 class Conv2d : public Module {
  public:
-  Conv2d(int64_t in, int64_t out, int64_t kernel, const Conv2dOptions& o, bool bias, Init& init)
-      : Conv2d(in, out, std::array<int64_t, 2>{kernel, kernel}, o, bias, init) {}
-  Conv2d(int64_t in, int64_t out, std::array<int64_t, 2> kernel, const Conv2dOptions& o, bool bias,
-         Init& init);  // height, width
+  Conv2d(int64_t in, int64_t out, std::array<int64_t, 2> kernel /* height, width */,
+         const Conv2dOptions& o, bool bias, Init& init);
+  Conv2d(int64_t in, int64_t out, int64_t kernel, const Conv2dOptions& o, bool bias, Init& init);
   using Module::operator();
   // With what stands around it, in one pass where the kernels can (ops/conv/conv.h). Records no
   // gradient.

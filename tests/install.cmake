@@ -1,5 +1,5 @@
 # cmake -DBUILD=... -DSOURCE=... -DCONFIG=... -DCXX=... -DGENERATOR=... -P install.cmake
-# Installs into a fresh prefix, builds examples/cmake_project against it, runs both programs.
+# Installs into a fresh prefix, builds examples/cmake_project against it, runs both programs; unpacks the archive.
 set(prefix ${BUILD}/install_test/prefix)
 set(consumer ${BUILD}/install_test/consumer)
 file(REMOVE_RECURSE ${BUILD}/install_test)
@@ -15,6 +15,19 @@ endfunction()
 
 run(${CMAKE_COMMAND} --install ${BUILD} --prefix ${prefix} --config ${CONFIG})
 run(${prefix}/bin/mtcki --version)
+run(bash -n ${prefix}/share/bash-completion/completions/mtcki)
+foreach(file man/man1/mtcki.1 fish/vendor_completions.d/mtcki.fish mtcki/configs/demo.toml doc/mtcki/LICENSE)
+  file(READ ${prefix}/share/${file} text LIMIT 100)
+  if(text STREQUAL "")
+    message(FATAL_ERROR "share/${file} is empty")
+  endif()
+endforeach()
+# The archive runs where it is unpacked.
+run(${CMAKE_CPACK_COMMAND} --config ${BUILD}/CPackConfig.cmake -C ${CONFIG} -B ${BUILD}/install_test/archive)
+file(GLOB archive ${BUILD}/install_test/archive/*.tar.gz)
+file(ARCHIVE_EXTRACT INPUT ${archive} DESTINATION ${BUILD}/install_test/unpacked)
+file(GLOB program ${BUILD}/install_test/unpacked/*/bin/mtcki)
+run(${program} --version)
 file(GLOB_RECURSE headers RELATIVE ${prefix}/include/mtcki ${prefix}/include/mtcki/*)
 foreach(header ${headers})
   if(NOT header MATCHES "\\.h$" OR header MATCHES "/cli/|/emulated/|/native/")

@@ -92,6 +92,7 @@ class LearntWeights {
  public:
   LearntWeights(const DistillJob& job, Teachers& teachers) : job_(job), teachers_(teachers) {
     given_ = now();
+    if (job.rounds.weight_step > 0) set(teachers.weights());  // between 0 and 1
   }
   ~LearntWeights() { set(given_); }
   LearntWeights(const LearntWeights&) = delete;

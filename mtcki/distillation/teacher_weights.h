@@ -4,7 +4,8 @@
 //
 //   t = Σ_m w_m z_m / Σ_m w_m;  per batch  w_m <- clip(w_m − μ sign(∂CE(t, y)/∂w_m), 0, 1)
 //
-// in one shuffled pass over all images in round r > 0, with μ = rounds.weight_step · 0.99^r.
+// in one shuffled pass over all images in round r > 0, with μ = rounds.weight_step · 0.99^r, from the
+// configured weights divided by their sum.
 #pragma once
 
 #include <vector>

@@ -38,8 +38,9 @@ std::vector<Network> networks(const Run& r, const char* kind) {
   return out;
 }
 
-std::string difference(double points) {
-  return fmt::format("<span class=\"{}\">{:+.2f}</span>", points < 0 ? "bad" : "good", points);
+std::string difference(double points, int digits) {
+  return fmt::format("<span class=\"{}\">{:+.{}f}</span>", points < 0 ? "bad" : "good", points,
+                     digits);
 }
 
 std::string overall(const Run& r, const std::vector<Network>& teachers,
@@ -49,16 +50,17 @@ std::string overall(const Run& r, const std::vector<Network>& teachers,
     const auto real = std::ranges::find(teachers, s.model, &Network::model);
     const bool same = real != teachers.end();
     rows += html_row(
-        {html_escape(s.name), html_escape(s.model),
-         r.classes() > 0 ? fmt::format("{:.2f}", 100.0 / r.classes()) : "–",
-         fmt::format("<b>{:.2f}</b>", s.top1), same ? fmt::format("{:.2f}", real->top1) : "–",
-         same ? difference(s.top1 - real->top1) : "–", fmt::format("{:.2f}", teachers[0].top1),
-         difference(s.top1 - teachers[0].top1)},
-        "td", 2);
+        {html_escape(s.name), fmt::format("<b>{:.2f}</b>", s.top1),
+         same ? fmt::format("{:.2f}", real->top1) : "–",
+         same ? difference(s.top1 - real->top1, 2) : "–", fmt::format("{:.2f}", teachers[0].top1),
+         difference(s.top1 - teachers[0].top1, 2),
+         r.classes() > 0 ? fmt::format("{:.2f}", 100.0 / static_cast<double>(r.classes())) : "–",
+         html_escape(s.model)},
+        "td", 1);
   }
-  return html_table(html_row({"student", "model", "chance %", "top-1 %", "on real images %",
-                              "points", "best teacher %", "points"},
-                             "th", 2) +
+  return html_table(html_row({"student", "top-1 %", "on real images %", "points", "best teacher %",
+                              "points", "chance %", "model"},
+                             "th", 1) +
                     rows) +
          "<p class=\"soft\">On real images: the teacher of the same model, which was trained on "
          "them; points: what the student has more.</p>\n";
@@ -92,7 +94,7 @@ std::string by_class(const Network& teacher, std::vector<Network> students) {
         fmt::format("{:.1f}", real)};
     for (const Network& s : students)
       cells.push_back(fmt::format("{:.1f}", class_accuracy(*s.confusion, k)));
-    cells.push_back(difference(-lost));
+    cells.insert(cells.begin() + 3, difference(-lost, 1));
     rows.push_back({lost, html_row(cells, "td", 1)});
   }
   std::ranges::stable_sort(rows, std::greater(), &Row::lost);
@@ -100,7 +102,7 @@ std::string by_class(const Network& teacher, std::vector<Network> students) {
   if (!all) rows.resize(kClassRows);
   std::vector<std::string> head{"class", html_escape(teacher.name) + " (teacher)"};
   for (const Network& s : students) head.push_back(html_escape(s.name));
-  head.push_back(html_escape(students[0].name) + " − teacher");
+  head.insert(head.begin() + 3, "points");
   std::string table = html_row(head, "th", 1);
   for (const Row& row : rows) table += row.html;
   return fmt::format(

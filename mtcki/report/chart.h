@@ -25,11 +25,11 @@ std::vector<std::pair<double, double>> downsample(
 
 struct ChartOptions {
   std::string title, x_label = "step";
-  bool allow_log = true;   // log y axis when all values are positive and span a factor of 20
+  bool allow_log = true;  // log y axis when all values are positive and span a factor of 20
+  bool markers = false;
+  std::string help = {};   // tooltip of the title
   bool log_x = false;      // all x are positive
   bool from_zero = false;  // the y axis
-  bool markers = false;
-  std::string help = {};  // tooltip of the title
 };
 // <figure> with the SVG and a legend with each series' last value. Empty string when no series has
 // a finite point.

@@ -133,8 +133,11 @@ std::string figure_of(Chart chart, const std::vector<Run>& runs) {
   add_targets(chart, runs, &chart.series);
   const Label label = label_of(chart.value);
   const std::string unit = label.unit == "B" ? "bytes" : label.unit;
-  return line_chart(chart.series, {label.title + (unit.empty() ? "" : ", " + unit), x,
-                                   label.unit != "%", chart.kind == "eval", label.help});
+  return line_chart(chart.series, {.title = label.title + (unit.empty() ? "" : ", " + unit),
+                                   .x_label = x,
+                                   .allow_log = label.unit != "%",
+                                   .markers = chart.kind == "eval",
+                                   .help = label.help});
 }
 
 }  // namespace

@@ -13,17 +13,16 @@ class Methods : public ::testing::TestWithParam<const char*> {
     std::vector<std::string> inputs{MTCKI_SOURCE_DIR "/configs/synth10-tiny.toml"};
     const std::string method = GetParam();
     if (method == "further_keys")
-      for (const char* key :
-           {"synthesis.exchange=0.5", "distill.agree=2", "distill.priority=1", "distill.heads=1",
-            "distill.cam=1", "distill.grad_cam=1", "distill.ema=0.5", "rounds.per_epoch=1"})
+      for (const char* key : {"synthesis.exchange=0.5", "distill.agree=2", "distill.priority=1",
+                              "distill.heads=1", "distill.cam=1", "distill.grad_cam=1",
+                              "distill.ema=0.5", "rounds.per_epoch=1", "distill.steps_per_epoch=4"})
         inputs.emplace_back(key);
     else
       inputs.push_back(MTCKI_SOURCE_DIR "/configs/methods/" + method + ".toml");
     return load_config(
-        inputs,
-        {"distill.steps_per_epoch=4", "data.train_limit=60", "train.epochs=1", "data.test_limit=20",
-         "synthesis.nz=8", "synthesis.ngf=2", "synthesis.batch_size=13", "distill.batch_size=8",
-         "distill.epochs=2", "distill.checkpoint_every=3"});
+        inputs, {"data.train_limit=60", "train.epochs=1", "data.test_limit=20", "synthesis.nz=8",
+                 "synthesis.ngf=2", "synthesis.batch_size=13", "distill.batch_size=8",
+                 "distill.epochs=2", "distill.checkpoint_every=3"});
   }
 };
 
