@@ -68,8 +68,11 @@ std::string curves_section(const json& record, const MatrixTable& t) {
   }
   std::string out;
   for (const auto& [title, series] : charts)
-    out += line_chart(
-        series, {title, "10^9 multiply-accumulates of the images and this student", false, true});
+    out +=
+        line_chart(series, {.title = title,
+                            .x_label = "10^9 multiply-accumulates of the images and this student",
+                            .allow_log = false,
+                            .markers = true});
   return out.empty()
              ? ""
              : "<h2>Accuracy over counted cost</h2>\n<div class=\"grid2\">\n" + out + "</div>\n";

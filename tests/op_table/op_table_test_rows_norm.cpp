@@ -119,9 +119,9 @@ Row batch_norm_row(bool train) {
     const Tensor mean = Tensor::full({64}, 0.5), var = Tensor::full({64}, 2.0);
     return Timed{{noise(activations(n)), positive({64}), noise({64})}, [=](In in) {
                    const Tensor m = constant(mean, in[0]), v = constant(var, in[0]);
-                   const Activation relu = Activation::relu();
-                   return train ? batch_norm_train(in[0], in[1], in[2], m, v, 0.1, 1e-5, relu)
-                                : batch_norm_eval(in[0], in[1], in[2], m, v, 1e-5, relu);
+                   const Activation after = Activation::relu();
+                   return train ? batch_norm_train(in[0], in[1], in[2], m, v, 0.1, 1e-5, after)
+                                : batch_norm_eval(in[0], in[1], in[2], m, v, 1e-5, after);
                  }};
   };
   return row;
