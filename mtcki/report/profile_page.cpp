@@ -78,15 +78,23 @@ std::string circumstances(const Profile& p) {
   return out;
 }
 
-std::string hidden_from_roofline(const Profile& p) {
+std::string about_roofline(const Profile& p) {
   double us = 0;
-  for (const OpCost& r : p.rows)
+  bool winograd = false;
+  for (const OpCost& r : p.rows) {
     if (!(r.flops > 0 && r.bytes > 0)) us += r.us;
-  return us > 0 ? fmt::format(
-                      "<p class=\"soft\">Ops that compute nothing or move nothing have no "
-                      "place there: {} % of the ops' time.</p>\n",
-                      percent(us, p.ops_us()))
-                : "";
+    winograd |= r.note.find("winograd") != std::string::npos;
+  }
+  std::string out;
+  if (us > 0)
+    out += fmt::format(
+        "Ops that compute nothing or move nothing have no place here: {} % of the ops' time. ",
+        percent(us, p.ops_us()));
+  if (winograd)
+    out +=
+        "Winograd convolutions count the FLOPs of the definition, do a quarter of the products, "
+        "and may lie above the line.";
+  return out.empty() ? "" : "<p class=\"soft\">" + out + "</p>\n";
 }
 
 // Modules as a tree, in the order in which they run.
@@ -195,7 +203,7 @@ std::string change_table(const Profile& a, const Profile& b, ProfileBy by) {
 
 std::string profile_page(const Profile& p) {
   std::string body = headline(p) + circumstances(p);
-  body += "<h2>Roofline</h2>\n" + roofline_figure(p) + hidden_from_roofline(p);
+  body += "<h2>Roofline</h2>\n" + roofline_figure(p) + about_roofline(p);
   body += "<h2>One step</h2>\n" + timeline_figure(p) + "<div class=\"grid2 two\">\n" + op_bars(p) +
           memory_figure(p) + "</div>\n";
   body += "<h2>Ops</h2>\n" + op_table(grouped(p.rows, ProfileBy::op), p) +
@@ -289,7 +297,7 @@ std::string sweep_page(const Sweep& s) {
     o.title = title;
     return line_chart(series, o);
   };
-  std::string body = headline(*last) + circumstances(*last) + "<div class=\"grid2\">\n" +
+  std::string body = headline(*last) + circumstances(*last) + "<div class=\"grid2 two\">\n" +
                      chart("ms per step", {step, low, high, floor}) +
                      chart(fmt::format("us per step and {}", s.what), {step_each}) +
                      chart("ms per step by op", whole) +
