@@ -34,6 +34,7 @@ std::string color(const std::map<std::string, std::string>& colors, const std::s
 }
 
 std::string legend_of(const Profile& p) {
+  if (!(p.ops_us() > 0)) return "";
   const auto colors = colors_of(p);
   std::map<std::string, std::string> keys;  // by colour, so in order of time
   double others = 0;
