@@ -61,7 +61,22 @@ std::string ClockRange::text() const {
   return out;
 }
 
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(ClockRange, mhz, low_mhz, high_mhz, memory_mhz, watts, celsius,
-                                   limit, readings)
+void to_json(nlohmann::json& j, const ClockRange& c) {
+  j = {{"mhz", c.mhz},           {"low_mhz", c.low_mhz},
+       {"high_mhz", c.high_mhz}, {"memory_mhz", c.memory_mhz},
+       {"watts", c.watts},       {"celsius", c.celsius},
+       {"limit", c.limit},       {"readings", c.readings}};
+}
+
+void from_json(const nlohmann::json& j, ClockRange& c) {
+  j.at("mhz").get_to(c.mhz);
+  j.at("low_mhz").get_to(c.low_mhz);
+  j.at("high_mhz").get_to(c.high_mhz);
+  j.at("memory_mhz").get_to(c.memory_mhz);
+  j.at("watts").get_to(c.watts);
+  j.at("celsius").get_to(c.celsius);
+  j.at("limit").get_to(c.limit);
+  j.at("readings").get_to(c.readings);
+}
 
 }  // namespace mtcki

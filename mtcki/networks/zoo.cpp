@@ -41,9 +41,9 @@ const std::vector<ZooFile>& zoo() {
 }
 
 std::string zoo_table() {
-  std::string out = fmt::format("{:<36}{:<21}{:>9}{:>9}\n", "name", "model", "M params", "top-1 %");
+  std::string out = fmt::format("{:<37}{:<21}{:>9}{:>9}\n", "name", "model", "M params", "top-1 %");
   for (const ZooFile& f : zoo())
-    out += fmt::format("{:<36}{:<21}{:>9.2f}{:>9.2f}\n", f.name, f.model, f.parameters_m, f.top1);
+    out += fmt::format("{:<37}{:<21}{:>9.2f}{:>9.2f}\n", f.name, f.model, f.parameters_m, f.top1);
   return out;
 }
 

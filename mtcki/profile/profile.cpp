@@ -84,7 +84,9 @@ std::string Profile::noise_text() const {
 std::vector<std::string> Profile::doubts() const {
   std::vector<std::string> out;
   if (roof)
-    for (const std::string& line : roof->doubts()) out.push_back("roof: " + line);
+    if (const std::vector<std::string> lines = roof->doubts(); !lines.empty())
+      out.push_back(fmt::format("the roof was measured while something else ran ({}{}): mtcki roof",
+                                lines[0], lines.size() > 1 ? ", and more" : ""));
   if (step_p10_us > 0 && step_p90_us > 1.2 * step_p10_us)
     out.push_back(fmt::format("steps take {:.0f} to {:.0f} us: something else runs here",
                               step_p10_us, step_p90_us));

@@ -293,7 +293,7 @@ std::string draw_limit(const RooflineLimit& limit, const std::vector<RooflineLim
 
 std::string roofline(const std::vector<RooflinePoint>& points,
                      const std::vector<RooflineLimit>& limits, const std::string& title,
-                     const std::vector<RooflinePoint>& axes) {
+                     const std::vector<RooflinePoint>& axes, const std::string& legend) {
   const double inf = std::numeric_limits<double>::infinity();
   Frame frame{{inf, -inf, true}, {inf, -inf, true}, 340};
   double bandwidth = 0;
@@ -330,11 +330,11 @@ std::string roofline(const std::vector<RooflinePoint>& points,
         p->color, frame.px(p->flops_per_byte), frame.py(p->gflops), 1.5 + 22 * std::sqrt(p->share),
         html_escape(p->text));
   return chart_figure(title, " <small>GFLOP/s; a circle's area is its time</small>", "",
-                      svg + "</svg>", "", true);
+                      svg + "</svg>", legend, true);
 }
 
 std::string timeline_chart(const std::vector<TimelineBar>& bars, const std::string& title,
-                           const std::string& x_label) {
+                           const std::string& x_label, const std::string& legend) {
   constexpr double kRow = 12, kGap = 8;
   struct Lane {
     std::string name;
@@ -368,9 +368,9 @@ std::string timeline_chart(const std::vector<TimelineBar>& bars, const std::stri
                                 kWidth, frame.height, html_escape(title)) +
                     frame.x_axis(x_label);
   for (const Lane& lane : lanes)
-    svg +=
-        fmt::format("<text class=\"tick\" x=\"{:.0f}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>",
-                    kLeft - 6, lane.top + kRow - 2, html_escape(lane.name));
+    svg += fmt::format(
+        "<text class=\"tick lane\" x=\"{:.0f}\" y=\"{:.1f}\" text-anchor=\"end\">{}</text>",
+        kLeft - 6, lane.top + kRow - 2, html_escape(lane.name));
   for (size_t i = 0; i < bars.size(); ++i) {
     const double left = frame.px(bars[i].start), right = frame.px(bars[i].start + bars[i].length);
     svg += fmt::format(
@@ -380,7 +380,7 @@ std::string timeline_chart(const std::vector<TimelineBar>& bars, const std::stri
         lanes[place[i].first].top + kRow * static_cast<double>(place[i].second),
         std::max(0.15, right - left - 0.1), kRow - 1, html_escape(bars[i].text));
   }
-  return chart_figure(title, "", "", svg + "</svg>", "", true);
+  return chart_figure(title, "", "", svg + "</svg>", legend, true);
 }
 
 }  // namespace mtcki

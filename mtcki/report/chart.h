@@ -55,10 +55,10 @@ struct RooflineLimit {
   std::string name;
   double gflops = 0, gbs = 0;  // one of them
 };
-// axes: points that the axes have room for, too, so that two charts have the same.
+// axes: points that the axes have room for, too, so that two charts have the same. legend: HTML.
 std::string roofline(const std::vector<RooflinePoint>& points,
                      const std::vector<RooflineLimit>& limits, const std::string& title,
-                     const std::vector<RooflinePoint>& axes = {});
+                     const std::vector<RooflinePoint>& axes = {}, const std::string& legend = {});
 
 // Bars along one axis of time in lanes, in the order in which lanes appear; bars of a lane that
 // overlap are below each other. Empty string for no bars.
@@ -67,7 +67,7 @@ struct TimelineBar {
   double start = 0, length = 0;
 };
 std::string timeline_chart(const std::vector<TimelineBar>& bars, const std::string& title,
-                           const std::string& x_label);
+                           const std::string& x_label, const std::string& legend = {});
 
 // A line of a legend: the colour's CSS class, name and value.
 std::string legend_key(const std::string& color, const std::string& name, const std::string& value);

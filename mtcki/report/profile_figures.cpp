@@ -33,6 +33,24 @@ std::string color(const std::map<std::string, std::string>& colors, const std::s
   return it == colors.end() ? "other" : it->second;
 }
 
+std::string legend_of(const Profile& p) {
+  if (!(p.ops_us() > 0)) return "";
+  const auto colors = colors_of(p);
+  std::map<std::string, std::string> keys;  // by colour, so in order of time
+  double others = 0;
+  std::map<std::string, double> us;
+  for (const OpCost& r : p.rows) us[r.op] += r.us;
+  const auto share = [&](double part) { return fmt::format("{:.1f} %", 100 * part / p.ops_us()); };
+  for (const auto& [op, time] : us)
+    if (color(colors, op) == "other")
+      others += time;
+    else
+      keys[color(colors, op)] = legend_key(color(colors, op), op, share(time));
+  std::string out;
+  for (const auto& [css, key] : keys) out += key;
+  return others > 0 ? out + legend_key("other", "others", share(others)) : out;
+}
+
 std::vector<RooflinePoint> points_of(const Profile& p) {
   const auto colors = colors_of(p);
   const double sum = p.ops_us();
@@ -60,7 +78,9 @@ std::vector<RooflineLimit> limits_of(const Profile& p) {
   if (memory > 0) out.push_back({"memory", 0, memory});
   for (const std::string level : {"l3", "l2", "l1"}) {
     const double mb = p.roof->scaled(level + "_mb", n), gbs = p.roof->scaled(level + "_gbs", n);
-    if (gbs > memory) out.push_back({fmt::format("{} ({:.3g} MB)", level, mb), 0, gbs});
+    // One that is as fast as the larger one adds a line, but no knowledge.
+    if (gbs > 1.15 * memory && (out.empty() || gbs > 1.15 * out.back().gbs))
+      out.push_back({fmt::format("{} ({:.3g} MB)", level, mb), 0, gbs});
   }
   std::map<std::string, double> peaks;
   for (const OpCost& r : p.rows)
@@ -101,7 +121,7 @@ std::string op_bars(const Profile& p) {
 
 std::string roofline_figure(const Profile& p, const Profile* axes) {
   return roofline(points_of(p), limits_of(p), "Roofline",
-                  axes ? points_of(*axes) : std::vector<RooflinePoint>{});
+                  axes ? points_of(*axes) : std::vector<RooflinePoint>{}, legend_of(p));
 }
 
 std::string timeline_figure(const Profile& p) {
@@ -114,7 +134,7 @@ std::string timeline_figure(const Profile& p) {
                         fmt::format("{} {}\n{:.4g} ms from {:.4g} ms on", t.op, t.module,
                                     t.us * 1e-3, t.start_us * 1e-3),
                         color(colors, t.op), t.start_us * 1e-3, t.us * 1e-3});
-  return timeline_chart(bars, "One step", "ms");
+  return timeline_chart(bars, "Forward, backward and optimiser", "ms", legend_of(p));
 }
 
 std::string memory_figure(const Profile& p) {

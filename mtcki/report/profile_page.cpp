@@ -33,14 +33,20 @@ std::string headline(const Profile& p) {
   double flops = 0;
   for (const OpCost& r : p.rows) flops += r.flops;
   std::string out = "<div class=\"tiles\">\n";
-  out += tile(ms(p.step_us) + " ms", str("a step, ", p.noise_text()));
+  std::string spread = fmt::format("a step, {} after {} of warm-up", p.steps, p.warmup);
+  if (p.step_p90_us > 0)
+    spread = fmt::format("a step; p10 {:.4g}, p90 {:.4g}, of {} after {} of warm-up",
+                         p.step_p10_us * 1e-3, p.step_p90_us * 1e-3, p.steps, p.warmup);
+  out += tile(fmt::format("{:.4g} ms", p.step_us * 1e-3), spread);
+  if (p.clocks.readings > 0)
+    out += tile(fmt::format("{:.2f} GHz", p.clocks.mhz * 1e-3), "clock: " + p.clocks.text());
   if (p.batch > 0)
     out += tile(fmt::format("{:.0f}", images_per_second(p)),
                 fmt::format("images per second at batch {}", p.batch));
   out += tile(fmt::format("{:.4g}", p.step_us > 0 ? flops / p.step_us * 1e-3 : 0.0),
               "GFLOP/s of the whole step");
   if (p.roof) {
-    out += tile(ms(p.floor_us()) + " ms",
+    out += tile(fmt::format("{:.4g} ms", p.floor_us() * 1e-3),
                 fmt::format("floor, {} % of the step", percent(p.floor_us(), p.step_us)));
     out += tile(percent(p.launch_bound_us(), p.profiled_us) + " %",
                 p.device == "cpu" ? "in ops shorter than a parallel loop's start"
@@ -72,15 +78,23 @@ std::string circumstances(const Profile& p) {
   return out;
 }
 
-std::string hidden_from_roofline(const Profile& p) {
+std::string about_roofline(const Profile& p) {
   double us = 0;
-  for (const OpCost& r : p.rows)
+  bool winograd = false;
+  for (const OpCost& r : p.rows) {
     if (!(r.flops > 0 && r.bytes > 0)) us += r.us;
-  return us > 0 ? fmt::format(
-                      "<p class=\"soft\">Ops that compute nothing or move nothing have no "
-                      "place there: {} % of the ops' time.</p>\n",
-                      percent(us, p.ops_us()))
-                : "";
+    winograd |= r.note.find("winograd") != std::string::npos;
+  }
+  std::string out;
+  if (us > 0)
+    out += fmt::format(
+        "Ops that compute nothing or move nothing have no place here: {} % of the ops' time. ",
+        percent(us, p.ops_us()));
+  if (winograd)
+    out +=
+        "Winograd convolutions count the FLOPs of the definition, do a quarter of the products, "
+        "and may lie above the line.";
+  return out.empty() ? "" : "<p class=\"soft\">" + out + "</p>\n";
 }
 
 // Modules as a tree, in the order in which they run.
@@ -153,8 +167,8 @@ std::string title_of(const Profile& p) {
 
 // Two of the same kind beside each other.
 std::string beside(const std::string& left, const std::string& right) {
-  return "<div class=\"grid2\">\n<div><h3>before</h3>\n" + left + "</div>\n<div><h3>after</h3>\n" +
-         right + "</div>\n</div>\n";
+  return "<div class=\"grid2 two\">\n<div><h3>before</h3>\n" + left +
+         "</div>\n<div><h3>after</h3>\n" + right + "</div>\n</div>\n";
 }
 
 std::string change_table(const Profile& a, const Profile& b, ProfileBy by) {
@@ -189,8 +203,8 @@ std::string change_table(const Profile& a, const Profile& b, ProfileBy by) {
 
 std::string profile_page(const Profile& p) {
   std::string body = headline(p) + circumstances(p);
-  body += "<h2>Roofline</h2>\n" + roofline_figure(p) + hidden_from_roofline(p);
-  body += "<h2>One step</h2>\n" + timeline_figure(p) + "<div class=\"grid2\">\n" + op_bars(p) +
+  body += "<h2>Roofline</h2>\n" + roofline_figure(p) + about_roofline(p);
+  body += "<h2>One step</h2>\n" + timeline_figure(p) + "<div class=\"grid2 two\">\n" + op_bars(p) +
           memory_figure(p) + "</div>\n";
   body += "<h2>Ops</h2>\n" + op_table(grouped(p.rows, ProfileBy::op), p) +
           html_details("By layer, most headroom first", op_table(p.rows, p));
@@ -283,7 +297,7 @@ std::string sweep_page(const Sweep& s) {
     o.title = title;
     return line_chart(series, o);
   };
-  std::string body = headline(*last) + circumstances(*last) + "<div class=\"grid2\">\n" +
+  std::string body = headline(*last) + circumstances(*last) + "<div class=\"grid2 two\">\n" +
                      chart("ms per step", {step, low, high, floor}) +
                      chart(fmt::format("us per step and {}", s.what), {step_each}) +
                      chart("ms per step by op", whole) +

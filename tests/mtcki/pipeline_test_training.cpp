@@ -55,7 +55,7 @@ TEST(Accumulate, TrainsAndResumesBitForBit) {
   const std::string whole = fresh_folder("parts"), cut = fresh_folder("parts_cut");
   RunLog log(whole, false);
   run_pipeline(config, whole, log);
-  EXPECT_GE(run_with_interruptions(config, cut, 3, true), 2);
+  EXPECT_GE(run_with_interruptions(config, cut, 5, true), 2);
   expect_equal_results(whole, cut);
   fs::remove_all(whole);
   fs::remove_all(cut);

@@ -76,7 +76,7 @@ TEST(ProfilePage, HasAPointForEachOpAndABarForEachCall) {
   EXPECT_THAT(memory_figure(p), HasSubstr("Memory in MiB: most, "));
   EXPECT_THAT(html, HasSubstr("<td><span style=\"padding-left:1.2em\">0</span></td>"))
       << "layer1.0 below layer1";
-  EXPECT_THAT(html, HasSubstr("a step, p10 "));
+  EXPECT_THAT(html, HasSubstr("a step; p10 "));
 }
 
 // The timeline is of one step: its ops take what the rows say, and its most memory is a step's.
