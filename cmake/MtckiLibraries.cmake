@@ -11,6 +11,7 @@ foreach(_headers mtcki_headers mtcki_hardened_headers)  # other flags, other hea
   target_precompile_headers(${_headers} PRIVATE ${MTCKI_STANDARD_HEADERS})
 endforeach()
 mtcki_harden(mtcki_hardened_headers)
+mtcki_compile_quickly(mtcki_hardened_headers PRIVATE)
 
 # The files of a folder compile as one, so that the headers they share are read once: nine minutes of a fresh build on two
 # slow cores become six. For work on one file, which then compiles alone: -DMTCKI_UNITY=OFF. Both must compile: names in
@@ -32,6 +33,7 @@ function(mtcki_library name)
   set_target_properties(mtcki_${name} PROPERTIES EXPORT_NAME ${name})
   if(ARG_HARDENED)
     mtcki_harden(mtcki_${name})
+    mtcki_compile_quickly(mtcki_${name} PRIVATE)  # data and mtcki; their numbers are computed by the libraries below
     target_precompile_headers(mtcki_${name} REUSE_FROM mtcki_hardened_headers)
   else()
     target_precompile_headers(mtcki_${name} REUSE_FROM mtcki_headers)
