@@ -6,6 +6,7 @@
 
 #include "data/loader.h"
 #include "data/sets/synth10.h"
+#include "tensor/ops/elementwise.h"
 #include "tests/data/data_testing.h"
 
 namespace mtcki::data {

@@ -146,7 +146,7 @@ Inversion invert(const Communicator& comm, int64_t batch, DType dtype) {
   const Tensor labels = randint(0, 10, {batch}, Rng{5, 5, 0});
   const RowRange r = rows_of_rank(batch, comm, "batch");
   const Variable images = (*out.generator)(narrow(out.latents, 0, r.begin, r.end));
-  const auto [logits, feature, inputs] = out.teacher->features(images, norms);
+  const auto [logits, feature, inputs, map] = out.teacher->features(images, norms);
   Variable loss = mean_over_ranks(cross_entropy(logits, labels.slice(r.begin, r.end)), comm);
   for (size_t i = 0; i < inputs.size(); ++i)
     loss = add(loss, bn_statistics(inputs[i], norms[i]->running_mean, norms[i]->running_var, 0.0,

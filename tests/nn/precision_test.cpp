@@ -90,7 +90,7 @@ TEST_P(Bf16, FrozenTeacherWithStatisticsLoss) {
   const auto run = [&](Precision precision, Tensor* gradient) {
     m->set_precision(precision);
     const Variable x(values({16, 3, 32, 32}, 1), true);
-    const auto [logits, feature, inputs] = m->features(x, norms);
+    const auto [logits, feature, inputs, map] = m->features(x, norms);
     Variable loss = cross_entropy(logits, labels(16));
     for (size_t i = 0; i < inputs.size(); ++i) {
       const Variable l = bn_statistics(inputs[i], norms[i]->running_mean, norms[i]->running_var);
