@@ -6,7 +6,7 @@ namespace mtcki {
 namespace {
 
 std::string onnx(const char* name) {
-  return std::string(MTCKI_SOURCE_DIR) + "/tests/data/onnx/" + name + ".onnx";
+  return str(MTCKI_SOURCE_DIR "/tests/data/onnx/", name, ".onnx");
 }
 
 TEST_F(CliTest, AnOnnxFileIsATeacher) {

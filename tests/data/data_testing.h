@@ -52,7 +52,7 @@ inline void write_all_text(const std::string& path, const std::string& content) 
 }
 
 inline std::string fixture(const std::string& name) {
-  return std::string(MTCKI_SOURCE_DIR) + "/tests/data/formats/" + name;
+  return MTCKI_SOURCE_DIR "/tests/data/formats/" + name;
 }
 
 // "0a ff" -> two bytes; blanks are skipped.

@@ -171,8 +171,9 @@ TEST_F(Exchange, TheSourceOfMapsTrainsTheGeneratorAlone) {
   EXPECT_TRUE(identical(entry(next.tensors, "weights.l1.0.weight"),
                         entry(after.tensors, "weights.l1.0.weight")));
   for (const auto& [name, tensor] : next.tensors)
-    if (name.ends_with("exp_avg"))
+    if (name.ends_with("exp_avg")) {
       for (const float v : tensor.to_vector<float>()) ASSERT_EQ(v, 0) << name;
+    }
 }
 
 // avg <- d avg + (1 − d) w after every step; images for a student come from it.

@@ -72,7 +72,9 @@ TEST_F(WorkloadCuda, TheDefaultProfileIsOfKernelsOfTheCapturedStep) {
     launches += r.launches;
     busy += r.exclusive_us;
     convolutions += r.op == "conv2d";
-    if (!r.module.empty()) EXPECT_EQ(r.device, "cuda:0") << r.op;
+    if (!r.module.empty()) {
+      EXPECT_EQ(r.device, "cuda:0") << r.op;
+    }
   }
   EXPECT_GT(convolutions, 5);
   EXPECT_GT(launches, 50);
