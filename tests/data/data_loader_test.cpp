@@ -201,8 +201,9 @@ TEST(Loader, AugmentationIsPadCropAndMirror) {
 // y + share (x - y) of the image x and the second y that the plan names, both as the loader shows
 // them without a mix.
 TEST(Loader, AMixIsTheSumThatThePlanSays) {
-  constexpr int64_t kImages = 400, kPixels = 32 * 32;
+  constexpr int64_t kImages = 400;
   const ImageSet set = small_set(kImages, 1);
+  const int64_t pixels = set.images.numel() / kImages;
   LoaderOptions o = options(set, 0);
   o.batch_size = kImages;
   o.shuffle = false;
@@ -221,27 +222,30 @@ TEST(Loader, AMixIsTheSumThatThePlanSays) {
     EXPECT_TRUE(identical(batch.labels, images.labels));
     EXPECT_TRUE(identical(batch.index, images.index));
     const int64_t shares = plan.share.numel() / kImages;
-    ASSERT_EQ(shares, mix == Mix::mixup ? 1 : kPixels);
+    ASSERT_EQ(shares, mix == Mix::mixup ? 1 : pixels);
     std::set<int64_t> seconds;
     double sum = 0, least = 1;
     for (int64_t i = 0; i < kImages; ++i) {
       const int64_t j = plan.second.index.data<int64_t>()[i];
       seconds.insert(j);
       double own = 0;
-      for (int64_t p = 0; p < kPixels; ++p) {
+      for (int64_t p = 0; p < pixels; ++p) {
         const float share = plan.share.data<float>()[i * shares + p % shares];
         if (mix == Mix::cutmix) {
           ASSERT_TRUE(share == 0 || share == 1);
         }
-        own += share / kPixels;
-        const float x = pure[i * kPixels + p], y = pure[j * kPixels + p];
-        ASSERT_NEAR(batch.images.data<float>()[i * kPixels + p], share * x + (1 - share) * y, 1e-5);
+        own += share / static_cast<double>(pixels);
+        const float x = pure[i * pixels + p], y = pure[j * pixels + p];
+        ASSERT_NEAR(batch.images.data<float>()[i * pixels + p], share * x + (1 - share) * y, 1e-5)
+            << shares << " shares, image " << i << ", pixel " << p << ", share " << share << ": "
+            << x << ", " << y;
       }
       sum += own / kImages;
       least = std::min(least, own);
     }
-    // The own share is uniform in [1/2, 1]; boxes are cut off at the border, which makes it larger.
-    EXPECT_NEAR(sum, mix == Mix::mixup ? 0.75 : 0.86, 0.02);
+    // The second's share u is uniform in [0, 1/2]. Of a box of side s = √u about a uniform centre,
+    // s − s²/4 of each side lie inside, in the mean; E (s − s²/4)² = 0.1845.
+    EXPECT_NEAR(sum, mix == Mix::mixup ? 0.75 : 0.8155, 0.02);
     EXPECT_GE(least, mix == Mix::mixup ? 0.5 : 0.47);  // sides are whole pixels
     EXPECT_GT(seconds.size(), kImages / 2u);           // 1 - 1/e of them by chance
   }
