@@ -52,7 +52,7 @@ TEST(Accumulate, TrainsAndResumesBitForBit) {
   config.train.accumulate = 4;
   config.students.clear();
   config.synthesis.batches = 1;
-  const std::string whole = fresh_folder("parts"), cut = fresh_folder("parts_cut");
+  const std::string whole = fresh_folder("parts_whole"), cut = fresh_folder("parts_cut");
   RunLog log(whole, false);
   run_pipeline(config, whole, log);
   EXPECT_GE(run_with_interruptions(config, cut, 5, true), 2);
