@@ -87,6 +87,11 @@ std::vector<std::string> Profile::doubts() const {
     if (const std::vector<std::string> lines = roof->doubts(); !lines.empty())
       out.push_back(fmt::format("the roof was measured while something else ran ({}{}): mtcki roof",
                                 lines[0], lines.size() > 1 ? ", and more" : ""));
+  if (floor_us() > step_us && step_us > 0)
+    out.push_back(
+        fmt::format("the floors, {:.0f} us, are above the step, {:.0f} us: the roof is too low; "
+                    "measure it again with mtcki roof, on an idle machine and an optimised build",
+                    floor_us(), step_us));
   if (step_p10_us > 0 && step_p90_us > 1.2 * step_p10_us)
     out.push_back(fmt::format("steps take {:.0f} to {:.0f} us: something else runs here",
                               step_p10_us, step_p90_us));

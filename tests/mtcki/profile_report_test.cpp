@@ -19,6 +19,7 @@ namespace {
 
 using profiler::Event;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using ::testing::Not;
 
 Event event(const char* op, const char* module, int64_t step, double us, double flops, double bytes,
@@ -194,6 +195,16 @@ TEST(Profile, TheTableFitsTheTerminal) {
   EXPECT_THAT(
       text, HasSubstr("--wide shows also: operand, headroom us, floor us, GB/s, calls, GFLOP/s\n"));
   EXPECT_THAT(profile_text(profile(), ProfileBy::op, 3, 200), Not(HasSubstr("--wide")));
+}
+
+TEST(Profile, AFloorAboveTheStepIsDoubted) {
+  Profile p = profile();
+  EXPECT_THAT(p.doubts(), IsEmpty());
+  ASSERT_GT(p.floor_us(), 0);
+  p.step_us = p.step_p10_us = p.step_p90_us = p.profiled_us = 0.9 * p.floor_us();
+  ASSERT_EQ(p.doubts().size(), 1u);
+  EXPECT_THAT(p.doubts()[0], HasSubstr("above the step"));
+  EXPECT_THAT(p.doubts()[0], HasSubstr("mtcki roof"));
 }
 
 TEST(Profile, ShortGpuOpsAreMarked) {
