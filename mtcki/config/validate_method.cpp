@@ -117,8 +117,6 @@ void validate_rounds(const RunConfig& c) {
         "with labels (distill.replay pool, synthesis.exchange 0)");
   if (d.replay == "maps" && d.fuse == Fuse::conf)
     throw UsageError("distill.fuse: conf needs labels, and images of maps have none; use another");
-  if (d.replay == "maps" && d.mix != data::Mix::none)
-    throw UsageError("distill.mix: only replay \"pool\" mixes images; use none");
   if (d.replay != "fresh") return;
   if (rounds == 0)
     throw UsageError("distill.replay: fresh images need rounds.per_epoch, which makes them");
@@ -129,9 +127,6 @@ void validate_rounds(const RunConfig& c) {
     throw UsageError(
         "distill.fuse: conf needs labels, and fresh images have none; use another, or replay "
         "\"pool\"");
-  if (d.mix != data::Mix::none)
-    throw UsageError(
-        "distill.mix: fresh images are shown as they are; use none, or replay \"pool\"");
 }
 
 void validate_distill(const RunConfig& c) {
@@ -150,6 +145,8 @@ void validate_distill(const RunConfig& c) {
         "distill.views = 0 and distill.teacher_bn = \"running\"");
   if (d.priority > 0 && d.replay != "pool")
     throw UsageError("distill.priority: only replay \"pool\" keeps images and their losses");
+  if (d.mix != data::Mix::none && d.replay != "pool")
+    throw UsageError("distill.mix: only replay \"pool\" mixes images; use none");
   if (d.agree > 0 && (d.loss.at("kd") == 0 || c.teachers.size() < 2))
     throw UsageError("distill.agree: needs several teachers, and distill.kd");
   if (d.fuse == Fuse::prob && d.loss.at("l1") > 0)
@@ -158,8 +155,7 @@ void validate_distill(const RunConfig& c) {
   if (d.views > 1 && d.pad == 0 && !d.flip && d.mix == data::Mix::none)
     throw UsageError(
         "distill.views: without distill.pad, distill.flip and distill.mix all views of an image "
-        "are the same; "
-        "set it to 1");
+        "are the same; set it to 1");
 }
 
 }  // namespace

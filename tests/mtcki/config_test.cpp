@@ -257,6 +257,14 @@ TEST_F(ConfigTest, RefusesKeysOfMethodsThatDoNotGoTogether) {
   refused({"rounds.weight_step=0.1"}, "rounds.weight_step: teachers' weights are learnt in rounds");
   refused({"distill.cam=1", "distill.views=1"}, "distill.views = 0");
   refused({"distill.grad_cam=1", "distill.teacher_bn=batch"}, "distill.teacher_bn = \"running\"");
+  for (const char* key : {"distill.mix=cutmix", "distill.priority=1"}) {
+    refused({"synthesis.source=sampler", "distill.replay=fresh", "rounds.per_epoch=1",
+             "distill.steps_per_epoch=4", key},
+            "only replay \"pool\"");
+    refused({"synthesis.source=maps", "distill.replay=maps", "synthesis.batches=0",
+             "rounds.per_epoch=1", "distill.steps_per_epoch=4", key},
+            "only replay \"pool\"");
+  }
   refused({"distill.agree=1", "distill.kd=0", "distill.l1=1"},
           "distill.agree: needs several teachers");
 }
