@@ -12,16 +12,11 @@
 #include <string>
 #include <vector>
 
+#include "tests/style_testing.h"
+
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string read(const fs::path& path) {
-  std::ifstream in(path);
-  std::stringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
 
 // Everything that mtcki.h includes, directly or not.
 void collect(const std::string& header, std::set<std::string>* all) {

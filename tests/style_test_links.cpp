@@ -12,16 +12,11 @@
 #include <string>
 #include <vector>
 
+#include "tests/style_testing.h"
+
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string read(const fs::path& path) {
-  std::ifstream in(path);
-  std::stringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
 
 // Without blocks and spans of code, which may look like links or headings.
 std::string without_code(const std::string& markdown) {
