@@ -108,10 +108,11 @@ struct Loader::Impl {
       convert(plan.second, i, second.data());
       float* x = out.images.data<float>() + i * image;
       const float* share = plan.share.data<float>() + i * shares;
-      for (int64_t p = 0; p < image; ++p) {
-        const float y = second[static_cast<size_t>(p)];
-        x[p] = y + share[p % shares] * (x[p] - y);
-      }
+      // One operation after the other: as on the GPU, each is rounded.
+      const float* y = second.data();
+      for (int64_t p = 0; p < image; ++p) x[p] -= y[p];
+      for (int64_t p = 0; p < image; ++p) x[p] *= share[p % shares];
+      for (int64_t p = 0; p < image; ++p) x[p] += y[p];
     }
     return out;
   }
