@@ -1,5 +1,6 @@
 // Kernel launches, for .cu files only. The same source is compiled twice: by nvcc into device code,
-// and by the host compiler against emulated/simt.h, where every CUDA thread is a coroutine.
+// and by the host compiler for the emulated GPU of the tests, where every CUDA thread is a
+// coroutine; tests/emulated/device/simt.h, which comes first then, gives it the syntax.
 //
 //   cuda::launch(kernel<float>, grid, block, shared_bytes, x, y, n);   on cuda::stream()
 //
@@ -78,7 +79,6 @@ __device__ inline void wait_for_previous() {
 
 }  // namespace mtcki::cuda
 #else
-#include "tensor/cuda/emulated/simt.h"
 namespace mtcki::cuda {
 template <class... P>
 void launch_early(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,

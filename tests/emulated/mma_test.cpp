@@ -6,6 +6,7 @@
 
 #include "tensor/cuda/wgmma.cuh"
 #include "tests/cuda_testing.h"
+#include "tests/emulated/device/simt.h"
 #include "tests/tensor/ops/ops_testing.h"
 
 namespace mtcki {

@@ -1,6 +1,6 @@
 // CUDA kernels on the CPU: the syntax of a kernel (threadIdx, __shared__, __syncthreads, shuffles)
 // in terms of coroutines, one per CUDA thread; barriers and shuffles yield to a scheduler. Blocks
-// run beside each other on OpenMP threads. Included by launch.cuh where nvcc is not the compiler.
+// run beside each other on OpenMP threads. Comes before cuda/launch.cuh where nvcc is not the compiler.
 //
 // Limits: threads of one block never run at the same time, so there are no real races and no memory
 // model; static __shared__ arrays keep the values of an earlier block. What ends the program with a
