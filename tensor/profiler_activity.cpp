@@ -156,14 +156,12 @@ class Lanes {
 };
 
 Slice slice(const Activity& a, const Clock& clock) {
-  Slice s;
-  s.kind = a.kind == Activity::Kind::call ? Slice::Kind::call : Slice::Kind::work;
-  s.name = label(a);
-  s.shape = a.shape;
-  s.stream = a.stream;
-  s.start_us = a.start_us + clock.offset;
-  s.us = a.end_us - a.start_us;
-  return s;
+  return {.kind = a.kind == Activity::Kind::call ? Slice::Kind::call : Slice::Kind::work,
+          .name = label(a),
+          .shape = a.shape,
+          .stream = a.stream,
+          .start_us = a.start_us + clock.offset,
+          .us = a.end_us - a.start_us};
 }
 
 }  // namespace
@@ -222,11 +220,10 @@ std::vector<Event> attribute(const std::vector<Event>& scopes, const std::vector
     out.emplace_back(std::move(e), share);
   };
   for (const Activity* a : groups.free) {
-    Event e;
-    e.op = label(*a);
-    e.device = Device::cuda(std::max(0, cuda::current_device())).to_string();
-    e.step = kAnyStep;
-    e.bytes = a->kind == Activity::Kind::copy ? 2 * a->bytes : a->bytes;
+    Event e{.op = label(*a),
+            .device = Device::cuda(std::max(0, cuda::current_device())).to_string(),
+            .step = kAnyStep,
+            .bytes = a->kind == Activity::Kind::copy ? 2 * a->bytes : a->bytes};
     add(std::move(e), Execution{{a}});
   }
   // Replays of one scope in the order of time.

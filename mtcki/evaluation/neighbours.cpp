@@ -194,17 +194,16 @@ std::optional<NeighbourDisplay> read_neighbours(const std::string& path) {
         if (n == name) return t;
       throw DataError("no " + name);
     };
-    NeighbourDisplay n;
-    n.images = tensor("images");
-    n.real = tensor("real");
-    n.labels = tensor("labels").to_vector<int64_t>();
-    n.real_labels = tensor("real_labels").to_vector<int64_t>();
-    n.real_rows = tensor("real_rows").to_vector<int64_t>();
-    n.distances = tensor("distances").to_vector<double>();
-    n.usual_distance = tensor("usual_distance").item();
-    n.searched = static_cast<int64_t>(tensor("searched").item());
-    n.space = file.metadata.at("space");
-    n.inputs = file.metadata.at("inputs");
+    NeighbourDisplay n{.space = file.metadata.at("space"),
+                       .images = tensor("images"),
+                       .real = tensor("real"),
+                       .labels = tensor("labels").to_vector<int64_t>(),
+                       .real_labels = tensor("real_labels").to_vector<int64_t>(),
+                       .real_rows = tensor("real_rows").to_vector<int64_t>(),
+                       .distances = tensor("distances").to_vector<double>(),
+                       .searched = static_cast<int64_t>(tensor("searched").item()),
+                       .usual_distance = tensor("usual_distance").item(),
+                       .inputs = file.metadata.at("inputs")};
     n.class_names =
         data::parse_json(file.metadata.at("class_names")).get<std::vector<std::string>>();
     const auto is_images = [](const Tensor& t, int64_t count) {

@@ -69,11 +69,10 @@ std::vector<Line> lines_of(const json& record) {
   for (size_t i = 0; i < cells.size(); ++i) {
     if (!cells[i].contains("students")) continue;
     for (const json& s : cells[i]["students"]) {
-      Line one;
-      one.method = cells[i].at("method");
-      one.teachers = cells[i].at("teachers");
-      one.data = cells[i].at("data");
-      one.student = s.at("student");
+      const Line one{.method = cells[i].at("method"),
+                     .teachers = cells[i].at("teachers"),
+                     .data = cells[i].at("data"),
+                     .student = s.at("student")};
       auto at = std::find_if(lines.begin(), lines.end(),
                              [&](const Line& l) { return l.is(one.method, one); });
       if (at == lines.end()) at = lines.insert(lines.end(), one);

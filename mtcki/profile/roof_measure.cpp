@@ -254,11 +254,10 @@ double fma_loop(int threads, int64_t steps) {
 }
 
 Roof measure_roof(const RoofOptions& o) {
-  Roof r;
-  r.device = o.device.to_string();
-  r.date = utc_now();
-  r.version = build_info().version + " " + build_info().git;
-  r.threads = num_threads();
+  Roof r{.device = o.device.to_string(),
+         .date = utc_now(),
+         .version = build_info().version + " " + build_info().git,
+         .threads = num_threads()};
   Measurement m(r, o);
   if (o.device.is_cuda()) {
     r.machine = cuda::device_info(o.device.index).name;

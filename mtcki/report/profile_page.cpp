@@ -289,10 +289,7 @@ std::string sweep_page(const Sweep& s) {
   }
   Series step_each{"step", {}};
   for (const auto& [v, t] : step.points) step_each.points.emplace_back(v, t * 1e3 / v);
-  ChartOptions o;
-  o.x_label = s.what;
-  o.log_x = true;
-  o.markers = true;
+  ChartOptions o{.x_label = s.what, .markers = true, .log_x = true};
   const auto chart = [&](const std::string& title, const std::vector<Series>& series) {
     o.title = title;
     return line_chart(series, o);

@@ -26,10 +26,10 @@ data::Normalization known_normalization(const TeacherConfig& t,
 
 data::ImageSet set_without_images(const RunConfig& c) {
   const int64_t channels = c.data.channels > 0 ? c.data.channels : 3;
-  data::ImageSet set;
-  set.name = "none";
-  set.images = Tensor::empty({0, channels, c.data.pixels, c.data.pixels}, DType::u8);
-  set.labels = Tensor::empty({0}, DType::i64);
+  data::ImageSet set{
+      .name = "none",
+      .images = Tensor::empty({0, channels, c.data.pixels, c.data.pixels}, DType::u8),
+      .labels = Tensor::empty({0}, DType::i64)};
   for (const TeacherConfig& t : c.teachers) {
     const ModelCard card =
         read_model_card(data::read_state_file(t.weights, t.weights_key).metadata);

@@ -74,14 +74,13 @@ ImagePool ImagePool::open(const std::string& dir) {
     info.command = m.at("command");
     info.teachers = m.at("teachers");
     for (const json& s : m.at("shards")) {
-      Shard shard;
-      shard.file = s.at("file");
-      shard.sha256 = s.at("sha256");
-      shard.crc32c = s.at("crc32c");
-      shard.first = s.at("first");
-      shard.count = s.at("count");
-      shard.bytes = s.at("bytes");
-      shard.per_class = s.at("per_class").get<std::vector<int64_t>>();
+      Shard shard{.file = s.at("file"),
+                  .sha256 = s.at("sha256"),
+                  .crc32c = s.at("crc32c"),
+                  .first = s.at("first"),
+                  .count = s.at("count"),
+                  .bytes = s.at("bytes"),
+                  .per_class = s.at("per_class").get<std::vector<int64_t>>()};
       pool.shards_.push_back(std::move(shard));
     }
   } catch (const json::exception& e) {
@@ -192,10 +191,7 @@ void ImagePool::check_content(const Shard& shard) const {
 }
 
 data::ImageSet ImagePool::load() const {
-  data::ImageSet set;
-  set.name = "synthetic";
-  set.split = "train";
-  set.class_names = info_.class_names;
+  data::ImageSet set{.name = "synthetic", .split = "train", .class_names = info_.class_names};
   if (shards_.empty()) damaged(manifest_path(dir_), "lists no images");
   for (const Shard& shard : shards_) check_size(shard);  // before memory is taken
   const int64_t s = info_.image_size;

@@ -68,10 +68,7 @@ void InversionLoss::draw(Step& step, const Rng& rng, StepInputs& inputs) {
 // What a step offers its terms: weights, views, and the passes of the asked teachers with whatever
 // any of the terms needs.
 InversionStep InversionLoss::offer(const Variable& images, const Step& step) {
-  InversionStep s;
-  s.images = images;
-  s.labels = step.labels;
-  s.asked = step.asked;
+  InversionStep s{.images = images, .labels = step.labels, .asked = step.asked};
   const std::vector<double> weights = teachers_.weights();
   double mass = 0;
   for (const size_t m : s.asked) mass += weights[m];

@@ -222,10 +222,7 @@ Synthesizer::Batch Synthesizer::finish() {
     throw NumericError(str("synthesis, batch ", batch_, ": no step had a finite loss"));
   source_->end_batch();
   loss_.finish_batch(best_images_, views_at(best).to(runner_.device()));
-  Batch out;
-  out.images = best_so_far();
-  out.labels = labels_;
-  out.select = best_score_.item();
+  Batch out{.images = best_so_far(), .labels = labels_, .select = best_score_.item()};
   if (source_keeps_maps(config_.source))
     for (const Tensor& t : best_maps()) out.maps.push_back(t.to(Device::cpu()));
   else if (config_.exchange > 0)

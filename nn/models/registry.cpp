@@ -67,12 +67,11 @@ ModelRow large_resnet(const std::string& name, const std::vector<int64_t>& block
           true,
           {Stem::pool, Stem::imagenet},
           [=](const Variant& v, const ModelSpec& spec, Init& init) {
-            ResNetConfig c;
-            c.stem = v.stem;
-            c.stem_width = scaled(64, v);
-            c.bottleneck = bottleneck;
-            c.widths = all_scaled(std::vector<int64_t>{64, 128, 256, 512}, v);
-            c.blocks = blocks;
+            ResNetConfig c{.stem = v.stem,
+                           .stem_width = scaled(64, v),
+                           .bottleneck = bottleneck,
+                           .widths = all_scaled(std::vector<int64_t>{64, 128, 256, 512}, v),
+                           .blocks = blocks};
             if (v.stem != Stem::small) {
               c.shortcut_name = "downsample";
               c.head_name = "fc";
