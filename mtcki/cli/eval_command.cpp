@@ -62,7 +62,7 @@ int eval_command(const EvalOptions& o) {
   } else {
     load_set();
   }
-  if (!o.mean.empty() && static_cast<int64_t>(o.mean.size()) != spec.in_channels)
+  if (!o.mean.empty() && std::ssize(o.mean) != spec.in_channels)
     throw UsageError(str("--mean, --std: ", o.mean.size(), " values, but the images of ",
                          o.data.name, " have ", spec.in_channels,
                          spec.in_channels == 1 ? " channel" : " channels"));
@@ -106,9 +106,9 @@ int eval_command(const EvalOptions& o) {
     return 0;
   }
   put("{} on {} ({}, {} images): top-1 {:.2f} %, top-5 {:.2f} %\n", spec.name, o.data.name,
-        o.data.split, a.n, a.top1, a.top5);
+      o.data.split, a.n, a.top1, a.top5);
   put("normalisation ({}): mean {:.4g}, std {:.4g}\n", source,
-        fmt::join(options.normalization.mean, ","), fmt::join(options.normalization.std, ","));
+      fmt::join(options.normalization.mean, ","), fmt::join(options.normalization.std, ","));
   return 0;
 }
 

@@ -62,7 +62,7 @@ int export_weights_command(const ExportWeightsOptions& o) {
   for (const std::string& note : notes) console::info(o.weights + ": " + note);
   card.spec = spec;
   if (!o.mean.empty()) {
-    if (static_cast<int64_t>(o.mean.size()) != spec.in_channels)
+    if (std::ssize(o.mean) != spec.in_channels)
       throw UsageError(str("--mean, --std: ", o.mean.size(), " values for ", spec.in_channels,
                            " input channels"));
     card.normalization = {o.mean, o.std};
@@ -101,7 +101,7 @@ int export_images_command(const ExportImagesOptions& o) {
   // A folder without images is refused by those who read the export; without it, they number the
   // classes behind it one lower.
   for (int64_t k = 0; o.layout == "imagefolder" && k < classes; ++k) {
-    if (std::find(y.begin(), y.end(), k) != y.end())
+    if (std::ranges::find(y, k) != y.end())
       data::make_directories(folder_of(k));
     else
       console::warn(str("class ", k,

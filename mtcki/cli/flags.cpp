@@ -17,7 +17,7 @@ namespace mtcki::cli {
 CLI::Validator one_of(const std::vector<std::string>& choices) {
   return CLI::Validator(
       [choices](std::string& value) {
-        if (std::count(choices.begin(), choices.end(), value) > 0) return std::string();
+        if (std::ranges::count(choices, value) > 0) return std::string();
         std::string text = "\"" + value + "\": must be ";
         for (size_t i = 0; i < choices.size(); ++i)
           text += (i == 0 ? "" : i + 1 == choices.size() ? " or " : ", ") + choices[i];

@@ -52,7 +52,7 @@ std::string memory_text(WorkloadOptions options, int64_t rows) {
   size_t total = 0;
   for (const auto& [tag, bytes] : tags) total += bytes;
   std::string text = "memory at the peak, by where it was taken: " + human_bytes(total) + "\n";
-  int64_t left = rows > 0 ? rows : static_cast<int64_t>(tags.size());
+  int64_t left = rows > 0 ? rows : std::ssize(tags);
   for (const auto& [tag, bytes] : tags) {
     if (left-- == 0) break;
     text += fmt::format("{:>12} {:5.1f} %  {}\n", human_bytes(bytes),
@@ -64,11 +64,10 @@ std::string memory_text(WorkloadOptions options, int64_t rows) {
 
 void print_heading(const Profile& p, const WorkloadOptions& w) {
   put("{}, {} step, batch {}, {}x{}x{}, {}, {}: {:.3f} ms, {:.0f} img/s, peak memory {}\n\n",
-        p.model, p.step, w.batch, w.channels, w.size, w.size, p.math,
-        w.device.is_cpu() ? str(p.threads, p.threads == 1 ? " thread" : " threads")
-                          : str(p.device, " (", p.machine, ")"),
-        p.step_us * 1e-3, 1e6 * static_cast<double>(w.batch) / p.step_us,
-        human_bytes(p.peak_memory));
+      p.model, p.step, w.batch, w.channels, w.size, w.size, p.math,
+      w.device.is_cpu() ? str(p.threads, p.threads == 1 ? " thread" : " threads")
+                        : str(p.device, " (", p.machine, ")"),
+      p.step_us * 1e-3, 1e6 * static_cast<double>(w.batch) / p.step_us, human_bytes(p.peak_memory));
 }
 
 void add_table(CLI::App* app, std::string* by, int64_t* rows) {

@@ -72,7 +72,7 @@ void StageProfiles::write() {
       .math = math_,
       .version = build_info().version + " " + build_info().git,
       .date = utc_now(),
-      .steps = static_cast<int64_t>(profiled_us_.size()),
+      .steps = std::ssize(profiled_us_),
       .threads = num_threads()};
   // The last of the warm-up; the first makes plans.
   p.step_us = plain_us_.empty() ? 0 : plain_us_.back();

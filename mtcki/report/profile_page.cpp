@@ -127,7 +127,7 @@ std::string module_table(const Profile& p, size_t depth) {
                                "GFLOP/s", "floor ms", "% roof"},
                               "th", 1);
   for (const std::string& name : order) {
-    const auto level = static_cast<size_t>(std::count(name.begin(), name.end(), '.'));
+    const auto level = static_cast<size_t>(std::ranges::count(name, '.'));
     const Sum& s = sums.at(name);
     const double us = s.forward + s.backward;
     if (level >= depth || us <= 0) continue;

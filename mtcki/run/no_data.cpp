@@ -35,8 +35,7 @@ data::ImageSet set_without_images(const RunConfig& c) {
         read_model_card(data::read_state_file(t.weights, t.weights_key).metadata);
     const data::Normalization n = known_normalization(t, card.normalization);
     if (set.normalization.mean.empty()) set.normalization = n;
-    if (!set.class_ids.empty() || static_cast<int64_t>(card.classes.size()) != c.data.classes)
-      continue;
+    if (!set.class_ids.empty() || std::ssize(card.classes) != c.data.classes) continue;
     set.class_ids = set.class_names = card.classes;
     set.name = str("teacher ", t.name);
   }
@@ -55,7 +54,7 @@ data::ImageSet pool_part(const data::ImageSet& pool, const RunConfig& c, bool he
   const auto cut = order.begin() + n;
   std::vector<int64_t> rows =
       held ? std::vector<int64_t>(order.begin(), cut) : std::vector<int64_t>(cut, order.end());
-  std::sort(rows.begin(), rows.end());
+  std::ranges::sort(rows);
   return data::rows_of(pool, rows);
 }
 

@@ -177,7 +177,7 @@ std::optional<Variant> parse_variant(std::string rest, const ModelRow& row) {
   Variant v;
   for (const auto& [suffix, stem] : kStems) {
     if (!rest.ends_with(suffix)) continue;
-    if (std::find(row.stems.begin(), row.stems.end(), stem) == row.stems.end()) return {};
+    if (std::ranges::find(row.stems, stem) == row.stems.end()) return {};
     v.stem = stem;
     rest.erase(rest.rfind('_'));
     break;
@@ -196,8 +196,7 @@ std::vector<std::string> classifier_names() {
   for (const ModelRow& row : rows()) {
     names.push_back(row.name);
     for (const auto& [suffix, stem] : kStems)
-      if (std::find(row.stems.begin(), row.stems.end(), stem) != row.stems.end())
-        names.push_back(row.name + suffix);
+      if (std::ranges::find(row.stems, stem) != row.stems.end()) names.push_back(row.name + suffix);
   }
   // Of the families that have a name for every size, the sizes that papers use.
   for (const char* name :

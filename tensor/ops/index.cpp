@@ -65,7 +65,7 @@ Tensor cat(const std::vector<Tensor>& parts, int dim) {
   const Tensor& first = parts[0];
   check_defined("cat", first);
   const int d = check_dim("cat", first, dim);
-  const bool keeps = std::all_of(parts.begin(), parts.end(), [&](const Tensor& part) {
+  const bool keeps = std::ranges::all_of(parts, [&](const Tensor& part) {
     return part.layout() == first.layout() && cuttable(part.layout(), d, part.size(d));
   });
   const Layout layout = d == 0 || keeps ? first.layout() : Layout::plain;

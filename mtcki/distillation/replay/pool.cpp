@@ -103,7 +103,7 @@ class PoolReplay : public KeptReplay {
     for (size_t i = 0; i < loss.size(); ++i)
       rows.push_back(std::min<int64_t>(
           std::ranges::upper_bound(sums, rng.uniform(i) * sums.back()) - sums.begin(),
-          static_cast<int64_t>(loss.size()) - 1));
+          std::ssize(loss) - 1));
     return rows;
   }
 
