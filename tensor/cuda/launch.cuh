@@ -78,16 +78,6 @@ __device__ inline void wait_for_previous() {
 }
 
 }  // namespace mtcki::cuda
-#else
-namespace mtcki::cuda {
-template <class... P>
-void launch_early(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
-                  std::type_identity_t<P>... args) {
-  simt::launch(grid, block, shared, true, [=] { kernel(args...); });
-}
-inline void next_may_start() {}
-inline void wait_for_previous() { simt::note_wait_for_previous(); }
-}  // namespace mtcki::cuda
 #endif
 
 namespace mtcki::cuda {

@@ -11,17 +11,6 @@ namespace mtcki {
 
 namespace {
 
-int check_dim(const char* op, const Tensor& x, int dim) {
-  const int rank = x.rank();
-  if (dim < -rank || dim >= rank)
-    OpError(op, "input", x).shape("dimension ", dim, " is outside rank ", rank);
-  return dim < 0 ? dim + rank : dim;
-}
-
-void check_defined(const char* op, const Tensor& x) {
-  if (!x.defined()) OpError(op, "input", x).argument("the input is undefined");
-}
-
 // Bytes of everything after dimension `dim` in memory, and the number of steps before it.
 int64_t bytes_after(const Tensor& x, int dim) {
   int64_t n = static_cast<int64_t>(size_of(x.dtype()));
