@@ -21,8 +21,8 @@ using nlohmann::json;
 namespace {
 
 struct EvalOptions {
-  std::string model, weights, data, data_dir, data_fit = "crop", split = "test", name_map,
-                                              weights_key;
+  std::string model, weights, data, data_dir, data_fit = "crop", split = "test",
+                                              class_order = "sorted", name_map, weights_key;
   int64_t data_size = 0, data_channels = 0, skip_bad = 0;
   std::vector<double> mean, std;
   int64_t limit = 0;
@@ -59,7 +59,7 @@ int eval_command(const EvalOptions& o) {
   data::ImageSet set;
   const auto load_set = [&] {
     set = data::load_dataset({o.data, o.data_dir, o.split, o.limit, 0, o.data_size, o.data_fit,
-                              o.data_channels, o.skip_bad});
+                              o.data_channels, o.skip_bad, o.class_order});
     if (!set.note.empty()) console::info(o.data + ": " + set.note);
     spec.in_channels = set.images.size(1);
     spec.image_size = set.images.size(2);
@@ -142,6 +142,10 @@ void add_eval(CommandLine* line) {
   eval->add_option("--data-channels", o->data_channels, "imagefolder: 1 reads grey, 3 colour")
       ->check(one_of({"1", "3"}));
   eval->add_option("--skip-bad", o->skip_bad, kSkipBad)->check(count());
+  eval->add_option("--class-order", o->class_order,
+                   "sorted; imagefolder: number (2 before 10); tiny-imagenet: file (wnids.txt)")
+      ->check(one_of({"sorted", "file", "number"}))
+      ->capture_default_str();
   eval->add_option("--mean", o->mean,
                    "input normalisation a,b,c; default: the file's metadata, else the data set's")
       ->delimiter(',');
