@@ -115,13 +115,13 @@ void print_layers(const std::vector<VariantFit>& fits) {
 
 void print_inputs(const InputMoments& seen, const std::string& set,
                   const std::vector<NormalizationFit>& fits) {
-  std::printf(
-      "trained on images of mean %s, std %.3f in normalised units; distance if they were %s:\n",
-      fmt::format("{:.3f}", fmt::join(seen.mean, ",")).c_str(), seen.std, set.c_str());
+  put(
+      "trained on images of mean {:.3f}, std {:.3f} in normalised units; distance if they were "
+      "{}:\n",
+      fmt::join(seen.mean, ","), seen.std, set);
   for (const NormalizationFit& f : fits)
-    std::printf("  %6.3f  %-22s mean %s, std %s\n", f.distance, f.name.c_str(),
-                fmt::format("{:.4g}", fmt::join(f.normalization.mean, ",")).c_str(),
-                fmt::format("{:.4g}", fmt::join(f.normalization.std, ",")).c_str());
+    put("  {:6.3f}  {:<22} mean {:.4g}, std {:.4g}\n", f.distance, f.name,
+          fmt::join(f.normalization.mean, ","), fmt::join(f.normalization.std, ","));
 }
 
 int inspect_command(const InspectOptions& o) {
@@ -138,9 +138,8 @@ int inspect_command(const InspectOptions& o) {
   if (o.size > 0) spec.image_size = o.size;
   int64_t values = 0;
   for (const auto& [name, tensor] : file.tensors) values += tensor.numel();
-  std::printf("%s: %zu tensors, %lld values, %lld input channels, %lld classes\n",
-              o.weights.c_str(), file.tensors.size(), static_cast<long long>(values),
-              static_cast<long long>(spec.in_channels), static_cast<long long>(spec.num_classes));
+  put("{}: {} tensors, {} values, {} input channels, {} classes\n", o.weights,
+        file.tensors.size(), values, spec.in_channels, spec.num_classes);
   std::string map = o.name_map;
   if (!o.model.empty()) spec.name = o.model;
   if (spec.name.empty()) {
@@ -194,15 +193,11 @@ void add_inspect(CommandLine* line) {
   inspect->add_option("weights", o->weights, "file")->required();
   inspect->add_option("--model", o->model,
                       "architecture; default: the file's metadata, or every one that fits");
-  inspect->add_option("--name-map", o->name_map, kNameMap);
-  inspect->add_option("--weights-key", o->weights_key, kWeightsKey);
+  add_weight_names(inspect, &o->name_map, &o->weights_key);
   inspect->add_option(
       "--data", o->data,
       "set it was trained on, for the normalisation; default: guessed by its shape");
-  inspect->add_option("--mean", o->mean, "mean a,b,c of the normalisation to judge")
-      ->delimiter(',');
-  inspect->add_option("--std", o->std, "standard deviation of the normalisation a,b,c")
-      ->delimiter(',');
+  add_normalization(inspect, &o->mean, &o->std, "mean a,b,c of the normalisation to judge");
   inspect->add_option("--size", o->size, "image height and width; default: the file's, else 32")
       ->check(range(8, 1024));
   add_compute(inspect, &o->compute);

@@ -465,7 +465,7 @@ std::string index_free(const std::string& path) {
   std::string out;
   std::istringstream in(path);
   for (std::string part; std::getline(in, part, '.');) {
-    if (!part.empty() && std::all_of(part.begin(), part.end(), ::isdigit)) continue;
+    if (!part.empty() && std::ranges::all_of(part, ::isdigit)) continue;
     out += (out.empty() ? "" : ".") + part;
   }
   return out;

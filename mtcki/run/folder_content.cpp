@@ -78,7 +78,7 @@ std::vector<fs::path> entries_of(const fs::path& folder) {
   std::vector<fs::path> out;
   for (fs::directory_iterator at(folder, ec), end; !ec && at != end; at.increment(ec))
     out.push_back(at->path());
-  std::sort(out.begin(), out.end());
+  std::ranges::sort(out);
   return out;
 }
 

@@ -94,7 +94,7 @@ void remove_stale(const std::string& dir) {
 
 bool all_finite(const json& j) {
   if (j.is_number_float()) return std::isfinite(j.get<double>());
-  if (j.is_structured()) return std::all_of(j.begin(), j.end(), all_finite);
+  if (j.is_structured()) return std::ranges::all_of(j, all_finite);
   return true;
 }
 
