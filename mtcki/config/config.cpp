@@ -7,9 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <limits>
 #include <set>
-#include <sstream>
 
 #include "data/formats/file_bytes.h"
 #include "data/sets/digest.h"

@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <functional>
 
 #include "mtcki/config/keys.h"
 #include "mtcki/config/table_names.h"

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <set>
 
 #include "data/formats/atomic_file.h"
 #include "mtcki/host/console.h"

@@ -6,7 +6,6 @@
 
 #include "mtcki/host/progress.h"
 #include "mtcki/report/chart.h"
-#include "mtcki/report/labels.h"
 #include "mtcki/report/profile_page.h"
 #include "mtcki/report/sections.h"
 #include "tensor/error.h"

@@ -1,7 +1,6 @@
 #include "mtcki/run/no_data.h"
 
 #include <algorithm>
-#include <numeric>
 #include <vector>
 
 #include "data/formats/state_file.h"

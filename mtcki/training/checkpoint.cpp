@@ -1,6 +1,7 @@
 #include "mtcki/training/checkpoint.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -8,7 +9,6 @@
 #include <cerrno>
 #include <cmath>
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
 #include <utility>
 
@@ -38,11 +38,7 @@ void operation(const char* name) {
 }
 
 // Name of a checkpoint folder; the step of such a name, or -1.
-std::string folder_name(int64_t step) {
-  char buffer[32];
-  std::snprintf(buffer, sizeof buffer, "step-%08lld", static_cast<long long>(step));
-  return buffer;
-}
+std::string folder_name(int64_t step) { return fmt::format("step-{:08}", step); }
 int64_t step_of(const std::string& name) {
   if (name.size() < 6 || name.size() > 20 || name.compare(0, 5, "step-") != 0) return -1;
   if (!std::all_of(name.begin() + 5, name.end(), ::isdigit)) return -1;
@@ -94,7 +90,7 @@ void remove_stale(const std::string& dir) {
 
 bool all_finite(const json& j) {
   if (j.is_number_float()) return std::isfinite(j.get<double>());
-  if (j.is_structured()) return std::ranges::all_of(j, all_finite);
+  if (j.is_structured()) return std::all_of(j.begin(), j.end(), all_finite);
   return true;
 }
 

@@ -1,7 +1,5 @@
 #include "tensor/ops/pool.h"
 
-#include <algorithm>
-
 #include "tensor/ops/op_util.h"
 #include "tensor/ops/pool_kernels.h"
 

@@ -8,7 +8,6 @@
 // pixels, each with its own subset of the taps. Register blocking: kPixels output pixels, taken
 // anywhere from the strip, times two vectors of output channels. Outputs with very few channels
 // (images) put the vector along the input channels instead and sum its lanes at the end.
-#include <array>
 #include <utility>
 #include <vector>
 
