@@ -24,8 +24,9 @@ FolderOptions folder_options(const DatasetSpec& spec);
 // in sorted order: grey images get three equal channels, alpha is dropped. "test" may also be
 // called val, valid, validation or testing, "train" training. What is hidden is no class and no
 // image; `note` says how much was left out (data/sets/image_tree.h), and where the order of the
-// names as text is not that of the numbers in them. DataError: an empty class, images of different sizes without `size`,
-// classes of train and test that differ, a file that cannot be decoded (named).
+// names as text is not that of the numbers in them. DataError: an empty class, images of different
+// sizes without `size`, classes of train and test that differ, a file that cannot be decoded
+// (named).
 ImageSet load_image_folder(const std::string& dir, const std::string& split,
                            const FolderOptions& options = {});
 

@@ -12,6 +12,7 @@
 #include "mtcki/host/console.h"
 #include "mtcki/networks/class_order.h"
 #include "mtcki/networks/model_file.h"
+#include "mtcki/networks/statistics_check.h"
 #include "mtcki/networks/teacher.h"
 #include "mtcki/training/evaluate.h"
 #include "tensor/error.h"
@@ -71,6 +72,8 @@ int eval_command(const EvalOptions& o) {
   auto net = load_model(o.weights, spec, o.name_map, &card, &notes, o.weights_key);
   if (shape_known) load_set();
   align_classes(*net, &card, set, &notes);
+  if (const std::string note = variants_note(spec.name); card.spec.name.empty() && !note.empty())
+    notes.push_back(note);
   for (const std::string& note : notes) console::info(o.weights + ": " + note);
 
   Teacher::Options options;

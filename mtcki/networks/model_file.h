@@ -36,9 +36,10 @@ std::string weights_sha256(const std::string& path);
 // "old -" leaves these tensors out. A prefix that all names have (module., model., _orig_mod., ...)
 // is removed, counters of training tools and what stands beside a network that has a prefix of its
 // own are left out, factors of pruning and of weight norm multiplied, all with a note.
-const std::vector<std::string>& name_presets();
 data::NamedTensors rename_keys(const data::NamedTensors& tensors, const std::string& preset,
                                nn::Classifier& net, std::vector<std::string>* notes = nullptr);
+
+const std::vector<std::string>& name_presets();
 
 // DataError that begins with `who`: no such file, or a folder.
 void require_weights_file(const std::string& who, const std::string& path);

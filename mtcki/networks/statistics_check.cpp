@@ -198,6 +198,15 @@ std::vector<std::string> variants_of(const std::string& model) {
   return mine.empty() ? std::vector<std::string>() : out;
 }
 
+std::string variants_note(const std::string& model) {
+  const std::vector<std::string> others = variants_of(model);
+  return others.empty() ? ""
+                        : fmt::format(
+                              "read as {}; names and shapes of {} are the same (other pools and "
+                              "strides): mtcki inspect FILE compares the statistics",
+                              model, fmt::join(others, ", "));
+}
+
 std::vector<VariantFit> variant_fits(nn::Classifier& net, const nn::ModelSpec& spec,
                                      const Tensor& images) {
   std::vector<VariantFit> out{{spec.name, statistics_fit(net, spec, images)}};
