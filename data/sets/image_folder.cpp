@@ -120,6 +120,8 @@ ImageSet folder_set(const std::string& root, const std::string& split, const Fol
                        "train and test must have the same class folders");
   }
   order_classes(o.number_order, &set);
+  if (set.class_names.size() == 1)
+    add_note(&set, str("its only class is \"", set.class_names[0], "\": nothing to tell apart"));
   std::vector<Sample> samples;
   for (size_t c = 0; c < set.class_names.size(); ++c) {
     const std::string class_dir = dir + "/" + set.class_names[c];
