@@ -72,8 +72,7 @@ int eval_command(const EvalOptions& o) {
   auto net = load_model(o.weights, spec, o.name_map, &card, &notes, o.weights_key);
   if (shape_known) load_set();
   align_classes(*net, &card, set, &notes);
-  if (const std::string note = variants_note(spec.name); card.spec.name.empty() && !note.empty())
-    notes.push_back(note);
+  if (card.spec.name.empty()) note_variants(spec.name, &notes);
   for (const std::string& note : notes) console::info(o.weights + ": " + note);
 
   Teacher::Options options;

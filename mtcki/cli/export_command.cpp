@@ -59,8 +59,7 @@ int export_weights_command(const ExportWeightsOptions& o) {
                      "\" does not say which architecture it holds (mtcki summary --list)");
   std::vector<std::string> notes;
   const auto net = load_model(o.weights, spec, o.name_map, &card, &notes, o.weights_key);
-  if (const std::string note = variants_note(spec.name); card.spec.name.empty() && !note.empty())
-    notes.push_back(note);
+  if (card.spec.name.empty()) note_variants(spec.name, &notes);
   for (const std::string& note : notes) console::info(o.weights + ": " + note);
   card.spec = spec;
   if (!o.mean.empty()) {

@@ -198,13 +198,12 @@ std::vector<std::string> variants_of(const std::string& model) {
   return mine.empty() ? std::vector<std::string>() : out;
 }
 
-std::string variants_note(const std::string& model) {
-  const std::vector<std::string> others = variants_of(model);
-  return others.empty() ? ""
-                        : fmt::format(
-                              "read as {}; names and shapes of {} are the same (other pools and "
-                              "strides): mtcki inspect FILE compares the statistics",
-                              model, fmt::join(others, ", "));
+void note_variants(const std::string& model, std::vector<std::string>* notes) {
+  if (const std::vector<std::string> others = variants_of(model); !others.empty())
+    notes->push_back(fmt::format(
+        "read as {}; names and shapes of {} are the same (other pools and strides): mtcki inspect "
+        "FILE compares the statistics",
+        model, fmt::join(others, ", ")));
 }
 
 std::vector<VariantFit> variant_fits(nn::Classifier& net, const nn::ModelSpec& spec,
