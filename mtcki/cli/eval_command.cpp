@@ -12,6 +12,7 @@
 #include "mtcki/host/console.h"
 #include "mtcki/networks/class_order.h"
 #include "mtcki/networks/model_file.h"
+#include "mtcki/networks/statistics_check.h"
 #include "mtcki/networks/teacher.h"
 #include "mtcki/training/evaluate.h"
 #include "tensor/error.h"
@@ -71,6 +72,7 @@ int eval_command(const EvalOptions& o) {
   auto net = load_model(o.weights, spec, o.name_map, &card, &notes, o.weights_key);
   if (shape_known) load_set();
   align_classes(*net, &card, set, &notes);
+  if (card.spec.name.empty()) note_variants(spec.name, &notes);
   for (const std::string& note : notes) console::info(o.weights + ": " + note);
 
   Teacher::Options options;
@@ -129,6 +131,9 @@ void add_eval(CommandLine* line) {
   eval->add_option("--data-channels", o->data.channels, "imagefolder: 1 reads grey, 3 colour")
       ->check(one_of({"1", "3"}));
   eval->add_option("--skip-bad", o->data.skip_bad, kSkipBad)->check(count());
+  add_choice(eval, "--class-order", &o->data.class_order,
+             "sorted; imagefolder: number (2 before 10); tiny-imagenet: file (wnids.txt)",
+             {"sorted", "file", "number"});
   add_normalization(eval, &o->mean, &o->std,
                     "input normalisation a,b,c; default: the file's metadata, else the data set's");
   add_choice(eval, "--split", &o->data.split, "test or train", {"test", "train"});

@@ -13,6 +13,7 @@
 #include "mtcki/export/onnx.h"
 #include "mtcki/host/console.h"
 #include "mtcki/networks/model_file.h"
+#include "mtcki/networks/statistics_check.h"
 #include "mtcki/synthesis/image_pool.h"
 #include "tensor/error.h"
 
@@ -58,6 +59,7 @@ int export_weights_command(const ExportWeightsOptions& o) {
                      "\" does not say which architecture it holds (mtcki summary --list)");
   std::vector<std::string> notes;
   const auto net = load_model(o.weights, spec, o.name_map, &card, &notes, o.weights_key);
+  if (card.spec.name.empty()) note_variants(spec.name, &notes);
   for (const std::string& note : notes) console::info(o.weights + ": " + note);
   card.spec = spec;
   if (!o.mean.empty()) {

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <cstdio>
+#include <set>
 
 #include "data/formats/onnx_file.h"
 #include "data/formats/state_file.h"
@@ -26,14 +27,34 @@ struct InspectOptions {
   ComputeOptions compute;
 };
 
+// Whether the file has a tensor of every size that the network has: cheaper than loading.
+bool has_sizes(const data::StateFile& file, const nn::ModelSpec& spec) {
+  std::multiset<std::string> sizes;
+  for (const auto& [name, t] : file.tensors) sizes.insert(t.shape().to_string());
+  nn::Init none = nn::Init::none();
+  try {
+    for (const auto& [name, t] : nn::make_classifier(spec, none)->state_dict()) {
+      if (t.rank() == 0) continue;  // num_batches_tracked
+      const auto it = sizes.find(t.shape().to_string());
+      if (it == sizes.end()) return false;
+      sizes.erase(it);
+    }
+  } catch (const Error&) {  // none for such images
+    return false;
+  }
+  return true;
+}
+
 // The registry's networks into which the file loads, with the renaming that it needs.
 std::vector<std::pair<std::string, std::string>> networks_of(const InspectOptions& o,
-                                                             nn::ModelSpec spec) {
+                                                             nn::ModelSpec spec,
+                                                             const data::StateFile& file) {
   std::vector<std::pair<std::string, std::string>> out;
   for (const std::string& name : nn::classifier_names()) {
     spec.name = name;
+    if (!has_sizes(file, spec)) continue;
     std::vector<std::string> maps{o.name_map};
-    if (o.name_map.empty()) maps.emplace_back("torchvision");
+    if (o.name_map.empty()) maps.insert(maps.end(), name_presets().begin(), name_presets().end());
     for (const std::string& map : maps) try {
         load_model(o.weights, spec, map, nullptr, nullptr, o.weights_key);
         out.emplace_back(name, map);
@@ -65,7 +86,7 @@ void read_onnx_shape(const std::string& path, nn::ModelSpec* spec) {
     if (!values.empty() && values[0].sizes.size() == rank && values[0].sizes[at] > 0)
       *size = values[0].sizes[at];
   };
-  take(model.inputs, 4, 1, &spec->in_channels);
+  take(model.inputs, 4, data::has_channels_last(model) ? 3 : 1, &spec->in_channels);
   take(model.inputs, 4, 2, &spec->image_size);
   take(model.outputs, 2, 1, &spec->num_classes);
 }
@@ -122,7 +143,7 @@ int inspect_command(const InspectOptions& o) {
   std::string map = o.name_map;
   if (!o.model.empty()) spec.name = o.model;
   if (spec.name.empty()) {
-    const auto found = networks_of(o, spec);
+    const auto found = networks_of(o, spec, file);
     if (found.empty()) {
       std::string names;
       for (size_t i = 0; i < file.tensors.size() && i < 5; ++i)
@@ -137,7 +158,11 @@ int inspect_command(const InspectOptions& o) {
     spec.name = found[0].first;
     map = found[0].second;
   }
-  const auto net = load_model(o.weights, spec, map, nullptr, nullptr, o.weights_key);
+  ModelCard loaded;
+  std::vector<std::string> notes;
+  const auto net = load_model(o.weights, spec, map, &loaded, &notes, o.weights_key);
+  if (card.normalization.mean.empty()) card.normalization = loaded.normalization;
+  for (const std::string& note : notes) std::printf("%s\n", note.c_str());
   net->eval();
   const std::vector<VariantFit> fits = variant_fits(*net, spec);
   if (fits[0].fit.layers.empty()) {

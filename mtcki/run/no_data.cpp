@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <vector>
 
-#include "data/formats/state_file.h"
 #include "data/sets/holdout.h"
 #include "mtcki/networks/model_file.h"
 #include "tensor/error.h"
@@ -30,8 +29,9 @@ data::ImageSet set_without_images(const RunConfig& c) {
       .images = Tensor::empty({0, channels, c.data.pixels, c.data.pixels}, DType::u8),
       .labels = Tensor::empty({0}, DType::i64)};
   for (const TeacherConfig& t : c.teachers) {
-    const ModelCard card =
-        read_model_card(data::read_state_file(t.weights, t.weights_key).metadata);
+    ModelCard card;
+    load_model(t.weights, {t.model, channels, c.data.pixels, c.data.classes}, t.name_map, &card,
+               nullptr, t.weights_key);
     const data::Normalization n = known_normalization(t, card.normalization);
     if (set.normalization.mean.empty()) set.normalization = n;
     if (!set.class_ids.empty() || std::ssize(card.classes) != c.data.classes) continue;
