@@ -34,7 +34,7 @@ constexpr const char* kWrappers[] = {
 constexpr const char* kAveraged[] = {
     "state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema", "model_ema_state_dict"};
 
-constexpr int64_t kMostVisited = 100000;  // values among which weights are looked for
+constexpr int64_t kMostVisited = 1000000;  // values among which weights are looked for
 
 bool is_text(const PickleValue& v) { return v.kind == Kind::text || v.kind == Kind::bytes; }
 
@@ -155,7 +155,8 @@ class StateWalker {
 
   // Below dicts, lists and tuples: the keys of every set of weights.
   void find_weights(const PickleValue& v, const std::string& path, int depth) {
-    if (++visited_ > kMostVisited || found_.size() > 20) return;
+    visited_ += 1 + std::ssize(v.items);
+    if (visited_ > kMostVisited || found_.size() > 20) return;
     if (is_state_dict(v)) {
       found_.emplace_back(path, &v);
     } else if (depth < 4 &&

@@ -20,9 +20,9 @@ std::vector<std::string> folders_in(const std::string& dir) {
 
 // Where a split lies: other names stand for "test" when it is not there or has no classes.
 std::string split_folder(const std::string& root, const std::string& split, ImageSet* set) {
-  const std::vector<std::string> names =
-      split == "test" ? std::vector<std::string>{"test", "val", "valid", "validation", "testing"}
-                      : std::vector<std::string>{"train", "training"};
+  std::vector<std::string> names{split};
+  if (split == "test") names.insert(names.end(), {"val", "valid", "validation", "testing"});
+  if (split == "train") names.emplace_back("training");
   std::string all;
   for (const std::string& name : names) {
     const std::string dir = root + "/" + name;

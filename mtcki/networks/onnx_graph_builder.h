@@ -89,6 +89,7 @@ class Builder {
   int64_t padded(int64_t x, const Sizes& pads);
   void pad();
   void slice();
+  void gather();
   void split();
   void reshape(int64_t x, Sizes sizes);
   void mean();

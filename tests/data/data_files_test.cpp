@@ -261,7 +261,7 @@ TEST(Recognise, OtherKindsOfFiles) {
   EXPECT_THAT(kind(from_hex("80028a0a6cfc9c46f9206aa850192e")), HasSubstr("old stream form"));
   EXPECT_THAT(kind("\x89HDF\r\n"), HasSubstr("HDF5"));
   EXPECT_EQ(kind("nothing in particular"), "");
-  EXPECT_THAT(kind("BM" + from_hex("360c000000000000")), HasSubstr("BMP"));
+  EXPECT_THAT(kind("BM" + from_hex("360c00000000000036")), HasSubstr("BMP"));
   EXPECT_THAT(kind(from_hex("1c000000") + "TFL3" + from_hex("00")), HasSubstr("TensorFlow Lite"));
   const auto text = [](const std::string& s) { return describe_content(as_bytes(s)); };
   EXPECT_EQ(text("Invalid user\nor password"), "a text that begins \"Invalid user\"");
