@@ -1,6 +1,5 @@
 // Looking at a graph: Graphviz text, and the bytes that it keeps alive.
 #include <sstream>
-#include <unordered_map>
 #include <unordered_set>
 
 #include "autograd/node.h"

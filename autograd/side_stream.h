@@ -14,7 +14,6 @@
 
 #include <cstdint>
 #include <functional>
-#include <vector>
 
 #include "tensor/cuda/runtime.h"
 #include "tensor/tensor.h"

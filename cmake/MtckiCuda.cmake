@@ -8,8 +8,8 @@
 #
 # mtcki_cuda_backends(): the devices behind tensor/cuda/runtime.h. Every program links one of them through mtcki::tensor:
 #   mtcki_cuda_native     *.cu by nvcc, tensor/cuda/native/; only with CUDA
-#   mtcki_cuda_absent     without CUDA: no kernels, which take minutes to compile; there is never a GPU
-#   mtcki_cuda_emulated   *.cu by the host compiler, tensor/cuda/emulated/; for targets with the property
+#   mtcki_cuda_absent     without CUDA: tensor/cuda/absent/ and no kernels; there is never a GPU
+#   mtcki_cuda_emulated   *.cu by the host compiler, tests/emulated/device/; for targets with the property
 #                         MTCKI_EMULATED_CUDA, which are tests of the kernels on machines without a GPU
 #   mtcki_cuda_asan       the same under AddressSanitizer, for targets where that property is "asan"
 set(MTCKI_WITH_CUDA OFF)
@@ -187,11 +187,7 @@ function(_mtcki_absent_kernels file)
 namespace {
 [[noreturn]] void absent() { throw mtcki::DeviceError(\"this build has no CUDA kernels\"); }
 }  // namespace
-@functions@
-namespace mtcki::cuda {
-const void* any_kernel() { return nullptr; }
-}  // namespace mtcki::cuda
-")
+@functions@")
 endfunction()
 
 function(mtcki_cuda_backends)
@@ -201,19 +197,17 @@ function(mtcki_cuda_backends)
   foreach(kernel ${kernels})
     file(RELATIVE_PATH name ${CMAKE_SOURCE_DIR} ${kernel})
     set(wrapper ${CMAKE_BINARY_DIR}/emulated/${name}.cpp)
-    file(CONFIGURE OUTPUT ${wrapper} CONTENT "#include \"${name}\"\n")
+    file(CONFIGURE OUTPUT ${wrapper} CONTENT
+         "#include \"tests/emulated/device/simt.h\"\n#include \"${name}\"\n")
     set_property(SOURCE ${wrapper} APPEND PROPERTY OBJECT_DEPENDS ${kernel})
     list(APPEND wrappers ${wrapper})
   endforeach()
-  file(GLOB emulated CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tensor/cuda/emulated/*.cpp)
+  file(GLOB emulated CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/emulated/device/*.cpp)
   _mtcki_absent_kernels(${CMAKE_BINARY_DIR}/absent_kernels.cpp)
-  add_library(mtcki_cuda_host OBJECT ${emulated})
-  set(host $<TARGET_OBJECTS:mtcki_cuda_host>)
-  add_library(mtcki_cuda_emulated STATIC EXCLUDE_FROM_ALL ${host} ${wrappers})
-  add_library(mtcki_cuda_absent STATIC EXCLUDE_FROM_ALL ${host} ${CMAKE_BINARY_DIR}/absent_kernels.cpp)
+  add_library(mtcki_cuda_emulated STATIC EXCLUDE_FROM_ALL ${emulated} ${wrappers})
+  add_library(mtcki_cuda_absent STATIC EXCLUDE_FROM_ALL ${CMAKE_SOURCE_DIR}/tensor/cuda/absent/device.cpp
+                                                        ${CMAKE_BINARY_DIR}/absent_kernels.cpp)
   add_library(mtcki_cuda_asan STATIC EXCLUDE_FROM_ALL ${emulated} ${wrappers})
-  target_link_libraries(mtcki_cuda_host PRIVATE mtcki_options OpenMP::OpenMP_CXX)
-  target_precompile_headers(mtcki_cuda_host REUSE_FROM mtcki_headers)
   target_precompile_headers(mtcki_cuda_emulated REUSE_FROM mtcki_headers)
   foreach(device mtcki_cuda_emulated mtcki_cuda_absent mtcki_cuda_asan)
     target_link_libraries(${device} PUBLIC mtcki_options OpenMP::OpenMP_CXX PRIVATE mtcki_tensor)

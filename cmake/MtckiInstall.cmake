@@ -19,7 +19,7 @@ include(MtckiPackage)
 mtcki_package(mtcki_cli)
 foreach(_folder tensor autograd nn optim data mtcki)
   install(DIRECTORY ${CMAKE_SOURCE_DIR}/${_folder} DESTINATION ${_headers} FILES_MATCHING PATTERN "*.h"
-          PATTERN cli EXCLUDE PATTERN native EXCLUDE PATTERN emulated EXCLUDE PATTERN fashion-mnist EXCLUDE)
+          PATTERN cli EXCLUDE PATTERN native EXCLUDE PATTERN fashion-mnist EXCLUDE)
 endforeach()
 install(FILES ${CMAKE_SOURCE_DIR}/mtcki.h DESTINATION ${_headers})
 install(EXPORT mtcki_targets NAMESPACE mtcki:: DESTINATION ${_package} FILE mtcki-targets.cmake)

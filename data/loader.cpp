@@ -80,7 +80,7 @@ struct Loader::Impl {
   std::map<int64_t, Batch> done;
   std::map<int64_t, std::exception_ptr> failed;
 
-  int64_t window() const { return 2 * static_cast<int64_t>(threads.size()) + 1; }
+  int64_t window() const { return 2 * std::ssize(threads) + 1; }
 
   // The i-th image of a pick, augmented and normalised.
   void convert(const Pick& pick, int64_t i, float* out) const {

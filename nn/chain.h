@@ -13,7 +13,6 @@
 // has ended (Module::add_stop_hook) leaves an undefined value, which runs no further link.
 #pragma once
 
-#include <concepts>
 #include <memory>
 #include <utility>
 #include <variant>

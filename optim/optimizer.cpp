@@ -226,15 +226,14 @@ class Sgd : public Optimizer {
 
   void step(const Scalar& grad_scale) override {
     for (Batch& b : begin_step()) {
-      SgdUpdate u;
-      u.lr = b.lr;
-      u.momentum = o_.momentum;
-      u.dampening = o_.dampening;
-      u.weight_decay = o_.weight_decay * b.weight_decay_scale;
-      u.nesterov = o_.nesterov;
-      u.decoupled = o_.decoupled;
-      u.step = b.step;
-      u.grad_scale = grad_scale;
+      const SgdUpdate u{.lr = b.lr,
+                        .momentum = o_.momentum,
+                        .dampening = o_.dampening,
+                        .weight_decay = o_.weight_decay * b.weight_decay_scale,
+                        .nesterov = o_.nesterov,
+                        .decoupled = o_.decoupled,
+                        .step = b.step,
+                        .grad_scale = grad_scale};
       sgd_update_(b.params, b.grads, b.slots.empty() ? std::vector<Tensor>{} : b.slots[0], u);
     }
   }
@@ -250,15 +249,14 @@ class Adam : public Optimizer {
 
   void step(const Scalar& grad_scale) override {
     for (Batch& b : begin_step()) {
-      AdamUpdate u;
-      u.lr = b.lr;
-      u.beta1 = o_.beta1;
-      u.beta2 = o_.beta2;
-      u.eps = o_.eps;
-      u.weight_decay = o_.weight_decay * b.weight_decay_scale;
-      u.decoupled = o_.decoupled;
-      u.step = b.step;
-      u.grad_scale = grad_scale;
+      const AdamUpdate u{.lr = b.lr,
+                         .beta1 = o_.beta1,
+                         .beta2 = o_.beta2,
+                         .eps = o_.eps,
+                         .weight_decay = o_.weight_decay * b.weight_decay_scale,
+                         .decoupled = o_.decoupled,
+                         .step = b.step,
+                         .grad_scale = grad_scale};
       adam_update_(b.params, b.grads, b.slots[0], b.slots[1], u);
     }
   }

@@ -48,8 +48,7 @@ double Schedule::at(int64_t step) const {
     return cosine_anneal(base_lr, min_lr, static_cast<double>(t) / static_cast<double>(span));
   }
   if (kind == "multistep") {
-    const auto passed =
-        std::count_if(milestones.begin(), milestones.end(), [&](int64_t m) { return m <= step; });
+    const auto passed = std::ranges::count_if(milestones, [&](int64_t m) { return m <= step; });
     return base_lr * std::pow(gamma, static_cast<double>(passed));
   }
   throw UsageError(str("unknown schedule '", kind, "'; known: constant cosine multistep onecycle"));

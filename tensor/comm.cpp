@@ -143,7 +143,7 @@ int64_t Communicator::max(int64_t value) const {
   if (size_ == 1) return value;
   std::vector<int64_t> all(static_cast<size_t>(size_));
   mpi::all_gather(&value, all.data(), sizeof value);
-  return *std::max_element(all.begin(), all.end());
+  return *std::ranges::max_element(all);
 }
 
 int64_t Communicator::broadcast(int64_t value, int root) const {

@@ -21,10 +21,10 @@ int edit_distance(std::string_view a, std::string_view b) {
 }
 
 std::string nearest_name(const std::string& word, const std::vector<std::string>& candidates) {
-  const auto found = std::min_element(candidates.begin(), candidates.end(),
-                                      [&](const std::string& a, const std::string& b) {
-                                        return edit_distance(word, a) < edit_distance(word, b);
-                                      });
+  const auto found =
+      std::ranges::min_element(candidates, [&](const std::string& a, const std::string& b) {
+        return edit_distance(word, a) < edit_distance(word, b);
+      });
   return found == candidates.end() ? "" : *found;
 }
 

@@ -41,8 +41,8 @@ std::string names(const std::vector<const Activity*>& work) {
   std::vector<std::pair<std::string, int>> list;
   for (const Activity* a : work) {
     const std::string name = label(*a);
-    const auto it = std::find_if(list.begin(), list.end(),
-                                 [&](const auto& entry) { return entry.first == name; });
+    const auto it =
+        std::ranges::find_if(list, [&](const auto& entry) { return entry.first == name; });
     if (it == list.end())
       list.emplace_back(name, 1);
     else
@@ -86,8 +86,7 @@ std::unordered_map<const Activity*, double> exclusive_times(const std::vector<Ac
       points.push_back({a.start_us, true, &a});
       points.push_back({a.end_us, false, &a});
     }
-  std::stable_sort(points.begin(), points.end(),
-                   [](const Point& a, const Point& b) { return a.us < b.us; });
+  std::ranges::stable_sort(points, {}, &Point::us);
   std::unordered_map<const Activity*, double> out;
   std::vector<const Activity*> running;
   double before = 0;
@@ -98,7 +97,7 @@ std::unordered_map<const Activity*, double> exclusive_times(const std::vector<Ac
     if (p.start)
       running.push_back(p.work);
     else
-      running.erase(std::find(running.begin(), running.end(), p.work));
+      running.erase(std::ranges::find(running, p.work));
   }
   return out;
 }
@@ -156,14 +155,12 @@ class Lanes {
 };
 
 Slice slice(const Activity& a, const Clock& clock) {
-  Slice s;
-  s.kind = a.kind == Activity::Kind::call ? Slice::Kind::call : Slice::Kind::work;
-  s.name = label(a);
-  s.shape = a.shape;
-  s.stream = a.stream;
-  s.start_us = a.start_us + clock.offset;
-  s.us = a.end_us - a.start_us;
-  return s;
+  return {.kind = a.kind == Activity::Kind::call ? Slice::Kind::call : Slice::Kind::work,
+          .name = label(a),
+          .shape = a.shape,
+          .stream = a.stream,
+          .start_us = a.start_us + clock.offset,
+          .us = a.end_us - a.start_us};
 }
 
 }  // namespace
@@ -222,19 +219,18 @@ std::vector<Event> attribute(const std::vector<Event>& scopes, const std::vector
     out.emplace_back(std::move(e), share);
   };
   for (const Activity* a : groups.free) {
-    Event e;
-    e.op = label(*a);
-    e.device = Device::cuda(std::max(0, cuda::current_device())).to_string();
-    e.step = kAnyStep;
-    e.bytes = a->kind == Activity::Kind::copy ? 2 * a->bytes : a->bytes;
+    Event e{.op = label(*a),
+            .device = Device::cuda(std::max(0, cuda::current_device())).to_string(),
+            .step = kAnyStep,
+            .bytes = a->kind == Activity::Kind::copy ? 2 * a->bytes : a->bytes};
     add(std::move(e), Execution{{a}});
   }
   // Replays of one scope in the order of time.
   std::map<int64_t, std::vector<const Execution*>> by_scope;
   for (const auto& [key, execution] : groups.executions) by_scope[key.first].push_back(&execution);
   for (auto& [id, list] : by_scope) {
-    std::sort(list.begin(), list.end(),
-              [](const Execution* a, const Execution* b) { return a->start_us() < b->start_us(); });
+    std::ranges::sort(
+        list, [](const Execution* a, const Execution* b) { return a->start_us() < b->start_us(); });
     const Event& scope = *groups.scope_of.at(id);
     for (size_t n = 0; n < list.size(); ++n) {
       Event e = scope;
@@ -247,9 +243,8 @@ std::vector<Event> attribute(const std::vector<Event>& scopes, const std::vector
       add(std::move(e), *list[n]);
     }
   }
-  std::stable_sort(out.begin(), out.end(), [](const auto& a, const auto& b) {
-    return a.first.start_us < b.first.start_us;
-  });
+  std::ranges::stable_sort(
+      out, [](const auto& a, const auto& b) { return a.first.start_us < b.first.start_us; });
   std::vector<Event> events;
   for (auto& [event, share] : out) {
     events.push_back(std::move(event));
@@ -277,12 +272,11 @@ std::vector<Slice> timeline(const std::vector<Event>& scopes,
     std::map<int, std::vector<const Activity*>> by_stream;
     for (const Activity* a : execution.work) by_stream[a->stream].push_back(a);
     for (auto& [stream, work] : by_stream) {
-      std::sort(work.begin(), work.end(), earlier);
+      std::ranges::sort(work, earlier);
       bars.push_back({groups.scope_of.at(key.first), work});
     }
   }
-  std::stable_sort(bars.begin(), bars.end(),
-                   [](const Bar& a, const Bar& b) { return a.start() < b.start(); });
+  std::ranges::stable_sort(bars, {}, &Bar::start);
   std::vector<Slice> out;
   std::set<uint32_t> calls, started;  // recorded ones; those of them that have work
   for (const Activity& a : records)

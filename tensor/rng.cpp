@@ -1,6 +1,5 @@
 #include "tensor/rng.h"
 
-#include <cmath>
 #include <numeric>
 #include <unordered_map>
 

@@ -151,7 +151,7 @@ Layout preferred_layout(Device device, DType dtype, int64_t channels);
 template <class T>
 Tensor Tensor::from(const std::vector<T>& values, const Shape& shape) {
   Tensor t = empty(shape, dtype_of<T>::value);
-  if (static_cast<int64_t>(values.size()) != t.numel())
+  if (std::ssize(values) != t.numel())
     throw ShapeError(str("Tensor::from: ", values.size(), " values for shape ", shape.to_string()));
   T* out = t.data<T>();
   for (size_t i = 0; i < values.size(); ++i) out[i] = values[i];

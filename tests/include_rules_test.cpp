@@ -106,12 +106,11 @@ TEST(IncludeRules, TensorHasFloors) {
                                                  {"tensor/kernels", 1},
                                                  {"tensor/ops", 2},
                                                  {"tensor/ops/conv", 2},
-                                                 {"tensor/cuda/emulated", 3},
+                                                 {"tensor/cuda/absent", 3},
                                                  {"tensor/cuda/native", 3}};
-  // bytes_of() for the profiler's scopes; and the syntax of kernels where nvcc is not the compiler.
+  // bytes_of() for the profiler's scopes.
   static const std::set<std::pair<std::string, std::string>> exceptions{
-      {"tensor/comm.cpp", "tensor/ops/op_util.h"},
-      {"tensor/cuda/launch.cuh", "tensor/cuda/emulated/simt.h"}};
+      {"tensor/comm.cpp", "tensor/ops/op_util.h"}};
   for (const Include& i : includes_of("tensor")) {
     if (top_folder(i.target) != "tensor" || exceptions.count({i.file, i.target})) continue;
     const auto from = floors.find(folder_of(i.file)), to = floors.find(folder_of(i.target));

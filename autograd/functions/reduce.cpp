@@ -14,7 +14,7 @@ namespace {
 Shape kept(const Shape& shape, const std::vector<int>& dims) {
   Shape out = shape;
   for (int i = 0; i < shape.rank(); ++i) {
-    const bool reduced = dims.empty() || std::any_of(dims.begin(), dims.end(), [&](int d) {
+    const bool reduced = dims.empty() || std::ranges::any_of(dims, [&](int d) {
                            return (d < 0 ? d + shape.rank() : d) == i;
                          });
     if (reduced) out.set(i, 1);

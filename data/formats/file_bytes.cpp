@@ -105,13 +105,28 @@ std::string recognise(Bytes b) {
     return "a TIFF image (save it as PNG)";
   if (b.size() > 12 && as_text(b.subspan(4, 4)) == "ftyp")
     return "an AVIF or HEIC image, or a film (save it as PNG)";
+  if (starts_with(b, "BM"sv) && b.size() > 10 && b[6] == 0 && b[7] == 0 && b[8] == 0 && b[9] == 0)
+    return "a BMP image (save it as PNG)";
+  if (b.size() > 2 && b[0] == 'P' && b[1] >= '1' && b[1] <= '6' && std::isspace(b[2]))
+    return "a PPM image (save it as PNG)";
   if (b.size() > 262 && as_text(b.subspan(257, 5)) == "ustar") return "a tar archive (unpack it)";
+  if (starts_with(b, "GGUF"sv)) return "a GGUF file (language models)";
+  if (b.size() > 8 && as_text(b.subspan(4, 4)) == "TFL3")
+    return "a TensorFlow Lite file (python -m tf2onnx.convert --tflite makes an ONNX file)";
   return "";
 }
 
 std::string describe_content(Bytes content) {
   const std::string kind = recognise(content);
   if (!kind.empty()) return kind;
+  // Its first field is the version, its second the name of the exporter.
+  if (content.size() > 4 && content[0] == 8 && content[1] > 2 && content[1] < 20 &&
+      content[2] == 0x12)
+    return "an ONNX model, it seems (its name must end in .onnx)";
+  const std::string_view head = as_text(content.first(std::min<size_t>(content.size(), 60)));
+  if (std::all_of(head.begin(), head.end(),
+                  [](unsigned char c) { return c < 128 && (c >= 32 || std::isspace(c)); }))
+    return str("a text that begins \"", head.substr(0, head.find_first_of("\r\n")), "\"");
   std::string hex;
   for (const uint8_t byte : content.first(std::min<size_t>(content.size(), 8))) {
     char buffer[4];

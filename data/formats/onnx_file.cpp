@@ -376,6 +376,17 @@ std::string folder_of(const std::string& path) {
 
 }  // namespace
 
+bool has_channels_last(const OnnxModel& model) {
+  if (model.inputs.size() != 1 || model.inputs[0].sizes.size() != 4) return false;
+  const OnnxValue& in = model.inputs[0];
+  const auto few = [](int64_t n) { return n > 0 && n <= 4; };
+  if (!few(in.sizes[3]) || few(in.sizes[1])) return false;
+  if (in.sizes[1] > 0) return true;
+  for (const OnnxNode& n : model.nodes)
+    if (!n.inputs.empty() && n.inputs[0] == in.name) return n.op == "Transpose";
+  return false;
+}
+
 bool is_onnx(const std::string& path) { return path.ends_with(".onnx"); }
 
 OnnxModel parse_onnx(Bytes content, const std::string& file_name, const std::string& folder) {

@@ -40,6 +40,10 @@ struct OnnxModel {
   std::map<std::string, std::string> metadata;
 };
 
+// Whether its images are [N,H,W,C], as TensorFlow has them: by the sizes of its input, and where
+// these are free, by its first operator.
+bool has_channels_last(const OnnxModel& model);
+
 bool is_onnx(const std::string& path);  // by its name, as the format has no mark
 // DataError: damage, sizes that do not fit, element types other than numbers. Memory is bounded by
 // the file: eight bytes for one at most. `folder`: where files with external data are, which must

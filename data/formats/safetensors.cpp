@@ -82,6 +82,9 @@ SafetensorsView::SafetensorsView(Bytes content, std::string file_name)
     throw_data_error(file_name_, 0, "a safetensors file", kind);
   ByteReader reader(content, file_name_);
   const uint64_t n = reader.u64("the header length");
+  if (n > kMaxHeader && content.size() > 8 && content[8] != '{')
+    throw_data_error(file_name_, 0, "weights (.safetensors, .onnx, or a PyTorch .pth)",
+                     describe_content(content));
   if (n > kMaxHeader || n > reader.left())
     throw_data_error(file_name_, 0,
                      str("a header of at most ", std::min<uint64_t>(kMaxHeader, reader.left()),

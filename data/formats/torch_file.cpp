@@ -23,18 +23,36 @@ constexpr int64_t kProtocol = 1001;
 bool is_stream_form(Bytes content) { return as_text(content).starts_with(kStreamStart); }
 bool is_zip(Bytes content) { return as_text(content).starts_with("PK\x03\x04"sv); }
 
+constexpr char kFromKeras[] =
+    "make an ONNX file of it: python -m tf2onnx.convert --keras FILE --output net.onnx";
+
+// What to do with a file of another program.
+std::string advice(const std::string& kind) {
+  if (kind.starts_with("an HDF5 file")) return kFromKeras;
+  if (kind == "a Python pickle" || kind == "a NumPy .npy file")
+    return "save the state dict with torch.save";
+  return "";
+}
+
 [[noreturn]] void refuse_archive(const ZipArchive& zip, const std::string& file_name) {
   std::string found = "another ZIP archive", next = "save it with torch.save";
   for (const ZipEntry& e : zip.entries()) {
     if (e.name.ends_with(".npy")) found = "a NumPy .npz";
     for (const char* ending : {".pth", ".pt", ".ckpt", ".tar", ".safetensors", ".onnx"})
       if (e.name.ends_with(ending)) next = "unpack it: it holds " + e.name.substr(0, 80);
+  }
+  for (const ZipEntry& e : zip.entries()) {
     if (e.name.find("models/model.json") != std::string::npos ||
         e.name.find("serialized_exported_program") != std::string::npos) {
       found = "an exported program (.pt2, torch.export.save)";
       next = "save its weights: torch.save(dict(torch.export.load(FILE).state_dict), NEW)";
+    } else if (e.name == "model.weights.h5") {
+      found = "a Keras model";
+      next = kFromKeras;
     }
   }
+  if (found == "a NumPy .npz")
+    next = "save torch.from_numpy(v) of each of its arrays, in a dict, with torch.save";
   throw_data_error(file_name, -1, "a PyTorch archive with data.pkl", found, next);
 }
 
@@ -179,7 +197,8 @@ StateFile read_state_file(const std::string& path, const std::string& key) {
   if (is_sharded_index(path)) return read_sharded(path);
   const std::string kind = recognise(file.bytes());
   if (!kind.empty() && kind != "a safetensors file")
-    throw_data_error(path, 0, "weights (.safetensors, or a PyTorch .pth)", kind);
+    throw_data_error(path, 0, "weights (.safetensors, .onnx, or a PyTorch .pth)", kind,
+                     advice(kind));
   return parse_safetensors(file.bytes(), path);
 }
 

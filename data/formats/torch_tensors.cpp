@@ -34,6 +34,8 @@ constexpr const char* kWrappers[] = {
 constexpr const char* kAveraged[] = {
     "state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema", "model_ema_state_dict"};
 
+constexpr int64_t kMostVisited = 1000000;  // values among which weights are looked for
+
 bool is_text(const PickleValue& v) { return v.kind == Kind::text || v.kind == Kind::bytes; }
 
 class StateWalker {
@@ -60,6 +62,7 @@ class StateWalker {
       collect_metadata(*dict);
       dict = inner;
     }
+    if (key_.empty() && !is_state_dict(*dict)) dict = only_weights(*dict);
     if (dict->kind != Kind::dict) refuse_root(*dict);
     collect_tensors(*dict);
     if (out_.tensors.empty() && !out_.unread.empty() &&
@@ -138,6 +141,51 @@ class StateWalker {
     return inner;
   }
 
+  // Holds weights itself: what an optimiser keeps beside them has other names.
+  bool is_state_dict(const PickleValue& dict) const {
+    const PickleValue* arguments = nullptr;
+    for (size_t i = 0; dict.kind == Kind::dict && i + 1 < dict.items.size(); i += 2) {
+      const PickleValue &key = pickle_.at(dict.items[i]), &v = pickle_.at(dict.items[i + 1]);
+      if (is_text(key) && key.text.find("weight") != std::string_view::npos &&
+          v.kind == Kind::call && tensor_arguments(v, &arguments))
+        return true;
+    }
+    return false;
+  }
+
+  // Below dicts, lists and tuples: the keys of every set of weights.
+  void find_weights(const PickleValue& v, const std::string& path, int depth) {
+    visited_ += 1 + std::ssize(v.items);
+    if (visited_ > kMostVisited || found_.size() > 20) return;
+    if (is_state_dict(v)) {
+      found_.emplace_back(path, &v);
+    } else if (depth < 4 &&
+               (v.kind == Kind::dict || v.kind == Kind::list || v.kind == Kind::tuple)) {
+      const size_t step = v.kind == Kind::dict ? 2 : 1;
+      for (size_t i = 0; i + step <= v.items.size(); i += step) {
+        const PickleValue& key = pickle_.at(v.items[i]);
+        if (step == 2 && !is_text(key)) continue;
+        const std::string name = step == 2 ? std::string(key.text.substr(0, 80)) : str(i);
+        find_weights(pickle_.at(v.items[i + step - 1]), path + (path.empty() ? "" : ".") + name,
+                     depth + 1);
+      }
+    }
+  }
+
+  // Under a key that nobody here knows, the only ones; several are for the user to choose from.
+  const PickleValue* only_weights(const PickleValue& root) {
+    find_weights(root, "", 0);
+    if (found_.empty()) return &root;
+    std::string paths;
+    for (const auto& [path, v] : found_) paths += (paths.empty() ? "" : ", ") + path;
+    if (found_.size() > 1)
+      fail("one set of weights", "several: " + paths,
+           "choose one: weights_key (--weights-key) = \"" + found_[0].first + "\"");
+    collect_metadata(root);
+    out_.notes.push_back("took " + paths + ", the only weights in it");
+    return found_[0].second;
+  }
+
   // Tensors, or one more wrapper; not the options that others keep under such a name.
   bool holds_weights(const PickleValue& dict) const {
     for (size_t i = 1; i < dict.items.size(); i += 2) {
@@ -183,12 +231,22 @@ class StateWalker {
         if (!names.insert(key.text).second) fail("distinct names", "\"" + name + "\" twice", "");
         out_.tensors.emplace_back(name, tensor(*arguments, name));
       } else if (value.kind == Kind::call) {
-        out_.unread[name] = "an object of " + pickle_.called(value);
+        out_.unread[name] = what_it_is(pickle_.called(value));
       } else {
         // Counters beside the tensors are kept; None, lists and dicts carry no weights.
         add_metadata(name, value);
       }
     }
+  }
+
+  static std::string what_it_is(const std::string& maker) {
+    for (const auto& [name, words] :
+         {std::pair{"_rebuild_qtensor", "a quantised tensor; save v.dequantize()"},
+          std::pair{"_rebuild_sparse_tensor", "a sparse tensor; save v.to_dense()"},
+          std::pair{"_rebuild_tensor_v3",
+                    "of a type that is not read (8-bit floats?); save v.float()"}})
+      if (maker.ends_with(name)) return words;
+    return "an object of " + maker;
   }
 
   void collect_metadata(const PickleValue& dict) {
@@ -277,6 +335,11 @@ class StateWalker {
     const int64_t offset = argument(*arguments, 1, Kind::integer, name).integer;
     const std::vector<int64_t> size = integers(argument(*arguments, 2, Kind::tuple, name), name);
     const std::vector<int64_t> stride = integers(argument(*arguments, 3, Kind::tuple, name), name);
+    const auto* more = given.items.size() > 6 ? &pickle_.at(given.items[6]) : nullptr;
+    for (const char* pending : {"neg", "conj"})
+      if (const PickleValue* v = more ? pickle_.find(*more, pending) : nullptr; v && v->integer)
+        fail(str("tensor \"", name, "\" as its storage has it"), "one that is negated when read",
+             "save v.resolve_conj().resolve_neg()");
     if (offset < 0 || size.size() != stride.size())
       fail(str("tensor \"", name, "\" with one stride per size and an offset >= 0"), "otherwise");
     const TorchStorage s = storage_(id);
@@ -358,6 +421,9 @@ class StateWalker {
   const std::string& key_;
   uint64_t allowed_;
   StateFile out_;
+  std::vector<std::pair<std::string, const PickleValue*>>
+      found_;  // sets of weights, with their keys
+  int64_t visited_ = 0;
 };
 
 }  // namespace
@@ -396,7 +462,10 @@ TorchStorageId torch_storage_id(const Pickle& pickle, const PickleValue& persist
   out.key = key.text;
   out.count = count.integer;
   out.item = torch_item_size(type.name, &out.type);
-  if (out.item == 0) fail("a storage of a known type");
+  if (out.item == 0)
+    throw_data_error(file_name, -1, "weights that are real numbers",
+                     str("a ", std::string(type.name.substr(0, 60))),
+                     "save them as 32-bit floats: v.float(), or v.dequantize() of quantised ones");
   if (id.items.size() == 6 && pickle.at(id.items[5]).kind != Kind::none) {
     const PickleValue& view = pickle.at(id.items[5]);
     if (view.kind != Kind::tuple || view.items.size() != 3) fail("a view of (key, offset, size)");

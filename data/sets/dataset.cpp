@@ -41,8 +41,9 @@ const DatasetRow& dataset_row(const std::string& name) {
     names.push_back(row.info.name);
     all += (all.empty() ? "" : " ") + row.info.name;
   }
-  throw UsageError(
-      str("unknown dataset \"", name, "\"", did_you_mean(name, names), " (known: ", all, ")"));
+  throw UsageError(str(
+      "unknown dataset \"", name, "\"", did_you_mean(name, names), " (known: ", all,
+      "; any other as PNG or JPEG files: imagefolder, DIR/train/<class>/*, DIR/test/<class>/*)"));
 }
 
 std::vector<std::string> dataset_names() {
@@ -85,6 +86,12 @@ ImageSet load_dataset(const DatasetSpec& spec) {
       (spec.channels != 1 || spec.name != "imagefolder"))
     throw UsageError(str("dataset \"", spec.name, "\": channels ", spec.channels,
                          ": imagefolder is read with 1 or 3, the other sets as they are"));
+  const char* ordered = spec.class_order == "file"     ? "tiny-imagenet"
+                        : spec.class_order == "number" ? "imagefolder"
+                                                       : nullptr;
+  if (ordered && spec.name != ordered)
+    throw UsageError(
+        str("dataset \"", spec.name, "\": class_order ", spec.class_order, " is for ", ordered));
   ImageSet set = row.load(dir, spec);
   set.name = spec.name;
   set.split = spec.split;

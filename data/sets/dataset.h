@@ -40,7 +40,7 @@ struct DatasetSpec {
   std::string fit = "crop";  // crop | pad: how (data/resize.h)
   int64_t channels = 0;      // imagefolder: 3 (RGB, also for 0) or 1 (grey)
   int64_t skip_bad = 0;      // image files that may be left out because they cannot be read
-  std::string class_order = "sorted";  // tiny-imagenet: sorted ids, or file: lines of wnids.txt
+  std::string class_order = "sorted";  // file: lines of wnids.txt; number: as numbers in the names
 };
 // cifar10 cifar100 mnist fashion-mnist tiny-imagenet imagefolder synth10 synth10-gray. DataError
 // (exit 3): which file, expected, found, what to do. UsageError for an unknown name, with the

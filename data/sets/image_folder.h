@@ -16,14 +16,17 @@ struct FolderOptions {
   int64_t channels = 3;     // 3: RGB; 1: grey (ITU-R 601 luma of colour images)
   int64_t skip_bad = 0;     // so many files that cannot be read are left out, with a note
   bool file_order = false;  // tiny-imagenet: classes in the order of wnids.txt
+  bool number_order = false;  // load_image_folder: class2 before class10
 };
 FolderOptions folder_options(const DatasetSpec& spec);
 
 // DIR/<split>/<class>/**: classes are the sorted names of the folders, files are taken recursively
 // in sorted order: grey images get three equal channels, alpha is dropped. "test" may also be
-// called "val". What is hidden is no class and no image; `note` says how much was left out
-// (data/sets/image_tree.h). DataError: an empty class, images of different sizes without `size`,
-// classes of train and test that differ, a file that cannot be decoded (named).
+// called val, valid, validation or testing, "train" training. What is hidden is no class and no
+// image; `note` says how much was left out (data/sets/image_tree.h), and where the order of the
+// names as text is not that of the numbers in them. DataError: an empty class, images of different
+// sizes without `size`, classes of train and test that differ, a file that cannot be decoded
+// (named).
 ImageSet load_image_folder(const std::string& dir, const std::string& split,
                            const FolderOptions& options = {});
 

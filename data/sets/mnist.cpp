@@ -10,10 +10,14 @@ namespace {
 constexpr int64_t kMostBytes = int64_t{48} << 20;  // 60,000 images have 45 MiB
 
 // Where a file lies below `dir`, with or without .gz, here or in torchvision's raw/; or nothing.
+// Mirrors call it train-images.idx3-ubyte, too.
 std::string place_of(const std::string& dir, const std::string& stem) {
-  for (const char* sub : {"", "raw/"})
-    for (const char* end : {".gz", ""})
-      if (const std::string path = sub + stem + end; file_exists(dir + "/" + path)) return path;
+  std::string dotted = stem;
+  dotted[stem.find("-idx")] = '.';
+  for (const char* sub : {"", "raw/", "MNIST/raw/", "FashionMNIST/raw/"})
+    for (const std::string& name : {stem, dotted})
+      for (const char* end : {".gz", ""})
+        if (const std::string path = sub + name + end; file_exists(dir + "/" + path)) return path;
   return "";
 }
 

@@ -24,11 +24,8 @@ void read_both_parts(const DataOptions& o) {
     const data::ImageSet set =
         data::load_dataset({o.name, o.dir, split, 0, 0, o.size, o.fit, 0, o.skip_bad});
     if (!set.note.empty()) console::info(str(o.name, " ", split, ": ", set.note));
-    std::printf("%-6s %lld images %lldx%lldx%lld, %lld classes\n", split,
-                static_cast<long long>(set.size()), static_cast<long long>(set.images.size(1)),
-                static_cast<long long>(set.images.size(2)),
-                static_cast<long long>(set.images.size(3)),
-                static_cast<long long>(set.num_classes()));
+    put("{:<6} {} images {}x{}x{}, {} classes\n", split, set.size(), set.images.size(1),
+          set.images.size(2), set.images.size(3), set.num_classes());
   }
 }
 
@@ -37,11 +34,10 @@ int data_list_command() {
     const data::DatasetInfo info = data::dataset_info(name);
     std::error_code ec;
     const std::string dir = data::dataset_default_dir(name);
-    std::printf("%-14s %s\n%-14s from: %s\n", name.c_str(), info.description.c_str(), "",
-                info.source.c_str());
+    put("{:<14} {}\n{:<14} from: {}\n", name, info.description, "", info.source);
     if (!info.procedural)
-      std::printf("%-14s %s: %s\n", "",
-                  std::filesystem::is_directory(dir, ec) ? "found" : "not found", dir.c_str());
+      put("{:<14} {}: {}\n", "", std::filesystem::is_directory(dir, ec) ? "found" : "not found",
+            dir);
   }
   return 0;
 }
@@ -49,15 +45,12 @@ int data_list_command() {
 int data_verify_command(const DataOptions& o) {
   const data::VerifyReport report = data::verify_dataset(o.name, o.dir);
   for (const data::VerifyRow& row : report.rows) {
-    std::printf("%-11s %s", data::name_of(row.status),
-                console::printable(row.expected.path).c_str());
+    put("{:<11} {}", data::name_of(row.status), console::printable(row.expected.path));
     if (row.status == data::FileStatus::bad_size)
-      std::printf(" (%lld bytes, expected %lld)", static_cast<long long>(row.actual_bytes),
-                  static_cast<long long>(row.expected.bytes));
+      put(" ({} bytes, expected {})", row.actual_bytes, row.expected.bytes);
     if (row.status == data::FileStatus::warning)
-      std::printf(" (md5 %s, expected %s)", row.actual_md5.c_str(), row.expected.md5.c_str());
-    if (!row.note.empty()) std::printf(" (%s)", row.note.c_str());
-    std::printf("\n");
+      put(" (md5 {}, expected {})", row.actual_md5, row.expected.md5);
+    put("{}\n", row.note.empty() ? "" : " (" + row.note + ")");
   }
   std::fflush(stdout);
   if (!report.usable)

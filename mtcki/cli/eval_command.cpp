@@ -1,4 +1,6 @@
 // eval: accuracy of a weight file on a data set.
+#include <fmt/ranges.h>
+
 #include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
@@ -10,6 +12,7 @@
 #include "mtcki/host/console.h"
 #include "mtcki/networks/class_order.h"
 #include "mtcki/networks/model_file.h"
+#include "mtcki/networks/statistics_check.h"
 #include "mtcki/networks/teacher.h"
 #include "mtcki/training/evaluate.h"
 #include "tensor/error.h"
@@ -21,31 +24,19 @@ using nlohmann::json;
 namespace {
 
 struct EvalOptions {
-  std::string model, weights, data, data_dir, data_fit = "crop", split = "test", name_map,
-                                              weights_key;
-  int64_t data_size = 0, data_channels = 0, skip_bad = 0;
+  std::string model, weights, name_map, weights_key;
+  data::DatasetSpec data{.split = "test"};
   std::vector<double> mean, std;
-  int64_t limit = 0;
   bool json = false;
   ComputeOptions compute;
 };
-
-std::string join(const std::vector<double>& v) {
-  std::string out;
-  for (const double x : v) {
-    char buffer[32];
-    std::snprintf(buffer, sizeof buffer, "%s%.4g", out.empty() ? "" : ",", x);
-    out += buffer;
-  }
-  return out;
-}
 
 double two_decimals(double percent) { return std::round(percent * 100) / 100; }
 
 int eval_command(const EvalOptions& o) {
   // Everything that needs no data is checked before the data is read.
   check_normalization(o.mean, o.std);
-  const data::DatasetInfo info = data::dataset_info(o.data);
+  const data::DatasetInfo info = data::dataset_info(o.data.name);
   const Device device = apply(o.compute);
   require_weights_file("--weights", o.weights);
   nn::ModelSpec spec;
@@ -58,14 +49,13 @@ int eval_command(const EvalOptions& o) {
   }
   data::ImageSet set;
   const auto load_set = [&] {
-    set = data::load_dataset({o.data, o.data_dir, o.split, o.limit, 0, o.data_size, o.data_fit,
-                              o.data_channels, o.skip_bad});
-    if (!set.note.empty()) console::info(o.data + ": " + set.note);
+    set = data::load_dataset(o.data);
+    if (!set.note.empty()) console::info(o.data.name + ": " + set.note);
     spec.in_channels = set.images.size(1);
     spec.image_size = set.images.size(2);
     spec.num_classes = set.num_classes();
   };
-  const bool shape_known = info.image_size > 0 && info.num_classes > 0 && o.data_size == 0;
+  const bool shape_known = info.image_size > 0 && info.num_classes > 0 && o.data.size == 0;
   if (shape_known) {
     spec.in_channels = info.channels;
     spec.image_size = info.image_size;
@@ -73,15 +63,16 @@ int eval_command(const EvalOptions& o) {
   } else {
     load_set();
   }
-  if (!o.mean.empty() && static_cast<int64_t>(o.mean.size()) != spec.in_channels)
-    throw UsageError(str("--mean, --std: ", o.mean.size(), " values, but the images of ", o.data,
-                         " have ", spec.in_channels,
+  if (!o.mean.empty() && std::ssize(o.mean) != spec.in_channels)
+    throw UsageError(str("--mean, --std: ", o.mean.size(), " values, but the images of ",
+                         o.data.name, " have ", spec.in_channels,
                          spec.in_channels == 1 ? " channel" : " channels"));
   ModelCard card;
   std::vector<std::string> notes;
   auto net = load_model(o.weights, spec, o.name_map, &card, &notes, o.weights_key);
   if (shape_known) load_set();
   align_classes(*net, &card, set, &notes);
+  if (card.spec.name.empty()) note_variants(spec.name, &notes);
   for (const std::string& note : notes) console::info(o.weights + ": " + note);
 
   Teacher::Options options;
@@ -108,18 +99,18 @@ int eval_command(const EvalOptions& o) {
                              {"top5", two_decimals(a.top5)},
                              {"n", a.n},
                              {"model", spec.name},
-                             {"data", o.data},
-                             {"split", o.split},
+                             {"data", o.data.name},
+                             {"split", o.data.split},
                              {"mean", options.normalization.mean},
                              {"std", options.normalization.std}}
                             .dump()
                             .c_str());
     return 0;
   }
-  std::printf("%s on %s (%s, %lld images): top-1 %.2f %%, top-5 %.2f %%\n", spec.name.c_str(),
-              o.data.c_str(), o.split.c_str(), static_cast<long long>(a.n), a.top1, a.top5);
-  std::printf("normalisation (%s): mean %s, std %s\n", source,
-              join(options.normalization.mean).c_str(), join(options.normalization.std).c_str());
+  put("{} on {} ({}, {} images): top-1 {:.2f} %, top-5 {:.2f} %\n", spec.name, o.data.name,
+      o.data.split, a.n, a.top1, a.top5);
+  put("normalisation ({}): mean {:.4g}, std {:.4g}\n", source,
+      fmt::join(options.normalization.mean, ","), fmt::join(options.normalization.std, ","));
   return 0;
 }
 
@@ -132,27 +123,22 @@ void add_eval(CommandLine* line) {
       ->required();
   eval->add_option("--model", o->model,
                    "architecture (mtcki summary --list); default: the file's metadata");
-  eval->add_option("--data", o->data, "data set (mtcki data list)")->required();
-  eval->add_option("--data-dir", o->data_dir,
+  eval->add_option("--data", o->data.name, "data set (mtcki data list)")->required();
+  eval->add_option("--data-dir", o->data.dir,
                    "folder of its files; default: $MTCKI_DATA_DIR/NAME or data/NAME");
-  eval->add_option("--data-size", o->data_size, kDataSize)->check(range(0, 4096));
-  eval->add_option("--data-fit", o->data_fit, kDataFit)
-      ->check(one_of({"crop", "pad"}))
-      ->capture_default_str();
-  eval->add_option("--data-channels", o->data_channels, "imagefolder: 1 reads grey, 3 colour")
+  eval->add_option("--data-size", o->data.size, kDataSize)->check(range(0, 4096));
+  add_choice(eval, "--data-fit", &o->data.fit, kDataFit, {"crop", "pad"});
+  eval->add_option("--data-channels", o->data.channels, "imagefolder: 1 reads grey, 3 colour")
       ->check(one_of({"1", "3"}));
-  eval->add_option("--skip-bad", o->skip_bad, kSkipBad)->check(count());
-  eval->add_option("--mean", o->mean,
-                   "input normalisation a,b,c; default: the file's metadata, else the data set's")
-      ->delimiter(',');
-  eval->add_option("--std", o->std, "standard deviation of the normalisation a,b,c")
-      ->delimiter(',');
-  eval->add_option("--split", o->split, "test or train")
-      ->check(one_of({"test", "train"}))
-      ->capture_default_str();
-  eval->add_option("--limit", o->limit, "first n images only; 0: all")->check(count());
-  eval->add_option("--name-map", o->name_map, kNameMap);
-  eval->add_option("--weights-key", o->weights_key, kWeightsKey);
+  eval->add_option("--skip-bad", o->data.skip_bad, kSkipBad)->check(count());
+  add_choice(eval, "--class-order", &o->data.class_order,
+             "sorted; imagefolder: number (2 before 10); tiny-imagenet: file (wnids.txt)",
+             {"sorted", "file", "number"});
+  add_normalization(eval, &o->mean, &o->std,
+                    "input normalisation a,b,c; default: the file's metadata, else the data set's");
+  add_choice(eval, "--split", &o->data.split, "test or train", {"test", "train"});
+  eval->add_option("--limit", o->data.limit, "first n images only; 0: all")->check(count());
+  add_weight_names(eval, &o->name_map, &o->weights_key);
   eval->add_flag("--json", o->json, "print {\"top1\":..,\"top5\":..,\"n\":..} in percent");
   add_compute(eval, &o->compute);
   eval->footer(

@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <filesystem>
 
 #include "data/formats/atomic_file.h"
@@ -14,6 +13,7 @@
 #include "mtcki/export/onnx.h"
 #include "mtcki/host/console.h"
 #include "mtcki/networks/model_file.h"
+#include "mtcki/networks/statistics_check.h"
 #include "mtcki/synthesis/image_pool.h"
 #include "tensor/error.h"
 
@@ -59,10 +59,11 @@ int export_weights_command(const ExportWeightsOptions& o) {
                      "\" does not say which architecture it holds (mtcki summary --list)");
   std::vector<std::string> notes;
   const auto net = load_model(o.weights, spec, o.name_map, &card, &notes, o.weights_key);
+  if (card.spec.name.empty()) note_variants(spec.name, &notes);
   for (const std::string& note : notes) console::info(o.weights + ": " + note);
   card.spec = spec;
   if (!o.mean.empty()) {
-    if (static_cast<int64_t>(o.mean.size()) != spec.in_channels)
+    if (std::ssize(o.mean) != spec.in_channels)
       throw UsageError(str("--mean, --std: ", o.mean.size(), " values for ", spec.in_channels,
                            " input channels"));
     card.normalization = {o.mean, o.std};
@@ -76,8 +77,7 @@ int export_weights_command(const ExportWeightsOptions& o) {
   } else {
     write_onnx(o.out, *net, spec, card.normalization, {o.opset, o.fold_bn});
   }
-  std::printf("%s: %s, %lld parameters\n", o.out.c_str(), spec.name.c_str(),
-              static_cast<long long>(net->parameter_count()));
+  put("{}: {}, {} parameters\n", o.out, spec.name, net->parameter_count());
   return 0;
 }
 
@@ -102,7 +102,7 @@ int export_images_command(const ExportImagesOptions& o) {
   // A folder without images is refused by those who read the export; without it, they number the
   // classes behind it one lower.
   for (int64_t k = 0; o.layout == "imagefolder" && k < classes; ++k) {
-    if (std::find(y.begin(), y.end(), k) != y.end())
+    if (std::ranges::find(y, k) != y.end())
       data::make_directories(folder_of(k));
     else
       console::warn(str("class ", k,
@@ -116,8 +116,7 @@ int export_images_command(const ExportImagesOptions& o) {
     const Tensor image = set.images.slice(i, i + 1);
     data::write_png(path, image.reshape({image.size(1), image.size(2), image.size(3)}));
   }
-  std::printf("%s: %lld images, layout %s\n", o.out.c_str(), static_cast<long long>(n),
-              o.layout.c_str());
+  put("{}: {} images, layout {}\n", o.out, n, o.layout);
   return 0;
 }
 
@@ -133,28 +132,19 @@ void add_export(CommandLine* line) {
       exp->add_subcommand("weights", "to .safetensors, .npz or .onnx (by the name of --out)");
   exp_weights->add_option("--weights", weights->weights, "file to read")->required();
   exp_weights->add_option("--model", weights->model, "architecture; default: the file's metadata");
-  exp_weights->add_option("--name-map", weights->name_map, kNameMap);
-  exp_weights->add_option("--weights-key", weights->weights_key, kWeightsKey);
-  exp_weights
-      ->add_option("--mean", weights->mean,
-                   "input normalisation a,b,c, for the metadata; default: the file's")
-      ->delimiter(',');
-  exp_weights->add_option("--std", weights->std, "standard deviation of the normalisation a,b,c")
-      ->delimiter(',');
+  add_weight_names(exp_weights, &weights->name_map, &weights->weights_key);
+  add_normalization(exp_weights, &weights->mean, &weights->std,
+                    "input normalisation a,b,c, for the metadata; default: the file's");
   exp_weights->add_option("--out", weights->out, "file to write")->required();
-  exp_weights->add_option("--opset", weights->opset, ".onnx: version of the operators, 13 to 17")
-      ->check(range(13, 17))
-      ->capture_default_str();
+  add_number(exp_weights, "--opset", &weights->opset, ".onnx: version of the operators, 13 to 17",
+             13, 17);
   exp_weights->add_flag("--fold-bn", weights->fold_bn,
                         ".onnx: batch norms that follow a convolution become part of it");
   add_input_shape(exp_weights, &weights->classes, &weights->channels, &weights->size);
   CLI::App* exp_images = exp->add_subcommand("images", "a synthetic set as PNG files");
   exp_images->add_option("set", images->set, "run folder, or its synth/ folder")->required();
-  exp_images
-      ->add_option("--layout", images->layout,
-                   "imagefolder: one folder per class; flat: all in one")
-      ->check(one_of({"imagefolder", "flat"}))
-      ->capture_default_str();
+  add_choice(exp_images, "--layout", &images->layout,
+             "imagefolder: one folder per class; flat: all in one", {"imagefolder", "flat"});
   exp_images->add_option("--out", images->out, "folder to write, new or empty")->required();
   line->commands.push_back({exp_weights, [exp_weights, weights] {
                               weights->opset_given = exp_weights->count("--opset") > 0;

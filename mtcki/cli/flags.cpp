@@ -17,7 +17,7 @@ namespace mtcki::cli {
 CLI::Validator one_of(const std::vector<std::string>& choices) {
   return CLI::Validator(
       [choices](std::string& value) {
-        if (std::count(choices.begin(), choices.end(), value) > 0) return std::string();
+        if (std::ranges::count(choices, value) > 0) return std::string();
         std::string text = "\"" + value + "\": must be ";
         for (size_t i = 0; i < choices.size(); ++i)
           text += (i == 0 ? "" : i + 1 == choices.size() ? " or " : ", ") + choices[i];
@@ -42,10 +42,25 @@ CLI::Validator range(int64_t low, int64_t high) {
 
 CLI::Validator count() { return range(0, int64_t{1} << 40); }
 
-const char kNameMap[] =
-    "renaming of foreign keys: torchvision, timm, datafree, kuangliu, weiaicunzai, mmpretrain, or "
-    "a file of lines \"old new\"";
-const char kWeightsKey[] = "where in the file the weights are, e.g. state_dict_ema or 0.model";
+void add_choice(CLI::App* app, const char* name, std::string* value, const char* help,
+                const std::vector<std::string>& choices) {
+  app->add_option(name, *value, help)->check(one_of(choices))->capture_default_str();
+}
+
+void add_weight_names(CLI::App* app, std::string* name_map, std::string* weights_key) {
+  app->add_option("--name-map", *name_map,
+                  "renaming of foreign keys: torchvision, timm, datafree, kuangliu, weiaicunzai, "
+                  "mmpretrain, or a file of lines \"old new\"");
+  app->add_option("--weights-key", *weights_key,
+                  "where in the file the weights are, e.g. state_dict_ema or 0.model");
+}
+
+void add_normalization(CLI::App* app, std::vector<double>* mean, std::vector<double>* std,
+                       const char* mean_help) {
+  app->add_option("--mean", *mean, mean_help)->delimiter(',');
+  app->add_option("--std", *std, "standard deviation of the normalisation a,b,c")->delimiter(',');
+}
+
 const char kDataSize[] =
     "imagefolder, tiny-imagenet: bring every image to N x N; 0: they have one size";
 const char kDataFit[] = "with --data-size: crop (the centre square) or pad (all of it on black)";
@@ -70,21 +85,18 @@ std::string parse_error(const CLI::App* app, const CLI::ParseError& e) {
 
 void add_compute(CLI::App* app, ComputeOptions* o) {
   app->add_option("--device", o->device, "auto, cpu or cuda[:INDEX]")->capture_default_str();
-  app->add_option("--precision", o->precision,
-                  "number format in convolutions and matrix products: f32, tf32 or bf16")
-      ->check(one_of({"f32", "tf32", "bf16"}))
-      ->capture_default_str();
-  app->add_option("--conv", o->conv,
-                  "on the CPU: auto (Winograd where it is faster) or direct (never)")
-      ->check(one_of({"auto", "direct"}))
-      ->capture_default_str();
+  add_choice(app, "--precision", &o->precision,
+             "number format in convolutions and matrix products: f32, tf32 or bf16",
+             {"f32", "tf32", "bf16"});
+  add_choice(app, "--conv", &o->conv,
+             "on the CPU: auto (Winograd where it is faster) or direct (never)",
+             {"auto", "direct"});
   app->add_flag("--deterministic,!--no-deterministic", o->deterministic,
                 "on the GPU: only kernels that repeat bit for bit (default)");
   app->add_flag("--autotune", o->autotune,
                 "on the GPU: time the candidates for each convolution once, remember the fastest");
-  app->add_option("--threads", o->threads, "CPU threads; 0: OMP_NUM_THREADS, or all cores")
-      ->check(range(0, 4096))
-      ->capture_default_str();
+  add_number(app, "--threads", &o->threads, "CPU threads; 0: OMP_NUM_THREADS, or all cores", 0,
+             4096);
   for (const char* name :
        {"--device", "--precision", "--conv", "--deterministic", "--autotune", "--threads"})
     app->get_option(name)->group("Where and how to compute");
@@ -97,9 +109,7 @@ void add_recompute(CLI::App* app, ComputeOptions* o) {
 }
 
 void add_input_shape(CLI::App* app, int64_t* classes, int64_t* channels, int64_t* size) {
-  app->add_option("--classes", *classes, "number of classes")
-      ->check(range(1, 1000000))
-      ->capture_default_str();
+  add_number(app, "--classes", classes, "number of classes", 1, 1000000);
   app->add_option("--channels", *channels, "input channels")
       ->check(one_of({"1", "3"}))
       ->capture_default_str();

@@ -5,6 +5,7 @@
 
 #include "data/sets/dataset.h"
 #include "mtcki/cli/commands.h"
+#include "mtcki/cli/flags.h"
 #include "mtcki/host/build_info.h"
 
 namespace mtcki::cli {
@@ -29,8 +30,7 @@ int info_command(bool as_json) {
     std::printf("%s\n", out.dump(1, ' ', false, json::error_handler_t::replace).c_str());
     return 0;
   }
-  for (const auto& [label, value] : info_lines())
-    std::printf("%-13s %s\n", label.c_str(), value.c_str());
+  for (const auto& [label, value] : info_lines()) put("{:<13} {}\n", label, value);
   std::string found;
   for (const json& s : sets)
     if (s["found"].get<bool>()) found += (found.empty() ? "" : ", ") + s["name"].get<std::string>();

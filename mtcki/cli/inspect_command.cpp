@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <cstdio>
+#include <set>
 
 #include "data/formats/onnx_file.h"
 #include "data/formats/state_file.h"
@@ -26,14 +27,34 @@ struct InspectOptions {
   ComputeOptions compute;
 };
 
+// Whether the file has a tensor of every size that the network has: cheaper than loading.
+bool has_sizes(const data::StateFile& file, const nn::ModelSpec& spec) {
+  std::multiset<std::string> sizes;
+  for (const auto& [name, t] : file.tensors) sizes.insert(t.shape().to_string());
+  nn::Init none = nn::Init::none();
+  try {
+    for (const auto& [name, t] : nn::make_classifier(spec, none)->state_dict()) {
+      if (t.rank() == 0) continue;  // num_batches_tracked
+      const auto it = sizes.find(t.shape().to_string());
+      if (it == sizes.end()) return false;
+      sizes.erase(it);
+    }
+  } catch (const Error&) {  // none for such images
+    return false;
+  }
+  return true;
+}
+
 // The registry's networks into which the file loads, with the renaming that it needs.
 std::vector<std::pair<std::string, std::string>> networks_of(const InspectOptions& o,
-                                                             nn::ModelSpec spec) {
+                                                             nn::ModelSpec spec,
+                                                             const data::StateFile& file) {
   std::vector<std::pair<std::string, std::string>> out;
   for (const std::string& name : nn::classifier_names()) {
     spec.name = name;
+    if (!has_sizes(file, spec)) continue;
     std::vector<std::string> maps{o.name_map};
-    if (o.name_map.empty()) maps.emplace_back("torchvision");
+    if (o.name_map.empty()) maps.insert(maps.end(), name_presets().begin(), name_presets().end());
     for (const std::string& map : maps) try {
         load_model(o.weights, spec, map, nullptr, nullptr, o.weights_key);
         out.emplace_back(name, map);
@@ -65,7 +86,7 @@ void read_onnx_shape(const std::string& path, nn::ModelSpec* spec) {
     if (!values.empty() && values[0].sizes.size() == rank && values[0].sizes[at] > 0)
       *size = values[0].sizes[at];
   };
-  take(model.inputs, 4, 1, &spec->in_channels);
+  take(model.inputs, 4, data::has_channels_last(model) ? 3 : 1, &spec->in_channels);
   take(model.inputs, 4, 2, &spec->image_size);
   take(model.outputs, 2, 1, &spec->num_classes);
 }
@@ -94,13 +115,13 @@ void print_layers(const std::vector<VariantFit>& fits) {
 
 void print_inputs(const InputMoments& seen, const std::string& set,
                   const std::vector<NormalizationFit>& fits) {
-  std::printf(
-      "trained on images of mean %s, std %.3f in normalised units; distance if they were %s:\n",
-      fmt::format("{:.3f}", fmt::join(seen.mean, ",")).c_str(), seen.std, set.c_str());
+  put(
+      "trained on images of mean {:.3f}, std {:.3f} in normalised units; distance if they were "
+      "{}:\n",
+      fmt::join(seen.mean, ","), seen.std, set);
   for (const NormalizationFit& f : fits)
-    std::printf("  %6.3f  %-22s mean %s, std %s\n", f.distance, f.name.c_str(),
-                fmt::format("{:.4g}", fmt::join(f.normalization.mean, ",")).c_str(),
-                fmt::format("{:.4g}", fmt::join(f.normalization.std, ",")).c_str());
+    put("  {:6.3f}  {:<22} mean {:.4g}, std {:.4g}\n", f.distance, f.name,
+          fmt::join(f.normalization.mean, ","), fmt::join(f.normalization.std, ","));
 }
 
 int inspect_command(const InspectOptions& o) {
@@ -117,13 +138,12 @@ int inspect_command(const InspectOptions& o) {
   if (o.size > 0) spec.image_size = o.size;
   int64_t values = 0;
   for (const auto& [name, tensor] : file.tensors) values += tensor.numel();
-  std::printf("%s: %zu tensors, %lld values, %lld input channels, %lld classes\n",
-              o.weights.c_str(), file.tensors.size(), static_cast<long long>(values),
-              static_cast<long long>(spec.in_channels), static_cast<long long>(spec.num_classes));
+  put("{}: {} tensors, {} values, {} input channels, {} classes\n", o.weights,
+        file.tensors.size(), values, spec.in_channels, spec.num_classes);
   std::string map = o.name_map;
   if (!o.model.empty()) spec.name = o.model;
   if (spec.name.empty()) {
-    const auto found = networks_of(o, spec);
+    const auto found = networks_of(o, spec, file);
     if (found.empty()) {
       std::string names;
       for (size_t i = 0; i < file.tensors.size() && i < 5; ++i)
@@ -138,7 +158,11 @@ int inspect_command(const InspectOptions& o) {
     spec.name = found[0].first;
     map = found[0].second;
   }
-  const auto net = load_model(o.weights, spec, map, nullptr, nullptr, o.weights_key);
+  ModelCard loaded;
+  std::vector<std::string> notes;
+  const auto net = load_model(o.weights, spec, map, &loaded, &notes, o.weights_key);
+  if (card.normalization.mean.empty()) card.normalization = loaded.normalization;
+  for (const std::string& note : notes) std::printf("%s\n", note.c_str());
   net->eval();
   const std::vector<VariantFit> fits = variant_fits(*net, spec);
   if (fits[0].fit.layers.empty()) {
@@ -169,15 +193,11 @@ void add_inspect(CommandLine* line) {
   inspect->add_option("weights", o->weights, "file")->required();
   inspect->add_option("--model", o->model,
                       "architecture; default: the file's metadata, or every one that fits");
-  inspect->add_option("--name-map", o->name_map, kNameMap);
-  inspect->add_option("--weights-key", o->weights_key, kWeightsKey);
+  add_weight_names(inspect, &o->name_map, &o->weights_key);
   inspect->add_option(
       "--data", o->data,
       "set it was trained on, for the normalisation; default: guessed by its shape");
-  inspect->add_option("--mean", o->mean, "mean a,b,c of the normalisation to judge")
-      ->delimiter(',');
-  inspect->add_option("--std", o->std, "standard deviation of the normalisation a,b,c")
-      ->delimiter(',');
+  add_normalization(inspect, &o->mean, &o->std, "mean a,b,c of the normalisation to judge");
   inspect->add_option("--size", o->size, "image height and width; default: the file's, else 32")
       ->check(range(8, 1024));
   add_compute(inspect, &o->compute);

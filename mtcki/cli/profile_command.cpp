@@ -22,13 +22,11 @@ namespace mtcki::cli {
 namespace {
 
 struct ProfileOptions {
-  std::string step = "train", model = "wrn16_1", by = "layer", level = "auto";
-  bool graph = false, memory = false, wide = false;
+  MeasureOptions measure;
+  std::string by = "layer", sweep;
+  bool memory = false, wide = false;
   std::string roof, json, trace, csv, html;  // files
-  std::string sweep;
-  std::vector<std::string> teachers;
-  int64_t batch = 128, steps = 5, rows = 20, depth = 0;
-  int64_t classes = 10, channels = 3, size = 32;
+  int64_t rows = 20, depth = 0;
   ComputeOptions compute;
 };
 
@@ -54,7 +52,7 @@ std::string memory_text(WorkloadOptions options, int64_t rows) {
   size_t total = 0;
   for (const auto& [tag, bytes] : tags) total += bytes;
   std::string text = "memory at the peak, by where it was taken: " + human_bytes(total) + "\n";
-  int64_t left = rows > 0 ? rows : static_cast<int64_t>(tags.size());
+  int64_t left = rows > 0 ? rows : std::ssize(tags);
   for (const auto& [tag, bytes] : tags) {
     if (left-- == 0) break;
     text += fmt::format("{:>12} {:5.1f} %  {}\n", human_bytes(bytes),
@@ -64,38 +62,17 @@ std::string memory_text(WorkloadOptions options, int64_t rows) {
   return text;
 }
 
-WorkloadOptions workload_of(const ProfileOptions& o, Device device) {
-  WorkloadOptions w;
-  w.step = o.step;
-  w.model = o.model;
-  w.teachers = o.teachers;
-  w.batch = o.batch;
-  w.classes = o.classes;
-  w.channels = o.channels;
-  w.size = o.size;
-  w.device = device;
-  w.recompute = o.compute.recompute;
-  w.graph = o.graph;
-  w.precision = nn::parse_precision(o.compute.precision);
-  return w;
-}
-
-void print_heading(const Profile& p, const ProfileOptions& o, Device device) {
-  std::printf("%s, %s step, batch %lld, %lldx%lldx%lld, %s", p.model.c_str(), p.step.c_str(),
-              static_cast<long long>(o.batch), static_cast<long long>(o.channels),
-              static_cast<long long>(o.size), static_cast<long long>(o.size), p.math.c_str());
-  if (device.is_cpu())
-    std::printf(", %lld thread%s", static_cast<long long>(p.threads), p.threads == 1 ? "" : "s");
-  else
-    std::printf(", %s (%s)", p.device.c_str(), p.machine.c_str());
-  std::printf(": %.3f ms, %.0f img/s, peak memory %s\n\n", p.step_us * 1e-3,
-              1e6 * static_cast<double>(o.batch) / p.step_us, human_bytes(p.peak_memory).c_str());
+void print_heading(const Profile& p, const WorkloadOptions& w) {
+  put("{}, {} step, batch {}, {}x{}x{}, {}, {}: {:.3f} ms, {:.0f} img/s, peak memory {}\n\n",
+      p.model, p.step, w.batch, w.channels, w.size, w.size, p.math,
+      w.device.is_cpu() ? str(p.threads, p.threads == 1 ? " thread" : " threads")
+                        : str(p.device, " (", p.machine, ")"),
+      p.step_us * 1e-3, 1e6 * static_cast<double>(w.batch) / p.step_us, human_bytes(p.peak_memory));
 }
 
 void add_table(CLI::App* app, std::string* by, int64_t* rows) {
-  app->add_option("--by", *by, "lines by layer, op, module or stage")
-      ->check(one_of({"layer", "op", "module", "stage"}))
-      ->capture_default_str();
+  add_choice(app, "--by", by, "lines by layer, op, module or stage",
+             {"layer", "op", "module", "stage"});
   app->add_option("--rows", *rows, "lines of the table; 0: all")
       ->check(count())
       ->capture_default_str();
@@ -120,29 +97,29 @@ int sweep_command(const ProfileOptions& o, const MeasureOptions& measured) {
 }
 
 int profile_command(const ProfileOptions& o) {
-  const Device device = apply(o.compute);
+  MeasureOptions measured = o.measure;
+  WorkloadOptions& w = measured.workload;
+  const Device device = w.device = apply(o.compute);
+  w.recompute = o.compute.recompute;
+  w.precision = nn::parse_precision(o.compute.precision);
   std::string no_roof;
   const std::optional<Roof> roof = find_roof(device, o.roof, &no_roof);
-  if (o.graph && (o.level == "ops" || (o.level == "auto" && device.is_cpu())))
+  if (w.graph && (measured.level == "ops" || (measured.level == "auto" && device.is_cpu())))
     throw UsageError("--graph: a repeated graph has no times of its ops; add --level kernels");
-  if (o.level == "kernels" && device.is_cpu())
+  if (measured.level == "kernels" && device.is_cpu())
     throw UsageError("--level kernels: records of GPU kernels, but this runs on the CPU" +
                      (cuda::availability().usable ? std::string("; use --device cuda")
                                                   : ": " + cuda::availability().why));
-  MeasureOptions measured;
-  measured.workload = workload_of(o, device);
-  measured.steps = o.steps;
-  measured.level = o.level;
   measured.roof = roof ? &*roof : nullptr;
   if (!o.sweep.empty()) {
     const int code = sweep_command(o, measured);
     if (!no_roof.empty()) console::info(no_roof);
     return code;
   }
-  const std::string memory = o.memory ? memory_text(measured.workload, o.rows) : "";
+  const std::string memory = o.memory ? memory_text(w, o.rows) : "";
   const Measured m = measure(measured);
   const Profile& p = m.profile;
-  print_heading(p, o, device);
+  print_heading(p, w);
   const bool fit = !o.wide && isatty(STDOUT_FILENO);  // a file has room
   const size_t room = fit ? static_cast<size_t>(console::width(STDOUT_FILENO)) : 0;
   std::fputs(profile_text(p, profile_by(o.by), o.rows, room, o.depth).c_str(), stdout);
@@ -175,32 +152,26 @@ int profile_diff_command(const ProfileDiffOptions& o) {
 void add_profile(CommandLine* line) {
   const auto o = std::make_shared<ProfileOptions>();
   const auto between = std::make_shared<ProfileDiffOptions>();
+  MeasureOptions& m = o->measure;
+  WorkloadOptions& w = m.workload;
   CLI::App* profile = line->app->add_subcommand(
       "profile", "what each op of a step costs, and how far it is from the machine's roof");
   profile->require_subcommand(0, 1);
-  profile->add_option("--step", o->step, "train, inference, inversion, synthesis or distill")
-      ->check(one_of(workload_steps()))
-      ->capture_default_str();
-  profile->add_option("--model", o->model, "network; distill: the student")->capture_default_str();
+  add_choice(profile, "--step", &w.step, "train, inference, inversion, synthesis or distill",
+             workload_steps());
+  profile->add_option("--model", w.model, "network; distill: the student")->capture_default_str();
   profile
-      ->add_option("--teachers", o->teachers,
+      ->add_option("--teachers", w.teachers,
                    "inversion, synthesis, distill: teachers a,b,c; default: the model")
       ->delimiter(',');
-  profile->add_option("--batch", o->batch, "images per step")
-      ->check(range(2, 65536))
-      ->capture_default_str();
-  profile->add_option("--steps", o->steps, "steps measured, after a warm-up")
-      ->check(range(1, 10000))
-      ->capture_default_str();
-  profile->add_flag("--graph", o->graph,
+  add_number(profile, "--batch", &w.batch, "images per step", 2, 65536);
+  add_number(profile, "--steps", &m.steps, "steps measured, after a warm-up", 1, 10000);
+  profile->add_flag("--graph", w.graph,
                     "on the GPU, with --level kernels: the step captured and repeated");
-  profile
-      ->add_option(
-          "--level", o->level,
-          "ops: a time for each op; kernels: for each GPU kernel, through CUPTI; auto: on a "
-          "GPU kernels of the captured step, where CUPTI is there, else ops")
-      ->check(one_of({"auto", "ops", "kernels"}))
-      ->capture_default_str();
+  add_choice(profile, "--level", &m.level,
+             "ops: a time for each op; kernels: for each GPU kernel, through CUPTI; auto: on a "
+             "GPU kernels of the captured step, where CUPTI is there, else ops",
+             {"auto", "ops", "kernels"});
   profile->add_flag("--memory", o->memory,
                     "show which layers hold the memory at the peak of a step");
   profile->add_flag("--wide", o->wide,
@@ -216,7 +187,7 @@ void add_profile(CommandLine* line) {
   profile->add_option("--depth", o->depth, "--by module: parts of the path that count; 0: all")
       ->check(count())
       ->capture_default_str();
-  add_input_shape(profile, &o->classes, &o->channels, &o->size);
+  add_input_shape(profile, &w.classes, &w.channels, &w.size);
   add_compute(profile, &o->compute);
   add_recompute(profile, &o->compute);
   add_table(profile, &o->by, &o->rows);

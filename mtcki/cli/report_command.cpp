@@ -28,7 +28,7 @@ int report_command(const ReportOptions& o) {
   write_report(o.runs, out, options);
   std::printf("%s\n", out.c_str());
   std::fflush(stdout);
-  while (o.refresh > 0 && std::any_of(o.runs.begin(), o.runs.end(), is_running)) {
+  while (o.refresh > 0 && std::ranges::any_of(o.runs, is_running)) {
     std::this_thread::sleep_for(std::chrono::seconds(o.refresh));
     write_report(o.runs, out, options);
   }

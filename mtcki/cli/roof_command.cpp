@@ -13,17 +13,13 @@ namespace {
 
 struct RoofCommandOptions {
   std::string out;
-  int64_t megabytes = 256, gemm = 0;
-  int repeats = 5;
+  RoofOptions roof;
   ComputeOptions compute;
 };
 
 int roof_command(const RoofCommandOptions& o) {
-  RoofOptions options;
+  RoofOptions options = o.roof;
   options.device = apply(o.compute);
-  options.megabytes = o.megabytes;
-  options.gemm = o.gemm;
-  options.repeats = o.repeats;
   const Roof roof = measure_roof(options);
   std::fputs(roof_text(roof).c_str(), stdout);
   const std::string path = o.out.empty() ? default_roof_path(options.device) : o.out;
@@ -41,16 +37,12 @@ void add_roof(CommandLine* line) {
   CLI::App* roof = line->app->add_subcommand(
       "roof", "measures bandwidth and arithmetic of this machine, for mtcki profile");
   roof->add_option("--out", o->out, "file; default: the cache folder");
-  roof->add_option("--megabytes", o->megabytes,
-                   "size of each test array in MB (four times as large on a GPU)")
-      ->check(range(1, 1 << 16))
-      ->capture_default_str();
-  roof->add_option("--gemm", o->gemm, "size of the products; 0: 2048, on a GPU 8192")
-      ->check(range(0, 1 << 15))
-      ->capture_default_str();
-  roof->add_option("--repeats", o->repeats, "number of repetitions; the fastest is reported")
-      ->check(range(1, 1000))
-      ->capture_default_str();
+  add_number(roof, "--megabytes", &o->roof.megabytes,
+             "size of each test array in MB (four times as large on a GPU)", 1, 1 << 16);
+  add_number(roof, "--gemm", &o->roof.gemm, "size of the products; 0: 2048, on a GPU 8192", 0,
+             1 << 15);
+  add_number(roof, "--repeats", &o->roof.repeats, "number of repetitions; the fastest is reported",
+             1, 1000);
   add_compute(roof, &o->compute);
   line->commands.push_back({roof, [o] { return roof_command(*o); }});
 }

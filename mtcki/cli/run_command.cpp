@@ -124,10 +124,9 @@ CLI::App* add_run(CLI::App* app, const char* name, const char* what, RunOptions*
   s->add_flag("--no-tensorboard", o->no_tensorboard, "write no TensorBoard event files");
   add_compute(s, &o->compute);
   add_recompute(s, &o->compute);
-  s->add_option("--graph", o->compute.graph,
-                "on the GPU: capture steps and repeat them: auto (on), on or off")
-      ->check(one_of({"auto", "on", "off"}))
-      ->capture_default_str();
+  add_choice(s, "--graph", &o->compute.graph,
+             "on the GPU: capture steps and repeat them: auto (on), on or off",
+             {"auto", "on", "off"});
   s->footer(kRunFooter);
   return s;
 }

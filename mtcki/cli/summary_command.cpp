@@ -16,9 +16,9 @@ using nlohmann::json;
 namespace {
 
 struct SummaryOptions {
-  std::string model, generator;
-  int64_t classes = 10, channels = 3, size = 32;
-  int64_t nz = 256, ngf = 64;  // of the generator
+  std::string model;
+  nn::GeneratorSpec generator{.name = ""};
+  int64_t classes = 10;
   bool list = false, json = false;
 };
 
@@ -33,27 +33,22 @@ int summary_command(const SummaryOptions& o) {
     for (const std::string& name : nn::generator_names()) std::printf("  %s\n", name.c_str());
     return 0;
   }
-  if (o.model.empty() == o.generator.empty())
+  if (o.model.empty() == o.generator.name.empty())
     throw UsageError("summary: give --model NAME, --generator NAME or --list");
   nn::Init init;
   std::unique_ptr<nn::Module> net;
   Shape input;
   if (!o.model.empty()) {
-    net = nn::make_classifier({o.model, o.channels, o.size, o.classes}, init);
-    input = {1, o.channels, o.size, o.size};
+    const int64_t channels = o.generator.channels, size = o.generator.image_size;
+    net = nn::make_classifier({o.model, channels, size, o.classes}, init);
+    input = {1, channels, size, size};
   } else {
-    nn::GeneratorSpec spec;
-    spec.name = o.generator;
-    spec.nz = o.nz;
-    spec.ngf = o.ngf;
-    spec.channels = o.channels;
-    spec.image_size = o.size;
-    net = nn::make_generator(spec, init);
-    input = {1, spec.nz};
+    net = nn::make_generator(o.generator, init);
+    input = {1, o.generator.nz};
   }
   const nn::ModelSummary s = nn::summarize(*net, input);
   if (o.json) {
-    std::printf("%s\n", json{{"model", o.model.empty() ? o.generator : o.model},
+    std::printf("%s\n", json{{"model", o.model.empty() ? o.generator.name : o.model},
                              {"parameters", s.parameters},
                              {"macs", s.macs},
                              {"parameter_bytes", s.parameter_bytes},
@@ -76,16 +71,12 @@ void add_summary(CommandLine* line) {
   CLI::App* summary =
       line->app->add_subcommand("summary", "layers, parameters, MACs, memory of a model");
   summary->add_option("--model", o->model, "classifier, e.g. wrn40_2");
-  summary->add_option("--generator", o->generator, "generator, e.g. cmi");
-  summary->add_option("--nz", o->nz, "generator: latent dimensions")
-      ->check(range(1, 1 << 16))
-      ->capture_default_str();
-  summary->add_option("--ngf", o->ngf, "generator: width")
-      ->check(range(1, 1 << 12))
-      ->capture_default_str();
+  summary->add_option("--generator", o->generator.name, "generator, e.g. cmi");
+  add_number(summary, "--nz", &o->generator.nz, "generator: latent dimensions", 1, 1 << 16);
+  add_number(summary, "--ngf", &o->generator.ngf, "generator: width", 1, 1 << 12);
   summary->add_flag("--list", o->list, "list the known models");
   summary->add_flag("--json", o->json, "totals as JSON");
-  add_input_shape(summary, &o->classes, &o->channels, &o->size);
+  add_input_shape(summary, &o->classes, &o->generator.channels, &o->generator.image_size);
   line->commands.push_back({summary, [o] { return summary_command(*o); }});
 }
 

@@ -7,9 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <limits>
 #include <set>
-#include <sstream>
 
 #include "data/formats/file_bytes.h"
 #include "data/sets/digest.h"
@@ -122,7 +120,7 @@ class Assign {
   void operator()(std::string* out) const { *out = text(node_); }
   void operator()(const config_keys::Mode& mode) const {
     const auto& all = field_.choices;
-    mode.set(static_cast<size_t>(std::find(all.begin(), all.end(), text(node_)) - all.begin()));
+    mode.set(static_cast<size_t>(std::ranges::find(all, text(node_)) - all.begin()));
   }
   void operator()(std::vector<int64_t>* out) const {
     list(out, [this](const toml::node& n) { return integer(n); });
@@ -141,7 +139,7 @@ class Assign {
     if (v->get().find('\0') != std::string::npos)
       fail(where_, field_.path + ": text must not hold a zero byte");
     if (!field_.choices.empty() &&
-        std::find(field_.choices.begin(), field_.choices.end(), v->get()) == field_.choices.end()) {
+        std::ranges::find(field_.choices, v->get()) == field_.choices.end()) {
       fail(where_, fmt::format("{}: \"{}\" is none of {}{}", field_.path, v->get(),
                                field_.accepted(), did_you_mean(v->get(), field_.choices)));
     }
@@ -230,8 +228,7 @@ void apply(RunConfig* config, const toml::table& root, const Source& source) {
       assign_elements(&config->teachers, name, value, source);
     } else if (name == "students") {
       assign_elements(&config->students, name, value, source);
-    } else if (const auto& s = config_keys::sections();
-               std::find(s.begin(), s.end(), name) != s.end()) {
+    } else if (const auto& s = config_keys::sections(); std::ranges::find(s, name) != s.end()) {
       const toml::table* table = value.as_table();
       if (!table)
         fail(source.at(value), fmt::format("{0}: expects a table, written as [{0}]", name));
@@ -267,7 +264,7 @@ void grow_for(RunConfig* config, const std::string& path) {
   if (dot == std::string::npos || !config_keys::is_array(section)) return;
   const std::string index = path.substr(dot + 1, path.find('.', dot + 1) - dot - 1);
   const size_t count = section == "teachers" ? config->teachers.size() : config->students.size();
-  if (index.empty() || index.size() > 6 || !std::all_of(index.begin(), index.end(), ::isdigit))
+  if (index.empty() || index.size() > 6 || !std::ranges::all_of(index, ::isdigit))
     fail("command line",
          fmt::format("{}: {} is a list: write {}.0.model=...", path, section, section));
   const size_t i = std::stoul(index);
@@ -294,10 +291,9 @@ void apply_override(RunConfig* config, const std::string& text, ConfigOrigins* o
   }
   grow_for(config, path);
   const std::vector<Field> fields = config_keys::fields(*config);
-  const auto field =
-      std::find_if(fields.begin(), fields.end(), [&](const Field& f) { return f.path == path; });
+  const auto field = std::ranges::find_if(fields, [&](const Field& f) { return f.path == path; });
   const auto& sections = config_keys::sections();
-  if (std::find(sections.begin(), sections.end(), path) != sections.end())
+  if (std::ranges::find(sections, path) != sections.end())
     fail("command line", fmt::format("{0} is a table: write {0}.KEY=VALUE", path));
   if (field == fields.end()) unknown_key("command line", path);
   // Text may be written bare, whatever it looks like: name=007, weights=a b.pth.
@@ -319,7 +315,7 @@ void apply_override(RunConfig* config, const std::string& text, ConfigOrigins* o
 
 bool file_name_safe(const std::string& s) {
   return !s.empty() && s.size() <= 100 && s[0] != '.' && s[0] != '-' &&
-         std::all_of(s.begin(), s.end(), [](unsigned char c) {
+         std::ranges::all_of(s, [](unsigned char c) {
            return std::isalnum(c) || c == '.' || c == '_' || c == '-';
          });
 }
@@ -433,8 +429,8 @@ std::string canonical(const RunConfig& config, bool only_results,
   for (const Field& f : config_keys::fields(copy)) {
     if (only_results && !f.affects_results) continue;
     const std::string section = f.path.substr(0, f.path.find('.')), plain = index_free(f.path);
-    if (!names.empty() && std::find(names.begin(), names.end(), section) == names.end() &&
-        std::find(names.begin(), names.end(), plain) == names.end())
+    if (!names.empty() && std::ranges::find(names, section) == names.end() &&
+        std::ranges::find(names, plain) == names.end())
       continue;
     out += f.path + " = " + f.value() + "\n";
   }
@@ -473,7 +469,7 @@ std::string config_sha256(const RunConfig& config) {
 std::string config_sha256(const RunConfig& config, const std::vector<std::string>& sections) {
   for (const std::string& s : sections) {
     const auto known = known_paths();
-    if (std::find(known.begin(), known.end(), s) == known.end())
+    if (std::ranges::find(known, s) == known.end())
       throw Error("config_sha256: no section or key \"" + s + "\"" + did_you_mean(s, known));
   }
   return data::sha256_hex(canonical(config, true, sections));

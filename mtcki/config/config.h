@@ -45,7 +45,7 @@ struct DataConfig {
   int64_t channels = 0;                     // imagefolder, none: 1 or 3; 0: 3
   int64_t classes = 0, pixels = 0;          // none: of the teachers
   int64_t skip_bad = 0;                     // unreadable image files that are left out
-  std::string class_order = "sorted";       // tiny-imagenet: sorted | file
+  std::string class_order = "sorted";       // sorted | file | number
   int64_t train_limit = 0, test_limit = 0;  // 0: all
   int64_t holdout = 0;                      // training images that stand in for the test images
   int64_t loader_threads = 1;

@@ -100,9 +100,11 @@ void visit(Walk& w, DataConfig& c) {
       .key("skip_bad", c.skip_bad, at_least(0),
            "imagefolder, tiny-imagenet: leave out up to n files that cannot be read, and name them")
       .neutral()
-      .key("class_order", c.class_order, {"sorted", "file"},
-           "tiny-imagenet: classes by sorted id, as the field; file: by line of wnids.txt")
-      .inert_if(c.name != "tiny-imagenet" || c.class_order == "file")  // of earlier versions
+      .key("class_order", c.class_order, {"sorted", "file", "number"},
+           "classes by sorted id or name, as the field; tiny-imagenet: file, by line of wnids.txt; "
+           "imagefolder: number, by the numbers in the names (2 before 10)")
+      .inert_if((c.name != "tiny-imagenet" && c.class_order != "number") ||
+                c.class_order == "file")  // of earlier versions
       .key("train_limit", c.train_limit, at_least(0), "use the first n training images; 0: all")
       .key("test_limit", c.test_limit, at_least(0), "use the first n test images; 0: all")
       .key(
@@ -463,7 +465,7 @@ std::string index_free(const std::string& path) {
   std::string out;
   std::istringstream in(path);
   for (std::string part; std::getline(in, part, '.');) {
-    if (!part.empty() && std::all_of(part.begin(), part.end(), ::isdigit)) continue;
+    if (!part.empty() && std::ranges::all_of(part, ::isdigit)) continue;
     out += (out.empty() ? "" : ".") + part;
   }
   return out;

@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <functional>
 
 #include "mtcki/config/keys.h"
 #include "mtcki/config/table_names.h"
@@ -88,11 +87,11 @@ void validate_synthesis(const RunConfig& c) {
   if (s.bank_draw > s.bank_size)
     throw UsageError(
         fmt::format("synthesis.bank_draw: {} rows from a bank of {}", s.bank_draw, s.bank_size));
-  if (s.teachers_per_step > static_cast<int64_t>(c.teachers.size()))
+  if (s.teachers_per_step > std::ssize(c.teachers))
     throw UsageError(fmt::format("synthesis.teachers_per_step: {} of {} teachers",
                                  s.teachers_per_step, c.teachers.size()));
   if (s.teachers_per_step > 0 && s.loss.at("cr") > 0 && s.cr_mode == CrMode::cat &&
-      s.teachers_per_step < static_cast<int64_t>(c.teachers.size()))
+      s.teachers_per_step < std::ssize(c.teachers))
     throw UsageError(
         "synthesis.teachers_per_step asks a subset of the teachers, but cr_mode = \"cat\" needs "
         "all of them; set synthesis.cr_mode to \"each\" or \"first\"");

@@ -157,12 +157,11 @@ Rounds rounds_of(const DistillJob& job, Replay& replay) {
 
 ReplayContext replay_context(const DistillJob& job, Teachers& teachers, Student& student,
                              const data::ImageSet& set, OwnSynthesis* own) {
-  ReplayContext c;
-  c.set = set;
-  c.config = job.config;
-  c.loader_threads = job.loader_threads;
-  c.seed = job.seed ^ rng_stream(job.stage.c_str());
-  c.device = student.device();
+  ReplayContext c{.set = set,
+                  .config = job.config,
+                  .loader_threads = job.loader_threads,
+                  .seed = job.seed ^ rng_stream(job.stage.c_str()),
+                  .device = student.device()};
   if (!own) return c;
   c.teachers = &teachers;
   c.source = &own->source();

@@ -14,7 +14,7 @@ using nlohmann::json;
 
 int64_t ConfusionMatrix::classes() const {
   int64_t k = 0;
-  while (k * k < static_cast<int64_t>(counts.size())) ++k;
+  while (k * k < std::ssize(counts)) ++k;
   return k;
 }
 
@@ -76,8 +76,8 @@ std::optional<ConfusionMatrix> read_confusion(const std::string& dir) {
     return std::nullopt;
   }
   const int64_t k = m.classes();
-  const bool square = k > 0 && k * k == static_cast<int64_t>(m.counts.size());
-  const bool named = m.class_names.empty() || static_cast<int64_t>(m.class_names.size()) == k;
+  const bool square = k > 0 && k * k == std::ssize(m.counts);
+  const bool named = m.class_names.empty() || std::ssize(m.class_names) == k;
   if (!square || !named) return std::nullopt;
   for (const int64_t n : m.counts)
     if (n < 0 || n > int64_t{1} << 40) return std::nullopt;

@@ -5,6 +5,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <tuple>
 
 #include "data/formats/checksum.h"
 #include "data/formats/file_bytes.h"
@@ -41,7 +42,7 @@ Tensor embed(const Tensor& images, Teacher* classifier) {
 }
 
 Tensor rows_of(const Tensor& x, const std::vector<int64_t>& rows) {
-  return index_select(x, Tensor::from(rows, {static_cast<int64_t>(rows.size())}));
+  return index_select(x, Tensor::from(rows, {std::ssize(rows)}));
 }
 
 // One image of every class in turn; those of a class spread over the set.
@@ -55,7 +56,7 @@ std::vector<int64_t> sample_rows(const data::ImageSet& set, int64_t sample) {
   }
   std::erase_if(of_class, [](const auto& rows) { return rows.empty(); });
   std::vector<int64_t> out;
-  const auto classes = static_cast<int64_t>(of_class.size());
+  const auto classes = std::ssize(of_class);
   const int64_t n = classes == 0 ? 0 : std::min(sample, set.size());
   for (int64_t s = 0; s < n; ++s) {
     const int64_t k = n < classes ? s * classes / n : s % classes;
@@ -97,10 +98,8 @@ void NearestRows::add(const Tensor& piece) {
                                rows.data<float>() + r * d, d),
                       rows_ + r});
     }
-    std::sort(hits.begin(), hits.end(), [](const Hit& a, const Hit& b) {
-      return a.distance != b.distance ? a.distance < b.distance : a.row < b.row;
-    });
-    if (static_cast<int64_t>(hits.size()) > count_) hits.resize(static_cast<size_t>(count_));
+    std::ranges::sort(hits, {}, [](const Hit& h) { return std::tie(h.distance, h.row); });
+    if (std::ssize(hits) > count_) hits.resize(static_cast<size_t>(count_));
   }
   rows_ += n;
 }
@@ -111,7 +110,7 @@ NeighbourDisplay find_neighbours(const data::ImageSet& synthetic, const data::Im
   NeighbourDisplay out;
   count = std::min(count, train.size());
   const std::vector<int64_t> rows = sample_rows(synthetic, sample);
-  const std::vector<int64_t> test_rows = sample_rows(test, static_cast<int64_t>(rows.size()));
+  const std::vector<int64_t> test_rows = sample_rows(test, std::ssize(rows));
   if (rows.empty() || test_rows.empty() || count < 1) return out;
   out.images = rows_of(synthetic.images, rows);
   NearestRows nearest(embed(out.images, classifier), count);
@@ -135,7 +134,7 @@ NeighbourDisplay find_neighbours(const data::ImageSet& synthetic, const data::Im
   out.real = rows_of(train.images, out.real_rows);
   std::vector<double> usual_distances;
   for (const auto& hits : usual.hits()) usual_distances.push_back(hits.front().distance);
-  std::sort(usual_distances.begin(), usual_distances.end());
+  std::ranges::sort(usual_distances);
   out.usual_distance = usual_distances[usual_distances.size() / 2];
   out.searched = train.size();
   out.class_names = train.class_names;
@@ -163,9 +162,7 @@ static std::string checksum(const data::NamedTensors& tensors,
 }
 
 void write_neighbours(const std::string& path, const NeighbourDisplay& n) {
-  const auto column = [](const auto& values) {
-    return Tensor::from(values, {static_cast<int64_t>(values.size())});
-  };
+  const auto column = [](const auto& values) { return Tensor::from(values, {std::ssize(values)}); };
   const auto text = [](const nlohmann::json& j) {
     return j.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   };
@@ -194,24 +191,23 @@ std::optional<NeighbourDisplay> read_neighbours(const std::string& path) {
         if (n == name) return t;
       throw DataError("no " + name);
     };
-    NeighbourDisplay n;
-    n.images = tensor("images");
-    n.real = tensor("real");
-    n.labels = tensor("labels").to_vector<int64_t>();
-    n.real_labels = tensor("real_labels").to_vector<int64_t>();
-    n.real_rows = tensor("real_rows").to_vector<int64_t>();
-    n.distances = tensor("distances").to_vector<double>();
-    n.usual_distance = tensor("usual_distance").item();
-    n.searched = static_cast<int64_t>(tensor("searched").item());
-    n.space = file.metadata.at("space");
-    n.inputs = file.metadata.at("inputs");
+    NeighbourDisplay n{.space = file.metadata.at("space"),
+                       .images = tensor("images"),
+                       .real = tensor("real"),
+                       .labels = tensor("labels").to_vector<int64_t>(),
+                       .real_labels = tensor("real_labels").to_vector<int64_t>(),
+                       .real_rows = tensor("real_rows").to_vector<int64_t>(),
+                       .distances = tensor("distances").to_vector<double>(),
+                       .searched = static_cast<int64_t>(tensor("searched").item()),
+                       .usual_distance = tensor("usual_distance").item(),
+                       .inputs = file.metadata.at("inputs")};
     n.class_names =
         data::parse_json(file.metadata.at("class_names")).get<std::vector<std::string>>();
     const auto is_images = [](const Tensor& t, int64_t count) {
       return t.dtype() == DType::u8 && t.rank() == 4 && t.size(0) == count && t.numel() > 0 &&
              (t.size(1) == 1 || t.size(1) == 3);
     };
-    const auto hits = static_cast<int64_t>(n.distances.size());
+    const auto hits = std::ssize(n.distances);
     const bool fits = n.size() > 0 && hits > 0 && hits % n.size() == 0 &&
                       is_images(n.images, n.size()) && is_images(n.real, hits) &&
                       n.real_labels.size() == n.distances.size() &&

@@ -43,10 +43,8 @@ struct NeighbourDisplay {
   double usual_distance = -1;  // median over S real test images of the distance to the nearest
   std::string inputs;          // what it was made from: made again only when that changes
 
-  int64_t size() const { return static_cast<int64_t>(labels.size()); }
-  int64_t count() const {
-    return labels.empty() ? 0 : static_cast<int64_t>(distances.size()) / size();
-  }
+  int64_t size() const { return std::ssize(labels); }
+  int64_t count() const { return labels.empty() ? 0 : std::ssize(distances) / size(); }
 };
 
 // A sample of `synthetic` that covers the classes evenly, against all of `train`. classifier: the

@@ -1,5 +1,4 @@
-// Eigen-decomposition of a real symmetric matrix in f64: Householder reduction to tridiagonal form,
-// then implicit QL with Wilkinson shifts. A = Σ_i λ_i v_i v_iᵀ.
+// Eigen-decomposition of a real symmetric matrix in f64, by the library Eigen: A = Σ_i λ_i v_i v_iᵀ.
 #pragma once
 
 #include "tensor/tensor.h"
@@ -10,7 +9,7 @@ struct SymmetricEigen {
   Tensor values;   // f64 [n], ascending
   Tensor vectors;  // f64 [n, n], row i is v_i
 };
-// a: f64 [n, n]; its lower triangle is read. NumericError when QL does not converge (NaN input).
+// a: f64 [n, n]; its lower triangle is read. NumericError when the solver does not converge (NaN input).
 SymmetricEigen symmetric_eigen(const Tensor& a);
 
 // The positive semi-definite square root; eigenvalues below 0 (rounding) count as 0.

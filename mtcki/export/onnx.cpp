@@ -256,7 +256,7 @@ class Exporter {
     return it->second;
   }
   std::string constant(const std::vector<int64_t>& values) {
-    return onnx.initializer(Tensor::from(values, {static_cast<int64_t>(values.size())}));
+    return onnx.initializer(Tensor::from(values, {std::ssize(values)}));
   }
   static Tensor f64(const Tensor& t) { return t.to(Device::cpu()).to(DType::f64); }
 

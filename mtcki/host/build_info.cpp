@@ -29,13 +29,12 @@
 namespace mtcki {
 
 BuildInfo build_info() {
-  BuildInfo b;
-  b.version = MTCKI_VERSION;
-  b.git = MTCKI_GIT;
-  b.build_type = MTCKI_BUILD_TYPE;
-  b.compiler = MTCKI_COMPILER;
-  b.flags = MTCKI_FLAGS;
-  b.onednn = onednn_available() ? onednn_version() : "not built in";
+  BuildInfo b{.version = MTCKI_VERSION,
+              .git = MTCKI_GIT,
+              .build_type = MTCKI_BUILD_TYPE,
+              .compiler = MTCKI_COMPILER,
+              .flags = MTCKI_FLAGS,
+              .onednn = onednn_available() ? onednn_version() : "not built in"};
   const std::string versions = cuda::library_versions();
   b.cuda = versions == "none" ? "not built in: this version has CPU kernels only" : versions;
   return b;

@@ -1,5 +1,6 @@
 #include "mtcki/host/console.h"
 
+#include <fmt/format.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -55,9 +56,7 @@ std::string printable(std::string_view text) {
     } else if (text[i] == '\n' && text.substr(i + 1, 2) == "  ") {
       out += '\n';
     } else {
-      char code[8];
-      std::snprintf(code, sizeof code, "\\x%02x", static_cast<unsigned char>(text[i]));
-      out += code;
+      out += fmt::format("\\x{:02x}", static_cast<unsigned char>(text[i]));
     }
     i += std::max<size_t>(n, 1);
   }

@@ -1,26 +1,21 @@
 #include "mtcki/host/progress.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 
 #include "mtcki/host/console.h"
 
 namespace mtcki {
 
 std::string duration_text(double seconds) {
-  char buffer[48];
   if (!(seconds >= 0) || seconds > 1e9) return "?";
-  const auto s = static_cast<long long>(seconds + 0.5);
-  if (s < 60)
-    std::snprintf(buffer, sizeof buffer, "%llds", s);
-  else if (s < 3600)
-    std::snprintf(buffer, sizeof buffer, "%lld:%02lld", s / 60, s % 60);
-  else if (s < 86400)
-    std::snprintf(buffer, sizeof buffer, "%lld:%02lld:%02lld", s / 3600, s / 60 % 60, s % 60);
-  else
-    std::snprintf(buffer, sizeof buffer, "%lldd %lldh", s / 86400, s / 3600 % 24);
-  return buffer;
+  const auto s = static_cast<int64_t>(seconds + 0.5);
+  if (s < 60) return fmt::format("{}s", s);
+  if (s < 3600) return fmt::format("{}:{:02}", s / 60, s % 60);
+  if (s < 86400) return fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
+  return fmt::format("{}d {}h", s / 86400, s / 3600 % 24);
 }
 
 void Pace::add(double units, double seconds) {
@@ -32,34 +27,29 @@ void Pace::add(double units, double seconds) {
 std::string Progress::text(const std::string& stage, int64_t done, int64_t total,
                            double images_per_second, double eta_seconds, const Values& values,
                            int width) {
-  char buffer[96];
   // What must be seen comes first.
   std::vector<std::string> fields;
   if (done < total) fields.push_back("ETA " + duration_text(eta_seconds));
-  if (images_per_second > 0) {
-    std::snprintf(buffer, sizeof buffer, "%.*f img/s", images_per_second < 10 ? 1 : 0,
-                  images_per_second);
-    fields.emplace_back(buffer);
-  }
+  if (images_per_second > 0)
+    fields.push_back(
+        fmt::format("{:.{}f} img/s", images_per_second, images_per_second < 10 ? 1 : 0));
   for (const auto& [name, value] : values) {
     if (name.ends_with(".chance") && !fields.empty()) {  // of the loss before it (chance_watch.h)
-      std::snprintf(buffer, sizeof buffer, " (chance %.4g)", value);
-      fields.back() += buffer;
+      fields.back() += fmt::format(" (chance {:.4g})", value);
       continue;
     }
     const bool percent =
         name.find("top1") != std::string::npos || name == "acc" || name == "agreement";
-    std::snprintf(buffer, sizeof buffer, percent ? "%s %.2f%%" : "%s %.4g", name.c_str(), value);
-    fields.emplace_back(buffer);
+    fields.push_back(percent ? fmt::format("{} {:.2f}%", name, value)
+                             : fmt::format("{} {:.4g}", name, value));
   }
   const double share = total > 0 ? static_cast<double>(done) / static_cast<double>(total) : 0.0;
-  std::snprintf(buffer, sizeof buffer, "%3.0f%% %lld/%lld", 100 * share,
-                static_cast<long long>(done), static_cast<long long>(total));
+  const std::string counts = fmt::format("{:3.0f}% {}/{}", 100 * share, done, total);
   const auto line = [&](int bar, size_t count) {
     const int filled = static_cast<int>(std::lround(bar * std::min(1.0, share)));
     std::string out = stage + " ";
     if (bar > 0) out += "[" + std::string(filled, '#') + std::string(bar - filled, '-') + "] ";
-    out += buffer;
+    out += counts;
     for (size_t i = 0; i < count; ++i) out += "  " + fields[i];
     return out;
   };

@@ -67,12 +67,11 @@ std::vector<Line> read(const std::string& path, int64_t* skipped) {
       const auto it = j.find(key);
       return it != j.end() ? to_double(*it) : 0.0;
     };
-    Line line;
-    line.t = number_of("t");
-    line.epoch = number_of("epoch");
-    line.stage = text_of("stage");
-    line.kind = text_of("kind");
-    line.text = text_of("text");
+    Line line{.t = number_of("t"),
+              .epoch = number_of("epoch"),
+              .stage = text_of("stage"),
+              .kind = text_of("kind"),
+              .text = text_of("text")};
     const double step = number_of("step");
     line.step = std::abs(step) < 9e15 ? static_cast<int64_t>(step) : 0;
     const auto values = j.find("values");

@@ -1,14 +1,11 @@
 #include "mtcki/log/run_log.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
 #include <cmath>
-#include <cstring>
 #include <map>
 
 #include "data/formats/atomic_file.h"
@@ -86,13 +83,7 @@ struct RunLog::Impl {
 
   void append(const json& line) {
     const std::string text = line.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
-    for (size_t done = 0; done < text.size();) {
-      const ssize_t n = write(fd, text.data() + done, text.size() - done);
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0)
-        throw DiskError("cannot write \"" + metrics_path() + "\": " + std::strerror(errno));
-      done += static_cast<size_t>(n);
-    }
+    data::write_all(fd, text.data(), text.size(), metrics_path());
   }
 
   // One folder per stage: stages count their steps separately, and a restart of one must not make
@@ -144,10 +135,8 @@ void RunLog::images(const std::string& stage, int64_t step, const Tensor& images
   if (impl_->folder.empty()) return;
   const Tensor grid = data::image_grid(as_bytes(images), columns);
   const std::string png = data::encode_png(grid);
-  char number[24];
-  std::snprintf(number, sizeof number, "%08lld", static_cast<long long>(step));
-  data::write_file_atomic(impl_->folder + "/samples/" + flat_name(stage) + "-" + number + ".png",
-                          png);
+  data::write_file_atomic(
+      fmt::format("{}/samples/{}-{:08}.png", impl_->folder, flat_name(stage), step), png);
   if (impl_->tensorboard)
     impl_->writer(stage).image_png("samples", step, png, grid.size(1), grid.size(2), grid.size(0));
   impl_->news();

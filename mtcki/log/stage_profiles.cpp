@@ -64,16 +64,16 @@ void StageProfiles::finish() noexcept {
 
 void StageProfiles::write() {
   const std::vector<profiler::Event> events = profiler::events();
-  Profile p;
-  p.step = "stage " + stage_;
-  p.model = stage_;
-  p.device = device_.to_string();
-  p.machine = device_.is_cuda() ? cuda::device_info(device_.index).name : machine_info().cpu;
-  p.math = math_;
-  p.version = build_info().version + " " + build_info().git;
-  p.date = utc_now();
-  p.steps = static_cast<int64_t>(profiled_us_.size());
-  p.threads = num_threads();
+  Profile p{
+      .step = "stage " + stage_,
+      .model = stage_,
+      .device = device_.to_string(),
+      .machine = device_.is_cuda() ? cuda::device_info(device_.index).name : machine_info().cpu,
+      .math = math_,
+      .version = build_info().version + " " + build_info().git,
+      .date = utc_now(),
+      .steps = std::ssize(profiled_us_),
+      .threads = num_threads()};
   // The last of the warm-up; the first makes plans.
   p.step_us = plain_us_.empty() ? 0 : plain_us_.back();
   p.profiled_us = median(profiled_us_);

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "autograd/functions.h"
+#include "mtcki/losses/term.h"
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/reduce.h"
 
@@ -43,13 +44,10 @@ Variable adversarial(AdvMode mode, const Variable& teacher_logits, const Variabl
 Variable adversarial_each(AdvMode mode, const std::vector<Variable>& teacher_logits,
                           const std::vector<double>& weights, const Variable& student_logits,
                           double temperature) {
-  Variable total;
-  for (size_t m = 0; m < teacher_logits.size(); ++m) {
-    const Variable term =
-        mul(adversarial(mode, teacher_logits[m], student_logits, temperature), weights.at(m));
-    total = total.defined() ? add(total, term) : term;
-  }
-  return total;
+  std::vector<Variable> terms;
+  for (const Variable& z : teacher_logits)
+    terms.push_back(adversarial(mode, z, student_logits, temperature));
+  return weighted_sum(terms, weights);
 }
 
 }  // namespace mtcki

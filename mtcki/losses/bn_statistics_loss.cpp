@@ -11,12 +11,8 @@ BnStatisticsLoss::BnStatisticsLoss(const Teachers& teachers, BnReduce reduce, do
   double total = 0;
   for (size_t m = 0; m < teachers.size(); ++m) {
     std::vector<Layer> layers;
-    for (const nn::BatchNorm2d* bn : teachers[m].batch_norms()) {
-      Layer layer;
-      layer.running_mean = bn->running_mean;
-      layer.running_var = bn->running_var;
-      layers.push_back(layer);
-    }
+    for (const nn::BatchNorm2d* bn : teachers[m].batch_norms())
+      layers.push_back({.running_mean = bn->running_mean, .running_var = bn->running_var});
     total += static_cast<double>(layers.size());
     layers_.push_back(std::move(layers));
   }

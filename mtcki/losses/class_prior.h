@@ -16,7 +16,4 @@ Variable class_prior_each(const std::vector<Variable>& logits, const std::vector
 Variable class_prior_ens(const std::vector<Variable>& logits, const std::vector<double>& weights,
                          const Tensor& labels, double focus = 0);
 
-// z̄ = Σ_m w_m z_m.
-Variable fuse_logits(const std::vector<Variable>& logits, const std::vector<double>& weights);
-
 }  // namespace mtcki

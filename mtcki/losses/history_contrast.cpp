@@ -42,7 +42,7 @@ HistoryContrast::HistoryContrast(Teachers& teachers, const SynthesisConfig& conf
       tau_(config.cr_tau),
       draw_(config.bank_draw) {
   if (config.teachers_per_step > 0 && mode_ == CrMode::cat &&
-      config.teachers_per_step < static_cast<int64_t>(teachers.size()))
+      config.teachers_per_step < std::ssize(teachers))
     throw UsageError(
         "synthesis.cr_mode = \"cat\" joins the features of all teachers and cannot go with "
         "synthesis.teachers_per_step; use cr_mode \"each\" or \"first\"");
@@ -100,7 +100,7 @@ std::vector<Variable> HistoryContrast::join(const std::vector<Variable>& per_tea
 }
 
 bool HistoryContrast::asked(size_t h, const std::vector<size_t>& subset) const {
-  return mode_ == CrMode::cat || std::find(subset.begin(), subset.end(), h) != subset.end();
+  return mode_ == CrMode::cat || std::ranges::find(subset, h) != subset.end();
 }
 
 Needs HistoryContrast::needs(size_t m) const {

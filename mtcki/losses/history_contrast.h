@@ -14,7 +14,6 @@
 
 #include <memory>
 #include <optional>
-#include <string>
 #include <vector>
 
 #include "mtcki/losses/memory_bank.h"

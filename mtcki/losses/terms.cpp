@@ -56,13 +56,13 @@ std::unique_ptr<LossTerm> disagreement(const LossTermContext& c) {
       return adversarial_each(mode, s.logits(), s.shares, s.student_logits, t);
     });
   return std::make_unique<Against>([mode, t](const InversionStep& s) {
-    return adversarial(mode, fuse_logits(s.logits(), s.shares), s.student_logits, t);
+    return adversarial(mode, weighted_sum(s.logits(), s.shares), s.student_logits, t);
   });
 }
 
 std::unique_ptr<LossTerm> student_divergence(const LossTermContext& c) {
   return std::make_unique<Against>([t = c.config.adv_temperature](const InversionStep& s) {
-    return mul(kl_div(fuse_logits(s.logits(), s.shares), s.student_logits, t), -t * t);
+    return mul(kl_div(weighted_sum(s.logits(), s.shares), s.student_logits, t), -t * t);
   });
 }
 
@@ -72,14 +72,14 @@ std::unique_ptr<LossTerm> head_divergence(const LossTermContext& c) {
     std::vector<Variable> terms;
     for (size_t k = 0; k < s.asked.size(); ++k)
       terms.push_back(kl_div(s.global[k].logits.detach(), s.student_heads.at(s.asked[k]), t));
-    const Variable fused = fuse_logits(s.logits(), s.shares).detach();
+    const Variable fused = weighted_sum(s.logits(), s.shares).detach();
     return mul(add(weighted_sum(terms, s.weights), kl_div(fused, s.student_logits, t)), -t * t);
   });
 }
 
 std::unique_ptr<LossTerm> l1_distance(const LossTermContext&) {
   return std::make_unique<Against>([](const InversionStep& s) {
-    return neg(mean(abs(sub(fuse_logits(s.logits(), s.shares), s.student_logits))));
+    return neg(mean(abs(sub(weighted_sum(s.logits(), s.shares), s.student_logits))));
   });
 }
 

@@ -70,8 +70,7 @@ PlannedMacs planned_macs(const RunConfig& c, const nn::ModelSpec& shape) {
   const SynthesisConfig& s = c.synthesis;
   const DistillConfig& d = c.distill;
   const double all = teachers_macs(c, shape), generator = generator_macs(s, shape),
-               teachers = count(static_cast<int64_t>(c.teachers.size())),
-               students = count(static_cast<int64_t>(c.students.size()));
+               teachers = count(std::ssize(c.teachers)), students = count(std::ssize(c.students));
   const double drawn = s.teachers_per_step > 0 ? count(s.teachers_per_step) / teachers : 1.0;
   // The local view passes the teachers whose features are contrasted.
   double local = 0;
@@ -100,7 +99,7 @@ PlannedMacs planned_macs(const RunConfig& c, const nn::ModelSpec& shape) {
 
 double counted_macs(const RunConfig& c, const nn::ModelSpec& shape, const nlohmann::json& metrics) {
   const auto value = [&metrics](const char* key) { return metrics.value(key, 0.0); };
-  const double students = std::max(1.0, count(static_cast<int64_t>(c.students.size())));
+  const double students = std::max(1.0, count(std::ssize(c.students)));
   const double generator = generator_macs(c.synthesis, shape);
   const double shown = value("kd_steps") * count(c.distill.batch_size);
   return 3 * value("generator_steps") * count(c.synthesis.batch_size) * generator +

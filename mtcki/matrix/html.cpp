@@ -86,7 +86,7 @@ std::string picture(const data::ImageSet& set, int64_t label) {
   for (int64_t i = 0; i < set.size(); ++i)
     if (labels[i] == label) all.push_back(i);
   if (all.empty()) return "";
-  const auto count = static_cast<int64_t>(all.size()), n = std::min(count, kImagesOfAClass);
+  const auto count = std::ssize(all), n = std::min(count, kImagesOfAClass);
   for (int64_t i = 0; i < n; ++i)
     rows.push_back(all[static_cast<size_t>(n == 1 ? 0 : i * (count - 1) / (n - 1))]);
   return html_image(
@@ -102,7 +102,7 @@ std::string images_section(const json& record, const std::string& folder) {
     std::string name = cell.at("method");
     for (const char* part : {"teachers", "data"})
       if (cell.at(part) != "") name += ", " + cell.at(part).get<std::string>();
-    if (!cell.contains("images") || std::count(seen.begin(), seen.end(), name) > 0) continue;
+    if (!cell.contains("images") || std::ranges::count(seen, name) > 0) continue;
     seen.push_back(name);
     const std::string dir = folder + "/cells/" + cell.at("cell").get<std::string>() + "/synth";
     try {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 #include <map>
 #include <optional>
 #include <set>
@@ -98,16 +97,15 @@ class Expansion {
     if (method.teachers.empty()) return c;
     std::vector<TeacherConfig> chosen;
     for (const std::string& name : method.teachers) {
-      const auto t = std::find_if(c.teachers.begin(), c.teachers.end(),
-                                  [&](const TeacherConfig& x) { return x.name == name; });
+      const auto t =
+          std::ranges::find_if(c.teachers, [&](const TeacherConfig& x) { return x.name == name; });
       if (t == c.teachers.end())
         throw UsageError(
             str("no teacher is called \"", name, "\"", did_you_mean(name, names_of(c.teachers))));
       chosen.push_back(*t);
     }
     c.teachers = chosen;
-    c.synthesis.teachers_per_step =
-        std::min(c.synthesis.teachers_per_step, static_cast<int64_t>(chosen.size()));
+    c.synthesis.teachers_per_step = std::min(c.synthesis.teachers_per_step, std::ssize(chosen));
     return c;
   }
 
@@ -115,8 +113,8 @@ class Expansion {
   // fresh replay, where a step of the generator belongs to some of the student's, the epochs.
   void meet_budget(RunConfig* c, const MatrixMethod& method, const MatrixVariant& teachers,
                    const MatrixVariant& data, uint64_t seed) {
-    const auto other = std::find_if(m_.methods.begin(), m_.methods.end(),
-                                    [&](const MatrixMethod& x) { return x.name == method.budget; });
+    const auto other = std::ranges::find_if(
+        m_.methods, [&](const MatrixMethod& x) { return x.name == method.budget; });
     const RunConfig ours = config_of(*other, teachers, data, seed);
     if (ours.synthesis.source == "sets")
       throw UsageError(
@@ -153,7 +151,7 @@ class Expansion {
   // Each teacher by itself, with its share of the batches.
   static std::vector<RunConfig> alone(const RunConfig& c) {
     std::vector<RunConfig> out;
-    const auto teachers = static_cast<int64_t>(c.teachers.size());
+    const auto teachers = std::ssize(c.teachers);
     for (int64_t i = 0; i < teachers; ++i) {
       RunConfig one = c;
       one.teachers = {c.teachers[static_cast<size_t>(i)]};
@@ -211,7 +209,7 @@ class Expansion {
 void check_names(const Matrix& m) {
   const std::vector<std::string> methods = names_of(m.methods);
   const auto known = [&](const std::string& name, const std::string& where) {
-    if (std::find(methods.begin(), methods.end(), name) == methods.end())
+    if (std::ranges::find(methods, name) == methods.end())
       throw UsageError(
           str(where, ": no method is called \"", name, "\"", did_you_mean(name, methods)));
   };

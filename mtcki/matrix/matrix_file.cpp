@@ -69,7 +69,7 @@ class Table {
   }
   void end() const {
     for (const auto& [key, value] : table_.items())
-      if (std::find(asked_.begin(), asked_.end(), key) == asked_.end())
+      if (std::ranges::find(asked_, key) == asked_.end())
         throw UsageError(str(where_, ": unknown key \"", key, "\"", did_you_mean(key, asked_)));
   }
 
@@ -82,8 +82,7 @@ class Table {
 // They become parts of names of folders, between dots.
 std::string safe(const std::string& name, const std::string& where) {
   const auto ok = [](unsigned char c) { return std::isalnum(c) || c == '_' || c == '-'; };
-  if (name.empty() || name.size() > 30 || name[0] == '-' ||
-      !std::all_of(name.begin(), name.end(), ok))
+  if (name.empty() || name.size() > 30 || name[0] == '-' || !std::ranges::all_of(name, ok))
     throw UsageError(str(where, ": name \"", name,
                          "\" must be at most 30 letters, digits, '_' or '-': it becomes a folder"));
   return name;
@@ -121,7 +120,7 @@ MatrixMethod method_of(const json& j, const fs::path& folder) {
   m.budget = t.get("budget", m.budget);
   t.end();
   const std::vector<std::string> kinds = {"run", "alone", "scratch"};
-  if (std::find(kinds.begin(), kinds.end(), m.kind) == kinds.end())
+  if (std::ranges::find(kinds, m.kind) == kinds.end())
     throw UsageError(str("methods.", m.name, ": kind \"", m.kind, "\" is none of run | alone | ",
                          "scratch", did_you_mean(m.kind, kinds)));
   return m;

@@ -46,7 +46,7 @@ PairedTest paired_t_test(const std::vector<double>& a, const std::vector<double>
   if (a.size() != b.size()) throw Error("paired_t_test: two lists of different length");
   std::vector<double> d;
   for (size_t i = 0; i < a.size(); ++i) d.push_back(a[i] - b[i]);
-  PairedTest out{mean(d), kNone, static_cast<int64_t>(d.size())};
+  PairedTest out{mean(d), kNone, std::ssize(d)};
   if (d.size() < 2) return out;
   const double s = deviation(d);
   if (s > 0)

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <set>
 
 #include "data/formats/atomic_file.h"
 #include "mtcki/host/console.h"
@@ -69,13 +68,11 @@ std::vector<Line> lines_of(const json& record) {
   for (size_t i = 0; i < cells.size(); ++i) {
     if (!cells[i].contains("students")) continue;
     for (const json& s : cells[i]["students"]) {
-      Line one;
-      one.method = cells[i].at("method");
-      one.teachers = cells[i].at("teachers");
-      one.data = cells[i].at("data");
-      one.student = s.at("student");
-      auto at = std::find_if(lines.begin(), lines.end(),
-                             [&](const Line& l) { return l.is(one.method, one); });
+      const Line one{.method = cells[i].at("method"),
+                     .teachers = cells[i].at("teachers"),
+                     .data = cells[i].at("data"),
+                     .student = s.at("student")};
+      auto at = std::ranges::find_if(lines, [&](const Line& l) { return l.is(one.method, one); });
       if (at == lines.end()) at = lines.insert(lines.end(), one);
       at->cells.push_back(i);
       at->top1.push_back(s.at("top1"));
@@ -117,8 +114,7 @@ std::string published_text(const json& record, const Line& line) {
 // Columns that no line fills are left out.
 void drop_empty_columns(MatrixTable* t) {
   for (size_t c = t->head.size(); c-- > 0;) {
-    if (std::any_of(t->rows.begin(), t->rows.end(), [c](const auto& r) { return !r[c].empty(); }))
-      continue;
+    if (std::ranges::any_of(t->rows, [c](const auto& r) { return !r[c].empty(); })) continue;
     const auto at = static_cast<std::ptrdiff_t>(c);
     t->head.erase(t->head.begin() + at);
     for (auto& row : t->rows) row.erase(row.begin() + at);
@@ -127,8 +123,7 @@ void drop_empty_columns(MatrixTable* t) {
 }
 
 size_t columns_of(const std::string& s) {  // of UTF-8
-  return static_cast<size_t>(
-      std::count_if(s.begin(), s.end(), [](char c) { return (c & 0xC0) != 0x80; }));
+  return static_cast<size_t>(std::ranges::count_if(s, [](char c) { return (c & 0xC0) != 0x80; }));
 }
 
 // Markdown whose columns are aligned, to be read as it is.

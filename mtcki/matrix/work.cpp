@@ -178,7 +178,7 @@ JobState job_state(const Matrix& m, size_t number) {
 
 std::vector<size_t> chosen_jobs(const Matrix& m, const std::vector<std::string>& only) {
   const auto matches = [&](const std::string& name) {
-    return only.empty() || std::any_of(only.begin(), only.end(), [&](const std::string& pattern) {
+    return only.empty() || std::ranges::any_of(only, [&](const std::string& pattern) {
              return pattern.find_first_of("*?[") == std::string::npos
                         ? name.find(pattern) != std::string::npos
                         : fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
@@ -257,7 +257,7 @@ int work_on(const Matrix& m, const std::vector<size_t>& jobs, const WorkOptions&
       const JobState s = job_state(m, i);
       if (s.kind == JobState::finished) continue;
       if (s.kind == JobState::failed && (!options.retry || tried.count(i))) continue;
-      const bool ready = std::all_of(job.uses.begin(), job.uses.end(), [&](const auto& use) {
+      const bool ready = std::ranges::all_of(job.uses, [&](const auto& use) {
         return job_state(m, use.job).kind == JobState::finished;
       });
       std::optional<Claim> claim;

@@ -145,7 +145,17 @@ std::unique_ptr<nn::Classifier> load_graph(const std::string& path, const nn::Mo
     throw UsageError(str(path, ": name_map and weights_key are for state dicts, not for networks"));
   const data::StateFile file = data::read_state_file(path);
   if (card) *card = read_model_card(file.metadata);
-  if (is_onnx) return import_onnx(path, spec, notes);
+  if (is_onnx) {
+    auto net = import_onnx(path, spec, notes);
+    const InputScaling own = input_scaling(*net);
+    if (!card || own.scale.empty() || !card->normalization.mean.empty()) return net;
+    card->normalization = normalization_before(own);
+    if (notes)
+      notes->push_back(str("normalises its images itself: mean 0 and std ",
+                           card->normalization.std[0] == 1 ? "1" : "1/255",
+                           " before it, unless mean and std are given"));
+    return net;
+  }
   const auto graph = file.metadata.find(kGraphKey);
   if (graph == file.metadata.end())
     throw DataError(str(path, ": holds no network; model = \"", kGraphModel,
@@ -159,6 +169,27 @@ std::unique_ptr<nn::Classifier> load_graph(const std::string& path, const nn::Mo
                         spec.num_classes, " classes and ", spec.in_channels, " x ", spec.image_size,
                         " x ", spec.image_size, " are needed"));
   return net;
+}
+
+// What else to try with a state dict that does not fit.
+std::string advice(const data::StateFile& file, const nn::ModelSpec& spec,
+                   const std::string& name_map, nn::Classifier& net) {
+  const auto first = std::find_if(file.tensors.begin(), file.tensors.end(),
+                                  [](const auto& t) { return t.second.rank() == 4; });
+  std::string out;
+  if (spec.in_channels == 3 && first != file.tensors.end() && first->second.size(1) == 1)
+    out += "\n  it takes grey images: data.channels = 1 (mtcki eval: --data-channels 1)";
+  if (std::any_of(file.tensors.begin(), file.tensors.end(),
+                  [](const auto& t) { return t.first.ends_with("zero_point"); }))
+    out += "\n  it is quantised: take the floating-point network that it was made from";
+  if (!name_map.empty()) return out;
+  for (const std::string& preset : name_presets()) try {
+      net.load_state_dict(rename_keys(file.tensors, preset, net));
+      return str(out, "\n  it fits with name_map = \"", preset, "\" (--name-map ", preset, ")");
+    } catch (const DataError&) {
+      // Another zoo's names.
+    }
+  return out;
 }
 
 }  // namespace
@@ -191,10 +222,6 @@ std::unique_ptr<nn::Classifier> load_model(const std::string& path, const nn::Mo
   }
   nn::Init none = nn::Init::none();
   auto net = nn::make_classifier(spec, none);
-  const auto first = std::find_if(file.tensors.begin(), file.tensors.end(),
-                                  [](const auto& t) { return t.second.rank() == 4; });
-  const bool grey =
-      spec.in_channels == 3 && first != file.tensors.end() && first->second.size(1) == 1;
   std::string unread;  // what a wanted tensor may have become
   for (const auto& [name, what] : file.unread)
     if (unread.size() < 300) unread += "\n  not read    " + name + ": " + what;
@@ -203,9 +230,7 @@ std::unique_ptr<nn::Classifier> load_model(const std::string& path, const nn::Mo
   } catch (const DataError& e) {
     throw DataError(str(path, ": does not fit ", spec.name, " with ", spec.num_classes,
                         " classes and ", spec.in_channels, " input channels: ", e.what(), unread,
-                        grey ? "\n  it takes grey images: data.channels = 1 (mtcki eval: "
-                               "--data-channels 1)"
-                             : ""));
+                        advice(file, spec, name_map, *net)));
   }
   require_usable(path, net->state_dict());
   return net;

@@ -39,6 +39,8 @@ std::string weights_sha256(const std::string& path);
 data::NamedTensors rename_keys(const data::NamedTensors& tensors, const std::string& preset,
                                nn::Classifier& net, std::vector<std::string>* notes = nullptr);
 
+const std::vector<std::string>& name_presets();
+
 // DataError that begins with `who`: no such file, or a folder.
 void require_weights_file(const std::string& who, const std::string& path);
 

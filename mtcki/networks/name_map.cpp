@@ -193,6 +193,28 @@ void strip_prefixes(const Names& wanted, data::NamedTensors* tensors,
   }
 }
 
+// The same wrappers around parts of a network put theirs in the middle of names: parts that no
+// network of ours has, unless that would make one name of two.
+void strip_inner(const Names& wanted, data::NamedTensors* tensors,
+                 std::vector<std::string>* notes) {
+  for (const std::string part :
+       {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module"}) {
+    if (uses_part(wanted, part)) continue;
+    Names distinct;
+    size_t changed = 0;
+    data::NamedTensors out = *tensors;
+    for (auto& [name, tensor] : out) {
+      std::vector<std::string> parts = parts_of(name);
+      changed += std::erase(parts, part) > 0 ? 1 : 0;
+      name = dotted(parts);
+      distinct.insert(name);
+    }
+    if (changed == 0 || distinct.size() != out.size()) continue;
+    *tensors = std::move(out);
+    if (notes) notes->push_back(str("removed the part '", part, "' from ", changed, " names"));
+  }
+}
+
 // Counters and copies that training tools leave among the weights.
 void drop_tool_entries(const Names& wanted, data::NamedTensors* tensors,
                        std::vector<std::string>* notes) {
@@ -217,6 +239,12 @@ void drop_tool_entries(const Names& wanted, data::NamedTensors* tensors,
 
 }  // namespace
 
+const std::vector<std::string>& name_presets() {
+  static const std::vector<std::string> names = {"torchvision", "timm",        "datafree",
+                                                 "kuangliu",    "weiaicunzai", "mmpretrain"};
+  return names;
+}
+
 data::NamedTensors rename_keys(const data::NamedTensors& tensors, const std::string& preset,
                                nn::Classifier& net, std::vector<std::string>* notes) {
   Names wanted;
@@ -225,10 +253,11 @@ data::NamedTensors rename_keys(const data::NamedTensors& tensors, const std::str
   drop_tool_entries(wanted, &out, notes);
   compose_weights(&out, notes);
   if (preset == "mmpretrain") rename_mmpretrain(&out);
-  const bool known = preset == "torchvision" || preset == "timm" || preset == "datafree" ||
-                     preset == "kuangliu" || preset == "weiaicunzai" || preset == "mmpretrain";
+  const bool known =
+      std::find(name_presets().begin(), name_presets().end(), preset) != name_presets().end();
   if (!preset.empty() && !known) apply_map(read_map(preset), &out);
   strip_prefixes(wanted, &out, notes);
+  strip_inner(wanted, &out, notes);
   if (preset == "weiaicunzai") rename_weiaicunzai(&out);
   if (preset == "kuangliu" || preset == "torchvision") unroll_features(net, &out);
   if (preset == "torchvision") join_numbers(wanted, &out);

@@ -26,12 +26,19 @@ Builder::Builder(const std::string& file, const data::OnnxModel& model, const nn
   if (in.sizes.size() != 4)
     bad(str("its input \"", in.name, "\" has ", in.sizes.size(),
             " dimensions; images are [N,C,H,W]"));
-  if (in.sizes[1] > 0 && in.sizes[1] != spec.in_channels)
-    bad(str("takes images of ", in.sizes[1], " channels, but ", spec.in_channels, " are needed",
-            in.sizes[3] == spec.in_channels ? " (sizes are [N,C,H,W], not [N,H,W,C])" : ""));
+  const bool channels_last =
+      data::has_channels_last(model) && in.sizes[3] == spec.in_channels;  // of TensorFlow
+  if (!channels_last && in.sizes[1] > 0 && in.sizes[1] != spec.in_channels)
+    bad(str("takes images of ", in.sizes[1], " channels, but ", spec.in_channels, " are needed"));
   declared_batch_ = in.sizes[0];
+  classes_ = spec.num_classes;
   shapes.push_back({kBatch, spec.in_channels, spec.image_size, spec.image_size});
-  values_[in.name].id = 0;
+  if (channels_last) {
+    nodes.push_back({"permute", "", {0}, {0, 2, 3, 1}, {}});
+    shapes.push_back({kBatch, spec.image_size, spec.image_size, spec.in_channels});
+    notes.push_back("its images are [N,H,W,C]: those of here are turned before it");
+  }
+  values_[in.name].id = channels_last ? 1 : 0;
   for (const auto& [name, t] : model.initializers) values_[name].constant = t;
   for (const data::OnnxNode& n : model.nodes)
     for (const std::string& name : n.inputs) ++readers_[name];
@@ -48,14 +55,22 @@ void Builder::run() {
     take_node();
     check_attributes();
   }
-  const auto it = values_.find(model_.outputs[0].name);
-  if (it == values_.end() || it->second.id < 0)
-    throw DataError(
-        str(file_, ": its output \"", model_.outputs[0].name, "\" does not come from the images"));
-  result = it->second.id;
+  const auto value_of = [this](const data::OnnxValue& output) {
+    const auto it = values_.find(output.name);
+    return it == values_.end() ? -1 : it->second.id;
+  };
+  // Some give the features beside the logits.
+  const auto logits = std::find_if(
+      model_.outputs.begin(), model_.outputs.end(), [&](const data::OnnxValue& output) {
+        return value_of(output) >= 0 && shape(value_of(output)) == Sizes{kBatch, classes_};
+      });
+  const data::OnnxValue& output = logits == model_.outputs.end() ? model_.outputs[0] : *logits;
+  result = value_of(output);
+  if (result < 0)
+    throw DataError(str(file_, ": its output \"", output.name, "\" does not come from the images"));
   if (model_.outputs.size() > 1)
-    notes.push_back(str("of its ", model_.outputs.size(), " outputs the first, \"",
-                        model_.outputs[0].name, "\", is taken for the logits"));
+    notes.push_back(str("of its ", model_.outputs.size(), " outputs \"", output.name,
+                        "\" is taken for the logits"));
 }
 
 void Builder::take_node() {
@@ -63,7 +78,7 @@ void Builder::take_node() {
   const bool last = std::any_of(n.outputs.begin(), n.outputs.end(),
                                 [&](const auto& o) { return o == model_.outputs[0].name; });
   if (fold()) return;
-  if (last && (n.op == "Softmax" || n.op == "LogSoftmax")) {
+  if (last && (n.op == "Softmax" || n.op == "LogSoftmax" || n.op == "Sigmoid")) {
     if (const int64_t a = attribute("axis", int64_t{-1}); a != 1 && a != -1)
       fail(str("over axis ", a, ", but classes are axis 1"));
     notes.push_back("its last operator is " + n.op + ": what goes into that are the logits");
@@ -71,7 +86,9 @@ void Builder::take_node() {
   }
   if (!layer(n.op) && !activation_function(n.op) && !arithmetic(n.op) && !pool(n.op) &&
       !rearrangement(n.op))
-    fail("this operator is not among those that are imported (docs/teachers.md)");
+    fail(
+        "this operator is not among those that are imported (docs/teachers.md); attention, layer "
+        "norms and GELU are not");
 }
 
 void Builder::fail(const std::string& what) const {

@@ -89,9 +89,13 @@ class Builder {
   int64_t padded(int64_t x, const Sizes& pads);
   void pad();
   void slice();
+  void gather();
   void split();
   void reshape(int64_t x, Sizes sizes);
   void mean();
+  void uneven_pool(const std::string& op, int64_t x, const Sizes& kernel, const Sizes& stride,
+                   const Sizes& pads);
+  int64_t every_nth(int64_t x, const Sizes& steps);
   void resize();  // onnx_resize.cpp
   std::pair<Sizes, std::vector<float>> resized(const Sizes& in, size_t scales_at);
   // pads [before, after per axis] and what the rounding of auto_pad says; [4] in ONNX's order.
@@ -102,7 +106,7 @@ class Builder {
   const data::OnnxModel& model_;
   const data::OnnxNode* node_ = nullptr;
   mutable std::set<std::string> looked_at_;  // attributes of the node
-  int64_t declared_batch_ = -1;
+  int64_t declared_batch_ = -1, classes_ = 0;
   std::map<std::string, Value> values_;
   std::map<std::string, int64_t> readers_;
   std::map<std::string, int> names_;  // of modules

@@ -1,6 +1,7 @@
 #include "mtcki/networks/onnx_import.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -125,6 +126,74 @@ std::unique_ptr<nn::GraphClassifier> import_onnx(const std::string& path,
   } catch (const Error& e) {  // of an op on constants, or of the network: the file asked for it
     throw DataError(path + ": " + e.what());
   }
+}
+
+InputScaling input_scaling(nn::Classifier& net) {
+  const auto* graph = dynamic_cast<const nn::GraphClassifier*>(&net);
+  if (!graph) return {};
+  const nn::GraphSpec& spec = graph->spec();
+  const auto channels = static_cast<size_t>(spec.model.in_channels);
+  InputScaling own{std::vector<double>(channels, 1.0), std::vector<double>(channels, 0.0)};
+  std::map<std::string, Tensor> weights;
+  for (const auto& [name, t] : net.state_dict()) weights[name] = t;
+  std::vector<int64_t> readers(spec.nodes.size() + 1, 0);
+  for (const nn::GraphNode& n : spec.nodes)
+    for (const int64_t in : n.inputs) ++readers[static_cast<size_t>(in)];
+  bool any = false;
+  int64_t value = 0;
+  for (size_t i = 0; i < spec.nodes.size(); ++i) {
+    const nn::GraphNode& n = spec.nodes[i];
+    const auto at = std::find(n.inputs.begin(), n.inputs.end(), value);
+    if (at == n.inputs.end()) continue;
+    if (readers[static_cast<size_t>(value)] != 1) break;
+    value = static_cast<int64_t>(i) + 1;
+    if (n.op == "permute") continue;
+    if (n.op == "scale") {
+      for (size_t k = 0; k < channels; ++k) {
+        own.scale[k] *= n.reals[0];
+        own.shift[k] = own.shift[k] * n.reals[0] + n.reals[1];
+      }
+      any = true;
+      continue;
+    }
+    const bool two = n.op == "add" || n.op == "sub" || n.op == "mul" || n.op == "div";
+    if (!two || n.inputs.size() != 2) break;
+    const bool first = at != n.inputs.begin();  // the constant comes before the images
+    const int64_t other = n.inputs[first ? 0 : 1];
+    if (other < 1 || spec.nodes[static_cast<size_t>(other - 1)].op != "constant") break;
+    const auto values =
+        weights.at(spec.nodes[static_cast<size_t>(other - 1)].name + ".value").to_vector<float>();
+    if (values.size() != channels || (first && n.op == "div")) break;
+    for (size_t k = 0; k < channels; ++k) {
+      const double v = values[k];
+      if (n.op == "mul" || n.op == "div") {
+        own.scale[k] *= n.op == "mul" ? v : 1 / v;
+        own.shift[k] *= n.op == "mul" ? v : 1 / v;
+      } else {
+        const double sign = n.op == "sub" && first ? -1 : 1;
+        own.scale[k] *= sign;
+        own.shift[k] = sign * own.shift[k] + (n.op == "sub" && !first ? -v : v);
+      }
+    }
+    any = true;
+  }
+  return any ? own : InputScaling{};
+}
+
+data::Normalization normalization_before(const InputScaling& own) {
+  const size_t channels = own.scale.size();
+  // How far [0, white] is from [-1, 1] then, in the place and the logarithm of its size.
+  const auto badness = [&](double white) {
+    double out = 0;
+    for (size_t k = 0; k < channels; ++k) {
+      const double half = std::abs(own.scale[k]) * white / 2 + 1e-12,
+                   middle = own.shift[k] + own.scale[k] * white / 2;
+      out += std::abs(middle) / half + std::abs(std::log(half)) / 3;
+    }
+    return out;
+  };
+  const double std = badness(255) < badness(1) ? 1.0 / 255 : 1.0;
+  return {std::vector<double>(channels, 0.0), std::vector<double>(channels, std)};
 }
 
 std::string graph_json(const nn::GraphSpec& graph) {

@@ -8,6 +8,7 @@
 
 #include "data/formats/onnx_file.h"
 #include "data/formats/state_file.h"
+#include "data/sets/dataset.h"
 #include "nn/models/graph.h"
 
 namespace mtcki {
@@ -31,6 +32,16 @@ std::unique_ptr<nn::GraphClassifier> import_onnx(const std::string& path,
 std::string graph_json(const nn::GraphSpec& graph);
 std::unique_ptr<nn::GraphClassifier> read_graph(const std::string& path, const std::string& json,
                                                 const data::NamedTensors& tensors);
+
+// What such a network does to a channel's values before its first layer, scale x + shift, where it
+// normalises its images itself; empty: it does not, or it is another network.
+struct InputScaling {
+  std::vector<double> scale, shift;
+};
+InputScaling input_scaling(nn::Classifier& net);
+// With which mean and std it takes images of [0, 1] then: as they are, or as 0 to 255, whichever
+// brings them nearer to [-1, 1].
+data::Normalization normalization_before(const InputScaling& own);
 
 // What to do about a network without batch norms, whose exporter folded them away.
 extern const char kKeepsBatchNorms[];

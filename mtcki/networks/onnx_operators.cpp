@@ -171,6 +171,13 @@ bool Builder::activation_function(const std::string& op) {
     unary("tanh");
   } else if (op == "LeakyRelu") {
     unary("leaky_relu", {attribute("alpha", 0.01)});
+  } else if (op == "PRelu") {
+    if (constant(1).numel() == 1) return unary("leaky_relu", {constant(1).item()}), true;
+    const int64_t x = activation(0), slope = activation(1);
+    if (broadcast(shape(x), shape(slope)) != shape(x)) fail("slopes that do not fit");
+    const int64_t low = add("clamp", {x}, {}, {-kInfinity, 0.0}, shape(x)),
+                  high = add("relu", {x}, {}, {}, shape(x));
+    give(add("add", {high, add("mul", {low, slope}, {}, {}, shape(x))}, {}, {}, shape(x)));
   } else if (op == "Clip") {
     const auto limit = [&](size_t i, const char* name, double otherwise) {
       return has(i) ? constant(i).item() : attribute(name, otherwise);
@@ -258,8 +265,50 @@ void Builder::mean() {
   give(add("mean", {x}, ints, {}, out));
 }
 
+int64_t Builder::every_nth(int64_t x, const Sizes& steps) {
+  Sizes out = shape(x);
+  for (size_t d = 0; d < 2; ++d) out[2 + d] = (out[2 + d] + steps[d] - 1) / steps[d];
+  return add("max_pool", {x}, {1, 1, steps[0], steps[1], 0, 0, 0}, {}, out);
+}
+
+// TensorFlow's SAME has a pixel more at one side: the pool at every pixel with the larger border at
+// both, and of its results those that are meant.
+void Builder::uneven_pool(const std::string& op, int64_t x, const Sizes& kernel,
+                          const Sizes& stride, const Sizes& pads) {
+  Sizes ints{kernel[0], kernel[1], 1, 1}, all = shape(x);
+  for (size_t d = 0; d < 2; ++d) {
+    const int64_t pad = std::max(pads[d], pads[2 + d]);
+    if (2 * pad > kernel[d]) fail("padding of more than half of a pool's window is not taken");
+    ints.push_back(pad);
+    all[2 + d] += 2 * pad - kernel[d] + 1;
+  }
+  ints.push_back(0);  // ceil_mode
+  if (op == "avg_pool") ints.push_back(attribute("count_include_pad", int64_t{0}));
+  const Sizes in = shape(x);
+  x = add(op, {x}, ints, {}, all);
+  for (size_t d = 0; d < 2; ++d) {
+    const int64_t begin = std::max(pads[d], pads[2 + d]) - pads[d],
+                  count = in[2 + d] + pads[d] + pads[2 + d] - kernel[d] + 1;
+    all[2 + d] = count;
+    x = add("narrow", {x}, {2 + static_cast<int64_t>(d), begin, begin + count}, {}, all);
+  }
+  give(every_nth(x, stride));
+}
+
 bool Builder::pool(const std::string& op) {
   if (op == "ReduceMean") return mean(), true;
+  if (op == "GlobalMaxPool" || op == "ReduceMax") {
+    const int64_t x = activation(0), keep = attribute("keepdims", int64_t{1});
+    const Sizes in = shape(x);
+    Sizes axes = op == "ReduceMax" ? integers("axes", 1, {}) : Sizes{2, 3};
+    for (int64_t& a : axes) a = axis(a, in.size());
+    std::sort(axes.begin(), axes.end());
+    if (in.size() != 4 || axes != Sizes{2, 3}) fail("only over height and width of images");
+    attribute("noop_with_empty_axes", int64_t{0});
+    const int64_t y =
+        add("max_pool", {x}, {in[2], in[3], in[2], in[3], 0, 0, 0}, {}, {in[0], in[1], 1, 1});
+    return keep != 0 ? give(y) : reshape(y, {in[0], in[1]}), true;
+  }
   if (op == "GlobalAveragePool") {
     const int64_t x = activation(0);
     if (shape(x).size() != 4) fail("only of images");
@@ -268,7 +317,7 @@ bool Builder::pool(const std::string& op) {
   }
   const bool max = op == "MaxPool";
   if (!max && op != "AveragePool") return false;
-  int64_t x = activation(0);
+  const int64_t x = activation(0);
   const Sizes in = shape(x), kernel = integers("kernel_shape", 99, {}),
               stride = integers("strides", 99, {1, 1});
   if (in.size() != 4 || kernel.size() != 2 || stride.size() != 2 || kernel[0] < 1 ||
@@ -277,7 +326,10 @@ bool Builder::pool(const std::string& op) {
   if (integers("dilations", 99, {1, 1}) != Sizes{1, 1}) fail("dilated pooling is not taken");
   const Sizes pads = pads_of(in, kernel, stride, {1, 1});
   const int64_t ceil_mode = attribute("ceil_mode", int64_t{0});
-  if (pads[0] != pads[2] || pads[1] != pads[3]) fail("uneven padding of a pool is not taken");
+  if (pads[0] != pads[2] || pads[1] != pads[3]) {
+    if (ceil_mode != 0) fail("uneven padding of a pool with ceil_mode is not taken");
+    return uneven_pool(max ? "max_pool" : "avg_pool", x, kernel, stride, pads), true;
+  }
   Sizes out = in;
   for (size_t d = 0; d < 2; ++d) {
     const int64_t room = in[2 + d] + 2 * pads[d] - kernel[d] + (ceil_mode ? stride[d] - 1 : 0);

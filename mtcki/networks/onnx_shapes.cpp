@@ -71,9 +71,8 @@ void Builder::slice() {
     if (steps[i] != 1) {  // every n-th pixel: windows of one pixel
       if (in.size() != 4 || d < 2 || steps[i] < 1 || begin != 0 || end != n)
         fail(str("steps of ", steps[i], " are not taken here"));
-      out[static_cast<size_t>(d)] = (n + steps[i] - 1) / steps[i];
-      x = add("max_pool", {x}, {1, 1, d == 2 ? steps[i] : 1, d == 3 ? steps[i] : 1, 0, 0, 0}, {},
-              out);
+      x = every_nth(x, {d == 2 ? steps[i] : 1, d == 3 ? steps[i] : 1});
+      out = shape(x);
       continue;
     }
     if (begin == 0 && end == n) continue;
@@ -82,6 +81,24 @@ void Builder::slice() {
     x = add("narrow", {x}, {d, begin, end}, {}, out);
   }
   give(x);
+}
+
+// One position of a dimension: x[:, 0], with which torchvision's GoogLeNet and Inception turn images
+// of its usual normalisation into theirs.
+void Builder::gather() {
+  const int64_t x = activation(0);
+  const Tensor& index = constant(1);
+  Sizes out = shape(x);
+  const int64_t d = axis(attribute("axis", int64_t{0}), out.size());
+  if (d == 0 || index.dtype() != DType::i64 || index.numel() != 1 || index.rank() > 1)
+    fail("only one position of a dimension is taken");
+  int64_t& size = out[static_cast<size_t>(d)];
+  const int64_t at = axis(index.to_vector<int64_t>()[0], static_cast<size_t>(size));
+  size = 1;
+  const int64_t y = add("narrow", {x}, {d, at, at + 1}, {}, out);
+  if (index.rank() == 1) return give(y);
+  out.erase(out.begin() + d);
+  reshape(y, out);
 }
 
 // Split into outputs, or SplitToSequence into one value.
@@ -153,6 +170,8 @@ bool Builder::rearrangement(const std::string& op) {
     give(in.size() == 1 ? in[0] : add("cat", in, {static_cast<int64_t>(d)}, {}, out));
   } else if (op == "Slice") {
     slice();
+  } else if (op == "Gather") {
+    gather();
   } else if (op == "Pad") {
     pad();
   } else if (op == "Resize" || op == "Upsample") {

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "mtcki/networks/natural_noise.h"
+#include "mtcki/networks/onnx_import.h"
 #include "nn/layers.h"
 #include "nn/models/graph.h"
 #include "tensor/ops/conv/conv.h"
@@ -197,6 +198,14 @@ std::vector<std::string> variants_of(const std::string& model) {
   return mine.empty() ? std::vector<std::string>() : out;
 }
 
+void note_variants(const std::string& model, std::vector<std::string>* notes) {
+  if (const std::vector<std::string> others = variants_of(model); !others.empty())
+    notes->push_back(fmt::format(
+        "read as {}; names and shapes of {} are the same (other pools and strides): mtcki inspect "
+        "FILE compares the statistics",
+        model, fmt::join(others, ", ")));
+}
+
 std::vector<VariantFit> variant_fits(nn::Classifier& net, const nn::ModelSpec& spec,
                                      const Tensor& images) {
   std::vector<VariantFit> out{{spec.name, statistics_fit(net, spec, images)}};
@@ -240,6 +249,7 @@ std::optional<InputMoments> input_moments(nn::Classifier& net, const nn::ModelSp
   }
   InputMoments out;
   out.mean = least_squares(sums, means);
+  const InputScaling own = input_scaling(net);
   // Noise of three spectra; their shares follow from how v̂ is spread over the channels.
   std::vector<std::vector<double>> columns;
   const int64_t pad = w.size(2) / 2, size = spec.image_size;
@@ -254,6 +264,9 @@ std::optional<InputMoments> input_moments(nn::Classifier& net, const nn::ModelSp
   double square = 0;
   for (const double x : non_negative(columns, ones)) square += x;
   out.std = std::sqrt(square);
+  for (size_t c = 0; c < own.scale.size(); ++c)
+    out.mean[c] = (out.mean[c] - own.shift[c]) / own.scale[c];
+  if (!own.scale.empty()) out.std /= std::abs(own.scale[0]);
   return out;
 }
 

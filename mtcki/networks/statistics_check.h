@@ -49,6 +49,8 @@ StatisticsFit statistics_fit(nn::Classifier& net, const nn::ModelSpec& spec,
 // Other networks of the registry into which the same weights fit: with and without the pool behind
 // a stem, with three or five pools in a VGG, with the strides for small images or for ImageNet.
 std::vector<std::string> variants_of(const std::string& model);
+// Says which these are, for who reads a foreign file without looking at its statistics.
+void note_variants(const std::string& model, std::vector<std::string>* notes);
 
 struct VariantFit {
   std::string model;

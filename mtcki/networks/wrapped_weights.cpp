@@ -64,6 +64,18 @@ bool holds(const std::string& prefix, const nn::StateDict& wanted, const Tensors
   return below == found;
 }
 
+// " NAME = v v v" of a mean or a deviation per channel, which some put before their network.
+std::string normalisation(const std::string& name, const Tensor& t) {
+  const std::string last = name.substr(name.rfind('.') + 1);
+  const bool named =
+      last.find("mean") != std::string::npos || last.find("std") != std::string::npos;
+  if (!named || last == "running_mean" || t.numel() < 1 || t.numel() > 3 || !is_floating(t.dtype()))
+    return "";
+  std::string out = " " + name.substr(0, 80) + " =";
+  for (const float v : t.to(DType::f32).to_vector<float>()) out += str(" ", v);
+  return out;
+}
+
 }  // namespace
 
 void compose_weights(data::NamedTensors* tensors, std::vector<std::string>* notes) {
@@ -118,17 +130,21 @@ void take_nested(const nn::StateDict& wanted, data::NamedTensors* tensors,
                 "\"; name_map, a file of lines: the part that is meant, and \"OTHER -\" "
                 "for each other one"));
   data::NamedTensors out;
-  std::string left;
+  std::string left, normalises;
   for (const auto& [name, t] : *tensors)
     if (name.starts_with(taken)) {
       out.emplace_back(name.substr(taken.size()), t);
-    } else if (left.empty()) {
-      left = name;
+    } else {
+      if (left.empty()) left = name;
+      normalises += normalisation(name, t);
     }
   const std::string others = left.empty() ? ""
                                           : str(" and left out ", tensors->size() - out.size(),
                                                 " more (", left.substr(0, 80), ", ...)");
   if (notes) notes->push_back(str("took the ", out.size(), " names below '", taken, "'", others));
+  if (notes && !normalises.empty())
+    notes->push_back("it normalised its images itself:" + normalises +
+                     "; say so with mean and std, of images in [0, 1]");
   *tensors = std::move(out);
 }
 

@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 #include <filesystem>
+#include <functional>
 #include <limits>
 #include <map>
 #include <tuple>
@@ -23,9 +24,15 @@ constexpr char kProfileSchema[] = "mtcki-profile/1";
 constexpr double kWinograd = 4;  // FLOPs of the definition for one of F(4,3), the least we do
 
 void sort_rows(std::vector<OpCost>& rows) {
-  std::stable_sort(rows.begin(), rows.end(), [](const OpCost& a, const OpCost& b) {
-    return std::make_tuple(a.headroom_us(), a.us) > std::make_tuple(b.headroom_us(), b.us);
-  });
+  std::ranges::stable_sort(rows, std::greater(),
+                           [](const OpCost& r) { return std::make_tuple(r.headroom_us(), r.us); });
+}
+
+template <class F>
+double sum_of(const std::vector<OpCost>& rows, const F& f) {
+  double sum = 0;
+  for (const OpCost& r : rows) sum += f(r);
+  return sum;
 }
 
 void merge(std::string& into, const std::string& other) {
@@ -38,7 +45,7 @@ double median(std::vector<double> v) { return quantile(std::move(v), 0.5); }
 
 double quantile(std::vector<double> v, double q) {
   if (v.empty()) return 0;
-  std::sort(v.begin(), v.end());
+  std::ranges::sort(v);
   const double at = q * static_cast<double>(v.size() - 1);
   const auto low = static_cast<size_t>(at);
   const double rest = at - static_cast<double>(low);
@@ -54,25 +61,20 @@ ProfileBy profile_by(const std::string& name) {
 }
 
 double Profile::ops_us() const {
-  double sum = 0;
-  for (const OpCost& r : rows) sum += r.us;
-  return sum;
+  return sum_of(rows, [](const OpCost& r) { return r.us; });
 }
 double Profile::floor_us() const {
-  double sum = 0;
-  for (const OpCost& r : rows) sum += r.floor_us;
-  return sum;
+  return sum_of(rows, [](const OpCost& r) { return r.floor_us; });
 }
-
 double Profile::idle_us() const {
-  double busy = 0;
-  for (const OpCost& r : rows) busy += r.exclusive_us;
+  const double busy = sum_of(rows, [](const OpCost& r) { return r.exclusive_us; });
   return std::max(0.0, profiled_us - busy);
 }
 double Profile::overlap_us() const {
-  double sum = 0;
-  for (const OpCost& r : rows) sum += r.us - r.exclusive_us;
-  return sum;
+  return sum_of(rows, [](const OpCost& r) { return r.us - r.exclusive_us; });
+}
+double Profile::launch_bound_us() const {
+  return sum_of(rows, [](const OpCost& r) { return r.bound == "latency" ? r.exclusive_us : 0; });
 }
 std::string Profile::noise_text() const {
   std::string out;
@@ -103,12 +105,6 @@ std::vector<std::string> Profile::doubts() const {
         str("the roof was measured at ", roof->clocks.text(), ", the step at ", clocks.text()));
   return out;
 }
-double Profile::launch_bound_us() const {
-  double sum = 0;
-  for (const OpCost& r : rows)
-    if (r.bound == "latency") sum += r.exclusive_us;
-  return sum;
-}
 
 std::vector<TimelineOp> timeline_of(const std::vector<profiler::Event>& events, int64_t step) {
   double first = std::numeric_limits<double>::infinity(), last = -first;
@@ -127,9 +123,7 @@ std::vector<TimelineOp> timeline_of(const std::vector<profiler::Event>& events, 
                    e.device == "cpu" ? e.thread : e.stream, e.start_us - first, e.duration_us,
                    e.memory});
   }
-  std::stable_sort(out.begin(), out.end(), [](const TimelineOp& a, const TimelineOp& b) {
-    return a.start_us < b.start_us;
-  });
+  std::ranges::stable_sort(out, {}, &TimelineOp::start_us);
   return out;
 }
 
@@ -236,8 +230,7 @@ std::vector<OpCost> grouped(const std::vector<OpCost>& rows, ProfileBy by, int64
           &OpCost::launches, &OpCost::host_us, &OpCost::flops, &OpCost::bytes, &OpCost::floor_us})
       to.*field += r.*field;
   }
-  std::stable_sort(out.begin(), out.end(),
-                   [](const OpCost& a, const OpCost& b) { return a.us > b.us; });
+  std::ranges::stable_sort(out, std::greater(), &OpCost::us);
   return out;
 }
 
@@ -270,9 +263,8 @@ std::vector<OpChange> changes(const Profile& before, const Profile& after, Profi
                    ranges[1].low <= ranges[0].high;
     out.push_back(std::move(change));
   }
-  std::stable_sort(out.begin(), out.end(), [](const OpChange& a, const OpChange& b) {
-    return std::abs(a.after_us - a.before_us) > std::abs(b.after_us - b.before_us);
-  });
+  std::ranges::stable_sort(out, std::greater(),
+                           [](const OpChange& c) { return std::abs(c.after_us - c.before_us); });
   return out;
 }
 

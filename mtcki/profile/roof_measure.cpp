@@ -27,6 +27,15 @@ struct Times {
   double best = 0, median = 0;
 };
 
+Times summary(std::vector<double> us) {
+  std::ranges::sort(us);
+  return {us.front(), us[us.size() / 2]};
+}
+
+double us_since(Clock::time_point start) {
+  return std::chrono::duration<double, std::micro>(Clock::now() - start).count();
+}
+
 // Of `repeats` runs, after one that does not count.
 Times times_of(int repeats, const Work& work) {
   work();
@@ -34,10 +43,9 @@ Times times_of(int repeats, const Work& work) {
   for (int i = 0; i < repeats; ++i) {
     const auto start = Clock::now();
     work();
-    us.push_back(std::chrono::duration<double, std::micro>(Clock::now() - start).count());
+    us.push_back(us_since(start));
   }
-  std::sort(us.begin(), us.end());
-  return {us.front(), us[us.size() / 2]};
+  return summary(std::move(us));
 }
 
 // The same between two events.
@@ -53,8 +61,7 @@ Times device_times_of(int repeats, const Work& work) {
     stop.wait();
     us.push_back(stop.microseconds_since(start));
   }
-  std::sort(us.begin(), us.end());
-  return {us.front(), us[us.size() / 2]};
+  return summary(std::move(us));
 }
 
 // What one core or all share of a cache, in bytes, from Linux; 0: not known.
@@ -217,11 +224,10 @@ class Measurement {
             cuda::synchronize();
             const auto start = Clock::now();
             many();
-            us.push_back(std::chrono::duration<double, std::micro>(Clock::now() - start).count());
+            us.push_back(us_since(start));
           }
           cuda::synchronize();
-          std::sort(us.begin(), us.end());
-          return Times{us.front(), us[us.size() / 2]};
+          return summary(std::move(us));
         },
         each);
     value(
@@ -254,11 +260,10 @@ double fma_loop(int threads, int64_t steps) {
 }
 
 Roof measure_roof(const RoofOptions& o) {
-  Roof r;
-  r.device = o.device.to_string();
-  r.date = utc_now();
-  r.version = build_info().version + " " + build_info().git;
-  r.threads = num_threads();
+  Roof r{.device = o.device.to_string(),
+         .date = utc_now(),
+         .version = build_info().version + " " + build_info().git,
+         .threads = num_threads()};
   Measurement m(r, o);
   if (o.device.is_cuda()) {
     r.machine = cuda::device_info(o.device.index).name;

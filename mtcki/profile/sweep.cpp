@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <map>
 
@@ -76,7 +77,7 @@ SweepRange parse_sweep(const std::string& text) {
       at = comma + 1;
     }
   }
-  if (r.what == "batch" && *std::min_element(r.values.begin(), r.values.end()) < 2)
+  if (r.what == "batch" && *std::ranges::min_element(r.values) < 2)
     throw UsageError("--sweep batch: at least 2");
   return r;
 }
@@ -101,8 +102,7 @@ std::vector<OpCurve> Sweep::curves() const {
     out.push_back(std::move(c));
   }
   const auto last = [](const OpCurve& c) { return c.us.back() > 0 ? c.us.back() : 0; };
-  std::stable_sort(out.begin(), out.end(),
-                   [&](const OpCurve& a, const OpCurve& b) { return last(a) > last(b); });
+  std::ranges::stable_sort(out, std::greater(), last);
   return out;
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 namespace mtcki {
@@ -59,7 +60,7 @@ void widen(Axis* a) {
 
 std::vector<std::pair<double, double>> downsample(
     const std::vector<std::pair<double, double>>& points, int columns) {
-  if (static_cast<int64_t>(points.size()) <= 2 * static_cast<int64_t>(columns)) return points;
+  if (std::ssize(points) <= 2 * static_cast<int64_t>(columns)) return points;
   const double x0 = points.front().first, x1 = points.back().first;
   const auto column = [&](double x) {
     return x1 > x0 ? std::min(columns - 1, static_cast<int>((x - x0) / (x1 - x0) * columns)) : 0;
@@ -320,9 +321,7 @@ std::string roofline(const std::vector<RooflinePoint>& points,
   }
   std::vector<const RooflinePoint*> order;  // small circles on large ones
   for (const RooflinePoint& p : points) order.push_back(&p);
-  std::stable_sort(order.begin(), order.end(), [](const RooflinePoint* a, const RooflinePoint* b) {
-    return a->share > b->share;
-  });
+  std::ranges::stable_sort(order, std::greater(), &RooflinePoint::share);
   for (const RooflinePoint* p : order)
     svg += fmt::format(
         "<circle class=\"dot {}\" fill-opacity=\"0.65\" cx=\"{:.1f}\" cy=\"{:.1f}\" "

@@ -38,7 +38,7 @@ std::vector<std::string> worst(const ConfusionMatrix& m, size_t most) {
   for (int64_t i = 0, k = m.classes(); i < k; ++i)
     for (int64_t j = 0; j < k; ++j)
       if (i != j && m.at(i, j) > 0) pairs.emplace_back(-share(m, i, j), i, j);
-  std::sort(pairs.begin(), pairs.end());
+  std::ranges::sort(pairs);
   if (pairs.size() > most) pairs.resize(most);
   std::vector<std::string> out;
   for (const auto& [negative, i, j] : pairs)
@@ -120,7 +120,7 @@ std::string confusion_section(const std::string& folder, size_t bytes) {
     for (const auto& entry :
          fs::directory_iterator(fs::path(folder) / (kind + std::string("s")), ec))
       dirs.push_back(entry.path());
-    std::sort(dirs.begin(), dirs.end());
+    std::ranges::sort(dirs);
     for (const fs::path& dir : dirs) {
       const auto matrix = read_confusion(dir.string());
       if (!matrix) continue;

@@ -6,7 +6,6 @@
 
 #include "mtcki/host/progress.h"
 #include "mtcki/report/chart.h"
-#include "mtcki/report/labels.h"
 #include "mtcki/report/profile_page.h"
 #include "mtcki/report/sections.h"
 #include "tensor/error.h"
@@ -63,7 +62,7 @@ std::string cost_section(const Run& r) {
     if (const std::string name = entry.path().filename().string();
         name.ends_with(".json") && !name.ends_with(".trace.json"))
       files.push_back(name.substr(0, name.size() - 5));
-  std::sort(files.begin(), files.end());
+  std::ranges::sort(files);
   for (const std::string& file : files) try {
       out += profile_figure(read_profile(r.folder + "/profile/" + file + ".json"),
                             "profile/" + file + ".trace.json");

@@ -45,7 +45,7 @@ std::vector<Chart> charts_of(const std::vector<Run>& runs) {
         auto at = known.find(l.stage + "\n" + l.kind + "\n" + key);
         if (at == known.end()) {
           const Name name(key);
-          auto c = std::find_if(charts.begin(), charts.end(), [&](const Chart& x) {
+          auto c = std::ranges::find_if(charts, [&](const Chart& x) {
             return x.family == family && x.kind == l.kind && x.value == name.value;
           });
           if (c == charts.end()) c = charts.insert(charts.end(), {family, l.kind, name.value, {}});
@@ -71,7 +71,7 @@ std::vector<Chart> charts_of(const std::vector<Run>& runs) {
 void merge_levels(std::vector<Series>* series) {
   std::vector<Series> out;
   for (Series& s : *series) {
-    const auto same = std::find_if(out.begin(), out.end(), [&](const Series& o) {
+    const auto same = std::ranges::find_if(out, [&](const Series& o) {
       return s.level && o.level && o.points.back().second == s.points.back().second &&
              o.points.front().second == s.points.front().second;
     });
@@ -81,9 +81,7 @@ void merge_levels(std::vector<Series>* series) {
       out.push_back(std::move(s));
   }
   // By name, so that a network has one colour in all charts of its stage.
-  std::stable_sort(out.begin(), out.end(), [](const Series& a, const Series& b) {
-    return std::tie(a.level, a.name) < std::tie(b.level, b.name);
-  });
+  std::ranges::stable_sort(out, {}, [](const Series& s) { return std::tie(s.level, s.name); });
   *series = std::move(out);
 }
 
@@ -122,8 +120,7 @@ std::string by_share(std::vector<Series>* series, bool several) {
 std::string figure_of(Chart chart, const std::vector<Run>& runs) {
   double first = std::numeric_limits<double>::infinity(), last = -first;
   for (Series& s : chart.series) {
-    std::stable_sort(s.points.begin(), s.points.end(),
-                     [](const auto& a, const auto& b) { return a.first < b.first; });
+    std::ranges::stable_sort(s.points, {}, [](const auto& point) { return point.first; });
     first = std::min(first, s.points.front().first);
     last = std::max(last, s.points.back().first);
   }
@@ -150,8 +147,7 @@ std::string curves_section(const std::vector<Run>& runs) {
                                                          {"metrics", "Held-out classifier"}};
   std::vector<std::string> families;
   for (const Chart& c : charts)
-    if (std::find(families.begin(), families.end(), c.family) == families.end())
-      families.push_back(c.family);
+    if (std::ranges::find(families, c.family) == families.end()) families.push_back(c.family);
   std::string out;
   for (const std::string& f : families) {
     std::string shown, folded;

@@ -62,9 +62,9 @@ std::vector<Shard> some_shards(const Run& r) {
 Tensor of_class(const std::vector<Shard>& shards, int64_t label) {
   std::vector<Tensor> images;
   std::vector<int64_t> next(shards.size());
-  for (bool found = true; found && static_cast<int64_t>(images.size()) < kColumns;) {
+  for (bool found = true; found && std::ssize(images) < kColumns;) {
     found = false;
-    for (size_t s = 0; s < shards.size() && static_cast<int64_t>(images.size()) < kColumns; ++s) {
+    for (size_t s = 0; s < shards.size() && std::ssize(images) < kColumns; ++s) {
       const auto* labels = shards[s].labels.data<int64_t>();
       const int64_t n = shards[s].labels.numel();
       while (next[s] < n && labels[next[s]] != label) ++next[s];

@@ -22,7 +22,7 @@ std::string neighbours_section(const std::string& folder, size_t bytes) {
   const auto n = read_neighbours(folder + "/metrics/neighbours.safetensors");
   if (!n) return "";
   const auto name = [&n](int64_t label) {
-    const bool known = label >= 0 && label < static_cast<int64_t>(n->class_names.size());
+    const bool known = label >= 0 && label < std::ssize(n->class_names);
     return known ? html_escape(n->class_names[static_cast<size_t>(label)]) : std::to_string(label);
   };
   std::string figures;

@@ -21,7 +21,7 @@ std::map<std::string, std::string> colors_of(const Profile& p) {
   for (const OpCost& r : p.rows) us[r.op] += r.us;
   std::vector<std::pair<double, std::string>> order;
   for (const auto& [op, time] : us) order.emplace_back(-time, op);
-  std::sort(order.begin(), order.end());
+  std::ranges::sort(order);
   std::map<std::string, std::string> out;
   for (size_t i = 0; i < order.size(); ++i)
     out[order[i].second] = i < kColors ? fmt::format("s{}", i) : "other";
@@ -142,9 +142,7 @@ std::string memory_figure(const Profile& p) {
   const TimelineOp* peak = nullptr;
   std::vector<const TimelineOp*> by_end;
   for (const TimelineOp& t : p.timeline) by_end.push_back(&t);
-  std::stable_sort(by_end.begin(), by_end.end(), [](const TimelineOp* a, const TimelineOp* b) {
-    return a->start_us + a->us < b->start_us + b->us;
-  });
+  std::ranges::stable_sort(by_end, {}, [](const TimelineOp* t) { return t->start_us + t->us; });
   for (const TimelineOp* t : by_end) {
     if (t->memory == 0) continue;  // not known
     in_use.points.emplace_back((t->start_us + t->us) * 1e-3,

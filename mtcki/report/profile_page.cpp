@@ -127,7 +127,7 @@ std::string module_table(const Profile& p, size_t depth) {
                                "GFLOP/s", "floor ms", "% roof"},
                               "th", 1);
   for (const std::string& name : order) {
-    const auto level = static_cast<size_t>(std::count(name.begin(), name.end(), '.'));
+    const auto level = static_cast<size_t>(std::ranges::count(name, '.'));
     const Sum& s = sums.at(name);
     const double us = s.forward + s.backward;
     if (level >= depth || us <= 0) continue;
@@ -289,10 +289,7 @@ std::string sweep_page(const Sweep& s) {
   }
   Series step_each{"step", {}};
   for (const auto& [v, t] : step.points) step_each.points.emplace_back(v, t * 1e3 / v);
-  ChartOptions o;
-  o.x_label = s.what;
-  o.log_x = true;
-  o.markers = true;
+  ChartOptions o{.x_label = s.what, .markers = true, .log_x = true};
   const auto chart = [&](const std::string& title, const std::vector<Series>& series) {
     o.title = title;
     return line_chart(series, o);

@@ -98,7 +98,7 @@ std::string files_section(const Run& r) {
     total += bytes;
     files.emplace_back(fs::relative(it->path(), r.folder, ec).string(), bytes);
   }
-  std::sort(files.begin(), files.end());
+  std::ranges::sort(files);
   std::string rows;
   for (size_t i = 0; i < files.size() && i < 200; ++i)
     rows += html_row({html_escape(files[i].first), fmt::format("{}", files[i].second)}, "td", 1);

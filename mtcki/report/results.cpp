@@ -167,7 +167,7 @@ std::string differing_keys(const std::vector<Run>& runs) {
   std::vector<std::string> keys;
   for (const Run& r : runs)
     for (const auto& [key, value] : r.values)
-      if (std::find(keys.begin(), keys.end(), key) == keys.end()) keys.push_back(key);
+      if (std::ranges::find(keys, key) == keys.end()) keys.push_back(key);
   std::vector<std::string> head{"key"};
   for (const Run& r : runs) head.push_back(html_escape(r.name));
   std::string rows;
@@ -204,8 +204,8 @@ std::string over_seeds(const std::vector<Run>& runs) {
     for (const json& s : child(r.result, "students")) {
       if (!s.is_object() || std::isnan(number_of(s, "top1"))) continue;
       const std::string name = text_of(s, "name");
-      auto at = std::find_if(g.students.begin(), g.students.end(),
-                             [&](const auto& known) { return known.first == name; });
+      auto at =
+          std::ranges::find_if(g.students, [&](const auto& known) { return known.first == name; });
       if (at == g.students.end()) at = g.students.insert(at, {name, {}});
       at->second.push_back(number_of(s, "top1"));
     }

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <limits>
 #include <map>
+#include <tuple>
 
 #include "data/formats/file_bytes.h"
 #include "data/formats/json_file.h"
@@ -176,9 +177,7 @@ Run read_run(const std::string& folder) {
     r.samples.push_back({entry.path().string(), stem.substr(0, dash),
                          std::strtoll(stem.c_str() + dash + 1, nullptr, 10)});
   }
-  std::sort(r.samples.begin(), r.samples.end(), [](const Sample& a, const Sample& b) {
-    return a.stage != b.stage ? a.stage < b.stage : a.step < b.step;
-  });
+  std::ranges::sort(r.samples, {}, [](const Sample& s) { return std::tie(s.stage, s.step); });
   return r;
 }
 

@@ -101,17 +101,16 @@ std::string RunContext::classifier_sha() const {
 
 data::ImageSet RunContext::load(const char* split, int64_t limit) const {
   const int64_t holdout = config_.data.holdout;
-  data::DatasetSpec spec;
-  spec.name = config_.data.name;
-  spec.dir = config_.data.dir;
-  spec.split = holdout > 0 ? "train" : split;
-  spec.limit = holdout > 0 ? 0 : limit;
-  spec.seed = config_.seed;
-  spec.size = config_.data.size;
-  spec.fit = config_.data.fit;
-  spec.channels = config_.data.channels;
-  spec.skip_bad = config_.data.skip_bad;
-  spec.class_order = config_.data.class_order;
+  const data::DatasetSpec spec{.name = config_.data.name,
+                               .dir = config_.data.dir,
+                               .split = holdout > 0 ? "train" : split,
+                               .limit = holdout > 0 ? 0 : limit,
+                               .seed = config_.seed,
+                               .size = config_.data.size,
+                               .fit = config_.data.fit,
+                               .channels = config_.data.channels,
+                               .skip_bad = config_.data.skip_bad,
+                               .class_order = config_.data.class_order};
   data::ImageSet set = data::load_dataset(spec);
   if (!set.note.empty()) console::info(str(set.name, " ", split, ": ", set.note));
   if (holdout == 0) return set;

@@ -218,7 +218,7 @@ DryRunStage plan_students(const RunConfig& config, int64_t pool, int64_t test_im
   const int64_t rounds = d.epochs * config.rounds.per_epoch;
   const int64_t pool_steps =
       d.steps_per_epoch > 0 ? d.steps_per_epoch : std::max<int64_t>(1, pool / d.batch_size);
-  const auto pupils = static_cast<int64_t>(config.students.size());
+  const auto pupils = std::ssize(config.students);
   if (rounds > 0) {
     // A short run has as many steps of one kind as of the other.
     const double generator = number(pupils) * synthesis.step / few;
@@ -247,7 +247,7 @@ void take_room(const RunConfig& config, RunContext& full, const fs::path& run, i
   const SynthesisConfig& s = config.synthesis;
   const DistillConfig& d = config.distill;
   const int64_t rounds = d.epochs * config.rounds.per_epoch;
-  const auto pupils = static_cast<int64_t>(config.students.size());
+  const auto pupils = std::ssize(config.students);
   const int64_t bank_rows = std::min(s.bank_size, pool);
   const uint64_t bank_row =
       shard_bytes(run / "bank") / static_cast<uint64_t>(std::max<int64_t>(1, s.batch_size));
@@ -278,9 +278,8 @@ void take_room(const RunConfig& config, RunContext& full, const fs::path& run, i
 DryRun dry_run(const RunConfig& config) {
   const TemporaryFolder folder;
   const Silence silence;
-  const auto trained =
-      static_cast<int64_t>(std::count_if(config.teachers.begin(), config.teachers.end(),
-                                         [](const TeacherConfig& t) { return t.weights.empty(); }));
+  const auto trained = static_cast<int64_t>(std::ranges::count_if(
+      config.teachers, [](const TeacherConfig& t) { return t.weights.empty(); }));
   const bool trains_classifier =
       !config.metrics.classifier_model.empty() && config.metrics.classifier_weights.empty();
   // Held until the end, as the run holds them.

@@ -78,7 +78,7 @@ std::vector<fs::path> entries_of(const fs::path& folder) {
   std::vector<fs::path> out;
   for (fs::directory_iterator at(folder, ec), end; !ec && at != end; at.increment(ec))
     out.push_back(at->path());
-  std::sort(out.begin(), out.end());
+  std::ranges::sort(out);
   return out;
 }
 
@@ -104,7 +104,7 @@ bool holds_only_what_a_run_writes(const fs::path& folder, const fs::path& root) 
 // A folder in which nothing was found is removed where a run may have made it.
 bool is_of_a_run(const fs::path& folder, const fs::path& root) {
   const std::string first = folder.lexically_relative(root).begin()->string();
-  return std::find(std::begin(kFolders), std::end(kFolders), first) != std::end(kFolders);
+  return std::ranges::find(kFolders, first) != std::end(kFolders);
 }
 
 void empty(const fs::path& folder, const fs::path& root, std::vector<std::string>* left) {
@@ -133,10 +133,9 @@ void empty(const fs::path& folder, const fs::path& root, std::vector<std::string
 bool is_written_by_run(const std::string& relative_path) {
   const std::string path = without_temporary_ending(relative_path);
   const auto below = [&path](const auto& folders, const auto& names) {
-    return std::any_of(std::begin(folders), std::end(folders), [&](const char* folder) {
-      return std::any_of(std::begin(names), std::end(names), [&](const char* name) {
-        return matches(std::string(folder) + name, path);
-      });
+    return std::ranges::any_of(folders, [&](const char* folder) {
+      return std::ranges::any_of(
+          names, [&](const char* name) { return matches(std::string(folder) + name, path); });
     });
   };
   // What is below the folder of a checkpoint that was being written.
@@ -145,9 +144,8 @@ bool is_written_by_run(const std::string& relative_path) {
   };
   return below(kStageFolders, kOfAStage) || below(kImageFolders, kOfImages) ||
          below(kCheckpointFolders, kOfACheckpoint) ||
-         std::any_of(std::begin(kCheckpointFolders), std::end(kCheckpointFolders), half_saved) ||
-         std::any_of(std::begin(kOthers), std::end(kOthers),
-                     [&path](const char* name) { return matches(name, path); });
+         std::ranges::any_of(kCheckpointFolders, half_saved) ||
+         std::ranges::any_of(kOthers, [&path](const char* name) { return matches(name, path); });
 }
 
 void require_run_folder(const std::string& path) {

@@ -1,10 +1,8 @@
 #include "mtcki/run/no_data.h"
 
 #include <algorithm>
-#include <numeric>
 #include <vector>
 
-#include "data/formats/state_file.h"
 #include "data/sets/holdout.h"
 #include "mtcki/networks/model_file.h"
 #include "tensor/error.h"
@@ -26,17 +24,17 @@ data::Normalization known_normalization(const TeacherConfig& t,
 
 data::ImageSet set_without_images(const RunConfig& c) {
   const int64_t channels = c.data.channels > 0 ? c.data.channels : 3;
-  data::ImageSet set;
-  set.name = "none";
-  set.images = Tensor::empty({0, channels, c.data.pixels, c.data.pixels}, DType::u8);
-  set.labels = Tensor::empty({0}, DType::i64);
+  data::ImageSet set{
+      .name = "none",
+      .images = Tensor::empty({0, channels, c.data.pixels, c.data.pixels}, DType::u8),
+      .labels = Tensor::empty({0}, DType::i64)};
   for (const TeacherConfig& t : c.teachers) {
-    const ModelCard card =
-        read_model_card(data::read_state_file(t.weights, t.weights_key).metadata);
+    ModelCard card;
+    load_model(t.weights, {t.model, channels, c.data.pixels, c.data.classes}, t.name_map, &card,
+               nullptr, t.weights_key);
     const data::Normalization n = known_normalization(t, card.normalization);
     if (set.normalization.mean.empty()) set.normalization = n;
-    if (!set.class_ids.empty() || static_cast<int64_t>(card.classes.size()) != c.data.classes)
-      continue;
+    if (!set.class_ids.empty() || std::ssize(card.classes) != c.data.classes) continue;
     set.class_ids = set.class_names = card.classes;
     set.name = str("teacher ", t.name);
   }
@@ -55,7 +53,7 @@ data::ImageSet pool_part(const data::ImageSet& pool, const RunConfig& c, bool he
   const auto cut = order.begin() + n;
   std::vector<int64_t> rows =
       held ? std::vector<int64_t>(order.begin(), cut) : std::vector<int64_t>(cut, order.end());
-  std::sort(rows.begin(), rows.end());
+  std::ranges::sort(rows);
   return data::rows_of(pool, rows);
 }
 

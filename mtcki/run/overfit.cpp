@@ -49,13 +49,12 @@ Overfit overfit(const std::string& name, const nn::ModelSpec& spec, const data::
 std::vector<Overfit> overfit_batch(const RunConfig& config) {
   if (config.data.is_none()) throw UsageError("--overfit-batch: needs training images");
   RunContext run(config, "");
-  data::LoaderOptions options;
-  options.batch_size = config.train.batch_size;
-  options.pad = 0;
-  options.flip = false;
-  options.threads = 0;
-  options.seed = config.seed;
-  options.normalization = run.default_normalization();
+  const data::LoaderOptions options{.batch_size = config.train.batch_size,
+                                    .pad = 0,
+                                    .flip = false,
+                                    .threads = 0,
+                                    .seed = config.seed,
+                                    .normalization = run.default_normalization()};
   const data::Batch batch = BatchSource(run.train(), options, run.compute().device).at(0);
   std::vector<Overfit> out;
   for (const TeacherConfig& t : config.teachers)

@@ -101,25 +101,22 @@ std::vector<TeacherResult> teachers_stage(RunContext& run, RunLog& log, Pipeline
 }
 
 PoolInfo pool_info(RunContext& run, const std::string& sha) {
-  PoolInfo info;
-  info.channels = run.channels();
-  info.image_size = run.image_size();
-  info.num_classes = run.num_classes();
-  info.class_names = run.class_names();
-  info.quant = run.config().synthesis.quant == Quant::round ? "round" : "trunc";
-  info.seed = run.config().seed;
-  info.config_sha256 = sha;
-  info.command = "mtcki invert " + (fs::path(run.folder()) / "config.toml").string();
-  info.teachers = run.teacher_cards();
-  return info;
+  return {.channels = run.channels(),
+          .image_size = run.image_size(),
+          .num_classes = run.num_classes(),
+          .class_names = run.class_names(),
+          .quant = run.config().synthesis.quant == Quant::round ? "round" : "trunc",
+          .seed = run.config().seed,
+          .config_sha256 = sha,
+          .command = "mtcki invert " + (fs::path(run.folder()) / "config.toml").string(),
+          .teachers = run.teacher_cards()};
 }
 
 Synthesizer::Options synthesis_options(RunContext& run) {
-  Synthesizer::Options o;
-  o.channels = run.channels();
-  o.image_size = run.image_size();
-  o.num_classes = run.num_classes();
-  o.normalization = run.default_normalization();
+  Synthesizer::Options o{.channels = run.channels(),
+                         .image_size = run.image_size(),
+                         .num_classes = run.num_classes(),
+                         .normalization = run.default_normalization()};
   const RunConfig& c = run.config();
   o.most_batches = c.synthesis.batches + c.distill.epochs * c.rounds.per_epoch * c.rounds.batches;
   o.seed = run.config().seed;

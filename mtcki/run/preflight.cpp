@@ -29,7 +29,7 @@ void check_model(const std::string& who, const nn::ModelSpec& spec) {
 
 void check_normalization(const std::string& who, const std::vector<double>& mean,
                          int64_t channels) {
-  if (!mean.empty() && static_cast<int64_t>(mean.size()) != channels)
+  if (!mean.empty() && std::ssize(mean) != channels)
     throw UsageError(str(who, ": mean and std have ", mean.size(),
                          " values, the images of this set ", channels,
                          channels == 1 ? " channel" : " channels"));

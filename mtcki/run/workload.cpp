@@ -33,10 +33,7 @@ Workload repeated(const WorkloadOptions& o, const Workload& step) {
 }
 
 Compute compute_of(const WorkloadOptions& o) {
-  Compute c;
-  c.device = o.device;
-  c.precision = o.precision;
-  c.graph = o.graph;
+  Compute c{.device = o.device, .precision = o.precision, .graph = o.graph};
   if (o.device.is_cuda()) c.read_every = 25;
   return c;
 }
@@ -79,12 +76,8 @@ Workload inference(const WorkloadOptions& o) {
 
 Workload train(const WorkloadOptions& o) {
   const auto net = classifier(o.model, o);
-  optim::SgdOptions sgd_options;
-  sgd_options.lr = 0.01;
-  sgd_options.momentum = 0.9;
-  sgd_options.weight_decay = 5e-4;
   const std::shared_ptr<optim::Optimizer> sgd =
-      optim::make_sgd({optim::group_of(*net)}, sgd_options);
+      optim::make_sgd({optim::group_of(*net)}, {.lr = 0.01, .momentum = 0.9, .weight_decay = 5e-4});
   return [net, sgd, x = images(o), y = labels(o)] {
     sgd->zero_grad();
     Variable loss;
@@ -112,10 +105,9 @@ std::shared_ptr<Teachers> make_teachers(const WorkloadOptions& o) {
   const std::vector<std::string> names = teacher_names(o);
   for (size_t m = 0; m < names.size(); ++m) {
     nn::Init init(0);
-    Teacher::Options options;
-    options.name = str("teacher", m, "_", names[m]);
-    options.spec = spec_of(names[m], o);
-    options.normalization = normalization(o);
+    const Teacher::Options options{.name = str("teacher", m, "_", names[m]),
+                                   .spec = spec_of(names[m], o),
+                                   .normalization = normalization(o)};
     std::unique_ptr<nn::Classifier> net = nn::make_classifier(options.spec, init);
     net->set_precision(o.precision);
     const NoGradScope no_grad;  // running statistics with some content
@@ -136,12 +128,12 @@ double value_of(const Values& values, const char* name) {
 // Steps of the method's own synthesis; a batch that is full is finished as in a run.
 Workload synthesis(const WorkloadOptions& o, SynthesisConfig config) {
   config.batch_size = o.batch;
-  Synthesizer::Options options;
-  options.channels = o.channels;
-  options.image_size = o.size;
-  options.num_classes = o.classes;
-  options.compute = compute_of(o);
-  options.most_batches = std::max<int64_t>(1, config.bank_size / o.batch);
+  const Synthesizer::Options options{
+      .channels = o.channels,
+      .image_size = o.size,
+      .num_classes = o.classes,
+      .most_batches = std::max<int64_t>(1, config.bank_size / o.batch),
+      .compute = compute_of(o)};
   const auto teachers = make_teachers(o);
   const auto synthesizer = std::make_shared<Synthesizer>(*teachers, config, options);
   return [teachers, synthesizer] {
@@ -191,10 +183,10 @@ Workload distill_step(const WorkloadOptions& o) {
   constexpr int64_t kTotal = 1000000;
   const auto distiller =
       std::make_shared<Distiller>(*teachers, *student, config, kTotal, 0, compute_of(o));
-  data::ImageSet set;
-  set.name = "random";
-  set.images = unit_to_u8(rand({2 * o.batch, o.channels, o.size, o.size}, rng("workload/images")));
-  set.labels = randint(0, o.classes, {2 * o.batch}, rng("workload/labels"));
+  const data::ImageSet set{
+      .name = "random",
+      .images = unit_to_u8(rand({2 * o.batch, o.channels, o.size, o.size}, rng("workload/images"))),
+      .labels = randint(0, o.classes, {2 * o.batch}, rng("workload/labels"))};
   const std::shared_ptr<Replay> replay = make_replay({set, config, 0, 0, o.device});
   const auto step = std::make_shared<int64_t>(0);
   return [teachers, student, distiller, replay, step] {

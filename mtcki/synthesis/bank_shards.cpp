@@ -1,7 +1,8 @@
 #include "mtcki/synthesis/bank_shards.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
-#include <cstdio>
 #include <filesystem>
 
 #include "data/formats/atomic_file.h"
@@ -20,9 +21,7 @@ std::string suffix(size_t head) { return head == 0 ? "" : str(".", head); }
 }  // namespace
 
 std::string BankShards::path(int64_t batch) const {
-  char name[48];
-  std::snprintf(name, sizeof name, "/shard-%05lld.safetensors", static_cast<long long>(batch));
-  return dir_ + name;
+  return fmt::format("{}/shard-{:05}.safetensors", dir_, batch);
 }
 
 void BankShards::write(int64_t batch, const std::vector<Tensor>& local,

@@ -73,17 +73,7 @@ ImagePool ImagePool::open(const std::string& dir) {
     info.config_sha256 = m.at("config_sha256");
     info.command = m.at("command");
     info.teachers = m.at("teachers");
-    for (const json& s : m.at("shards")) {
-      Shard shard;
-      shard.file = s.at("file");
-      shard.sha256 = s.at("sha256");
-      shard.crc32c = s.at("crc32c");
-      shard.first = s.at("first");
-      shard.count = s.at("count");
-      shard.bytes = s.at("bytes");
-      shard.per_class = s.at("per_class").get<std::vector<int64_t>>();
-      pool.shards_.push_back(std::move(shard));
-    }
+    pool.shards_ = m.at("shards").get<std::vector<Shard>>();
   } catch (const json::exception& e) {
     damaged(path, str("not a manifest (", e.what(), ")"));
   }
@@ -93,7 +83,7 @@ ImagePool ImagePool::open(const std::string& dir) {
 
 // What would be believed when memory is taken and rows are placed.
 void ImagePool::check_shapes(const std::string& manifest) const {
-  const int64_t k = info_.num_classes, names = static_cast<int64_t>(info_.class_names.size());
+  const int64_t k = info_.num_classes, names = std::ssize(info_.class_names);
   int64_t pixels = 0, next = 0;
   if (info_.channels < 1 || info_.image_size < 1 ||
       !data::checked_multiply(info_.image_size, info_.image_size, &pixels) ||
@@ -103,8 +93,7 @@ void ImagePool::check_shapes(const std::string& manifest) const {
   for (size_t i = 0; i < shards_.size(); ++i) {
     const Shard& s = shards_[i];
     const bool fits = s.file == shard_name(static_cast<int64_t>(i)) && s.first == next &&
-                      s.count > 0 && s.bytes / pixels >= s.count &&
-                      static_cast<int64_t>(s.per_class.size()) == k;
+                      s.count > 0 && s.bytes / pixels >= s.count && std::ssize(s.per_class) == k;
     if (!fits) damaged(manifest, str("shard ", i, " does not continue the one before"));
     next += s.count;
   }
@@ -192,10 +181,7 @@ void ImagePool::check_content(const Shard& shard) const {
 }
 
 data::ImageSet ImagePool::load() const {
-  data::ImageSet set;
-  set.name = "synthetic";
-  set.split = "train";
-  set.class_names = info_.class_names;
+  data::ImageSet set{.name = "synthetic", .split = "train", .class_names = info_.class_names};
   if (shards_.empty()) damaged(manifest_path(dir_), "lists no images");
   for (const Shard& shard : shards_) check_size(shard);  // before memory is taken
   const int64_t s = info_.image_size;
@@ -250,15 +236,6 @@ void ImagePool::verify() const {
 }
 
 void ImagePool::write_manifest() const {
-  json shards = json::array();
-  for (const Shard& s : shards_)
-    shards.push_back({{"file", s.file},
-                      {"first", s.first},
-                      {"count", s.count},
-                      {"bytes", s.bytes},
-                      {"crc32c", s.crc32c},
-                      {"sha256", s.sha256},
-                      {"per_class", s.per_class}});
   const json m = {{"format_version", kFormatVersion},
                   {"kind", kKind},
                   {"version", "0.1.0"},
@@ -272,7 +249,7 @@ void ImagePool::write_manifest() const {
                   {"command", info_.command},
                   {"total", size()},
                   {"per_class", count_per_class()},
-                  {"shards", shards}};
+                  {"shards", shards_}};
   data::write_sealed_json(manifest_path(dir_), m);
 }
 

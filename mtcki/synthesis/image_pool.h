@@ -44,7 +44,7 @@ class ImagePool {
   // Forgets shards from number `batches` on.
   void truncate(int64_t batches);
 
-  int64_t batches() const { return static_cast<int64_t>(shards_.size()); }
+  int64_t batches() const { return std::ssize(shards_); }
   int64_t size() const;
   const PoolInfo& info() const { return info_; }
   const std::string& dir() const { return dir_; }
@@ -61,6 +61,7 @@ class ImagePool {
     uint32_t crc32c = 0;
     int64_t first = 0, count = 0, bytes = 0;
     std::vector<int64_t> per_class;
+    NLOHMANN_DEFINE_TYPE_INTRUSIVE(Shard, file, first, count, bytes, crc32c, sha256, per_class)
   };
   ImagePool() = default;
   void check_shapes(const std::string& manifest) const;

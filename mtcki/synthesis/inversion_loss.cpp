@@ -40,13 +40,12 @@ Needs InversionLoss::needs(size_t teacher) const {
 }
 
 bool InversionLoss::needs_student() const {
-  return std::any_of(terms_.begin(), terms_.end(),
-                     [](const Weighted& t) { return t.row->needs_student; });
+  return std::ranges::any_of(terms_, [](const Weighted& t) { return t.row->needs_student; });
 }
 
 bool InversionLoss::needs_local_view() const {
   const std::vector<size_t> all = everyone();
-  return std::any_of(all.begin(), all.end(), [&](size_t m) { return needs(m).local.has_value(); });
+  return std::ranges::any_of(all, [&](size_t m) { return needs(m).local.has_value(); });
 }
 
 std::vector<size_t> InversionLoss::everyone() const {
@@ -68,10 +67,7 @@ void InversionLoss::draw(Step& step, const Rng& rng, StepInputs& inputs) {
 // What a step offers its terms: weights, views, and the passes of the asked teachers with whatever
 // any of the terms needs.
 InversionStep InversionLoss::offer(const Variable& images, const Step& step) {
-  InversionStep s;
-  s.images = images;
-  s.labels = step.labels;
-  s.asked = step.asked;
+  InversionStep s{.images = images, .labels = step.labels, .asked = step.asked};
   const std::vector<double> weights = teachers_.weights();
   double mass = 0;
   for (const size_t m : s.asked) mass += weights[m];
@@ -169,9 +165,8 @@ std::string InversionLoss::variant(const Step& step) const {
 }
 
 bool InversionLoss::ready() const {
-  return std::all_of(terms_.begin(), terms_.end(), [all = everyone()](const Weighted& t) {
-    return t.term->variant(all).has_value();
-  });
+  return std::ranges::all_of(
+      terms_, [all = everyone()](const Weighted& t) { return t.term->variant(all).has_value(); });
 }
 
 double InversionLoss::macs(const Step& step, int64_t images) const {

@@ -46,15 +46,15 @@ Tensor Synthesizer::draw_labels() const {
   std::vector<int64_t> labels;
   if (config_.targets == Targets::balanced)
     for (int64_t c = 0; c < k; ++c) labels.insert(labels.end(), static_cast<size_t>(n / k), c);
-  for (int64_t i = static_cast<int64_t>(labels.size()); i < n; ++i)
+  for (int64_t i = std::ssize(labels); i < n; ++i)
     labels.push_back(
         static_cast<int64_t>(r.below(static_cast<uint64_t>(k), static_cast<uint64_t>(i))));
-  std::sort(labels.begin(), labels.end());
+  std::ranges::sort(labels);
   return Tensor::from(labels, {n});
 }
 
 std::vector<size_t> Synthesizer::draw_subset(int64_t step_in_batch) const {
-  const auto count = static_cast<int64_t>(teachers_.size());
+  const auto count = std::ssize(teachers_);
   std::vector<size_t> subset;
   if (config_.teachers_per_step <= 0 || config_.teachers_per_step >= count || !loss_.ready()) {
     for (size_t m = 0; m < teachers_.size(); ++m) subset.push_back(m);
@@ -64,7 +64,7 @@ std::vector<size_t> Synthesizer::draw_subset(int64_t step_in_batch) const {
       count, config_.teachers_per_step,
       rng("synthesis/teachers", batch_ * config_.g_steps + step_in_batch));
   for (const int64_t m : drawn.to_vector<int64_t>()) subset.push_back(static_cast<size_t>(m));
-  std::sort(subset.begin(), subset.end());
+  std::ranges::sort(subset);
   return subset;
 }
 
@@ -222,10 +222,7 @@ Synthesizer::Batch Synthesizer::finish() {
     throw NumericError(str("synthesis, batch ", batch_, ": no step had a finite loss"));
   source_->end_batch();
   loss_.finish_batch(best_images_, views_at(best).to(runner_.device()));
-  Batch out;
-  out.images = best_so_far();
-  out.labels = labels_;
-  out.select = best_score_.item();
+  Batch out{.images = best_so_far(), .labels = labels_, .select = best_score_.item()};
   if (source_keeps_maps(config_.source))
     for (const Tensor& t : best_maps()) out.maps.push_back(t.to(Device::cpu()));
   else if (config_.exchange > 0)

@@ -1,6 +1,7 @@
 #include "mtcki/training/checkpoint.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -8,7 +9,6 @@
 #include <cerrno>
 #include <cmath>
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
 #include <utility>
 
@@ -38,11 +38,7 @@ void operation(const char* name) {
 }
 
 // Name of a checkpoint folder; the step of such a name, or -1.
-std::string folder_name(int64_t step) {
-  char buffer[32];
-  std::snprintf(buffer, sizeof buffer, "step-%08lld", static_cast<long long>(step));
-  return buffer;
-}
+std::string folder_name(int64_t step) { return fmt::format("step-{:08}", step); }
 int64_t step_of(const std::string& name) {
   if (name.size() < 6 || name.size() > 20 || name.compare(0, 5, "step-") != 0) return -1;
   if (!std::all_of(name.begin() + 5, name.end(), ::isdigit)) return -1;

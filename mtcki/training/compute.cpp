@@ -29,10 +29,9 @@ int threads_of_rank(int64_t asked) {
 }
 
 Compute compute_of(const RunConfig& config) {
-  Compute c;
-  c.device = parse_device(config.device);
-  c.precision = nn::parse_precision(config.precision);
-  c.recompute = config.recompute;
+  Compute c{.device = parse_device(config.device),
+            .precision = nn::parse_precision(config.precision),
+            .recompute = config.recompute};
   c.graph = config.graph == "on" || (config.graph == "auto" && c.device.is_cuda());
   // What travels through the host cannot be captured.
   if (c.device.is_cuda() && communicator().size() > 1 && nccl_version() == "none") {

@@ -19,10 +19,10 @@ MetricRing MetricRing::deferred(Device device, int64_t rows) {
 int64_t MetricRing::column(const Column& wanted) {
   for (size_t i = 0; i < columns_.size(); ++i)
     if (columns_[i].name == wanted.name) return static_cast<int64_t>(i);
-  if (static_cast<int64_t>(columns_.size()) == kColumns)
+  if (std::ssize(columns_) == kColumns)
     throw Error(str("MetricRing: more than ", kColumns, " values; ", wanted.name, " has no place"));
   columns_.push_back(wanted);
-  return static_cast<int64_t>(columns_.size()) - 1;
+  return std::ssize(columns_) - 1;
 }
 
 void MetricRing::put(const std::string& name, const Tensor& value, const char* hint,
@@ -48,7 +48,7 @@ void MetricRing::commit(int64_t step) {
     return;
   }
   if (full()) throw Error("MetricRing: full; read() comes first");
-  const int64_t i = static_cast<int64_t>(kept_.size());
+  const int64_t i = std::ssize(kept_);
   ring_.slice(i, i + 1).copy_(row_.reshape({1, kColumns}));
   kept_.push_back({step, std::move(current_)});
   current_.clear();
@@ -56,8 +56,7 @@ void MetricRing::commit(int64_t step) {
 
 Values MetricRing::read() {
   if (kept_.empty()) return last_;
-  const std::vector<float> values =
-      ring_.slice(0, static_cast<int64_t>(kept_.size())).to_vector<float>();
+  const std::vector<float> values = ring_.slice(0, std::ssize(kept_)).to_vector<float>();
   const std::vector<Kept> kept = std::move(kept_);
   kept_.clear();
   for (size_t i = 0; i < kept.size(); ++i) {

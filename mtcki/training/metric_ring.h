@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "mtcki/log/run_log.h"
@@ -27,7 +26,7 @@ class MetricRing {
 
   // Ends the step.
   void commit(int64_t step);
-  bool full() const { return is_deferred() && static_cast<int64_t>(kept_.size()) == rows_; }
+  bool full() const { return is_deferred() && std::ssize(kept_) == rows_; }
   // Values of the last step. Deferred: checks all that were kept, and forgets them.
   Values read();
   // Forgets what was not read, e.g. after an error.

@@ -20,11 +20,8 @@ namespace mtcki {
 
 // The schedule of the configuration over epochs of equal length; what only [train] has is left out.
 inline optim::Schedule schedule_of(const SgdConfig& c, int64_t epochs, int64_t total_steps) {
-  optim::Schedule s;
-  s.kind = c.schedule;
-  s.base_lr = c.lr;
-  s.min_lr = c.min_lr;
-  s.total_steps = total_steps;
+  optim::Schedule s{
+      .kind = c.schedule, .base_lr = c.lr, .min_lr = c.min_lr, .total_steps = total_steps};
   for (const int64_t epoch : c.milestones) s.milestones.push_back(epoch * (total_steps / epochs));
   s.gamma = c.gamma;
   return s;
@@ -36,11 +33,10 @@ class SgdTrainer {
   SgdTrainer(nn::Module& net, std::vector<optim::ParameterGroup> groups, const SgdConfig& c,
              const optim::Schedule& schedule)
       : net_(net), schedule_(schedule), clip_norm_(c.clip_norm) {
-    optim::SgdOptions options;
-    options.lr = c.lr;
-    options.momentum = c.momentum;
-    options.weight_decay = c.weight_decay;
-    options.nesterov = c.nesterov && c.momentum > 0;
+    const optim::SgdOptions options{.lr = c.lr,
+                                    .momentum = c.momentum,
+                                    .weight_decay = c.weight_decay,
+                                    .nesterov = c.nesterov && c.momentum > 0};
     optimizer_ = optim::make_sgd(std::move(groups), options);
     nn::make_parallel(net, communicator());
     if (c.ema > 0) ema_.emplace(net, c.ema);

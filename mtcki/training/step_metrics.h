@@ -1,8 +1,6 @@
 // What the steps of training stages report, on either device.
 #pragma once
 
-#include <string>
-
 #include "mtcki/training/metric_ring.h"
 
 namespace mtcki {

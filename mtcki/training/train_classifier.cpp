@@ -17,14 +17,12 @@ namespace mtcki {
 namespace {
 
 data::LoaderOptions loader_options(const TrainJob& job) {
-  data::LoaderOptions o;
-  o.batch_size = job.config.batch_size;
-  o.pad = job.config.pad;
-  o.flip = job.config.flip;
-  o.threads = static_cast<int>(job.loader_threads);
-  o.seed = job.seed ^ rng_stream(job.stage.c_str());
-  o.normalization = job.normalization;
-  return o;
+  return {.batch_size = job.config.batch_size,
+          .pad = job.config.pad,
+          .flip = job.config.flip,
+          .threads = static_cast<int>(job.loader_threads),
+          .seed = job.seed ^ rng_stream(job.stage.c_str()),
+          .normalization = job.normalization};
 }
 
 optim::Schedule schedule_of_train(const TrainConfig& c, int64_t steps_per_epoch) {

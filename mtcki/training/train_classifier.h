@@ -2,9 +2,6 @@
 // of the metrics.
 #pragma once
 
-#include <memory>
-#include <string>
-
 #include "data/loader.h"
 #include "data/sets/dataset.h"
 #include "mtcki/config/config.h"

@@ -122,7 +122,7 @@ class DcganBody : public GeneratorBody {
     last_ = &add(std::to_string(index), conv3x3(widths.back(), channels, true, init));
   }
 
-  int64_t maps() const override { return static_cast<int64_t>(stages_.size()) + 1; }
+  int64_t maps() const override { return std::ssize(stages_) + 1; }
   Variable part(int64_t number, const Variable& x) override {
     if (number == 0) return bn0_(x);
     if (number == maps()) return image_of((*last_)(x));

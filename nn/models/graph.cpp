@@ -133,7 +133,7 @@ NamedList<Shape> graph_parameters(const GraphNode& n) {
 }
 
 void check_graph(const GraphSpec& graph) {
-  const auto count = static_cast<int64_t>(graph.nodes.size());
+  const auto count = std::ssize(graph.nodes);
   if (count == 0 || graph.feature < 0 || graph.feature > count)
     throw DataError("network graph: no nodes, or no feature among them");
   for (int64_t i = 0; i < count; ++i) check_node(graph, i);
@@ -151,7 +151,7 @@ GraphClassifier::GraphClassifier(GraphSpec spec)
   check_graph(spec_);
   steps_.resize(spec_.nodes.size());
   for (size_t i = 0; i < spec_.nodes.size(); ++i) build(spec_.nodes[i], &steps_[i]);
-  if (spec_.feature < static_cast<int64_t>(spec_.nodes.size()))
+  if (spec_.feature < std::ssize(spec_.nodes))
     feature_dim_ = spec_.nodes[static_cast<size_t>(spec_.feature)].ints[0];
   plan();
 }
@@ -285,7 +285,7 @@ Variable GraphClassifier::trunk(const Variable& x) {
 Variable GraphClassifier::head(const Variable& feature) {
   std::vector<Variable> values(spec_.nodes.size() + 1);
   values[static_cast<size_t>(spec_.feature)] = feature;
-  return run(&values, spec_.feature, static_cast<int64_t>(spec_.nodes.size()));
+  return run(&values, spec_.feature, std::ssize(spec_.nodes));
 }
 
 }  // namespace mtcki::nn

@@ -67,12 +67,11 @@ ModelRow large_resnet(const std::string& name, const std::vector<int64_t>& block
           true,
           {Stem::pool, Stem::imagenet},
           [=](const Variant& v, const ModelSpec& spec, Init& init) {
-            ResNetConfig c;
-            c.stem = v.stem;
-            c.stem_width = scaled(64, v);
-            c.bottleneck = bottleneck;
-            c.widths = all_scaled(std::vector<int64_t>{64, 128, 256, 512}, v);
-            c.blocks = blocks;
+            ResNetConfig c{.stem = v.stem,
+                           .stem_width = scaled(64, v),
+                           .bottleneck = bottleneck,
+                           .widths = all_scaled(std::vector<int64_t>{64, 128, 256, 512}, v),
+                           .blocks = blocks};
             if (v.stem != Stem::small) {
               c.shortcut_name = "downsample";
               c.head_name = "fc";
@@ -178,7 +177,7 @@ std::optional<Variant> parse_variant(std::string rest, const ModelRow& row) {
   Variant v;
   for (const auto& [suffix, stem] : kStems) {
     if (!rest.ends_with(suffix)) continue;
-    if (std::find(row.stems.begin(), row.stems.end(), stem) == row.stems.end()) return {};
+    if (std::ranges::find(row.stems, stem) == row.stems.end()) return {};
     v.stem = stem;
     rest.erase(rest.rfind('_'));
     break;
@@ -197,8 +196,7 @@ std::vector<std::string> classifier_names() {
   for (const ModelRow& row : rows()) {
     names.push_back(row.name);
     for (const auto& [suffix, stem] : kStems)
-      if (std::find(row.stems.begin(), row.stems.end(), stem) != row.stems.end())
-        names.push_back(row.name + suffix);
+      if (std::ranges::find(row.stems, stem) != row.stems.end()) names.push_back(row.name + suffix);
   }
   // Of the families that have a name for every size, the sizes that papers use.
   for (const char* name :

@@ -1,5 +1,5 @@
 // Matrix products on the GPU; no CUDA header is needed to include this. native/: cublasLt with an
-// own workspace per stream, so that results repeat bit for bit; emulated/: the CPU's built-in GEMM.
+// own workspace per stream, so that results repeat bit for bit; emulated: the CPU's built-in GEMM.
 #pragma once
 
 #include <cstdint>

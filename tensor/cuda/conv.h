@@ -1,5 +1,5 @@
 // Convolution by cuDNN; no CUDA header is needed to include this. native/: cuDNN's graph API;
-// emulated/: there is none, convolve() is always false.
+// on the emulated GPU there is none, convolve() is always false.
 //
 // A plan is an engine of cuDNN with its settings for one convolution. It is looked for once per
 // convolution: in the plan cache file, else among cuDNN's candidates (heuristics, then fallback)

@@ -1,5 +1,6 @@
 // Kernel launches, for .cu files only. The same source is compiled twice: by nvcc into device code,
-// and by the host compiler against emulated/simt.h, where every CUDA thread is a coroutine.
+// and by the host compiler for the emulated GPU of the tests, where every CUDA thread is a
+// coroutine; tests/emulated/device/simt.h, which comes first then, gives it the syntax.
 //
 //   cuda::launch(kernel<float>, grid, block, shared_bytes, x, y, n);   on cuda::stream()
 //
@@ -76,17 +77,6 @@ __device__ inline void wait_for_previous() {
 #endif
 }
 
-}  // namespace mtcki::cuda
-#else
-#include "tensor/cuda/emulated/simt.h"
-namespace mtcki::cuda {
-template <class... P>
-void launch_early(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
-                  std::type_identity_t<P>... args) {
-  simt::launch(grid, block, shared, true, [=] { kernel(args...); });
-}
-inline void next_may_start() {}
-inline void wait_for_previous() { simt::note_wait_for_previous(); }
 }  // namespace mtcki::cuda
 #endif
 

@@ -1,8 +1,9 @@
 // The CUDA runtime as the rest of the project sees it; no CUDA header is needed to include this.
-// Two implementations, chosen when a program is linked (cmake/MtckiCuda.cmake):
+// Three implementations, chosen when a program is linked (cmake/MtckiCuda.cmake):
 //
-//   native/    cudart: a real GPU
-//   emulated/  device memory and kernels on the CPU (simt.h), for tests on machines without a GPU
+//   native/                 cudart: a real GPU
+//   absent/                 none, in a build without CUDA
+//   tests/emulated/device/  device memory and kernels on the CPU, for tests without a GPU
 //
 // One process uses one GPU: the first that use_device() was called for. Work is ordered on one
 // compute stream; StreamScope moves a part of it to a side stream, which wait_stream() orders with
@@ -30,8 +31,8 @@ struct DeviceInfo {
   std::string name;
   int major = 0, minor = 0;  // compute capability
   int multiprocessors = 0;
-  size_t memory = 0, l2 = 0;  // bytes
-  size_t shared = 0;          // bytes that one block can have
+  size_t memory = 0, l2 = 0;                    // bytes
+  size_t shared = 0;                            // bytes that one block can have
   int driver_version = 0, runtime_version = 0;  // 13000 = 13.0; 0: none
 };
 DeviceInfo device_info(int index);
@@ -89,7 +90,7 @@ class Event {
   Event(Event&&) noexcept;
   Event& operator=(Event&&) noexcept;
   void record();
-  void wait() const;  // the host waits until it was reached
+  void wait() const;                                    // the host waits until it was reached
   double microseconds_since(const Event& start) const;  // both reached
 
  private:

@@ -115,67 +115,6 @@ __device__ inline void store_transposed(SharedAddress row, const uint32_t (&v)[4
                : "memory");
 }
 
-#else
-
-struct SharedBlocks {
-  SharedAddress start;
-  int next_k, next_n;
-  SharedBlocks at(int bytes) const {
-    return {start + static_cast<SharedAddress>(bytes), next_k, next_n};
-  }
-};
-
-template <int N, int At, bool First>
-void product(float (&d)[64], const uint32_t (&a)[4], const SharedBlocks& b) {
-  if (First) std::fill_n(d + At, N / 2, 0.0f);
-  const int lane = simt::here.thread & 31, g = lane / 4, t = lane % 4;
-  simt::check_published(
-      reinterpret_cast<const char*>(b.start),
-      reinterpret_cast<const char*>(b.start) + b.next_k + (N / 8 - 1) * b.next_n + 8 * 16);
-  const auto value = [](uint32_t bits) {
-    bfloat16 v;
-    v.bits = static_cast<uint16_t>(bits);
-    return static_cast<float>(v);
-  };
-  simt::collect(reinterpret_cast<uint64_t>(a), [&](const uint64_t* lanes) {
-    float rows[2][16];  // of A
-    for (int k = 0; k < 16; ++k)
-      for (int half = 0; half < 2; ++half) {
-        const auto* of = reinterpret_cast<const uint32_t*>(lanes[4 * g + k % 8 / 2]);
-        rows[half][k] = value(of[half + k / 8 * 2] >> k % 2 * 16);
-      }
-    for (int n = 2 * t; n < N; n += n % 2 ? 7 : 1) {
-      const auto* column = reinterpret_cast<const char*>(b.start) + n / 8 * b.next_n + n % 8 * 16;
-      for (int k = 0; k < 16; ++k) {
-        uint16_t bits;
-        std::memcpy(&bits, column + k / 8 * b.next_k + k % 8 * 2, 2);
-        for (int half = 0; half < 2; ++half)
-          d[At + n / 8 * 4 + 2 * half + n % 2] += rows[half][k] * value(bits);
-      }
-    }
-  });
-}
-
-inline void publish_to_products() { simt::publish_copies(); }
-inline void begin_products() {}
-inline void end_products() {}
-template <int Size>
-void wait_products(float (&)[Size]) {}
-inline void warpgroup_barrier(int) { simt::yield(simt::Wait::warpgroup); }
-inline void wait_for_turn(int warpgroup) { simt::wait_turn(warpgroup); }
-inline void end_turn(int warpgroup) { simt::arrive_turn(1 - warpgroup); }
-
-inline void store_transposed(SharedAddress row, const uint32_t (&v)[4]) {
-  const int lane = simt::here.thread & 31, g = lane / 4, t = lane % 4;
-  simt::collect(row, [&](const uint64_t* rows) {
-    for (int j = 0; j < 4; ++j)
-      for (int e = 0; e < 2; ++e) {
-        const auto bits = static_cast<uint16_t>(v[j] >> 16 * e);
-        std::memcpy(reinterpret_cast<char*>(rows[8 * j + 2 * t + e]) + 2 * g, &bits, 2);
-      }
-  });
-}
-
 #endif
 
 }  // namespace mtcki::cuda

@@ -1,5 +1,4 @@
 #include <cstring>
-#include <type_traits>
 
 #include "tensor/kernels/functors.h"
 #include "tensor/ops/cast_kernels.h"

@@ -11,17 +11,6 @@ namespace mtcki {
 
 namespace {
 
-int check_dim(const char* op, const Tensor& x, int dim) {
-  const int rank = x.rank();
-  if (dim < -rank || dim >= rank)
-    OpError(op, "input", x).shape("dimension ", dim, " is outside rank ", rank);
-  return dim < 0 ? dim + rank : dim;
-}
-
-void check_defined(const char* op, const Tensor& x) {
-  if (!x.defined()) OpError(op, "input", x).argument("the input is undefined");
-}
-
 // Bytes of everything after dimension `dim` in memory, and the number of steps before it.
 int64_t bytes_after(const Tensor& x, int dim) {
   int64_t n = static_cast<int64_t>(size_of(x.dtype()));
@@ -65,7 +54,7 @@ Tensor cat(const std::vector<Tensor>& parts, int dim) {
   const Tensor& first = parts[0];
   check_defined("cat", first);
   const int d = check_dim("cat", first, dim);
-  const bool keeps = std::all_of(parts.begin(), parts.end(), [&](const Tensor& part) {
+  const bool keeps = std::ranges::all_of(parts, [&](const Tensor& part) {
     return part.layout() == first.layout() && cuttable(part.layout(), d, part.size(d));
   });
   const Layout layout = d == 0 || keeps ? first.layout() : Layout::plain;

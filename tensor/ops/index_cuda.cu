@@ -1,6 +1,5 @@
 // Most of these move bytes, in the largest words that addresses and lengths allow. Indices outside
 // their range touch nothing: gathered rows are zero.
-#include <type_traits>
 
 #include "tensor/cuda/launch.cuh"
 #include "tensor/kernels/functors.h"

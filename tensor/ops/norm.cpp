@@ -53,13 +53,11 @@ class Checks {
 // What every forward takes; mean and spread follow.
 BatchNormArgs forward_args(const Checks& checks, const Tensor& weight, const Tensor& bias,
                            Activation act, const Tensor& residual = {}) {
-  BatchNormArgs a;
-  a.x = checks.lead();
-  a.weight = checks.channels("weight", weight, false);
-  a.bias = checks.channels("bias", bias, false);
-  a.act = act;
-  a.residual = checks.like("residual", residual);
-  return a;
+  return {.x = checks.lead(),
+          .weight = checks.channels("weight", weight, false),
+          .bias = checks.channels("bias", bias, false),
+          .act = act,
+          .residual = checks.like("residual", residual)};
 }
 
 double count_of(const Tensor& x) { return static_cast<double>(x.numel()); }

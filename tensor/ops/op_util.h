@@ -39,4 +39,31 @@ inline void check_same_device(const char* op, const char* a_name, const Tensor& 
     OpError(op, a_name, a, b_name, b).device(a_name, " and ", b_name, " are on different devices");
 }
 
+// A dimension, counted from the end where it is negative, as its number.
+inline int check_dim(const char* op, const Tensor& x, int dim) {
+  const int rank = x.rank();
+  if (dim < -rank || dim >= rank)
+    OpError(op, "input", x).shape("dimension ", dim, " is outside rank ", rank);
+  return dim < 0 ? dim + rank : dim;
+}
+
+inline void check_defined(const char* op, const Tensor& x) {
+  if (!x.defined()) OpError(op, "input", x).argument("the input is undefined");
+}
+
+// labels i64 [N] of logits [N,K], in 0..K-1 where the host can read them.
+inline void check_labels(const char* op, const Tensor& logits, const Tensor& labels) {
+  if (!labels.defined() || labels.dtype() != DType::i64)
+    OpError(op, "logits", logits, "labels", labels).dtype("labels need dtype i64");
+  if (labels.shape() != Shape{logits.size(0)})
+    OpError(op, "logits", logits, "labels", labels)
+        .shape("labels need one entry per row of logits");
+  check_same_device(op, "logits", logits, "labels", labels);
+  const int64_t* p = labels.data<int64_t>();
+  for (int64_t i = 0; i < checkable(labels); ++i)
+    if (p[i] < 0 || p[i] >= logits.size(1))
+      OpError(op, "logits", logits, "labels", labels)
+          .argument("label ", p[i], " of row ", i, " is outside 0..", logits.size(1) - 1);
+}
+
 }  // namespace mtcki

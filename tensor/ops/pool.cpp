@@ -1,7 +1,5 @@
 #include "tensor/ops/pool.h"
 
-#include <algorithm>
-
 #include "tensor/ops/op_util.h"
 #include "tensor/ops/pool_kernels.h"
 
@@ -35,11 +33,7 @@ PoolAxis pool_axis(int64_t size, int64_t out, const Pool2dOptions& o, int axis) 
 }
 
 PoolAxis adaptive_axis(int64_t size, int64_t out) {
-  PoolAxis axis;
-  axis.size = size;
-  axis.out = out;
-  axis.adaptive = true;
-  return axis;
+  return {.size = size, .out = out, .adaptive = true};
 }
 
 // gy belongs to an input of x_shape whose planes become oh x ow.

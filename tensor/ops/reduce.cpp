@@ -10,13 +10,6 @@ namespace mtcki {
 
 namespace {
 
-int check_dim(const char* op, const Tensor& x, int dim) {
-  const int rank = x.rank();
-  if (dim < -rank || dim >= rank)
-    OpError(op, "input", x).shape("dimension ", dim, " is outside rank ", rank);
-  return dim < 0 ? dim + rank : dim;
-}
-
 struct Axis {
   int64_t outer = 1, count = 1, inner = 1;
 };
@@ -81,7 +74,7 @@ SumPlan sum_plan(const Tensor& x, const std::vector<bool>& reduced) {
 
 Tensor sum_scaled(const char* op, const Tensor& x, const std::vector<int>& dims, bool keepdim,
                   bool average) {
-  if (!x.defined()) OpError(op, "input", x).argument("the input is undefined");
+  check_defined(op, x);
   std::vector<bool> reduced(static_cast<size_t>(x.rank()), dims.empty());
   for (int d : dims) reduced[static_cast<size_t>(check_dim(op, x, d))] = true;
   Shape kept;
@@ -117,7 +110,7 @@ Tensor mean(const Tensor& x, const std::vector<int>& dims, bool keepdim) {
 
 namespace {
 void max_into(const char* op, const Tensor& x, int dim, Tensor* value, Tensor* index) {
-  if (!x.defined()) OpError(op, "input", x).argument("the input is undefined");
+  check_defined(op, x);
   const int d = check_dim(op, x, dim);
   if (x.size(d) == 0)
     OpError(op, "input", x).shape("dimension ", dim, " is empty, it has no maximum");
@@ -165,7 +158,7 @@ Tensor norm(const Tensor& x) {
 }
 
 Tensor broadcast_to(const Tensor& x, const Shape& shape, Layout layout) {
-  if (!x.defined()) OpError("broadcast_to", "input", x).argument("the input is undefined");
+  check_defined("broadcast_to", x);
   if (x.shape() == shape) return x.to(layout);
   const int lead = shape.rank() - x.rank();
   for (int i = 0; i < x.rank(); ++i)
@@ -178,7 +171,7 @@ Tensor broadcast_to(const Tensor& x, const Shape& shape, Layout layout) {
 }
 
 Tensor sum_to(const Tensor& x, const Shape& shape) {
-  if (!x.defined()) OpError("sum_to", "input", x).argument("the input is undefined");
+  check_defined("sum_to", x);
   if (x.shape() == shape) return x;
   const int lead = x.rank() - shape.rank();
   std::vector<int> dims;
@@ -195,18 +188,8 @@ Tensor topk_correct(const Tensor& logits, const Tensor& labels, int k) {
   const char* op = "topk_correct";
   check_floating(op, "logits", logits);
   check_rank(op, "logits", logits, 2);
-  if (!labels.defined() || labels.dtype() != DType::i64)
-    OpError(op, "logits", logits, "labels", labels).dtype("labels need dtype i64");
-  if (labels.rank() != 1 || labels.size(0) != logits.size(0))
-    OpError(op, "logits", logits, "labels", labels)
-        .shape("labels need one entry per row of logits");
   if (k < 1) OpError(op, "logits", logits).argument("k needs to be at least 1, got ", k);
-  check_same_device(op, "logits", logits, "labels", labels);
-  const int64_t* label = labels.data<int64_t>();
-  for (int64_t i = 0; i < checkable(labels); ++i)
-    if (label[i] < 0 || label[i] >= logits.size(1))
-      OpError(op, "logits", logits, "labels", labels)
-          .argument("label ", label[i], " of row ", i, " is outside 0..", logits.size(1) - 1);
+  check_labels(op, logits, labels);
   ProfileScope scope(op, static_cast<double>(logits.numel()), bytes_of(logits, labels));
   if (logits.device().is_cpu())
     return Tensor::from(std::vector<int64_t>{topk_correct_cpu(logits.to(DType::f64), labels, k)},

@@ -20,20 +20,6 @@ void check_logits(const char* op, const char* name, const Tensor& x) {
   if (x.size(1) == 0) OpError(op, name, x).shape(name, " has no classes");
 }
 
-void check_labels(const char* op, const Tensor& logits, const Tensor& labels) {
-  if (!labels.defined() || labels.dtype() != DType::i64)
-    OpError(op, "logits", logits, "labels", labels).dtype("labels need dtype i64");
-  if (labels.shape() != Shape{logits.size(0)})
-    OpError(op, "logits", logits, "labels", labels)
-        .shape("labels need one entry per row of logits");
-  check_same_device(op, "logits", logits, "labels", labels);
-  const int64_t* p = labels.data<int64_t>();
-  for (int64_t i = 0; i < checkable(labels); ++i)
-    if (p[i] < 0 || p[i] >= logits.size(1))
-      OpError(op, "logits", logits, "labels", labels)
-          .argument("label ", p[i], " of row ", i, " is outside 0..", logits.size(1) - 1);
-}
-
 Tensor row_gradients(const char* op, const Tensor& g, const Tensor& logits) {
   check_floating(op, "g", g);
   if (g.shape() != Shape{logits.size(0)})

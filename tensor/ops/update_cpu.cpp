@@ -23,7 +23,7 @@ void for_pieces(const TensorList& list, const F& f) {
     for (int64_t begin = 0; begin < n; begin += kPiece)
       pieces.push_back({i, begin, std::min(n, begin + kPiece)});
   }
-  parallel_for(static_cast<int64_t>(pieces.size()), 2, [&](int64_t first, int64_t last) {
+  parallel_for(std::ssize(pieces), 2, [&](int64_t first, int64_t last) {
     for (int64_t k = first; k < last; ++k) {
       const Piece& piece = pieces[static_cast<size_t>(k)];
       f(piece.tensor, piece.begin, piece.end);

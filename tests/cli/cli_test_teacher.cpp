@@ -142,6 +142,31 @@ TEST_F(TeacherFiles, MapFilesPrefixesAndLeftOvers) {
   EXPECT_THAT(o.err, HasSubstr("unexpected  aux.weight"));
 }
 
+TEST_F(TeacherFiles, OtherZoosAndWrappersInsideAreNamed) {
+  nn::StateDict state = resnet8(1);
+  std::string said;
+  const auto exported = [&] {
+    const Outcome o = run({"export", "weights", "--weights", save("in.safetensors", state),
+                           "--model", "resnet8", "--out", (dir_ / "o.safetensors").string()});
+    said = o.err;
+    return o.code;
+  };
+  for (auto& [name, tensor] : state)
+    name = (name.starts_with("fc.") ? "head." : "backbone.") + name;
+  EXPECT_EQ(exported(), 3);
+  EXPECT_THAT(said, HasSubstr("it fits with name_map = \"mmpretrain\""));
+  EXPECT_THAT(run({"inspect", (dir_ / "in.safetensors").string()}).out,
+              HasSubstr("resnet8 (name_map mmpretrain)"));
+  state = resnet8(1);
+  for (auto& [name, tensor] : state)
+    if (name.starts_with("layer1.")) name = "layer1._orig_mod.0.module" + name.substr(8);
+  EXPECT_EQ(exported(), 0) << said;
+  EXPECT_THAT(said, HasSubstr("removed the part '_orig_mod' from 12 names"));
+  // Two names would become one.
+  state.emplace_back("layer1.0.conv1.weight", Tensor::zeros({16, 16, 3, 3}));
+  EXPECT_EQ(exported(), 3);
+}
+
 TEST_F(TeacherFiles, ANetworkBesideSomethingElse) {
   const nn::StateDict plain = resnet8(1);
   std::vector<std::string> notes;
@@ -170,6 +195,8 @@ TEST_F(TeacherFiles, ANetworkBesideSomethingElse) {
   EXPECT_TRUE(loads(below("model.", plain, loss)));
   EXPECT_THAT(notes.back(), HasSubstr("below 'model.' and left out 1 more (criterion.weigh"));
   EXPECT_TRUE(loads(below("attacker.model.", plain, below("model.", plain, loss))));
+  EXPECT_TRUE(loads(below("1.", plain, {{"0.mean", Tensor::full({1, 3, 1, 1}, 0.5)}})));
+  EXPECT_THAT(notes.back(), HasSubstr("normalised its images itself: 0.mean = 0.5 0.5 0.5"));
   EXPECT_TRUE(loads(below("ema.of.it.", plain, {})));
   // Never one of two, and never a part of another network.
   EXPECT_THAT(refusal(below("teacher.", plain, below("student.", resnet8(2), {}))),

@@ -261,6 +261,11 @@ TEST(Recognise, OtherKindsOfFiles) {
   EXPECT_THAT(kind(from_hex("80028a0a6cfc9c46f9206aa850192e")), HasSubstr("old stream form"));
   EXPECT_THAT(kind("\x89HDF\r\n"), HasSubstr("HDF5"));
   EXPECT_EQ(kind("nothing in particular"), "");
+  EXPECT_THAT(kind("BM" + from_hex("360c00000000000036")), HasSubstr("BMP"));
+  EXPECT_THAT(kind(from_hex("1c000000") + "TFL3" + from_hex("00")), HasSubstr("TensorFlow Lite"));
+  const auto text = [](const std::string& s) { return describe_content(as_bytes(s)); };
+  EXPECT_EQ(text("Invalid user\nor password"), "a text that begins \"Invalid user\"");
+  EXPECT_THAT(text(from_hex("08081207") + "pytorch"), HasSubstr("must end in .onnx"));
   // A safetensors file whose header has 640 = 0x0280 bytes is no pickle.
   EXPECT_EQ(kind(from_hex("8002000000000000") + "{}"), "a safetensors file");
 }

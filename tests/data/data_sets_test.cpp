@@ -199,6 +199,14 @@ TEST(Mnist, ImagesAndLabelsMustBelongTogether) {
               HasSubstr("at byte 8: expected a label 0-9, found 10"));
   write_all_text(dir / "t10k-labels-idx1-ubyte", from_hex("00000801 00000001 04"));
   EXPECT_EQ(load_dataset(spec).labels.item(), 4);
+  // As mirrors name them, in torchvision's folders.
+  std::filesystem::create_directories(dir / "MNIST/raw");
+  for (const char* part : {"images", "labels"}) {
+    const std::string name = std::string("t10k-") + part, end = part[0] == 'i' ? "3" : "1";
+    std::filesystem::rename(dir / name + "-idx" + end + "-ubyte",
+                            dir / "MNIST/raw/" + name + ".idx" + end + "-ubyte");
+  }
+  EXPECT_EQ(load_dataset(spec).labels.item(), 4);
 }
 
 TEST(Dataset, UnknownNamesAndSplits) {
@@ -287,7 +295,7 @@ TEST(ImageFolder, ClassesSortedFilesRecursive) {
   EXPECT_THAT(message_of<DataError>([&] { load_image_folder(dir.path(), "train"); }),
               HasSubstr("train/c/x.png\": at byte 0: expected a PNG or JPEG image"));
   EXPECT_THAT(message_of<DataError>([&] { load_image_folder(dir / "absent", "train"); }),
-              HasSubstr("expected a folder, found none"));
+              HasSubstr("in one called train, training, found no folders"));
 }
 
 TEST(TinyImageNet, ValidationLabelsComeFromTheAnnotations) {

@@ -271,37 +271,6 @@ TEST(Torch, ParametersTensorsWithAttributesAndExpandedOnes) {
   EXPECT_EQ(f.tensors[2].second.to_vector<float>(), std::vector<float>(16, 1.0f));
 }
 
-TEST(Torch, WeightsKeyChooses) {
-  const auto first = [](const char* name, const char* key) {
-    return read_state_file(fixture(name), key).tensors.at(0).second.to_vector<float>();
-  };
-  EXPECT_EQ(first("torch_list.pkl", "1"), (std::vector<float>{2, 4}));
-  EXPECT_EQ(first("torch_ema.pth", "state_dict_ema"), (std::vector<float>{2, 4}));
-  EXPECT_EQ(first("torch_ema.pth", "student.deep.er"), (std::vector<float>{1, 2}));
-  const StateFile f = read_state_file(fixture("torch_ema.pth"));
-  EXPECT_EQ(f.tensors[0].second.to_vector<float>(), (std::vector<float>{1, 2}));
-  ASSERT_EQ(f.notes.size(), 1u);
-  EXPECT_THAT(f.notes[0], HasSubstr("weights_key = \"state_dict_ema\""));
-  const auto text = [](const char* name, const char* key) {
-    return message_of<DataError>([&] { read_state_file(fixture(name), key); });
-  };
-  EXPECT_THAT(text("torch_list.pkl", ""), HasSubstr("a list of 2; choose one by its index"));
-  EXPECT_THAT(text("torch_list.pkl", "2"), HasSubstr("the keys 0 to 1"));
-  EXPECT_THAT(text("torch_ema.pth", "ema"),
-              HasSubstr("the keys model_state_dict, state_dict_ema, student"));
-  EXPECT_THAT(text("torch_ema.pth", "student.x"), HasSubstr("the keys deep.er"));
-  EXPECT_THAT(text("torch_wrapped.safetensors", "x"), HasSubstr("leave weights_key out"));
-}
-
-TEST(Torch, ForeignFormsAreNamed) {
-  const auto text = [](const char* name) {
-    return message_of<DataError>([&] { read_state_file(fixture(name)); });
-  };
-  EXPECT_THAT(text("torch_script.pt"), HasSubstr("torch.jit.load(FILE).state_dict()"));
-  EXPECT_THAT(text("torch_own_module.pth"),
-              HasSubstr("an object of __main__.Net; this is a pickled module"));
-}
-
 TEST(Sharded, AnIndexNamesItsFiles) {
   TempDir dir;
   const Tensor one = Tensor::full({2}, 1.0), two = Tensor::full({3}, 2.0);
@@ -458,6 +427,7 @@ TEST(Torch, RefusesOtherFiles) {
   };
   EXPECT_THAT(text(""), HasSubstr("an empty file"));
   EXPECT_THAT(text("<html>not found</html>"), HasSubstr("HTML page"));
+  EXPECT_THAT(text("Invalid username or password."), HasSubstr("a text that begins \"Invalid"));
   EXPECT_THAT(text("version https://git-lfs.github.com/spec/v1\n"), HasSubstr("git lfs pull"));
   EXPECT_THAT(text(from_hex("80047d942e")), HasSubstr("a Python pickle"));
   EXPECT_THAT(text(read_all(fixture("stored.zip"))), HasSubstr("a NumPy .npz"));

@@ -1,9 +1,12 @@
 // Tensor core instructions and asynchronous copies of the emulated GPU, by the tables of the PTX
 // ISA.
-#include "tensor/cuda/mma.cuh"
 
+// clang-format off: the syntax of kernels comes before them
+#include "tests/emulated/device/simt.h"
+// clang-format on
 #include <gtest/gtest.h>
 
+#include "tensor/cuda/mma.cuh"
 #include "tensor/cuda/wgmma.cuh"
 #include "tests/cuda_testing.h"
 #include "tests/tensor/ops/ops_testing.h"

@@ -1,5 +1,7 @@
 // The emulation of CUDA kernels: barriers, shuffles, shared memory; and that it finds the faults
 // that it is there to find.
+#include "tests/emulated/device/simt.h"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

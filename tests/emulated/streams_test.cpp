@@ -2,10 +2,10 @@
 // is missing shows; captures refuse what a GPU would not put into the graph.
 #include <gmock/gmock.h>
 
-#include "tensor/cuda/emulated/device.h"
 #include "tensor/error.h"
 #include "tensor/ops/elementwise.h"
 #include "tests/cuda_testing.h"
+#include "tests/emulated/device/device.h"
 
 namespace mtcki {
 namespace {

@@ -151,6 +151,111 @@ TEST_F(OnnxImport, ConstantsThatAreNoScale) {
   EXPECT_LT(distance(logits_of(*net, x), expected), 1e-5);
 }
 
+// y, a graph's value [N,7,H,W], becomes logits [N,7].
+std::unique_ptr<nn::GraphClassifier> finished(OnnxGraph& g, const std::string& y,
+                                              std::vector<std::string>* notes = nullptr) {
+  g.node("Flatten", {g.node("GlobalAveragePool", {y})}, {}, "logits");
+  g.output("logits", {7});
+  return import_onnx("m", data::parse_onnx(data::as_bytes(g.model("g", 13)), "m"),
+                     {kGraphModel, 3, 15, 7}, notes);
+}
+
+// TensorFlow's: images whose channels come last, borders of pools that differ. The same in ours.
+TEST_F(OnnxImport, FormsOfTensorFlow) {
+  const Tensor w = noise({7, 3, 3, 3}), slopes = noise({7, 1, 1});
+  const auto stride = OnnxGraph::integers("strides", {2, 2});
+  const auto kernel = [](int64_t k) { return OnnxGraph::integers("kernel_shape", {k, k}); };
+  OnnxGraph theirs, ours;
+  theirs.input("x", {15, 15, 3});
+  const std::string turned =
+      theirs.node("Transpose", {"x"}, {OnnxGraph::integers("perm", {0, 3, 1, 2})});
+  const auto text = [](const char* name, const char* value) {
+    return std::move(data::ProtoWriter().text(1, name).text(4, value).integer(20, 3));
+  };
+  std::string y = theirs.node("Relu", {theirs.node("Conv", {turned, theirs.initializer(w)})});
+  y = theirs.node("MaxPool", {y}, {kernel(2), stride, text("auto_pad", "SAME_UPPER")});
+  y = theirs.node("PRelu", {theirs.node("Sub", {y, theirs.initializer(Tensor::full({}, 0.5))}),
+                            theirs.initializer(slopes)});
+  y = theirs.node("Add", {y, theirs.node("ReduceMax", {y}, {OnnxGraph::integers("axes", {2, 3})})});
+  std::vector<std::string> notes;
+  const auto net = finished(theirs, y, &notes);
+  EXPECT_THAT(notes.at(0), HasSubstr("[N,H,W,C]"));
+
+  ours.input("x", {3, 15, 15});
+  y = ours.node("Relu",
+                {ours.node("Conv", {"x", ours.initializer(w)})});  // 13 x 13, no less than 0
+  y = ours.node(
+      "Pad",
+      {y, ours.initializer(Tensor::from(std::vector<int64_t>{0, 0, 0, 0, 0, 0, 1, 1}, {8}))});
+  y = ours.node("MaxPool", {y}, {kernel(2), stride});
+  y = ours.node("Sub", {y, ours.initializer(Tensor::full({}, 0.5))});
+  const std::string low = ours.node("Sub", {y, ours.node("Relu", {y})});
+  y = ours.node("Add", {ours.node("Relu", {y}), ours.node("Mul", {low, ours.initializer(slopes)})});
+  y = ours.node("Add", {y, ours.node("MaxPool", {y}, {kernel(7), stride})});
+  const auto same = finished(ours, y);
+  const Tensor x = noise({2, 3, 15, 15});
+  EXPECT_LT(distance(logits_of(*net, x), logits_of(*same, x)), 1e-5);
+}
+
+// x[:, 1] with the dimension put back, as torchvision's GoogLeNet takes the colours apart.
+TEST_F(OnnxImport, OnePositionOfADimension) {
+  const auto list = [](const std::vector<int64_t>& v) {
+    return Tensor::from(v, {static_cast<int64_t>(v.size())});
+  };
+  const Tensor w = noise({7, 1, 3, 3}), x = noise({2, 3, 15, 15});
+  OnnxGraph picked, sliced;
+  picked.input("x", {3, 15, 15});
+  std::string y = picked.node(
+      "Gather", {"x", picked.initializer(Tensor::from(std::vector<int64_t>{1}, Shape{}))},
+      {OnnxGraph::integer("axis", 1)});
+  y = picked.node("Unsqueeze", {y, picked.initializer(list({1}))});
+  const auto net = finished(picked, picked.node("Conv", {y, picked.initializer(w)}));
+  sliced.input("x", {3, 15, 15});
+  y = sliced.node("Slice", {"x", sliced.initializer(list({1})), sliced.initializer(list({2})),
+                            sliced.initializer(list({1}))});
+  const auto same = finished(sliced, sliced.node("Conv", {y, sliced.initializer(w)}));
+  EXPECT_EQ(distance(logits_of(*net, x), logits_of(*same, x)), 0.0);
+}
+
+// (x - m) / s before the first layer: it takes images as they are, or as bytes.
+TEST_F(OnnxImport, ANetworkThatNormalisesItself) {
+  const auto saved = [&](double white) {
+    OnnxGraph g;
+    g.input("x", {3, 15, 15});
+    const std::string centred = g.node(
+        "Sub", {"x", g.initializer(Tensor::from(std::vector<float>{0.4f, 0.5f, 0.6f}, {3, 1, 1}))});
+    const std::string y = g.node("Div", {centred, g.initializer(Tensor::full({3, 1, 1}, 0.25))});
+    const std::string z =
+        white == 1 ? y : g.node("Div", {"x", g.initializer(Tensor::full({}, white))});
+    g.node("Flatten",
+           {g.node("GlobalAveragePool", {g.node("Conv", {z, g.initializer(noise({7, 3, 3, 3}))})})},
+           {}, "logits");
+    g.output("logits", {7});
+    std::ofstream(path("own.onnx"), std::ios::binary) << g.model("g", 13);
+    ModelCard card;
+    std::vector<std::string> notes;
+    const auto net = load_model(path("own.onnx"), {kGraphModel, 3, 15, 7}, "", &card, &notes);
+    EXPECT_THAT(notes.back(), HasSubstr("normalises its images itself"));
+    EXPECT_EQ(card.normalization.mean, (std::vector<double>{0, 0, 0}));
+    EXPECT_NEAR(input_scaling(*net).shift[0], white == 1 ? -1.6 : 0.0, 1e-6);
+    return card.normalization.std[0];
+  };
+  EXPECT_EQ(saved(1), 1.0);
+  EXPECT_EQ(saved(255), 1.0 / 255);
+}
+
+// Features beside the logits: the output that has as many numbers as there are classes.
+TEST_F(OnnxImport, OfSeveralOutputsTheOneOfTheClasses) {
+  OnnxGraph g;
+  g.input("x", {3, 15, 15});
+  g.node("Flatten", {g.node("GlobalAveragePool", {"x"})}, {}, "features");
+  g.output("features", {3});
+  const std::string y = g.node("Conv", {"x", g.initializer(noise({7, 3, 3, 3}))});
+  std::vector<std::string> notes;
+  EXPECT_EQ(finished(g, y, &notes)->spec().model.num_classes, 7);
+  EXPECT_THAT(notes.at(0), HasSubstr("of its 2 outputs \"logits\""));
+}
+
 data::ProtoWriter text(const char* name, const char* value) {
   return std::move(data::ProtoWriter().text(1, name).text(4, value).integer(20, 3));
 }

@@ -103,7 +103,7 @@ class PoolReplay : public KeptReplay {
     for (size_t i = 0; i < loss.size(); ++i)
       rows.push_back(std::min<int64_t>(
           std::ranges::upper_bound(sums, rng.uniform(i) * sums.back()) - sums.begin(),
-          static_cast<int64_t>(loss.size()) - 1));
+          std::ssize(loss) - 1));
     return rows;
   }
 
@@ -121,15 +121,13 @@ std::unique_ptr<Replay> make_pool_replay(const ReplayContext& context) {
 }
 
 data::LoaderOptions pool_loader(const DistillConfig& config, int64_t threads, uint64_t seed) {
-  data::LoaderOptions o;
-  o.batch_size = config.batch_size;
-  o.pad = config.pad;
-  o.flip = config.flip;
-  o.views = config.views;
-  o.mix = config.mix;
-  o.threads = static_cast<int>(threads);
-  o.seed = seed;
-  return o;
+  return {.batch_size = config.batch_size,
+          .pad = config.pad,
+          .flip = config.flip,
+          .views = config.views,
+          .mix = config.mix,
+          .threads = static_cast<int>(threads),
+          .seed = seed};
 }
 
 }  // namespace mtcki

@@ -120,11 +120,7 @@ std::unique_ptr<optim::Optimizer> generator_adam(const SynthesisConfig& c, nn::G
   for (auto& [name, p] : net.named_parameters()) generator.parameters.emplace_back("g." + name, *p);
   latents.parameters.emplace_back("z", z);
   latents.lr_scale = c.lr_z > 0 ? c.lr_z / c.lr_g : 1.0;
-  optim::AdamOptions adam;
-  adam.lr = c.lr_g;
-  adam.beta1 = c.beta1;
-  adam.beta2 = c.beta2;
-  return optim::make_adam({generator, latents}, adam);
+  return optim::make_adam({generator, latents}, {.lr = c.lr_g, .beta1 = c.beta1, .beta2 = c.beta2});
 }
 
 std::unique_ptr<ImageSource> make_generator_source(const SynthesisConfig& config,

@@ -30,10 +30,8 @@ class MetaGeneratorSource : public ImageSource {
         inner_(generator_of(c, o)),
         latents_(Tensor::zeros({c.batch_size, c.nz}, DType::f32, o.compute.device), true),
         adam_(generator_adam(c, *inner_, latents_)) {
-    optim::AdamOptions outer;
-    outer.lr = c.lr_g * static_cast<double>(c.g_steps);
-    outer.beta1 = c.beta1;
-    outer.beta2 = c.beta2;
+    const optim::AdamOptions outer{
+        .lr = c.lr_g * static_cast<double>(c.g_steps), .beta1 = c.beta1, .beta2 = c.beta2};
     outer_ = optim::make_adam({optim::group_of(*net_)}, outer);
     for (const Variable& p : net_->parameters()) sums_.push_back(Tensor::zeros_like(p.data()));
     const auto named = net_->named_parameters();

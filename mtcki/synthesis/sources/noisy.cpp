@@ -113,7 +113,7 @@ class NoisySource : public ImageSource {
     std::ranges::stable_sort(order, {},
                              [&](int64_t row) { return turn[static_cast<size_t>(row)]; });
     for (const int64_t row : order) {
-      place[static_cast<size_t>(row)] = static_cast<int64_t>(sorted.size());
+      place[static_cast<size_t>(row)] = std::ssize(sorted);
       sorted.push_back(y[static_cast<size_t>(row)]);
     }
     rows_.copy_(index_select(classes_, Tensor::from(sorted, labels.shape())));

@@ -31,11 +31,7 @@ class PixelSource : public ImageSource {
     minus_high_ = neg(add(black_, unit_)).reshape(per_channel);
     optim::ParameterGroup group;
     group.parameters.emplace_back("pixels", pixels_);
-    optim::AdamOptions adam;
-    adam.lr = c.lr_g;
-    adam.beta1 = c.beta1;
-    adam.beta2 = c.beta2;
-    adam_ = optim::make_adam({group}, adam);
+    adam_ = optim::make_adam({group}, {.lr = c.lr_g, .beta1 = c.beta1, .beta2 = c.beta2});
   }
 
   void begin_batch(int64_t batch) override {

@@ -31,11 +31,8 @@ class SamplerSource : public ImageSource {
       average_.emplace(*net_, c.g_ema);
       averaged_ = generator_of(c, o);
     }
-    optim::AdamOptions adam;
-    adam.lr = c.lr_g;
-    adam.beta1 = c.beta1;
-    adam.beta2 = c.beta2;
-    adam_ = optim::make_adam({optim::group_of(*net_)}, adam);
+    adam_ = optim::make_adam({optim::group_of(*net_)},
+                             {.lr = c.lr_g, .beta1 = c.beta1, .beta2 = c.beta2});
   }
 
   void begin_batch(int64_t batch) override {

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "mtcki/config/table_names.h"
 #include "mtcki/synthesis/sources/source.h"
 
@@ -31,22 +33,14 @@ std::vector<std::string> source_names() {
   return names;
 }
 
-bool source_keeps_maps(const std::string& name) {
-  for (const Row& row : kSources)
-    if (name == row.name) return row.maps;
-  return false;
-}
-
 bool is_given(const std::string& source) {
-  for (const Row& row : kSources)
-    if (source == row.name) return !row.make;
-  return false;
+  return std::ranges::any_of(kSources, [&](const Row& r) { return source == r.name && !r.make; });
 }
-
 bool source_samples(const std::string& name) {
-  for (const Row& row : kSources)
-    if (name == row.name) return row.samples;
-  return false;
+  return std::ranges::any_of(kSources, [&](const Row& r) { return name == r.name && r.samples; });
+}
+bool source_keeps_maps(const std::string& name) {
+  return std::ranges::any_of(kSources, [&](const Row& r) { return name == r.name && r.maps; });
 }
 
 std::unique_ptr<ImageSource> make_source(const SynthesisConfig& config,

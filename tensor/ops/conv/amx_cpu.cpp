@@ -216,7 +216,7 @@ struct WeightGradient {
   template <class Tiles>
   void split_bands(const bfloat16* gy, const bfloat16* x, float* gw) const {
     const std::vector<Band> all = bands(int64_t{1200} << 10, num_threads());
-    const int64_t count = static_cast<int64_t>(all.size()), size = taps * d.k * d.c;
+    const int64_t count = std::ssize(all), size = taps * d.k * d.c;
     const int64_t parts = std::min<int64_t>(num_threads(), count);
     const Scratch dw(static_cast<size_t>(parts * size) * sizeof(float));
     parallel_for(parts, 1, [&](int64_t first_part, int64_t last_part) {
@@ -331,7 +331,7 @@ struct Gather {
   void run(const bfloat16* x, const float* w, const float* bias, bfloat16* y) const {
     const int64_t groups = ceil_div(n, kBlock), blocks = out / kBlock, in_blocks = in / kBlock;
     const int64_t panel = taps * in_blocks * kPair, group_size = in_blocks * in_pixels * kPair;
-    const int64_t out_pixels = static_cast<int64_t>(sources.size());
+    const int64_t out_pixels = std::ssize(sources);
     const Scratch packed_w(static_cast<size_t>(blocks * panel) * 2),
         packed_x(static_cast<size_t>(groups * group_size) * 2);
     parallel_for(blocks + groups * in_blocks, 1, [&](int64_t begin, int64_t end) {

@@ -33,7 +33,7 @@ void channel_sums(const ChannelView& v, const T* g, T* out) {
     std::vector<double> total(static_cast<size_t>(v.block));
     std::vector<T> sums(static_cast<size_t>(v.block));
     for (int64_t k = begin; k < end; ++k) {
-      std::fill(total.begin(), total.end(), 0.0);
+      std::ranges::fill(total, 0.0);
       for (int64_t o = 0; o < v.outer; ++o) {
         const T* p = g + (o * v.blocks + k) * v.inner * v.block;
         for (int64_t i = 0; i < v.inner; i += kRun) {

@@ -23,7 +23,7 @@ bool applied_by_kernels(const Operands& ops, const ConvFusion& f, const Tensor& 
     if (norm)
       for (const Tensor& t : {norm->weight, norm->bias, norm->mean, norm->var, norm->invstd})
         all.push_back(t);
-  const bool fit = std::all_of(all.begin(), all.end(), [](const Tensor& t) {
+  const bool fit = std::ranges::all_of(all, [](const Tensor& t) {
     return !t.defined() || (t.dtype() == DType::f32 && t.device().is_cpu());
   });
   return fit && f.act.kind != Activation::Kind::leaky_relu &&

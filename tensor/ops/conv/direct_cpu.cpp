@@ -8,7 +8,6 @@
 // pixels, each with its own subset of the taps. Register blocking: kPixels output pixels, taken
 // anywhere from the strip, times two vectors of output channels. Outputs with very few channels
 // (images) put the vector along the input channels instead and sum its lanes at the end.
-#include <array>
 #include <utility>
 #include <vector>
 
@@ -164,7 +163,7 @@ Kernel pick_few(int64_t pixels, int64_t k) {
 
 // Weights of one phase in the order in which the kernels read them.
 void pack_weights(const Gather& g, const Phase& phase, const float* w, float* out) {
-  const int64_t lanes = g.in.lanes(), taps = static_cast<int64_t>(phase.taps.size());
+  const int64_t lanes = g.in.lanes(), taps = std::ssize(phase.taps);
   if (g.few()) {
     for (int64_t b = 0; b < g.in.blocks(); ++b)
       for (const Tap& tap : phase.taps)
@@ -198,7 +197,7 @@ class Strips {
       rows_ = std::max(rows_, phase.rows);
       columns_ = std::max(columns_, phase.columns);
       weight_at_.push_back(weights);
-      weights += static_cast<int64_t>(phase.taps.size()) * g.in.c * padded_;
+      weights += std::ssize(phase.taps) * g.in.c * padded_;
       for (const Tap& t : phase.taps) {
         low_h_ = std::min(low_h_, t.row), high_h_ = std::max(high_h_, t.row);
         low_w_ = std::min(low_w_, t.column), high_w_ = std::max(high_w_, t.column);
@@ -282,7 +281,7 @@ class Strips {
       const Table partial = whole ? Table() : table(phase, images, rows);
       const Table& t = whole ? tables_[i] : partial;
       o.taps = t.taps.data();
-      o.tap_count = static_cast<int64_t>(t.taps.size());
+      o.tap_count = std::ssize(t.taps);
       const float* w = weights_->as() + weight_at_[i];
       if (g_.few()) {
         few_outputs(o, w, t, y);
@@ -294,7 +293,7 @@ class Strips {
 
   void outputs(Operands& o, const float* w, const Table& t, float* y) const {
     alignas(64) float tile[kPixels * kGroup];
-    const int64_t count = static_cast<int64_t>(t.in.size()), plane = g_.h * g_.w;
+    const int64_t count = std::ssize(t.in), plane = g_.h * g_.w;
     const bool blocked = is_blocked(g_.k);
     for (int64_t k = 0; k < padded_; k += kGroup) {
       const int vectors = padded_ - k >= kGroup ? 2 : 1;
@@ -318,7 +317,7 @@ class Strips {
 
   void few_outputs(Operands& o, const float* w, const Table& t, float* y) const {
     float tile[24];  // few_pixels(k) * k at most
-    const int64_t count = static_cast<int64_t>(t.in.size()), plane = g_.h * g_.w;
+    const int64_t count = std::ssize(t.in), plane = g_.h * g_.w;
     const int64_t step = few_pixels(static_cast<int>(g_.k));
     o.w = w;
     for (int64_t i = 0; i < count; i += step) {

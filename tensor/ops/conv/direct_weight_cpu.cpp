@@ -144,7 +144,7 @@ class WeightGradient {
     const float* gy_data = copied ? gy_copy : gy_.data;
     const int64_t x_step = d_.stride_w * x_.lanes();
     const int64_t gy_step = copied ? padded_ : gy_.blocked() ? kWidth : 1;
-    const int64_t count = static_cast<int64_t>(x_lines.size());
+    const int64_t count = std::ssize(x_lines);
     const Lines lines =
         swapped_
             ? Lines{gy_data, copy, gy_lines.data(), x_lines.data(), count, d_.q, gy_step, x_step}

@@ -1,9 +1,7 @@
 // Grouped convolution of f32 activations whose groups are whole channel blocks: each group is an
 // ordinary convolution, by whichever kernel is the best for one, on a copy of its channels. A
 // group's weights are contiguous, its channels are so within an image.
-#include <algorithm>
 #include <cstring>
-#include <vector>
 
 #include "tensor/ops/conv/kernels.h"
 #include "tensor/ops/conv/select.h"

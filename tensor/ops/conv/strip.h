@@ -8,8 +8,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <memory>
-#include <vector>
 
 #include "tensor/ops/conv/kernels.h"
 

@@ -8,7 +8,6 @@
 // Few channels: every thread has its own tiles and its own dW, added up at the end in thread order.
 // Many: all threads transform one chunk together, and each owns rectangles of dW.
 #include <algorithm>
-#include <utility>
 #include <vector>
 
 #include "tensor/ops/conv/kernels.h"

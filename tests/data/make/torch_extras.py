@@ -26,3 +26,14 @@ class Net(torch.nn.Module):
     def forward(self, x): return self.l(x)
 torch.jit.save(torch.jit.script(Net()), f"{out}/torch_script.pt")
 put("torch_own_module.pth", {"epoch": 1, "model": Net()})
+# Weights under keys of one's own: one set, several; and tensors that are not what their storage holds.
+named = {"l.weight": w}
+put("torch_only.pth", {"epoch": 3, "netC": named, "optC": {"state": {0: {"momentum_buffer": w}}}})
+put("torch_several.pth", ({"l.weight": w}, {"acc": 91.5}, {"best": {"l.weight": w * 2}}))
+put("torch_negated.pth", {"l.weight": torch.complex(w, w).conj().imag})
+put("torch_complex.pth", {"l.weight": w.to(torch.complex64)})
+put("torch_quantised.pth", {"l.bias": w, "l.weight": torch.quantize_per_tensor(w, 0.1, 0, torch.qint8)})
+# torch.export.save: what names its members, without the paths of this machine that the real one holds.
+with __import__("zipfile").ZipFile(f"{out}/torch_exported.pt2", "w") as z:
+    for member in ("models/model.json", "data/weights/weight_0", "data/sample_inputs/model.pt"):
+        z.writestr("torch_exported/" + member, "{}")

@@ -4,8 +4,8 @@
 #include <mutex>
 #include <unordered_map>
 
-#include "tensor/cuda/emulated/device.h"
 #include "tensor/cuda/runtime.h"
+#include "tests/emulated/device/device.h"
 
 namespace mtcki::cuda {
 

@@ -1,4 +1,4 @@
-#include "tensor/cuda/emulated/queues.h"
+#include "tests/emulated/device/queues.h"
 
 #include <algorithm>
 

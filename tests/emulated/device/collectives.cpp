@@ -3,8 +3,8 @@
 #include <cstdlib>
 
 #include "tensor/comm_mpi.h"
-#include "tensor/cuda/emulated/device.h"
 #include "tensor/cuda/runtime.h"
+#include "tests/emulated/device/device.h"
 
 namespace mtcki::cuda {
 

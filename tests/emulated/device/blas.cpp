@@ -2,8 +2,8 @@
 
 #include <vector>
 
-#include "tensor/cuda/emulated/device.h"
 #include "tensor/ops/gemm.h"
+#include "tests/emulated/device/device.h"
 
 namespace mtcki::cuda {
 

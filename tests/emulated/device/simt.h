@@ -1,12 +1,12 @@
 // CUDA kernels on the CPU: the syntax of a kernel (threadIdx, __shared__, __syncthreads, shuffles)
 // in terms of coroutines, one per CUDA thread; barriers and shuffles yield to a scheduler. Blocks
-// run beside each other on OpenMP threads. Included by launch.cuh where nvcc is not the compiler.
+// run beside each other on OpenMP threads. Comes before cuda/launch.cuh where nvcc is not the compiler.
 //
 // Limits: threads of one block never run at the same time, so there are no real races and no memory
 // model; static __shared__ arrays keep the values of an earlier block. What ends the program with a
 // message: a barrier that some threads never reach, an early launch whose threads do not wait for
 // the kernel before, tensor cores that read asynchronous copies without a fence. Tensor cores and
-// asynchronous copies: cuda/mma.cuh.
+// asynchronous copies: tensor_cores.h.
 #pragma once
 
 #include <algorithm>
@@ -128,6 +128,13 @@ void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
             std::type_identity_t<P>... args) {
   simt::launch(grid, block, shared, false, [=] { kernel(args...); });
 }
+template <class... P>
+void launch_early(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
+                  std::type_identity_t<P>... args) {
+  simt::launch(grid, block, shared, true, [=] { kernel(args...); });
+}
+inline void next_may_start() {}
+inline void wait_for_previous() { simt::note_wait_for_previous(); }
 
 }  // namespace mtcki::cuda
 
@@ -181,3 +188,5 @@ template <class T>
 T __ldg(const T* p) {
   return *p;
 }
+
+#include "tests/emulated/device/tensor_cores.h"

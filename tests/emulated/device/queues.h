@@ -8,8 +8,8 @@
 #include <memory>
 #include <vector>
 
-#include "tensor/cuda/emulated/device.h"
 #include "tensor/cuda/stream_order.h"
+#include "tests/emulated/device/device.h"
 
 namespace mtcki::cuda {
 

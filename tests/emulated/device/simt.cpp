@@ -1,4 +1,4 @@
-#include "tensor/cuda/emulated/simt.h"
+#include "tests/emulated/device/simt.h"
 
 #include <omp.h>
 #include <ucontext.h>
@@ -11,8 +11,8 @@
 #include <limits>
 #include <numeric>
 
-#include "tensor/cuda/emulated/device.h"
 #include "tensor/cuda/runtime.h"
+#include "tests/emulated/device/device.h"
 
 #if !defined(__x86_64__)
 #define MTCKI_SIMT_UCONTEXT 1
