@@ -114,10 +114,6 @@ void write_all(int fd, const void* data, size_t bytes, const std::string& path) 
   if (const int error = write_errno(fd, data, bytes)) throw_disk_error("write", path, error, bytes);
 }
 
-void sync_file(int fd, const std::string& path) {
-  if (const int error = sync_errno(fd, "fsync")) throw_disk_error("sync", path, error, 0);
-}
-
 int open_for_appending(const std::string& path) {
   int fd;
   do {

@@ -38,7 +38,6 @@ void write_file_atomic(const std::string& path, std::string_view content);
 int open_for_appending(const std::string& path);
 // Building blocks for append-only files and for checkpoints. Each throws DiskError.
 void write_all(int fd, const void* data, size_t bytes, const std::string& path);
-void sync_file(int fd, const std::string& path);
 void sync_directory(const std::string& path);
 void rename_path(const std::string& from, const std::string& to);
 void make_directories(const std::string& path);         // those that are missing

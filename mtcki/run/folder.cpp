@@ -143,14 +143,20 @@ void RunFolder::write_manifest() { data::write_sealed_json(path_ + "/manifest.js
 json RunFolder::write_result(const PipelineResult& result) {
   json out = to_json(result);
   const json before = data::read_sealed_json(path_ + "/result.json");
-  if (before.is_object() && before.value("teachers", json()) == out["teachers"] &&
-      before.value("students", json()) == out["students"] &&
-      before.value("synthetic", json()) == out["synthetic"] && before.contains("seconds"))
-    out["seconds"] = before["seconds"];
+  // A call that found everything finished reports what making it took.
+  const bool found = before.is_object() && before.contains("seconds") &&
+                     before.value("teachers", json()) == out["teachers"] &&
+                     before.value("students", json()) == out["students"] &&
+                     before.value("synthetic", json()) == out["synthetic"];
+  if (found) out["seconds"] = before["seconds"];
   json& attempt = manifest_["attempts"].back();
   for (const char* key : {"peak_memory_bytes", "peak_tensor_bytes"}) {
     if (!out["metrics"].contains(key)) continue;
     attempt[key] = out["metrics"][key];
+    if (found && before.value("metrics", json::object()).contains(key)) {
+      out["metrics"][key] = before["metrics"][key];
+      continue;
+    }
     for (const json& a : manifest_["attempts"])
       if (a.is_object() && a.contains(key) && a[key].is_number())
         out["metrics"][key] = std::max(out["metrics"][key].get<double>(), a[key].get<double>());
