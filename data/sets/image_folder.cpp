@@ -112,7 +112,7 @@ ImageSet folder_set(const std::string& root, const std::string& split, const Fol
   if (unsorted && (file_exists(dir + "/val_annotations.txt") || file_exists(root + "/wnids.txt")))
     throw_data_error(dir, -1, "one folder per class", "the single folder \"images\"",
                      "this is Tiny-ImageNet: use dataset tiny-imagenet, which reads it as it is");
-  for (const std::string train : {root + "/train", root + "/training"}) {
+  for (const std::string& train : {root + "/train", root + "/training"}) {
     if (split == "train" || !fs::is_directory(train)) continue;
     const std::string other = class_difference(set.class_names, folders_in(train));
     if (!other.empty())
