@@ -28,18 +28,21 @@ def normalised(x):
 
 
 def classifier(name, weights=None):
-    """A network as its authors draw it: convolutions by He's rule of the outputs."""
+    """A network as its authors draw it: convolutions by He's rule of the outputs; VGG's last layer small."""
     net = torch_models.classifier(name, CHANNELS, CLASSES)
     for m in net.modules():
         if isinstance(m, nn.Conv2d):
             nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(m, nn.Linear) and name.startswith("vgg"):
+            nn.init.normal_(m.weight, 0, 0.01)
+            nn.init.zeros_(m.bias)
     if weights:
         net.load_state_dict({k: torch.from_numpy(v.copy()) for k, v in st_to_torch.load(weights).items()})
-    return net
+    return net.to(memory_format=torch.channels_last)  # faster on CPUs
 
 
 def generator(c):
-    return torch_models.generator(c.generator, c.nz, c.ngf, CHANNELS, SIZE)
+    return torch_models.generator(c.generator, c.nz, c.ngf, CHANNELS, SIZE).to(memory_format=torch.channels_last)
 
 
 def dcgan_weights(net):
@@ -159,14 +162,19 @@ class Run:
         return views, sum(v.logits for v in views) / len(views)
 
     def student_step(self, images):
-        d = self.distill
         with torch.no_grad():
             target = self.ask(images)[1]
+        logits = self.student.train()(normalised(images))
+        self.descend(self.distillation(target, logits))
+
+    def distillation(self, target, logits):
+        t = self.distill.temperature
+        return self.distill.kd * t * t * divergence(target / t, logits / t).mean()
+
+    def descend(self, loss):
+        d = self.distill
         rate = 0.5 * (1 + math.cos(math.pi * self.done / self.steps)) if d.schedule == "cosine" else 1
         self.optimizer.param_groups[0]["lr"] = d.min_lr + (d.lr - d.min_lr) * rate
-        logits = self.student.train()(normalised(images))
-        t = d.temperature
-        loss = t * t * divergence(target / t, logits / t).mean()
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -185,7 +193,7 @@ class Run:
                 self.student_step(shifted(images, d.pad, d.flip))
 
     def invert(self, labels, generate, optimizers, student=None, prior=lambda x, seen, views: 0,
-               after_backward=lambda: None):
+               after_backward=lambda: None, when_best=lambda: None):
         """The images of the step of a batch with the lowest loss (best = "last": the last)."""
         c, best, least = self.synthesis, None, math.inf
         for _ in range(c.g_steps):
@@ -203,6 +211,7 @@ class Run:
                 loss = loss - c.adv * (counts * divergence(mean, theirs)).mean()
             if loss.item() < least or c.best == "last":
                 best, least = x.detach(), loss.item()
+                when_best()
             for o in optimizers:
                 o.zero_grad()
             loss.backward()
@@ -372,5 +381,87 @@ def sampled(run):
         run.student_step(x)
 
 
+def maps_of_vgg(net, x):
+    """The inputs of the blocks behind the first, the last map, and the logits."""
+    maps = []
+    for i in range(5):
+        x = F.relu(getattr(net, f"block{i}")(x))
+        x = F.max_pool2d(x, 2) if i < 3 else x
+        maps.append(x)
+    return maps[:4], x, net.classifier(x.mean((2, 3)))
+
+
+def regions(maps, logits, classes):
+    """What speaks for the class, of the last map of every size; the gradients are constants."""
+    at = list({m.shape[-1]: m for m in maps}.values())
+    gradients = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), at, retain_graph=True)
+    return [(a * g.mean((2, 3), keepdim=True)).sum(1) for a, g in zip(at, gradients)]
+
+
+def class_activation(net, last):
+    return torch.einsum("kc,nchw->nkhw", net.classifier.weight.detach(), last)
+
+
+def spaceshipnet(run):
+    """The student is shown what the generator as it is makes of kept maps, whose channels two images exchange."""
+    c, d, teacher, student = run.synthesis, run.distill, run.teachers[0].net, run.student
+    g = generator(c)
+    layers = list(g.conv_blocks)
+    parts = [nn.Sequential(*layers[a:b]) for a, b in ((0, 1), (1, 5), (5, 9), (9, 11))]  # maps between
+    pool, now = [[], [], []], []
+    labels = torch.arange(c.batch_size) % CLASSES
+
+    def generate(z):
+        now.clear()
+        x = g.l1(z).view(-1, g.start, g.side, g.side)
+        for part in parts:
+            x = part(x)
+            now.append(x.detach())
+        return x
+
+    def make_batch():
+        best = {}
+        z = torch.randn(c.batch_size, c.nz)
+        g.train()
+        run.invert(labels, lambda: generate(z), [adam(c, {"params": g.parameters()})],
+                   when_best=lambda: best.update(enumerate(now)))
+        for level in range(3):
+            pool[level].append(best[level])
+
+    def show(level, maps):
+        if torch.rand(()) < c.exchange:
+            half = torch.rand(maps.shape[:2]).argsort(1) < maps.shape[1] // 2
+            maps = torch.where(half[:, :, None, None], maps, maps.flip(0))
+        g.eval()
+        for part in parts[level + 1:]:
+            maps = part(maps)
+        return shifted(maps, d.pad, d.flip)
+
+    def student_step(x):
+        maps_t, last_t, target = maps_of_vgg(teacher, normalised(x).requires_grad_())
+        maps_s, last_s, logits = maps_of_vgg(student.train(), normalised(x))
+        classes = target.argmax(1)
+        loss = run.distillation(target.detach(), logits)
+        loss = loss + d.cam * F.mse_loss(class_activation(student, last_s), class_activation(teacher, last_t).detach())
+        for a, b in zip(regions(maps_s, logits, classes), regions(maps_t, target, classes)):
+            loss = loss + d.grad_cam * F.mse_loss(a, b.detach())
+        run.descend(loss)
+
+    per_round = d.steps_per_epoch // run.rounds.per_epoch
+    for _ in range(run.steps // per_round):
+        for _ in range(run.rounds.batches):
+            make_batch()
+        kept = [torch.cat(maps) for maps in pool]
+        whole = len(kept[0]) // d.batch_size
+        for number in range(per_round):
+            if number % whole == 0:
+                order = torch.randperm(len(kept[0]))
+            rows = order[number % whole * d.batch_size:][:d.batch_size]
+            level = torch.randint(0, 3, ()).item()
+            with torch.no_grad():
+                x = show(level, kept[level][rows])
+            student_step(x)
+
+
 METHODS = {"deepinversion": deepinversion, "dafl": sampled, "zskt": sampled, "dfq": sampled, "cmi": cmi, "fast": fast,
-           "nayer": nayer, "dense": dense}
+           "nayer": nayer, "dense": dense, "spaceshipnet": spaceshipnet}

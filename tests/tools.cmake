@@ -66,6 +66,8 @@ if(MTCKI_PYTHON)
   add_test(NAME torture_short COMMAND ${MTCKI_PYTHON} ${CMAKE_SOURCE_DIR}/scripts/torture --counts short --jobs 2
                                       --binary $<TARGET_FILE:mtcki_cli>)
   set_tests_properties(torture_short PROPERTIES PROCESSORS 2 TIMEOUT 600)
+  add_test(NAME results_of_methods_vs_torch
+           COMMAND ${MTCKI_PYTHON} ${CMAKE_SOURCE_DIR}/scripts/methods_vs_torch --check ${CMAKE_SOURCE_DIR}/docs/results.md)
 endif()
 
 include(${CMAKE_CURRENT_SOURCE_DIR}/docs.cmake)
