@@ -156,6 +156,11 @@ class Run:
         self.steps, self.done = d.epochs * d.steps_per_epoch, 0
         self.optimizer = torch.optim.SGD(student.parameters(), d.lr, d.momentum, weight_decay=d.weight_decay)
 
+    def view(self, x):
+        """What the teachers are shown in a step of synthesis."""
+        c = self.synthesis
+        return (rolled if c.views == "roll" else shifted)(x, c.pad, c.flip) if c.pad or c.flip else x
+
     def ask(self, images):
         """Views of all teachers, and the mean of their logits."""
         views = [t(images) for t in self.teachers]
@@ -198,7 +203,7 @@ class Run:
         c, best, least = self.synthesis, None, math.inf
         for _ in range(c.g_steps):
             x = generate()
-            seen = (rolled if c.views == "roll" else shifted)(x, c.pad, c.flip)
+            seen = self.view(x)
             views, mean = self.ask(seen)
             loss = c.cls * F.cross_entropy(mean, labels) + prior(x, seen, views)
             for teacher, view in zip(self.teachers, views):
@@ -365,7 +370,7 @@ def sampled(run):
     optimizer = adam(c, {"params": g.parameters()})
     for step in range(run.steps):
         if step % (d.steps_per_epoch // run.rounds.per_epoch) == 0:
-            x = g.train()(torch.randn(c.batch_size, c.nz))
+            x = run.view(g.train()(torch.randn(c.batch_size, c.nz)))
             view = teacher(x)
             p = view.logits.softmax(1).mean(0)
             loss = (c.one_hot * F.cross_entropy(view.logits, view.logits.argmax(1))
