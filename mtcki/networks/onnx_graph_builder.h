@@ -19,6 +19,7 @@ namespace mtcki::onnx {
 inline constexpr int64_t kBatch = 1000003;
 
 using Sizes = std::vector<int64_t>;
+using Runs = std::vector<std::pair<int64_t, int64_t>>;  // [begin, end)
 
 // What a name of the file stands for: a value of the network, a constant, or a list of values.
 struct Value {
@@ -50,7 +51,7 @@ class Builder {
   const Value& input(size_t i) const;
   const Tensor& constant(size_t i) const;
   double number(size_t i) const;  // a constant of one element
-  int64_t activation(size_t i);  // its id; a constant becomes a node of its own
+  int64_t activation(size_t i);   // its id; a constant becomes a node of its own
   int64_t attribute(const char* name, int64_t otherwise) const;
   double attribute(const char* name, double otherwise) const;
   std::string attribute(const char* name, const char* otherwise) const;
@@ -116,6 +117,7 @@ class Builder {
   void with_constant(const std::string& op, int64_t x, const Tensor& c, bool constant_first);
   int64_t padded(int64_t x, const Sizes& pads);
   void pad();
+  int64_t joined(int64_t x, int64_t d, const Runs& runs);
   int64_t continued(int64_t x, int64_t d, int64_t before, int64_t after, bool mirrored);
   void slice();
   void gather();

@@ -111,9 +111,8 @@ void Builder::convolution() {
 }
 
 void Builder::batch_norm() {
-  const int64_t x = activation(0);
+  const int64_t x = shape(activation(0)).size() == 2 ? activation(0) : image(0);
   const Sizes in = shape(x);
-  if (in.size() != 4 && in.size() != 2) fail(str("of ", in.size(), " dimensions"));
   if (attribute("spatial", int64_t{1}) != 1) fail("statistics of every pixel are not taken");
   const std::string note = "was exported for training: its batch norms are those of evaluation";
   if (attribute("training_mode", int64_t{0}) != 0 &&
@@ -126,8 +125,8 @@ void Builder::batch_norm() {
     if (t.rank() != 1 || t.size(0) != in[1]) fail("statistics of another number of channels");
     parts.emplace_back(names[i], t);
   }
-  give(add_layer("batch_norm", {x}, {in[1]}, {attribute("epsilon", 1e-5)}, in, node_->inputs[1],
-                 parts));
+  give_image(add_layer("batch_norm", {x}, {in[1]}, {attribute("epsilon", 1e-5)}, in,
+                       node_->inputs[1], parts));
 }
 
 void Builder::linear(int64_t x, Tensor weight, Tensor bias, const std::string& name) {

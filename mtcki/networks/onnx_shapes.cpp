@@ -7,6 +7,12 @@
 
 namespace mtcki::onnx {
 
+namespace {
+
+constexpr size_t kMostRuns = 1024;  // parts of a dimension that are put together
+
+}  // namespace
+
 void Builder::reshape(int64_t x, Sizes sizes) {
   const Sizes& in = shape(x);
   int64_t all = 1, known = 1;
@@ -46,23 +52,32 @@ int64_t Builder::permuted(int64_t x, const Sizes& order) {
   return std::is_sorted(order.begin(), order.end()) ? x : add("permute", {x}, order, {}, out);
 }
 
+// Parts [begin, end) of dimension d, one behind the other.
+int64_t Builder::joined(int64_t x, int64_t d, const Runs& runs) {
+  const auto u = static_cast<size_t>(d);
+  Sizes out = shape(x), part = out, parts;
+  const int64_t n = std::exchange(out[u], 0);
+  if (runs.size() > kMostRuns) fail("too many parts");
+  for (size_t i = 0; i < runs.size();) {
+    auto [begin, end] = runs[i++];
+    for (; i < runs.size() && runs[i].first == end; ++i) end = runs[i].second;
+    part[u] = end - begin;
+    out[u] += part[u];
+    parts.push_back(begin == 0 && end == n ? x : add("narrow", {x}, {d, begin, end}, {}, part));
+  }
+  return parts.size() == 1 ? parts[0] : add("cat", parts, {d}, {}, out);
+}
+
 // With the pixels at the border again, or those behind it in a mirror.
 int64_t Builder::continued(int64_t x, int64_t d, int64_t before, int64_t after, bool mirrored) {
-  constexpr int64_t kMost = 64;
-  const auto u = static_cast<size_t>(d);
-  Sizes out = shape(x), row = out, parts;
-  const int64_t n = out[u];
-  if (std::max(before, after) > (mirrored ? std::min(n - 1, kMost) : kMost))
-    fail("too much padding");
-  row[u] = 1;
-  const auto take = [&](int64_t at) {
-    parts.push_back(add("narrow", {x}, {d, at, at + 1}, {}, row));
-  };
+  const int64_t n = shape(x)[static_cast<size_t>(d)], most = int64_t{kMostRuns} / 2 - 1;
+  if (std::max(before, after) > (mirrored ? std::min(n - 1, most) : most)) fail("too much padding");
+  Runs runs;
+  const auto take = [&](int64_t at) { runs.emplace_back(at, at + 1); };
   for (int64_t i = before; i > 0; --i) take(mirrored ? i : 0);
-  parts.push_back(x);
+  runs.emplace_back(0, n);
   for (int64_t i = 1; i <= after; ++i) take(n - 1 - (mirrored ? i : 0));
-  out[u] += before + after;
-  return add("cat", parts, {d}, {}, out);
+  return joined(x, d, runs);
 }
 
 void Builder::pad() {
@@ -110,41 +125,45 @@ void Builder::slice() {
   axes = integers("axes", 3, axes);
   if (ends.size() != starts.size() || axes.size() != starts.size() || steps.size() != starts.size())
     fail("lists of different lengths");
-  Sizes out = in;
   for (size_t i = 0; i < starts.size(); ++i) {
-    const int64_t d = axis(axes[i], in.size());
-    const int64_t n = out[static_cast<size_t>(d)];
-    const auto place = [n](int64_t at) {
-      return std::clamp(at < 0 ? std::max<int64_t>(at, -n) + n : at, int64_t{0}, n);
+    const int64_t d = axis(axes[i], in.size()), n = shape(x)[static_cast<size_t>(d)],
+                  step = std::clamp(steps[i], -n - 1, n + 1), low = step < 0 ? -1 : 0;
+    const auto place = [&](int64_t at) {
+      return std::clamp(at < 0 ? std::max(at, -n - 1) + n : at, low, n + low);
     };
     const int64_t begin = place(starts[i]), end = place(ends[i]);
-    const bool pixels = in.size() == 4 && d >= 2 && steps[i] > 0;
-    if (steps[i] != 1 && !pixels) fail(str("steps of ", steps[i], " are not taken here"));
-    if (begin != 0 || end != n) {
-      if (d == 0) fail("a part of the images");
-      out[static_cast<size_t>(d)] = std::max<int64_t>(0, end - begin);
-      x = add("narrow", {x}, {d, begin, end}, {}, out);
+    const bool pixels = in.size() == 4 && d >= 2 && step > 1;
+    if (step == 0) fail("a step of 0");
+    if (begin == 0 && end == n && step == 1) continue;
+    if (d == 0) fail("a part of the images");
+    Runs runs;
+    if (step == 1 || pixels) {
+      if (begin < end) runs.emplace_back(begin, end);
+    } else {
+      for (int64_t at = begin; (end - at) * step > 0 && runs.size() <= kMostRuns; at += step)
+        runs.emplace_back(at, at + 1);
     }
-    if (steps[i] == 1) continue;
-    x = every_nth(x, {d == 2 ? steps[i] : 1, d == 3 ? steps[i] : 1});
-    out = shape(x);
+    x = joined(x, d, runs);
+    if (pixels) x = every_nth(x, {d == 2 ? step : 1, d == 3 ? step : 1});
   }
   give(x);
 }
 
-// One position of a dimension: x[:, 0], with which torchvision's GoogLeNet and Inception turn images
-// of its usual normalisation into theirs.
+// Positions of a dimension; x[:, 0], with which torchvision's GoogLeNet and Inception turn images of
+// its usual normalisation into theirs, is without it then.
 void Builder::gather() {
   const int64_t x = activation(0);
   const Tensor& index = constant(1);
   Sizes out = shape(x);
   const int64_t d = axis(attribute("axis", int64_t{0}), out.size());
-  if (d == 0 || index.dtype() != DType::i64 || index.numel() != 1 || index.rank() > 1)
-    fail("only one position of a dimension is taken");
-  int64_t& size = out[static_cast<size_t>(d)];
-  const int64_t at = axis(index.to_vector<int64_t>()[0], static_cast<size_t>(size));
-  size = 1;
-  const int64_t y = add("narrow", {x}, {d, at, at + 1}, {}, out);
+  if (d == 0 || index.dtype() != DType::i64 || index.rank() > 1)
+    fail("only positions of a dimension behind the images are taken");
+  Runs runs;
+  for (const int64_t i : index.to_vector<int64_t>()) {
+    const int64_t at = axis(i, static_cast<size_t>(out[static_cast<size_t>(d)]));
+    runs.emplace_back(at, at + 1);
+  }
+  const int64_t y = joined(x, d, runs);
   if (index.rank() == 1) return give(y);
   out.erase(out.begin() + d);
   reshape(y, out);

@@ -234,6 +234,25 @@ TEST(OnnxOperators, Borders) {
               HasSubstr("\"wrap\""));
 }
 
+TEST(OnnxOperators, PartsOfADimension) {
+  const auto slice = [](int64_t begin, int64_t end, int64_t axis, int64_t step, int64_t numbers) {
+    return of("Slice", kImage, {}, {list({begin}), list({end}), list({axis}), list({step})},
+              numbers);
+  };
+  const auto gather = [](const Integers& at, int64_t axis, int64_t numbers) {
+    return of("Gather", kImage, {integer("axis", axis)}, {list(at)}, numbers);
+  };
+  EXPECT_EQ(slice(-1, INT64_MIN, 1, -1, 8), "3 1 -1 5 1 2 4 8 | 5 6 7 8 1 2 3 4");
+  EXPECT_EQ(slice(1, INT64_MAX, 3, 2, 4), "2 8 1 5 | 0 1 0 2 0 3 0 4");
+  EXPECT_EQ(slice(0, 2, 1, INT64_MAX, 4), "1 2 4 8 | 1 2 3 4 0 0 0 0");
+  EXPECT_EQ(gather({1, 0, -1}, 3, 12), "2 1 2 8 4 8 1 3 1 5 -1 5 | 2 4 5 10 8 16 11 22");
+  EXPECT_THAT(slice(0, 2, 1, 0, 8), HasSubstr("a step of 0"));
+  EXPECT_THAT(slice(1, 1, 2, 1, 8), HasSubstr("would be empty"));
+  EXPECT_THAT(gather({2}, 3, 4), HasSubstr("axis 2 of 2 dimensions"));
+  EXPECT_THAT(gather({}, 3, 4), HasSubstr("would be empty"));
+  EXPECT_THAT(gather(Integers(1025, 0), 3, 4), HasSubstr("too many parts"));
+}
+
 // [N,C,W], as attention to channels has it.
 TEST(OnnxOperators, ConvolutionsAndPoolsOfLines) {
   const auto line = [](const char* op, const Attributes& attributes, const Tensor& weight,
