@@ -28,10 +28,21 @@ void Builder::reshape(int64_t x, Sizes sizes) {
     fail(str("the sizes that the file gives do not fit images of ", shapes[0][2], "x", shapes[0][3],
              "; it was written for ones of another size (data.pixels, data.size)"));
   if (sizes[0] != kBatch) fail("the number of images would not stay the first dimension");
-  if (sizes == in) return give(x);
+  give(reshaped(x, sizes));
+}
+
+int64_t Builder::reshaped(int64_t x, const Sizes& sizes) {
+  if (sizes == shape(x)) return x;
+  if (sizes[0] != kBatch || shape(x)[0] != kBatch) fail("a constant in another shape");
   Sizes ints = sizes;
   ints[0] = -1;
-  give(add("reshape", {x}, ints, {}, sizes));
+  return add("reshape", {x}, ints, {}, sizes);
+}
+
+int64_t Builder::permuted(int64_t x, const Sizes& order) {
+  Sizes out;
+  for (const int64_t d : order) out.push_back(shape(x)[static_cast<size_t>(d)]);
+  return std::is_sorted(order.begin(), order.end()) ? x : add("permute", {x}, order, {}, out);
 }
 
 void Builder::pad() {
@@ -202,14 +213,21 @@ bool Builder::rearrangement(const std::string& op) {
   } else if (op == "Transpose") {
     const int64_t x = activation(0);
     const Sizes in = shape(x), order = integers("perm", 99, {});
-    Sizes sorted = order, out;
+    Sizes sorted = order;
     std::sort(sorted.begin(), sorted.end());
     for (size_t i = 0; i < sorted.size(); ++i)
       if (sorted[i] != static_cast<int64_t>(i)) fail("no order of the dimensions");
     if (order.size() != in.size() || order[0] != 0)
       fail("the images must stay the first dimension");
-    for (const int64_t d : order) out.push_back(in[static_cast<size_t>(d)]);
-    give(add("permute", {x}, order, {}, out));
+    give(permuted(x, order));
+  } else if (op == "Expand") {
+    const int64_t x = activation(0);
+    Sizes sizes = integers("", 1, {});
+    if (!sizes.empty() && sizes.size() == shape(x).size() &&
+        (sizes[0] == kBatch || sizes[0] == declared_batch_))
+      sizes[0] = 1;
+    if (broadcast(shape(x), sizes) == shape(x)) return give(x), true;
+    give(binary("add", x, literal(expanded(Tensor::full({}, 0.0), sizes))));
   } else {
     return false;
   }
