@@ -12,6 +12,7 @@ namespace mtcki::onnx {
 
 namespace {
 
+constexpr size_t kMostListed = 4096;
 constexpr int64_t kMostMade = int64_t{1} << 24;  // numbers of a constant that a file makes
 
 Tensor list_of(const Sizes& values) {
@@ -83,7 +84,7 @@ bool Builder::fold() {
     return give(expanded(given ? value->tensor : Tensor::full({}, 0.0), integers("", 0, {}))), true;
   }
   if (op == "Expand") return give(expanded(constant(0), integers("", 1, {}))), true;
-  return fold_shape() || fold_list() || fold_arithmetic();
+  return fold_shape() || fold_list() || fold_statistics() || fold_arithmetic();
 }
 
 // Constants in other shapes.
@@ -144,6 +145,16 @@ bool Builder::fold_list() {
       out.push_back(from[static_cast<size_t>(axis(i, from.size()))]);
     return give(list_of(out).reshape(index.shape())), true;
   }
+  if (op == "Range") {
+    const Sizes from = integers("", 0, {}), to = integers("", 1, {}), step = integers("", 2, {});
+    if (from.size() != 1 || to.size() != 1 || step != Sizes{1}) fail("only steps of 1 are taken");
+    Sizes out;
+    for (int64_t i = from[0]; i < to[0]; ++i) {
+      if (out.size() > kMostListed) fail("makes a list of that length");
+      out.push_back(i);
+    }
+    return give(list_of(out)), true;
+  }
   if (op == "Concat") {
     std::vector<Tensor> parts;
     axis(attribute("axis", int64_t{0}), 1);
@@ -176,6 +187,28 @@ bool Builder::fold_list() {
     ++sizes[0];
   }
   return give(Tensor::from(out, Shape(sizes))), true;
+}
+
+// Weights that a network standardises itself, as NFNet and BiT do.
+bool Builder::fold_statistics() {
+  const std::string& op = node_->op;
+  if (op != "ReduceMean" && op != "BatchNormalization") return false;
+  const Tensor x = constant(0).to(DType::f32);
+  const auto rank = static_cast<size_t>(x.rank());
+  if (op == "ReduceMean") {
+    std::vector<int> dims;
+    for (const int64_t a : integers("axes", 1, {})) dims.push_back(static_cast<int>(axis(a, rank)));
+    attribute("noop_with_empty_axes", int64_t{0});
+    if (dims.empty()) fail("no axes");
+    return give(mtcki::mean(x, dims, attribute("keepdims", int64_t{1}) != 0)), true;
+  }
+  Sizes sizes(rank, 1);
+  if (rank < 2) fail("of less than two dimensions");
+  sizes[1] = x.size(1);
+  const auto part = [&](size_t i) { return constant(i).reshape(Shape(sizes)); };
+  const Tensor root = mtcki::sqrt(mtcki::add(part(4), attribute("epsilon", 1e-5)));
+  const Tensor standard = mtcki::div(mtcki::sub(x, part(3)), root);
+  return give(mtcki::add(mtcki::mul(standard, part(1)), part(2))), true;
 }
 
 // f of constants, element by element, broadcast as NumPy does. Integers stay integers (Div rounds

@@ -146,6 +146,11 @@ bool Builder::function(const std::string& op) {
          return b.binary("add", b.unary("relu", x),
                          b.binary("mul", b.negative_part(x), b.activation(1)));
        }},
+      {"ThresholdedRelu",
+       [](B b, int64_t x) {
+         const Tensor alpha = Tensor::full({1}, b.attribute("alpha", 1.0));
+         return b.binary("mul", x, b.binary("greater", x, b.literal(alpha)));
+       }},
       {"Clip",
        [](B b, int64_t x) {
          const auto [low, high] = b.limits();
@@ -192,6 +197,26 @@ void Builder::with_constant(const std::string& op, int64_t x, const Tensor& c, b
   }
   const int64_t other = activation(first ? 0 : 1);
   give(first ? binary(op, other, x) : binary(op, x, other));
+}
+
+bool Builder::comparison(const std::string& op) {
+  if (op == "Greater") {
+    give(binary("greater", activation(0), activation(1)));
+  } else if (op == "Less") {
+    give(binary("greater", activation(1), activation(0)));
+  } else if (op == "Not") {
+    give(scaled(activation(0), -1, 1));
+  } else if (op == "Where") {
+    for (const size_t i : {size_t{1}, size_t{2}})
+      if (input(i).is_constant() && !all_finite(constant(i).to(DType::f32)))
+        fail("puts values that are not finite");
+    const int64_t mask = activation(0);
+    give(binary("add", binary("mul", mask, activation(1)),
+                binary("mul", scaled(mask, -1, 1), activation(2))));
+  } else {
+    return false;
+  }
+  return true;
 }
 
 bool Builder::arithmetic(const std::string& op) {

@@ -76,8 +76,8 @@ void Builder::run() {
 
 void Builder::take_node() {
   const data::OnnxNode& n = *node_;
-  if (!fold() && !layer(n.op) && !function(n.op) && !arithmetic(n.op) && !pool(n.op) &&
-      !reduction(n.op) && !normalisation(n.op) && !rearrangement(n.op))
+  if (!fold() && !layer(n.op) && !function(n.op) && !comparison(n.op) && !arithmetic(n.op) &&
+      !pool(n.op) && !reduction(n.op) && !normalisation(n.op) && !rearrangement(n.op))
     fail(
         "this operator is not among those that are imported, which docs/teachers.md lists; export "
         "the network without it, or by PyTorch's other exporter (dynamo=True or False)");

@@ -83,6 +83,7 @@ class Builder {
   bool fold();
   bool fold_shape();
   bool fold_list();
+  bool fold_statistics();
   bool fold_arithmetic();
   Tensor computed(size_t inputs, bool logical, const std::function<double(const double*)>& f) const;
   Tensor expanded(const Tensor& t, const Sizes& sizes) const;
@@ -90,6 +91,7 @@ class Builder {
   // onnx_functions.cpp, and below onnx_operators.cpp and onnx_shapes.cpp: true when the operator is
   // one of theirs.
   bool function(const std::string& op);
+  bool comparison(const std::string& op);
   bool arithmetic(const std::string& op);
   bool reduction(const std::string& op);
   bool normalisation(const std::string& op);
@@ -113,6 +115,7 @@ class Builder {
   void with_constant(const std::string& op, int64_t x, const Tensor& c, bool constant_first);
   int64_t padded(int64_t x, const Sizes& pads);
   void pad();
+  int64_t continued(int64_t x, int64_t d, int64_t before, int64_t after, bool mirrored);
   void slice();
   void gather();
   void split();

@@ -3,6 +3,7 @@
 
 #include "mtcki/networks/onnx_graph_builder.h"
 #include "tensor/error.h"
+#include "tensor/ops/index.h"
 
 namespace mtcki::onnx {
 
@@ -45,22 +46,60 @@ int64_t Builder::permuted(int64_t x, const Sizes& order) {
   return std::is_sorted(order.begin(), order.end()) ? x : add("permute", {x}, order, {}, out);
 }
 
+// With the pixels at the border again, or those behind it in a mirror.
+int64_t Builder::continued(int64_t x, int64_t d, int64_t before, int64_t after, bool mirrored) {
+  constexpr int64_t kMost = 64;
+  const auto u = static_cast<size_t>(d);
+  Sizes out = shape(x), row = out, parts;
+  const int64_t n = out[u];
+  if (std::max(before, after) > (mirrored ? std::min(n - 1, kMost) : kMost))
+    fail("too much padding");
+  row[u] = 1;
+  const auto take = [&](int64_t at) {
+    parts.push_back(add("narrow", {x}, {d, at, at + 1}, {}, row));
+  };
+  for (int64_t i = before; i > 0; --i) take(mirrored ? i : 0);
+  parts.push_back(x);
+  for (int64_t i = 1; i <= after; ++i) take(n - 1 - (mirrored ? i : 0));
+  out[u] += before + after;
+  return add("cat", parts, {d}, {}, out);
+}
+
 void Builder::pad() {
   int64_t x = activation(0);
-  const Sizes in = shape(x), pads = integers("pads", 1, {});
+  Sizes axes;
+  for (size_t d = 0; d < shape(x).size(); ++d) axes.push_back(static_cast<int64_t>(d));
+  axes = integers("", 3, axes);
+  const Sizes pads = integers("pads", 1, {});
   const double value = has(2) ? constant(2).item() : attribute("value", 0.0);
-  const bool zeros = attribute("mode", "constant") == "constant" && value == 0;
-  if (!zeros || pads.size() != 2 * in.size() || has(3) || pads[0] != 0 || pads[in.size()] != 0)
-    fail("only zeros around images are taken");
-  Sizes out = in;
-  for (size_t d = 1; d < in.size(); ++d) {
-    const int64_t before = pads[d], after = pads[in.size() + d];
+  const std::string mode = attribute("mode", "constant");
+  if (mode != "constant" && mode != "reflect" && mode != "edge")
+    fail("mode \"" + mode.substr(0, 40) + "\" is not taken");
+  if (pads.size() != 2 * axes.size()) fail("lists of different lengths");
+  Sizes sizes = shape(x);
+  sizes[0] = 1;
+  const auto filled = [&](double v) { return expanded(Tensor::full({}, v), sizes); };
+  Tensor border;  // the value there, 0 inside
+  if (value != 0 && mode == "constant") border = filled(0);
+  for (size_t i = 0; i < axes.size(); ++i) {
+    const int64_t d = axis(axes[i], sizes.size()), before = pads[i], after = pads[axes.size() + i];
     if (before < 0 || after < 0) fail("negative padding");
     if (before == 0 && after == 0) continue;
-    out[d] += before + after;
-    x = add("pad", {x}, {static_cast<int64_t>(d), before, after}, {}, out);
+    if (d == 0) fail("pads the images");
+    Sizes out = shape(x);
+    out[static_cast<size_t>(d)] += before + after;
+    x = mode == "constant" ? add("pad", {x}, {d, before, after}, {}, out)
+                           : continued(x, d, before, after, mode == "reflect");
+    if (!border.defined()) continue;
+    int64_t& size = sizes[static_cast<size_t>(d)];
+    const int64_t whole = size + before + after;
+    std::vector<Tensor> parts{border};
+    if ((size = before) > 0) parts.insert(parts.begin(), filled(value));
+    if ((size = after) > 0) parts.push_back(filled(value));
+    size = whole;
+    border = cat(parts, static_cast<int>(d));
   }
-  give(x);
+  give(border.defined() ? binary("add", x, literal(border)) : x);
 }
 
 void Builder::slice() {

@@ -6,6 +6,7 @@
 
 #include "autograd/functions.h"
 #include "tensor/error.h"
+#include "tensor/ops/elementwise.h"
 
 namespace mtcki::nn {
 
@@ -88,6 +89,9 @@ template <Variable (*function)(const Variable&, const std::vector<int>&, bool)>
 Variable reduction(Node n, In in) {
   return function(in[0], {n.ints.begin() + 1, n.ints.end()}, n.ints[0] != 0);
 }
+Variable greater(Node, In in) {
+  return Variable(less(in[1].data(), in[0].data()).to(in[0].data().dtype()));
+}
 Variable scaled(Node n, In in) {
   const Variable y = n.reals[0] == 1 ? in[0] : mul(in[0], n.reals[0]);
   return n.reals[1] == 0 ? y : add(y, n.reals[1]);
@@ -121,6 +125,7 @@ const std::map<std::string, Operation>& operations() {
       {"sub", {2, 0, 0, binary<sub>}},
       {"mul", {2, 0, 0, binary<mul>}},
       {"div", {2, 0, 0, binary<div>}},
+      {"greater", {2, 0, 0, greater}},
       {"cat", {-1, 1, 0, [](Node n, In in) { return cat(in, dim_of(n)); }}},
       {"narrow",
        {1, 3, 0, [](Node n, In in) { return narrow(in[0], dim_of(n), n.ints[1], n.ints[2]); }}},

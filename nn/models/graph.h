@@ -9,7 +9,8 @@
 //   batch_norm  channels; eps        linear  in, out, bias; of the last dimension
 //   relu  sigmoid  tanh  erf  exp  log  sqrt  abs             softmax  over the last dimension
 //   leaky_relu  slope                clamp  low, high (reals)
-//   add  sub  mul  div               of two values           scale  a, b (reals): a x + b
+//   add  sub  mul  div  greater      of two values; greater is 1 or 0, and has no gradient
+//   scale       a, b (reals): a x + b
 //   constant    sizes; a buffer "value"
 //   cat         dimension            narrow  dimension, begin, end     pad  dimension, before, after
 //   reshape     sizes, the first is N (-1)                   permute  the order
