@@ -101,7 +101,7 @@ int64_t Builder::normalised(int64_t x, const Sizes& axes, double eps) {
 
 std::pair<double, double> Builder::limits() const {
   const auto limit = [&](size_t i, const char* name, double otherwise) {
-    return has(i) ? constant(i).item() : attribute(name, otherwise);
+    return has(i) ? number(i) : attribute(name, otherwise);
   };
   const double low = limit(1, "min", -kInfinity), high = limit(2, "max", kInfinity);
   if (!(low <= high)) fail("limits that cross");
@@ -116,7 +116,7 @@ bool Builder::function(const std::string& op) {
   static const std::map<std::string, int64_t (*)(B, int64_t)> composed = {
       {"Neg", [](B b, int64_t x) { return b.scaled(x, -1); }},
       {"Reciprocal", [](B b, int64_t x) { return b.power(x, -1); }},
-      {"Pow", [](B b, int64_t x) { return b.power(x, b.constant(1).item()); }},
+      {"Pow", [](B b, int64_t x) { return b.power(x, b.number(1)); }},
       {"Gelu", [](B b, int64_t x) { return b.gelu(x); }},
       {"Softplus", [](B b, int64_t x) { return b.softplus(x); }},
       {"Mish", [](B b, int64_t x) { return b.binary("mul", x, b.unary("tanh", b.softplus(x))); }},

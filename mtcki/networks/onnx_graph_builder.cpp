@@ -128,6 +128,11 @@ const Tensor& Builder::constant(size_t i) const {
   return v.constant;
 }
 
+double Builder::number(size_t i) const {
+  if (constant(i).numel() != 1) fail(str("input ", i, " must be one number"));
+  return constant(i).item();
+}
+
 int64_t Builder::activation(size_t i) {
   const Value& v = input(i);
   if (!v.parts.empty()) fail("takes a sequence of values");

@@ -49,6 +49,7 @@ class Builder {
   bool has(size_t i) const;
   const Value& input(size_t i) const;
   const Tensor& constant(size_t i) const;
+  double number(size_t i) const;  // a constant of one element
   int64_t activation(size_t i);  // its id; a constant becomes a node of its own
   int64_t attribute(const char* name, int64_t otherwise) const;
   double attribute(const char* name, double otherwise) const;

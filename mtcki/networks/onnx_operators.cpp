@@ -114,6 +114,10 @@ void Builder::batch_norm() {
   const int64_t x = activation(0);
   const Sizes in = shape(x);
   if (in.size() != 4 && in.size() != 2) fail(str("of ", in.size(), " dimensions"));
+  const std::string note = "was exported for training: its batch norms are those of evaluation";
+  if (attribute("training_mode", int64_t{0}) != 0 &&
+      std::find(notes.begin(), notes.end(), note) == notes.end())
+    notes.push_back(note);
   std::vector<std::pair<const char*, Tensor>> parts;
   const char* names[] = {"weight", "bias", "running_mean", "running_var"};
   for (size_t i = 0; i < 4; ++i) {

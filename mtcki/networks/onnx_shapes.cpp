@@ -71,7 +71,7 @@ void Builder::pad() {
   for (size_t d = 0; d < shape(x).size(); ++d) axes.push_back(static_cast<int64_t>(d));
   axes = integers("", 3, axes);
   const Sizes pads = integers("pads", 1, {});
-  const double value = has(2) ? constant(2).item() : attribute("value", 0.0);
+  const double value = has(2) ? number(2) : attribute("value", 0.0);
   const std::string mode = attribute("mode", "constant");
   if (mode != "constant" && mode != "reflect" && mode != "edge")
     fail("mode \"" + mode.substr(0, 40) + "\" is not taken");
@@ -118,17 +118,16 @@ void Builder::slice() {
       return std::clamp(at < 0 ? std::max<int64_t>(at, -n) + n : at, int64_t{0}, n);
     };
     const int64_t begin = place(starts[i]), end = place(ends[i]);
-    if (steps[i] != 1) {  // every n-th pixel: windows of one pixel
-      if (in.size() != 4 || d < 2 || steps[i] < 1 || begin != 0 || end != n)
-        fail(str("steps of ", steps[i], " are not taken here"));
-      x = every_nth(x, {d == 2 ? steps[i] : 1, d == 3 ? steps[i] : 1});
-      out = shape(x);
-      continue;
+    const bool pixels = in.size() == 4 && d >= 2 && steps[i] > 0;
+    if (steps[i] != 1 && !pixels) fail(str("steps of ", steps[i], " are not taken here"));
+    if (begin != 0 || end != n) {
+      if (d == 0) fail("a part of the images");
+      out[static_cast<size_t>(d)] = std::max<int64_t>(0, end - begin);
+      x = add("narrow", {x}, {d, begin, end}, {}, out);
     }
-    if (begin == 0 && end == n) continue;
-    if (d == 0) fail("a part of the images");
-    out[static_cast<size_t>(d)] = std::max<int64_t>(0, end - begin);
-    x = add("narrow", {x}, {d, begin, end}, {}, out);
+    if (steps[i] == 1) continue;
+    x = every_nth(x, {d == 2 ? steps[i] : 1, d == 3 ? steps[i] : 1});
+    out = shape(x);
   }
   give(x);
 }
