@@ -360,7 +360,8 @@ bool Builder::normalisation(const std::string& op) {
   } else {
     // x / (bias + alpha / size * sum of the squares of neighbouring channels)^beta
     const int64_t size = attribute("size", int64_t{0});
-    if (size < 1 || size % 2 == 0 || size > in[1]) fail(str("a size of ", size, " is not taken"));
+    if (size < 1 || size % 2 == 0 || size > 2 * in[1])
+      fail(str("a size of ", size, " is not taken"));
     const int64_t rows = reshaped(binary("mul", x, x), {kBatch, 1, in[1], pixels}),
                   means =
                       add("avg_pool", {rows}, {size, 1, 1, 1, size / 2, 0, 0, 1}, {}, shape(rows));

@@ -136,6 +136,18 @@ TEST_F(OnnxImport, LayersThatRunAsOneGiveTheSame) {
   }
 }
 
+// Constants and what linear layers give are f32 beside activations in bf16.
+TEST_F(OnnxImport, ComputesInBf16) {
+  for (const char* name : {"mobile", "dense", "tall", "modern"}) {
+    const auto net = import_onnx(fixture(name), kSpec);
+    const Tensor x = noise({2, 3, 16, 16}), exact = logits_of(*net, x);
+    net->set_precision(nn::Precision::bf16);
+    const Tensor rounded = logits_of(*net, x);
+    EXPECT_LT(distance(rounded, exact), 0.1) << name;
+    EXPECT_FALSE(identical(rounded, exact)) << name;
+  }
+}
+
 TEST_F(OnnxImport, ConstantsThatAreNoScale) {
   OnnxGraph g;
   g.input("x", {3, 4, 4});

@@ -118,7 +118,7 @@ TEST(OnnxOperators, OfTwoValuesAndMore) {
   OnnxGraph g, w;
   g.input("x", {1, 2, 2});
   EXPECT_EQ(result_of(g, g.node("Max", {"x", g.node("Neg", {"x"})}), kSteps, 4),
-            "2 0.5 0 1.5 | -1 -2 0 4");
+            "2 0.5 0 1.5 | -1 -2 3 4");  // of two that are the same the first has the gradient
   w.input("x", {1, 2, 2});
   const std::string large = w.node("Greater", {"x", w.initializer(Tensor::full({}, 1.0))});
   EXPECT_EQ(result_of(w, w.node("Where", {large, "x", w.node("Mul", {"x", "x"})}), kSteps, 4),
