@@ -119,6 +119,7 @@ class Builder {
   int64_t continued(int64_t x, int64_t d, int64_t before, int64_t after, bool mirrored);
   void slice();
   void gather();
+  void expand();
   void split();
   void reshape(int64_t x, Sizes sizes);
   void product(int64_t a, int64_t b);

@@ -188,6 +188,16 @@ void Builder::split() {
   }
 }
 
+void Builder::expand() {
+  const int64_t x = activation(0);
+  Sizes sizes = integers("", 1, {});
+  if (!sizes.empty() && sizes.size() == shape(x).size() &&
+      (sizes[0] == kBatch || sizes[0] == declared_batch_))
+    sizes[0] = 1;
+  if (broadcast(shape(x), sizes) == shape(x)) return give(x);
+  give(binary("add", x, literal(expanded(Tensor::full({}, 0.0), sizes))));
+}
+
 bool Builder::rearrangement(const std::string& op) {
   if (op == "Identity" || op == "Dropout" || op == "Cast" || op == "CastLike") {
     // What computes in other widths computes in ours; rounding to integers is another function.
@@ -259,13 +269,7 @@ bool Builder::rearrangement(const std::string& op) {
       fail("the images must stay the first dimension");
     give(permuted(x, order));
   } else if (op == "Expand") {
-    const int64_t x = activation(0);
-    Sizes sizes = integers("", 1, {});
-    if (!sizes.empty() && sizes.size() == shape(x).size() &&
-        (sizes[0] == kBatch || sizes[0] == declared_batch_))
-      sizes[0] = 1;
-    if (broadcast(shape(x), sizes) == shape(x)) return give(x), true;
-    give(binary("add", x, literal(expanded(Tensor::full({}, 0.0), sizes))));
+    expand();
   } else {
     return false;
   }

@@ -451,7 +451,7 @@ TEST_F(OnnxImport, ALastSoftmaxIsLeftOut) {
 
 // Every damage ends in a DataError or in a network, and never in more memory than the file has.
 TEST_F(OnnxImport, FlippedBitsNeverCrash) {
-  for (const char* name : {"mobile", "shuffle"}) {
+  for (const char* name : {"mobile", "shuffle", "modern"}) {
     const std::string whole = content_of(fixture(name));
     int64_t accepted = 0, refused = 0;
     for (size_t at = 0; at < whole.size(); at += 101)
