@@ -156,7 +156,8 @@ const data::OnnxAttribute* Builder::find_attribute(const std::string& name) cons
 void Builder::check_attributes() const {
   // Of training, of results that nobody here takes, and of narrower numbers.
   static const std::set<std::string> kOfNoEffect = {
-      "ratio", "seed", "momentum", "training_mode", "storage_order", "saturate", "round_mode"};
+      "ratio",    "seed",       "momentum", "training_mode",  "storage_order",
+      "saturate", "round_mode", "is_test",  "consumed_inputs"};
   for (const auto& [name, a] : node_->attributes)
     if (looked_at_.count(name) == 0 && kOfNoEffect.count(name) == 0)
       fail("its attribute \"" + name.substr(0, 80) + "\" is not taken");

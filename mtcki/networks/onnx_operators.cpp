@@ -114,6 +114,7 @@ void Builder::batch_norm() {
   const int64_t x = activation(0);
   const Sizes in = shape(x);
   if (in.size() != 4 && in.size() != 2) fail(str("of ", in.size(), " dimensions"));
+  if (attribute("spatial", int64_t{1}) != 1) fail("statistics of every pixel are not taken");
   const std::string note = "was exported for training: its batch norms are those of evaluation";
   if (attribute("training_mode", int64_t{0}) != 0 &&
       std::find(notes.begin(), notes.end(), note) == notes.end())

@@ -200,6 +200,12 @@ TEST(OnnxOperators, NormalisationsOfAnImage) {
               HasSubstr("-1 groups of 2 channels"));
   EXPECT_THAT(of("InstanceNormalization", kImage, {}, {reals({1}), zero_one}),
               HasSubstr("does not fit"));
+  const std::vector<Tensor> statistics{one_two, zero_one, zero_one, one_two};
+  EXPECT_EQ(
+      of("BatchNormalization", kImage, {integer("spatial", 1), real("epsilon", 0)}, statistics),
+      "1 2 4 8 3.828 1 -1.828 6.657 | 1 2 3 4 7.071 8.485 9.899 11.314");
+  EXPECT_THAT(of("BatchNormalization", kImage, {integer("spatial", 0)}, statistics),
+              HasSubstr("of every pixel"));
   EXPECT_THAT(of("LayerNormalization", kImage, {integer("axis", 0)}, {one_two}),
               HasSubstr("over the images"));
   EXPECT_THAT(of("LRN", kImage, {integer("size", INT64_MAX)}), HasSubstr("is not taken"));
