@@ -28,6 +28,7 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
 
 const nn::ModelSpec kSpec{kGraphModel, 3, 16, 7};  // of the fixtures
 const data::Normalization kHalf{{0.5, 0.5, 0.5}, {0.25, 0.25, 0.25}};
@@ -358,6 +359,8 @@ TEST_F(OnnxImport, ReadsOurOwnExports) {
       const Tensor x = noise({2, 3, 32, 32});
       EXPECT_LT(distance(logits_of(*read, x), logits_of(*net, x)), 1e-4) << name << fold;
       EXPECT_EQ(read->feature_dim(), net->feature_dim());
+      EXPECT_THAT([&] { onnx_model(*read, spec, kHalf, options); },
+                  ThrowsMessage<UsageError>(HasSubstr("take that file")));
     }
 }
 
