@@ -97,16 +97,24 @@ void Builder::pad() {
   Tensor border;  // the value there, 0 inside
   if (value != 0 && mode == "constant") border = filled(0);
   for (size_t i = 0; i < axes.size(); ++i) {
-    const int64_t d = axis(axes[i], sizes.size()), before = pads[i], after = pads[axes.size() + i];
-    if (before < 0 || after < 0) fail("negative padding");
+    const int64_t d = axis(axes[i], sizes.size());
+    int64_t& size = sizes[static_cast<size_t>(d)];
+    int64_t before = std::max(pads[i], -size), after = std::max(pads[axes.size() + i], -size);
     if (before == 0 && after == 0) continue;
     if (d == 0) fail("pads the images");
+    if (before < 0 || after < 0) {  // cuts off
+      if (mode != "constant") fail("negative padding");
+      const int64_t begin = std::max(int64_t{0}, -before), end = size + std::min(int64_t{0}, after);
+      x = joined(x, d, {{begin, end}});
+      if (border.defined()) border = narrow(border, static_cast<int>(d), begin, end);
+      size = end - begin;
+      before = std::max(int64_t{0}, before), after = std::max(int64_t{0}, after);
+    }
     Sizes out = shape(x);
     out[static_cast<size_t>(d)] += before + after;
     x = mode == "constant" ? add("pad", {x}, {d, before, after}, {}, out)
                            : continued(x, d, before, after, mode == "reflect");
     if (!border.defined()) continue;
-    int64_t& size = sizes[static_cast<size_t>(d)];
     const int64_t whole = size + before + after;
     std::vector<Tensor> parts{border};
     if ((size = before) > 0) parts.insert(parts.begin(), filled(value));

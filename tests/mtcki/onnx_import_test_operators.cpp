@@ -227,7 +227,12 @@ TEST(OnnxOperators, Borders) {
               HasSubstr("too much padding"));
   EXPECT_THAT(of("Pad", square, {word("mode", "edge")}, pads({0, 0, INT64_MAX, 0, 0, 0, 0, 0})),
               HasSubstr("too much padding"));
-  EXPECT_THAT(of("Pad", square, {}, pads({0, 0, -1, 0, 0, 0, 0, 0})),
+  EXPECT_EQ(of("Pad", square, {}, pads({0, 0, -1, 0, 0, 0, 0, 1}), 3), "4 8 0 | 0 0 1 2");
+  EXPECT_EQ(of("Pad", square, {}, {list({0, 0, 0, 1, 0, 0, 0, -1}), Tensor::full({}, 5.0)}),
+            "5 1 5 4 | 2 0 4 0");
+  EXPECT_THAT(of("Pad", square, {}, pads({0, 0, INT64_MIN, 0, 0, 0, 0, 0})),
+              HasSubstr("would be empty"));
+  EXPECT_THAT(of("Pad", square, {word("mode", "edge")}, pads({0, 0, -1, 0, 0, 0, 0, 0})),
               HasSubstr("negative padding"));
   EXPECT_THAT(of("Pad", square, {}, pads({1, 0, 0, 0, 0, 0, 0, 0})), HasSubstr("pads the images"));
   EXPECT_THAT(of("Pad", square, {word("mode", "wrap")}, pads({0, 0, 1, 0, 0, 0, 0, 0})),
