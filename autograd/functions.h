@@ -31,6 +31,7 @@ Variable clamp(const Variable& x, double low, double high);  // gradient 0 at th
 Variable relu6(const Variable& x);                           // clamp(x, 0, 6)
 Variable sigmoid(const Variable& x);
 Variable tanh(const Variable& x);
+Variable erf(const Variable& x);
 inline Variable operator+(const Variable& a, const Variable& b) { return add(a, b); }
 inline Variable operator-(const Variable& a, const Variable& b) { return sub(a, b); }
 inline Variable operator*(const Variable& a, const Variable& b) { return mul(a, b); }

@@ -1,5 +1,7 @@
 #include "tensor/ops/elementwise.h"
 
+#include <numbers>
+
 #include "autograd/functions.h"
 #include "autograd/recorder.h"
 #include "tensor/ops/op_util.h"
@@ -152,6 +154,16 @@ Variable tanh(const Variable& x) {
   Recorder r("tanh", {x});
   const Tensor y = tanh(x.data());
   if (r.needs(0)) r.grad(0, [y = r.save(y)](const Tensor& gy) { return tanh_grad(gy, y.get()); });
+  return r.finish(y);
+}
+
+Variable erf(const Variable& x) {
+  Recorder r("erf", {x});
+  const Tensor y = erf(x.data());
+  if (r.needs(0))
+    r.grad(0, [x = r.save(x.data())](const Tensor& gy) {
+      return mul(mul(gy, exp(neg(square(x.get())))), 2 * std::numbers::inv_sqrtpi);
+    });
   return r.finish(y);
 }
 

@@ -36,14 +36,14 @@ class OwnSynthesis {
     spent_before_ = synthesizer_.budget();
   }
 
-  Values step(Student& student, Replay& replay, bool* grown) {
+  // A batch that it finishes goes to the replay and, for a picture, to *finished.
+  Values step(Student& student, Replay& replay, std::optional<Synthesizer::Batch>* finished) {
     const Values values = synthesizer_.step(&student);
-    *grown = synthesizer_.batch_done();
-    if (!*grown) return values;
+    if (!synthesizer_.batch_done()) return values;
     const int64_t number = synthesizer_.batch() - before_;
-    const Synthesizer::Batch batch = synthesizer_.finish();
+    *finished = synthesizer_.finish();
     store_history(synthesizer_, number, bank_);
-    replay.add(number, batch);
+    replay.add(number, **finished);
     return values;
   }
   Values read() { return synthesizer_.read(); }
@@ -211,6 +211,7 @@ DistillResult distill(const DistillJob& job, Teachers& teachers, Student& studen
   fit_job.images_per_step = job.config.batch_size;
   fit_job.measure = job.measure;
   add_student(fit_job, student, distiller, test);
+  const int64_t all_batches = rounds.epochs * rounds.per_epoch * job.rounds.batches;
   bool synthesising = false;  // in the last step
   // Rounds that are shorter than what is logged: their last batch's values stand beside the student's.
   Values of_batch;
@@ -223,9 +224,10 @@ DistillResult distill(const DistillJob& job, Teachers& teachers, Student& studen
     const Rounds::Step at = rounds.at(step);
     synthesising = at.synthesis;
     if (!synthesising) return both(distiller.step(*replay, at.number));
-    bool grown = false;
-    Values values = own->step(student, *replay, &grown);
-    if (grown) {
+    std::optional<Synthesizer::Batch> finished;
+    Values values = own->step(student, *replay, &finished);
+    if (finished) {
+      show_batch(*finished, own->batches() - 1, all_batches, job.stage, step + 1, log);
       if (weights.learn(own->batches(), *replay)) {
         own->forget_graphs();
         for (const auto& value : weights.values()) values.push_back(value);

@@ -9,6 +9,7 @@
 #include "autograd/functions.h"
 #include "data/formats/atomic_file.h"
 #include "mtcki/export/onnx_graph.h"
+#include "nn/models/graph.h"
 #include "tensor/error.h"
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/index.h"
@@ -279,6 +280,10 @@ std::string join(const std::vector<double>& values) {
 
 std::string onnx_model(nn::Classifier& net, const nn::ModelSpec& spec,
                        const data::Normalization& normalization, const OnnxOptions& options) {
+  if (dynamic_cast<const nn::GraphClassifier*>(&net))
+    throw UsageError(
+        "onnx: the network came from an ONNX file and is not written as one again; take that file, "
+        "or export to .safetensors");
   const nn::Precision precision = net.precision();
   net.set_precision(nn::Precision::f32);  // no casts between the layers
   const Variable images(

@@ -1,15 +1,18 @@
 // What a file computes from constants and shapes, done once.
 #include <algorithm>
+#include <cmath>
 
 #include "mtcki/networks/onnx_graph_builder.h"
 #include "tensor/error.h"
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/index.h"
+#include "tensor/ops/reduce.h"
 
 namespace mtcki::onnx {
 
 namespace {
 
+constexpr size_t kMostListed = 4096;
 constexpr int64_t kMostMade = int64_t{1} << 24;  // numbers of a constant that a file makes
 
 Tensor list_of(const Sizes& values) {
@@ -71,6 +74,8 @@ bool Builder::fold() {
   if (op == "Cast") {
     const int64_t to = attribute("to", int64_t{1});
     const bool real = to == 1 || to == 10 || to == 11 || to == 16;
+    if (to == 9)
+      return give(computed(1, true, [](const double* v) { return *v != 0 ? 1.0 : 0.0; })), true;
     return give(constant(0).to(real ? DType::f32 : DType::i64)), true;
   }
   if (op == "ConstantOfShape") {
@@ -79,7 +84,7 @@ bool Builder::fold() {
     return give(expanded(given ? value->tensor : Tensor::full({}, 0.0), integers("", 0, {}))), true;
   }
   if (op == "Expand") return give(expanded(constant(0), integers("", 1, {}))), true;
-  return fold_shape() || fold_list() || fold_arithmetic();
+  return fold_shape() || fold_list() || fold_statistics() || fold_arithmetic();
 }
 
 // Constants in other shapes.
@@ -140,6 +145,16 @@ bool Builder::fold_list() {
       out.push_back(from[static_cast<size_t>(axis(i, from.size()))]);
     return give(list_of(out).reshape(index.shape())), true;
   }
+  if (op == "Range") {
+    const Sizes from = integers("", 0, {}), to = integers("", 1, {}), step = integers("", 2, {});
+    if (from.size() != 1 || to.size() != 1 || step != Sizes{1}) fail("only steps of 1 are taken");
+    Sizes out;
+    for (int64_t i = from[0]; i < to[0]; ++i) {
+      if (out.size() > kMostListed) fail("makes a list of that length");
+      out.push_back(i);
+    }
+    return give(list_of(out)), true;
+  }
   if (op == "Concat") {
     std::vector<Tensor> parts;
     axis(attribute("axis", int64_t{0}), 1);
@@ -174,38 +189,104 @@ bool Builder::fold_list() {
   return give(Tensor::from(out, Shape(sizes))), true;
 }
 
-bool Builder::fold_arithmetic() {
+// Weights that a network standardises itself, as NFNet and BiT do.
+bool Builder::fold_statistics() {
   const std::string& op = node_->op;
-  if (op == "Sqrt") return give(mtcki::sqrt(constant(0).to(DType::f32))), true;
-  if (op != "Add" && op != "Sub" && op != "Mul" && op != "Div") return false;
-  const Tensor &a = constant(0), &b = constant(1);
-  if (a.dtype() == DType::f32 && b.dtype() == DType::f32) {
-    give(op == "Add"   ? mtcki::add(a, b)
-         : op == "Sub" ? mtcki::sub(a, b)
-         : op == "Mul" ? mtcki::mul(a, b)
-                       : mtcki::div(a, b));
+  if (op != "ReduceMean" && op != "BatchNormalization") return false;
+  const Tensor x = constant(0).to(DType::f32);
+  const auto rank = static_cast<size_t>(x.rank());
+  if (op == "ReduceMean") {
+    std::vector<int> dims;
+    for (const int64_t a : integers("axes", 1, {})) dims.push_back(static_cast<int>(axis(a, rank)));
+    attribute("noop_with_empty_axes", int64_t{0});
+    if (dims.empty()) fail("no axes");
+    return give(mtcki::mean(x, dims, attribute("keepdims", int64_t{1}) != 0)), true;
+  }
+  Sizes sizes(rank, 1);
+  if (rank < 2) fail("of less than two dimensions");
+  sizes[1] = x.size(1);
+  const auto part = [&](size_t i) { return constant(i).reshape(Shape(sizes)); };
+  const Tensor root = mtcki::sqrt(mtcki::add(part(4), attribute("epsilon", 1e-5)));
+  const Tensor standard = mtcki::div(mtcki::sub(x, part(3)), root);
+  return give(mtcki::add(mtcki::mul(standard, part(1)), part(2))), true;
+}
+
+// f of constants, element by element, broadcast as NumPy does. Integers stay integers (Div rounds
+// toward zero); what is logical gives 0 or 1.
+Tensor Builder::computed(size_t inputs, bool logical,
+                         const std::function<double(const double*)>& f) const {
+  constexpr double kMostExact = 9007199254740992.0;  // 2^53
+  const bool select = node_->op == "Where";
+  const DType dtype = constant(select ? 1 : 0).dtype();
+  Shape shape;
+  int64_t most = kMostMade;
+  for (size_t i = 0; i < inputs; ++i) {
+    const Tensor& t = constant(i);
+    if (!(select && i == 0) && t.dtype() != dtype && node_->op != "Pow")
+      fail("mixes integers and reals");
+    shape = broadcast_shapes(node_->op.c_str(), shape, t.shape());
+    most = std::max(most, t.numel());
+  }
+  if (shape.numel() > most) fail("makes a constant of that size");
+  std::vector<std::vector<double>> values;
+  for (size_t i = 0; i < inputs; ++i)
+    values.push_back(broadcast_to(constant(i).to(DType::f64), shape).to_vector<double>());
+  const bool integers = logical || dtype == DType::i64;
+  const auto exact = [&](double v) {
+    if (integers && !(std::abs(v) <= kMostExact)) fail("a number beyond 53 bits");
+    return v;
+  };
+  std::vector<double> out(static_cast<size_t>(shape.numel())), at(inputs);
+  for (size_t k = 0; k < out.size(); ++k) {
+    for (size_t i = 0; i < inputs; ++i) at[i] = values[i][k];
+    if (dtype == DType::i64) std::for_each(at.begin(), at.end(), exact);
+    out[k] = exact(f(at.data()));
+  }
+  return Tensor::from(out, shape).to(integers ? DType::i64 : DType::f32);
+}
+
+bool Builder::fold_arithmetic() {
+  struct Function {
+    size_t inputs;
+    double (*f)(const double* v);
+    bool logical = false;
+  };
+  using V = const double*;
+  static const std::map<std::string, Function> table = {
+      {"Add", {2, [](V v) { return v[0] + v[1]; }}},
+      {"Sub", {2, [](V v) { return v[0] - v[1]; }}},
+      {"Mul", {2, [](V v) { return v[0] * v[1]; }}},
+      {"Div", {2, [](V v) { return v[0] / v[1]; }}},
+      {"Mod", {2, [](V v) { return v[0] - v[1] * std::floor(v[0] / v[1]); }}},
+      {"Pow", {2, [](V v) { return std::pow(v[0], v[1]); }}},
+      {"Max", {2, [](V v) { return std::max(v[0], v[1]); }}},
+      {"Min", {2, [](V v) { return std::min(v[0], v[1]); }}},
+      {"Neg", {1, [](V v) { return -v[0]; }}},
+      {"Abs", {1, [](V v) { return std::abs(v[0]); }}},
+      {"Ceil", {1, [](V v) { return std::ceil(v[0]); }}},
+      {"Floor", {1, [](V v) { return std::floor(v[0]); }}},
+      {"Round", {1, [](V v) { return std::nearbyint(v[0]); }}},
+      {"Sqrt", {1, [](V v) { return std::sqrt(v[0]); }}},
+      {"Exp", {1, [](V v) { return std::exp(v[0]); }}},
+      {"Reciprocal", {1, [](V v) { return 1 / v[0]; }}},
+      {"Sigmoid", {1, [](V v) { return 1 / (1 + std::exp(-v[0])); }}},
+      {"Where", {3, [](V v) { return v[0] != 0 ? v[1] : v[2]; }}},
+      {"Not", {1, [](V v) { return v[0] == 0 ? 1.0 : 0.0; }, true}},
+      {"And", {2, [](V v) { return v[0] != 0 && v[1] != 0 ? 1.0 : 0.0; }, true}},
+      {"Or", {2, [](V v) { return v[0] != 0 || v[1] != 0 ? 1.0 : 0.0; }, true}},
+      {"Equal", {2, [](V v) { return v[0] == v[1] ? 1.0 : 0.0; }, true}},
+      {"Less", {2, [](V v) { return v[0] < v[1] ? 1.0 : 0.0; }, true}},
+      {"LessOrEqual", {2, [](V v) { return v[0] <= v[1] ? 1.0 : 0.0; }, true}},
+      {"Greater", {2, [](V v) { return v[0] > v[1] ? 1.0 : 0.0; }, true}},
+      {"GreaterOrEqual", {2, [](V v) { return v[0] >= v[1] ? 1.0 : 0.0; }, true}}};
+  if (node_->op == "Clip") {
+    const auto [low, high] = limits();
+    give(computed(1, false, [&](V v) { return std::clamp(v[0], low, high); }));
     return true;
   }
-  if (a.dtype() != DType::i64 || b.dtype() != DType::i64) fail("mixes integers and reals");
-  const Sizes x = a.to_vector<int64_t>(), y = b.to_vector<int64_t>();
-  const size_t n = std::max(x.size(), y.size());
-  if (x.empty() || y.empty() || (x.size() != n && x.size() != 1) ||
-      (y.size() != n && y.size() != 1))
-    fail("sizes that do not fit");
-  Sizes out(n);
-  for (size_t i = 0; i < n; ++i) {
-    const int64_t u = x[x.size() == 1 ? 0 : i], v = y[y.size() == 1 ? 0 : i];
-    bool overflow = false;
-    if (op == "Add") overflow = __builtin_add_overflow(u, v, &out[i]);
-    if (op == "Sub") overflow = __builtin_sub_overflow(u, v, &out[i]);
-    if (op == "Mul") overflow = __builtin_mul_overflow(u, v, &out[i]);
-    if (op == "Div") {
-      overflow = v == 0 || (v == -1 && u == INT64_MIN);
-      out[i] = overflow ? 0 : u / v;
-    }
-    if (overflow) fail("a number beyond 64 bits");
-  }
-  give(Tensor::from(out, x.size() == n ? a.shape() : b.shape()));
+  const auto it = table.find(node_->op);
+  if (it == table.end() || node_->inputs.size() != it->second.inputs) return false;
+  give(computed(it->second.inputs, it->second.logical, it->second.f));
   return true;
 }
 

@@ -68,6 +68,7 @@ void Builder::run() {
   result = value_of(output);
   if (result < 0)
     throw DataError(str(file_, ": its output \"", output.name, "\" does not come from the images"));
+  leave_out_last_function();
   if (model_.outputs.size() > 1)
     notes.push_back(str("of its ", model_.outputs.size(), " outputs \"", output.name,
                         "\" is taken for the logits"));
@@ -75,20 +76,32 @@ void Builder::run() {
 
 void Builder::take_node() {
   const data::OnnxNode& n = *node_;
-  const bool last = std::any_of(n.outputs.begin(), n.outputs.end(),
-                                [&](const auto& o) { return o == model_.outputs[0].name; });
-  if (fold()) return;
-  if (last && (n.op == "Softmax" || n.op == "LogSoftmax" || n.op == "Sigmoid")) {
-    if (const int64_t a = attribute("axis", int64_t{-1}); a != 1 && a != -1)
-      fail(str("over axis ", a, ", but classes are axis 1"));
-    notes.push_back("its last operator is " + n.op + ": what goes into that are the logits");
-    return give(activation(0));
-  }
-  if (!layer(n.op) && !activation_function(n.op) && !arithmetic(n.op) && !pool(n.op) &&
-      !rearrangement(n.op))
+  if (!fold() && !layer(n.op) && !function(n.op) && !comparison(n.op) && !arithmetic(n.op) &&
+      !pool(n.op) && !reduction(n.op) && !normalisation(n.op) && !rearrangement(n.op))
     fail(
-        "this operator is not among those that are imported (docs/teachers.md); attention, layer "
-        "norms and GELU are not");
+        "this operator is not among those that are imported, which docs/teachers.md lists; export "
+        "the network without it, or by PyTorch's other exporter (dynamo=True or False)");
+}
+
+// A softmax or sigmoid at the end: what goes into it are the logits.
+void Builder::leave_out_last_function() {
+  int64_t *reader = &result, *logarithm = nullptr;
+  while (*reader > 0) {
+    nn::GraphNode& n = nodes[static_cast<size_t>(*reader) - 1];
+    if (n.op == "softmax" || n.op == "sigmoid") {
+      notes.push_back(str("its last operator is ",
+                          n.op == "sigmoid" ? "Sigmoid"
+                          : logarithm       ? "LogSoftmax"
+                                            : "Softmax",
+                          ": what goes into that are the logits"));
+      *reader = n.inputs[0];
+      if (logarithm) *logarithm = nodes[static_cast<size_t>(*logarithm) - 1].inputs[0];
+      return;
+    }
+    if (n.op == "log") logarithm = reader;
+    if (n.op != "reshape" && n.op != "permute" && n.op != "log") return;
+    reader = n.inputs.data();
+  }
 }
 
 void Builder::fail(const std::string& what) const {
@@ -115,15 +128,22 @@ const Tensor& Builder::constant(size_t i) const {
   return v.constant;
 }
 
+double Builder::number(size_t i) const {
+  if (constant(i).numel() != 1) fail(str("input ", i, " must be one number"));
+  return constant(i).item();
+}
+
 int64_t Builder::activation(size_t i) {
   const Value& v = input(i);
   if (!v.parts.empty()) fail("takes a sequence of values");
   if (v.id >= 0) return v.id;
-  const Tensor value = v.constant.to(DType::f32);
-  Sizes sizes;
-  for (int d = 0; d < value.rank(); ++d) sizes.push_back(value.size(d));
+  return literal(v.constant, node_->inputs[i]);
+}
+
+int64_t Builder::literal(const Tensor& value, const std::string& name) {
+  Sizes sizes(value.shape().begin(), value.shape().end());
   if (sizes.empty()) sizes = {1};
-  return add_layer("constant", {}, sizes, {}, sizes, node_->inputs[i],
+  return add_layer("constant", {}, sizes, {}, sizes, name,
                    {{"value", value.reshape(Shape(sizes))}});
 }
 
@@ -136,7 +156,8 @@ const data::OnnxAttribute* Builder::find_attribute(const std::string& name) cons
 void Builder::check_attributes() const {
   // Of training, of results that nobody here takes, and of narrower numbers.
   static const std::set<std::string> kOfNoEffect = {
-      "ratio", "seed", "momentum", "training_mode", "storage_order", "saturate", "round_mode"};
+      "ratio",    "seed",       "momentum", "training_mode",  "storage_order",
+      "saturate", "round_mode", "is_test",  "consumed_inputs"};
   for (const auto& [name, a] : node_->attributes)
     if (looked_at_.count(name) == 0 && kOfNoEffect.count(name) == 0)
       fail("its attribute \"" + name.substr(0, 80) + "\" is not taken");
@@ -188,7 +209,8 @@ int64_t Builder::add(const std::string& op, Sizes inputs, Sizes ints, std::vecto
                " are too small for this network"));
   int64_t numbers = 1;
   for (size_t d = 1; d < shape.size(); ++d)
-    if (!data::checked_multiply(numbers, shape[d], &numbers) || numbers > kMostNumbers)
+    if (shape[d] == kBatch || !data::checked_multiply(numbers, shape[d], &numbers) ||
+        numbers > kMostNumbers)
       fail("a result of that size is not taken");
   nodes.push_back({op, "", std::move(inputs), std::move(ints), std::move(reals)});
   shapes.push_back(shape);

@@ -2,6 +2,7 @@
 // folded, shapes are known, weights are taken out. Internal to the import (onnx_import.h).
 #pragma once
 
+#include <functional>
 #include <map>
 #include <set>
 #include <string>
@@ -18,6 +19,7 @@ namespace mtcki::onnx {
 inline constexpr int64_t kBatch = 1000003;
 
 using Sizes = std::vector<int64_t>;
+using Runs = std::vector<std::pair<int64_t, int64_t>>;  // [begin, end)
 
 // What a name of the file stands for: a value of the network, a constant, or a list of values.
 struct Value {
@@ -41,13 +43,15 @@ class Builder {
 
  private:
   void take_node();
+  void leave_out_last_function();
 
   // Of the node under way -------------------------------------------------------------------------
   [[noreturn]] void fail(const std::string& what) const;
   bool has(size_t i) const;
   const Value& input(size_t i) const;
   const Tensor& constant(size_t i) const;
-  int64_t activation(size_t i);  // its id; a constant becomes a node of its own
+  double number(size_t i) const;  // a constant of one element
+  int64_t activation(size_t i);   // its id; a constant becomes a node of its own
   int64_t attribute(const char* name, int64_t otherwise) const;
   double attribute(const char* name, double otherwise) const;
   std::string attribute(const char* name, const char* otherwise) const;
@@ -63,6 +67,15 @@ class Builder {
   const Sizes& shape(int64_t id) const { return shapes[static_cast<size_t>(id)]; }
   int64_t add(const std::string& op, Sizes inputs, Sizes ints, std::vector<double> reals,
               const Sizes& shape);
+  // The same with the sizes worked out. permuted() and reshaped() of what is so already are nothing.
+  int64_t unary(const char* op, int64_t x, std::vector<double> reals = {});
+  int64_t scaled(int64_t x, double a, double b = 0);  // a x + b
+  int64_t binary(const std::string& op, int64_t a, int64_t b);
+  int64_t reduced(const char* op, int64_t x, const Sizes& axes, bool keep = true);
+  int64_t permuted(int64_t x, const Sizes& order);
+  int64_t reshaped(int64_t x, const Sizes& sizes);
+  int64_t literal(const Tensor& value, const std::string& name = "constant");
+  Sizes broadcast(Sizes a, Sizes b) const;  // as NumPy does
   // With a module, which is named as its weight is in the file.
   int64_t add_layer(const std::string& op, Sizes inputs, Sizes ints, std::vector<double> reals,
                     const Sizes& shape, const std::string& weight,
@@ -72,13 +85,29 @@ class Builder {
   bool fold();
   bool fold_shape();
   bool fold_list();
+  bool fold_statistics();
   bool fold_arithmetic();
+  Tensor computed(size_t inputs, bool logical, const std::function<double(const double*)>& f) const;
   Tensor expanded(const Tensor& t, const Sizes& sizes) const;
 
-  // onnx_operators.cpp, onnx_shapes.cpp: true when the operator is one of theirs.
-  bool layer(const std::string& op);
-  bool activation_function(const std::string& op);
+  // onnx_functions.cpp, and below onnx_operators.cpp and onnx_shapes.cpp: true when the operator is
+  // one of theirs.
+  bool function(const std::string& op);
+  bool comparison(const std::string& op);
   bool arithmetic(const std::string& op);
+  bool reduction(const std::string& op);
+  bool normalisation(const std::string& op);
+  int64_t negative_part(int64_t x);
+  int64_t elu(int64_t x, double alpha, double scale);
+  int64_t softplus(int64_t x);
+  int64_t gelu(int64_t x);
+  int64_t power(int64_t x, double p);
+  int64_t softmax(int64_t x);
+  int64_t largest(int64_t x, const Sizes& axes, bool keep);
+  int64_t normalised(int64_t x, const Sizes& axes, double eps);
+  int64_t affine(int64_t x, const Sizes& sizes);
+  std::pair<double, double> limits() const;  // of Clip
+  bool layer(const std::string& op);
   bool pool(const std::string& op);
   bool rearrangement(const std::string& op);
   void convolution();
@@ -88,19 +117,26 @@ class Builder {
   void with_constant(const std::string& op, int64_t x, const Tensor& c, bool constant_first);
   int64_t padded(int64_t x, const Sizes& pads);
   void pad();
+  int64_t joined(int64_t x, int64_t d, const Runs& runs);
+  int64_t continued(int64_t x, int64_t d, int64_t before, int64_t after, bool mirrored);
   void slice();
   void gather();
+  void expand();
   void split();
   void reshape(int64_t x, Sizes sizes);
-  void mean();
+  void product(int64_t a, int64_t b);
+  // Of convolutions and pools: input i as an image, and what they give in the input's dimensions;
+  // of lines, [N,C,W], the height is 1, also in the lists of their attributes.
+  int64_t image(size_t i);
+  void give_image(int64_t x);
+  Sizes sides(const char* name, const Sizes& otherwise);
   void uneven_pool(const std::string& op, int64_t x, const Sizes& kernel, const Sizes& stride,
                    const Sizes& pads);
   int64_t every_nth(int64_t x, const Sizes& steps);
   void resize();  // onnx_resize.cpp
   std::pair<Sizes, std::vector<float>> resized(const Sizes& in, size_t scales_at);
   // pads [before, after per axis] and what the rounding of auto_pad says; [4] in ONNX's order.
-  Sizes pads_of(const Sizes& in, const Sizes& kernel, const Sizes& stride,
-                const Sizes& dilation) const;
+  Sizes pads_of(const Sizes& in, const Sizes& kernel, const Sizes& stride, const Sizes& dilation);
 
   const std::string& file_;
   const data::OnnxModel& model_;

@@ -20,7 +20,9 @@ using onnx::Builder;
 using onnx::Sizes;
 
 const char kKeepsBatchNorms[] =
-    "export it again with torch.onnx.export(net.eval(), images, \"net.onnx\", dynamo=False, "
+    "a network that was trained without any (ConvNeXt, NFNet) has none; where the exporter folded "
+    "them away, export it again with torch.onnx.export(net.eval(), images, \"net.onnx\", "
+    "dynamo=False, "
     "do_constant_folding=False, training=torch.onnx.TrainingMode.PRESERVE), or with optimize=False "
     "by the exporter of dynamo=True, which keep them";
 
@@ -37,7 +39,8 @@ nn::GraphSpec cut_at_feature(const Builder& b, const nn::ModelSpec& model) {
     head.push_back(v);
     v = node(v).inputs[0];
   }
-  if (v > 0 && node(v).op == "linear") {
+  if (v > 0 && node(v).op == "linear" &&
+      b.shapes[static_cast<size_t>(node(v).inputs[0])].size() == 2) {
     head.push_back(v);
     v = node(v).inputs[0];
   } else {
@@ -69,7 +72,8 @@ nn::GraphSpec cut_at_feature(const Builder& b, const nn::ModelSpec& model) {
     if (out.nodes[i].op != "conv") continue;
     last = static_cast<int64_t>(i);
     const Sizes& in = b.shapes[static_cast<size_t>(node(order[i]).inputs[0])];
-    if (in[2] * in[3] >= smallest) continue;
+    // One pixel or line: a gate of channels, with larger images behind it.
+    if (in[2] == 1 || in[3] == 1 || in[2] * in[3] >= smallest) continue;
     smallest = in[2] * in[3];
     out.stages.push_back(last);
   }

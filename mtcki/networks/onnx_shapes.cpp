@@ -3,8 +3,15 @@
 
 #include "mtcki/networks/onnx_graph_builder.h"
 #include "tensor/error.h"
+#include "tensor/ops/index.h"
 
 namespace mtcki::onnx {
+
+namespace {
+
+constexpr size_t kMostRuns = 1024;  // parts of a dimension that are put together
+
+}  // namespace
 
 void Builder::reshape(int64_t x, Sizes sizes) {
   const Sizes& in = shape(x);
@@ -28,28 +35,94 @@ void Builder::reshape(int64_t x, Sizes sizes) {
     fail(str("the sizes that the file gives do not fit images of ", shapes[0][2], "x", shapes[0][3],
              "; it was written for ones of another size (data.pixels, data.size)"));
   if (sizes[0] != kBatch) fail("the number of images would not stay the first dimension");
-  if (sizes == in) return give(x);
+  give(reshaped(x, sizes));
+}
+
+int64_t Builder::reshaped(int64_t x, const Sizes& sizes) {
+  if (sizes == shape(x)) return x;
+  if (sizes[0] != kBatch || shape(x)[0] != kBatch) fail("a constant in another shape");
   Sizes ints = sizes;
   ints[0] = -1;
-  give(add("reshape", {x}, ints, {}, sizes));
+  return add("reshape", {x}, ints, {}, sizes);
+}
+
+int64_t Builder::permuted(int64_t x, const Sizes& order) {
+  Sizes out;
+  for (const int64_t d : order) out.push_back(shape(x)[static_cast<size_t>(d)]);
+  return std::is_sorted(order.begin(), order.end()) ? x : add("permute", {x}, order, {}, out);
+}
+
+// Parts [begin, end) of dimension d, one behind the other.
+int64_t Builder::joined(int64_t x, int64_t d, const Runs& runs) {
+  const auto u = static_cast<size_t>(d);
+  Sizes out = shape(x), part = out, parts;
+  const int64_t n = std::exchange(out[u], 0);
+  if (runs.size() > kMostRuns) fail("too many parts");
+  for (size_t i = 0; i < runs.size();) {
+    auto [begin, end] = runs[i++];
+    for (; i < runs.size() && runs[i].first == end; ++i) end = runs[i].second;
+    part[u] = end - begin;
+    out[u] += part[u];
+    parts.push_back(begin == 0 && end == n ? x : add("narrow", {x}, {d, begin, end}, {}, part));
+  }
+  return parts.size() == 1 ? parts[0] : add("cat", parts, {d}, {}, out);
+}
+
+// With the pixels at the border again, or those behind it in a mirror.
+int64_t Builder::continued(int64_t x, int64_t d, int64_t before, int64_t after, bool mirrored) {
+  const int64_t n = shape(x)[static_cast<size_t>(d)], most = int64_t{kMostRuns} / 2 - 1;
+  if (std::max(before, after) > (mirrored ? std::min(n - 1, most) : most)) fail("too much padding");
+  Runs runs;
+  const auto take = [&](int64_t at) { runs.emplace_back(at, at + 1); };
+  for (int64_t i = before; i > 0; --i) take(mirrored ? i : 0);
+  runs.emplace_back(0, n);
+  for (int64_t i = 1; i <= after; ++i) take(n - 1 - (mirrored ? i : 0));
+  return joined(x, d, runs);
 }
 
 void Builder::pad() {
   int64_t x = activation(0);
-  const Sizes in = shape(x), pads = integers("pads", 1, {});
-  const double value = has(2) ? constant(2).item() : attribute("value", 0.0);
-  const bool zeros = attribute("mode", "constant") == "constant" && value == 0;
-  if (!zeros || pads.size() != 2 * in.size() || has(3) || pads[0] != 0 || pads[in.size()] != 0)
-    fail("only zeros around images are taken");
-  Sizes out = in;
-  for (size_t d = 1; d < in.size(); ++d) {
-    const int64_t before = pads[d], after = pads[in.size() + d];
-    if (before < 0 || after < 0) fail("negative padding");
+  Sizes axes;
+  for (size_t d = 0; d < shape(x).size(); ++d) axes.push_back(static_cast<int64_t>(d));
+  axes = integers("", 3, axes);
+  const Sizes pads = integers("pads", 1, {});
+  const double value = has(2) ? number(2) : attribute("value", 0.0);
+  const std::string mode = attribute("mode", "constant");
+  if (mode != "constant" && mode != "reflect" && mode != "edge")
+    fail("mode \"" + mode.substr(0, 40) + "\" is not taken");
+  if (pads.size() != 2 * axes.size()) fail("lists of different lengths");
+  Sizes sizes = shape(x);
+  sizes[0] = 1;
+  const auto filled = [&](double v) { return expanded(Tensor::full({}, v), sizes); };
+  Tensor border;  // the value there, 0 inside
+  if (value != 0 && mode == "constant") border = filled(0);
+  for (size_t i = 0; i < axes.size(); ++i) {
+    const int64_t d = axis(axes[i], sizes.size());
+    int64_t& size = sizes[static_cast<size_t>(d)];
+    int64_t before = std::max(pads[i], -size), after = std::max(pads[axes.size() + i], -size);
     if (before == 0 && after == 0) continue;
-    out[d] += before + after;
-    x = add("pad", {x}, {static_cast<int64_t>(d), before, after}, {}, out);
+    if (d == 0) fail("pads the images");
+    if (before < 0 || after < 0) {  // cuts off
+      if (mode != "constant") fail("negative padding");
+      const int64_t begin = std::max(int64_t{0}, -before), end = size + std::min(int64_t{0}, after);
+      x = joined(x, d, {{begin, end}});
+      if (border.defined()) border = narrow(border, static_cast<int>(d), begin, end);
+      size = end - begin;
+      before = std::max(int64_t{0}, before), after = std::max(int64_t{0}, after);
+    }
+    Sizes out = shape(x);
+    out[static_cast<size_t>(d)] += before + after;
+    x = mode == "constant" ? add("pad", {x}, {d, before, after}, {}, out)
+                           : continued(x, d, before, after, mode == "reflect");
+    if (!border.defined()) continue;
+    const int64_t whole = size + before + after;
+    std::vector<Tensor> parts{border};
+    if ((size = before) > 0) parts.insert(parts.begin(), filled(value));
+    if ((size = after) > 0) parts.push_back(filled(value));
+    size = whole;
+    border = cat(parts, static_cast<int>(d));
   }
-  give(x);
+  give(border.defined() ? binary("add", x, literal(border)) : x);
 }
 
 void Builder::slice() {
@@ -60,42 +133,45 @@ void Builder::slice() {
   axes = integers("axes", 3, axes);
   if (ends.size() != starts.size() || axes.size() != starts.size() || steps.size() != starts.size())
     fail("lists of different lengths");
-  Sizes out = in;
   for (size_t i = 0; i < starts.size(); ++i) {
-    const int64_t d = axis(axes[i], in.size());
-    const int64_t n = out[static_cast<size_t>(d)];
-    const auto place = [n](int64_t at) {
-      return std::clamp(at < 0 ? std::max<int64_t>(at, -n) + n : at, int64_t{0}, n);
+    const int64_t d = axis(axes[i], in.size()), n = shape(x)[static_cast<size_t>(d)],
+                  step = std::clamp(steps[i], -n - 1, n + 1), low = step < 0 ? -1 : 0;
+    const auto place = [&](int64_t at) {
+      return std::clamp(at < 0 ? std::max(at, -n - 1) + n : at, low, n + low);
     };
     const int64_t begin = place(starts[i]), end = place(ends[i]);
-    if (steps[i] != 1) {  // every n-th pixel: windows of one pixel
-      if (in.size() != 4 || d < 2 || steps[i] < 1 || begin != 0 || end != n)
-        fail(str("steps of ", steps[i], " are not taken here"));
-      x = every_nth(x, {d == 2 ? steps[i] : 1, d == 3 ? steps[i] : 1});
-      out = shape(x);
-      continue;
-    }
-    if (begin == 0 && end == n) continue;
+    const bool pixels = in.size() == 4 && d >= 2 && step > 1;
+    if (step == 0) fail("a step of 0");
+    if (begin == 0 && end == n && step == 1) continue;
     if (d == 0) fail("a part of the images");
-    out[static_cast<size_t>(d)] = std::max<int64_t>(0, end - begin);
-    x = add("narrow", {x}, {d, begin, end}, {}, out);
+    Runs runs;
+    if (step == 1 || pixels) {
+      if (begin < end) runs.emplace_back(begin, end);
+    } else {
+      for (int64_t at = begin; (end - at) * step > 0 && runs.size() <= kMostRuns; at += step)
+        runs.emplace_back(at, at + 1);
+    }
+    x = joined(x, d, runs);
+    if (pixels) x = every_nth(x, {d == 2 ? step : 1, d == 3 ? step : 1});
   }
   give(x);
 }
 
-// One position of a dimension: x[:, 0], with which torchvision's GoogLeNet and Inception turn images
-// of its usual normalisation into theirs.
+// Positions of a dimension; x[:, 0], with which torchvision's GoogLeNet and Inception turn images of
+// its usual normalisation into theirs, is without it then.
 void Builder::gather() {
   const int64_t x = activation(0);
   const Tensor& index = constant(1);
   Sizes out = shape(x);
   const int64_t d = axis(attribute("axis", int64_t{0}), out.size());
-  if (d == 0 || index.dtype() != DType::i64 || index.numel() != 1 || index.rank() > 1)
-    fail("only one position of a dimension is taken");
-  int64_t& size = out[static_cast<size_t>(d)];
-  const int64_t at = axis(index.to_vector<int64_t>()[0], static_cast<size_t>(size));
-  size = 1;
-  const int64_t y = add("narrow", {x}, {d, at, at + 1}, {}, out);
+  if (d == 0 || index.dtype() != DType::i64 || index.rank() > 1)
+    fail("only positions of a dimension behind the images are taken");
+  Runs runs;
+  for (const int64_t i : index.to_vector<int64_t>()) {
+    const int64_t at = axis(i, static_cast<size_t>(out[static_cast<size_t>(d)]));
+    runs.emplace_back(at, at + 1);
+  }
+  const int64_t y = joined(x, d, runs);
   if (index.rank() == 1) return give(y);
   out.erase(out.begin() + d);
   reshape(y, out);
@@ -137,6 +213,16 @@ void Builder::split() {
   } else {
     for (size_t i = 0; i < parts.size(); ++i) give(parts[i], i);
   }
+}
+
+void Builder::expand() {
+  const int64_t x = activation(0);
+  Sizes sizes = integers("", 1, {});
+  if (!sizes.empty() && sizes.size() == shape(x).size() &&
+      (sizes[0] == kBatch || sizes[0] == declared_batch_))
+    sizes[0] = 1;
+  if (broadcast(shape(x), sizes) == shape(x)) return give(x);
+  give(binary("add", x, literal(expanded(Tensor::full({}, 0.0), sizes))));
 }
 
 bool Builder::rearrangement(const std::string& op) {
@@ -202,14 +288,15 @@ bool Builder::rearrangement(const std::string& op) {
   } else if (op == "Transpose") {
     const int64_t x = activation(0);
     const Sizes in = shape(x), order = integers("perm", 99, {});
-    Sizes sorted = order, out;
+    Sizes sorted = order;
     std::sort(sorted.begin(), sorted.end());
     for (size_t i = 0; i < sorted.size(); ++i)
       if (sorted[i] != static_cast<int64_t>(i)) fail("no order of the dimensions");
     if (order.size() != in.size() || order[0] != 0)
       fail("the images must stay the first dimension");
-    for (const int64_t d : order) out.push_back(in[static_cast<size_t>(d)]);
-    give(add("permute", {x}, order, {}, out));
+    give(permuted(x, order));
+  } else if (op == "Expand") {
+    expand();
   } else {
     return false;
   }

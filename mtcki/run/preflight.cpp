@@ -122,7 +122,7 @@ void preflight(const RunConfig& config, const RunNeeds& needs) {
     const auto net = load_model(t.weights, spec, t.name_map, &card, nullptr, t.weights_key);
     if (needs.generator && net->batch_norms().empty() && config.synthesis.loss.at("bn") > 0)
       throw UsageError(str(who, ": ", t.weights,
-                           " has no batch norm, so there are no statistics for ", "synthesis.bn; ",
+                           " has no batch norm, so there are no statistics for ", "synthesis.bn: ",
                            kKeepsBatchNorms, ". To go on without that term: synthesis.bn = 0"));
     any_norms = any_norms || !net->batch_norms().empty();
     if (config.data.is_none()) known_normalization(t, card.normalization);

@@ -20,6 +20,7 @@ namespace {
 constexpr char kStage[] = "synthesis";
 constexpr double kLongestUnsavedSeconds = 60;  // a long batch is also saved in its middle
 constexpr int64_t kGrid = 64;                  // images of a sample picture
+constexpr int64_t kPictures = 10;              // of a stage, about
 
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -92,6 +93,12 @@ void store_images(const Synthesizer::Batch& batch, int64_t number, Teachers& tea
   pool.add(number, batch.images, batch.labels, more);
 }
 
+void show_batch(const Synthesizer::Batch& batch, int64_t number, int64_t batches,
+                const std::string& stage, int64_t step, RunLog& log) {
+  if (number % std::max<int64_t>(1, batches / kPictures) == 0 || number + 1 == batches)
+    log.images(stage, step, every_kth(batch.images, kGrid));
+}
+
 void store_history(const Synthesizer& synthesizer, int64_t number, BankShards& bank) {
   if (const HistoryContrast* contrast = synthesizer.contrast())
     bank.write(number, contrast->latest().local, contrast->latest().global,
@@ -148,7 +155,6 @@ SynthesisResult synthesize(const SynthesisJob& job, Teachers& teachers, RunLog& 
   };
   StepClock steps(c.batch_size, teachers.device());
   const int64_t log_every = log_interval(c);
-  const int64_t picture_every = std::max<int64_t>(1, c.batches / 10);
   while (synthesizer.batch() < c.batches) {
     Values values;
     {
@@ -167,8 +173,7 @@ SynthesisResult synthesize(const SynthesisJob& job, Teachers& teachers, RunLog& 
       const Synthesizer::Batch batch = synthesizer.finish();
       store_history(synthesizer, number, bank);
       store_images(batch, number, teachers, c, pool);
-      if (number % picture_every == 0 || number + 1 == c.batches)
-        log.images(kStage, synthesizer.global_step(), every_kth(batch.images, kGrid));
+      show_batch(batch, number, c.batches, kStage, synthesizer.global_step(), log);
       if ((number + 1) % c.checkpoint_every == 0) {
         save(store);
         saved = true;

@@ -32,5 +32,8 @@ SynthesisResult synthesize(const SynthesisJob& job, Teachers& teachers, RunLog& 
 void store_images(const Synthesizer::Batch& batch, int64_t number, Teachers& teachers,
                   const SynthesisConfig& config, ImagePool& pool);
 void store_history(const Synthesizer& synthesizer, int64_t number, BankShards& bank);
+// A picture of batch `number`, 0-based, if it is one of about ten, evenly spaced in `batches`.
+void show_batch(const Synthesizer::Batch& batch, int64_t number, int64_t batches,
+                const std::string& stage, int64_t step, RunLog& log);
 
 }  // namespace mtcki

@@ -6,29 +6,13 @@
 
 #include "autograd/functions.h"
 #include "tensor/error.h"
+#include "tensor/ops/elementwise.h"
 
 namespace mtcki::nn {
 
 namespace {
 
 constexpr int64_t kMostSize = int64_t{1} << 40;  // of any number of a node
-
-// How many inputs, ints and reals an operation has; ints -1: any number, at least one.
-struct Form {
-  int inputs, ints, reals;
-};
-const std::map<std::string, Form>& forms() {
-  static const std::map<std::string, Form> table = {
-      {"conv", {1, 12, 0}},      {"batch_norm", {1, 1, 1}}, {"linear", {1, 3, 0}},
-      {"relu", {1, 0, 0}},       {"sigmoid", {1, 0, 0}},    {"tanh", {1, 0, 0}},
-      {"leaky_relu", {1, 0, 1}}, {"clamp", {1, 0, 2}},      {"add", {2, 0, 0}},
-      {"sub", {2, 0, 0}},        {"mul", {2, 0, 0}},        {"div", {2, 0, 0}},
-      {"scale", {1, 0, 2}},      {"constant", {0, -1, 0}},  {"cat", {-1, 1, 0}},
-      {"narrow", {1, 3, 0}},     {"pad", {1, 3, 0}},        {"reshape", {1, -1, 0}},
-      {"permute", {1, -1, 0}},   {"mean", {1, -1, 0}},      {"max_pool", {1, 7, 0}},
-      {"avg_pool", {1, 8, 0}},   {"upsample", {1, 2, 0}},   {"resample", {1, 3, 0}}};
-  return table;
-}
 
 Conv2dOptions conv_options(const GraphNode& n) {
   Conv2dOptions o;
@@ -48,6 +32,8 @@ Pool2dOptions pool_options(const GraphNode& n) {
   if (n.ints.size() > 7) o.count_include_pad = n.ints[7] != 0;
   return o;
 }
+
+int dim_of(const GraphNode& n) { return static_cast<int>(n.ints[0]); }
 
 // A tensor that is part of the network and not trained.
 class Constant : public Module {
@@ -83,14 +69,91 @@ Variable padded(const Variable& x, int dim, int64_t before, int64_t after) {
   return parts.size() == 1 ? x : cat(parts, dim);
 }
 
+// How many inputs, ints and reals an operation has (inputs and ints -1: any number, at least one),
+// and what it computes; null: by its module, or from its buffer (GraphClassifier::apply).
+using Node = const GraphNode&;
+using In = const std::vector<Variable>&;
+struct Operation {
+  int inputs, ints, reals;
+  Variable (*apply)(Node, In) = nullptr;
+};
+template <Variable (*function)(const Variable&)>
+Variable unary(Node, In in) {
+  return function(in[0]);
+}
+template <Variable (*function)(const Variable&, const Variable&)>
+Variable binary(Node, In in) {
+  return function(in[0], in[1]);
+}
+template <Variable (*function)(const Variable&, const std::vector<int>&, bool)>
+Variable reduction(Node n, In in) {
+  return function(in[0], {n.ints.begin() + 1, n.ints.end()}, n.ints[0] != 0);
+}
+Variable greater(Node, In in) {
+  return Variable(less(in[1].data(), in[0].data()).to(in[0].data().dtype()));
+}
+Variable scaled(Node n, In in) {
+  const Variable y = n.reals[0] == 1 ? in[0] : mul(in[0], n.reals[0]);
+  return n.reals[1] == 0 ? y : add(y, n.reals[1]);
+}
+Variable reshaped(Node n, In in) {
+  std::vector<int64_t> sizes = n.ints;
+  sizes[0] = in[0].size(0);
+  return reshape(in[0], Shape(sizes));
+}
+
+const std::map<std::string, Operation>& operations() {
+  static const std::map<std::string, Operation> table = {
+      {"conv", {1, 12, 0}},
+      {"batch_norm", {1, 1, 1}},
+      {"linear", {1, 3, 0}},
+      {"constant", {0, -1, 0}},
+      {"resample", {1, 3, 0}},
+      {"relu", {1, 0, 0, unary<relu>}},
+      {"sigmoid", {1, 0, 0, unary<sigmoid>}},
+      {"tanh", {1, 0, 0, unary<tanh>}},
+      {"erf", {1, 0, 0, unary<erf>}},
+      {"exp", {1, 0, 0, unary<exp>}},
+      {"log", {1, 0, 0, unary<log>}},
+      {"sqrt", {1, 0, 0, unary<sqrt>}},
+      {"abs", {1, 0, 0, unary<abs>}},
+      {"softmax", {1, 0, 0, unary<softmax>}},
+      {"leaky_relu", {1, 0, 1, [](Node n, In in) { return leaky_relu(in[0], n.reals[0]); }}},
+      {"clamp", {1, 0, 2, [](Node n, In in) { return clamp(in[0], n.reals[0], n.reals[1]); }}},
+      {"scale", {1, 0, 2, scaled}},
+      {"add", {2, 0, 0, binary<mtcki::add>}},
+      {"sub", {2, 0, 0, binary<sub>}},
+      {"mul", {2, 0, 0, binary<mul>}},
+      {"div", {2, 0, 0, binary<div>}},
+      {"greater", {2, 0, 0, greater}},
+      {"cat", {-1, 1, 0, [](Node n, In in) { return cat(in, dim_of(n)); }}},
+      {"narrow",
+       {1, 3, 0, [](Node n, In in) { return narrow(in[0], dim_of(n), n.ints[1], n.ints[2]); }}},
+      {"pad",
+       {1, 3, 0, [](Node n, In in) { return padded(in[0], dim_of(n), n.ints[1], n.ints[2]); }}},
+      {"reshape", {1, -1, 0, reshaped}},
+      {"permute",
+       {1, -1, 0,
+        [](Node n, In in) {
+          return permute(in[0], {n.ints.begin(), n.ints.end()});
+        }}},
+      {"mean", {1, -1, 0, reduction<mean>}},
+      {"sum", {1, -1, 0, reduction<sum>}},
+      {"max_pool", {1, 7, 0, [](Node n, In in) { return max_pool2d(in[0], pool_options(n)); }}},
+      {"avg_pool", {1, 8, 0, [](Node n, In in) { return avg_pool2d(in[0], pool_options(n)); }}},
+      {"upsample",
+       {1, 2, 0, [](Node n, In in) { return upsample_nearest2d(in[0], n.ints[0], n.ints[1]); }}}};
+  return table;
+}
+
 void check_node(const GraphSpec& graph, int64_t index) {
   const GraphNode& n = graph.nodes[static_cast<size_t>(index)];
   const auto bad = [&](const std::string& what) {
     throw DataError(str("network graph: node ", index, " (", n.op.substr(0, 40), "): ", what));
   };
-  const auto it = forms().find(n.op);
-  if (it == forms().end()) bad("no such operation");
-  const Form& f = it->second;
+  const auto it = operations().find(n.op);
+  if (it == operations().end()) bad("no such operation");
+  const Operation& f = it->second;
   const auto fits = [](int wanted, size_t there) {
     return wanted < 0 ? there > 0 : there == static_cast<size_t>(wanted);
   };
@@ -101,10 +164,7 @@ void check_node(const GraphSpec& graph, int64_t index) {
   const int64_t first = index >= graph.feature ? graph.feature : 0;
   for (const int64_t v : n.inputs)
     if (v < first || v > index) bad(str("uses value ", v, ", which is not there"));
-  const auto most = n.op == "reshape" || n.op == "constant" || n.op == "permute" || n.op == "mean"
-                        ? static_cast<size_t>(Shape::kMaxRank)
-                        : size_t{12};
-  if (n.ints.size() > most) bad("too many sizes");
+  if (f.ints < 0 && n.ints.size() > static_cast<size_t>(Shape::kMaxRank)) bad("too many sizes");
   for (size_t i = 0; i < n.ints.size(); ++i)
     if (n.ints[i] > kMostSize || n.ints[i] < (n.op == "reshape" && i == 0 ? -1 : 0))
       bad(str("a value of ", n.ints[i]));
@@ -224,35 +284,18 @@ Variable GraphClassifier::apply(const GraphNode& n, const Step& step, std::vecto
     for (const Link& link : step.links) chain |= link;
     return chain;
   }
-  if (n.op == "upsample") return upsample_nearest2d(in[0], i[0], i[1]);
   if (n.op == "resample") return resampled(in[0], i[0], *step.constant);
   if (step.constant) return Variable(*step.constant);
+  if (step.module && in[0].shape().rank() > 2) {  // a linear layer of the last dimension
+    Shape out = in[0].shape();
+    out.set(-1, i[1]);
+    return reshape((*step.module)(reshape(in[0], {-1, i[0]})), out);
+  }
   if (step.module) return (*step.module)(in[0]);
-  if (n.op == "relu") return relu(in[0]);
-  if (n.op == "sigmoid") return sigmoid(in[0]);
-  if (n.op == "tanh") return tanh(in[0]);
-  if (n.op == "leaky_relu") return leaky_relu(in[0], n.reals[0]);
-  if (n.op == "clamp") return clamp(in[0], n.reals[0], n.reals[1]);
-  if (n.op == "add") return mtcki::add(in[0], in[1]);
-  if (n.op == "sub") return sub(in[0], in[1]);
-  if (n.op == "mul") return mul(in[0], in[1]);
-  if (n.op == "div") return div(in[0], in[1]);
-  if (n.op == "scale") {
-    const Variable scaled = n.reals[0] == 1 ? in[0] : mul(in[0], n.reals[0]);
-    return n.reals[1] == 0 ? scaled : mtcki::add(scaled, n.reals[1]);
-  }
-  if (n.op == "cat") return cat(in, static_cast<int>(i[0]));
-  if (n.op == "narrow") return narrow(in[0], static_cast<int>(i[0]), i[1], i[2]);
-  if (n.op == "pad") return padded(in[0], static_cast<int>(i[0]), i[1], i[2]);
-  if (n.op == "reshape") {
-    std::vector<int64_t> sizes = i;
-    sizes[0] = in[0].size(0);
-    return reshape(in[0], Shape(sizes));
-  }
-  if (n.op == "permute") return permute(in[0], {i.begin(), i.end()});
-  if (n.op == "mean") return mean(in[0], {i.begin() + 1, i.end()}, i[0] != 0);
-  return n.op == "max_pool" ? max_pool2d(in[0], pool_options(n))
-                            : avg_pool2d(in[0], pool_options(n));
+  const auto is_f32 = [](const Variable& v) { return v.data().dtype() == DType::f32; };
+  if (in.size() > 1 && std::any_of(in.begin(), in.end(), is_f32))  // beside bf16 of convolutions
+    for (Variable& v : in) v = is_f32(v) ? v : cast(v, DType::f32);
+  return operations().at(n.op).apply(n, in);
 }
 
 // Nodes [begin, end); returns the result of the last one.

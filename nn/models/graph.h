@@ -6,13 +6,15 @@
 //
 //   conv        in, out, kernel height and width, stride, padding, dilation (height, width), groups,
 //               bias (0 or 1)
-//   batch_norm  channels; eps        linear  in, out, bias
-//   relu  sigmoid  tanh              leaky_relu  slope       clamp  low, high (reals)
-//   add  sub  mul  div               of two values           scale  a, b (reals): a x + b
+//   batch_norm  channels; eps        linear  in, out, bias; of the last dimension
+//   relu  sigmoid  tanh  erf  exp  log  sqrt  abs             softmax  over the last dimension
+//   leaky_relu  slope                clamp  low, high (reals)
+//   add  sub  mul  div  greater      of two values; greater is 1 or 0, and has no gradient
+//   scale       a, b (reals): a x + b
 //   constant    sizes; a buffer "value"
 //   cat         dimension            narrow  dimension, begin, end     pad  dimension, before, after
 //   reshape     sizes, the first is N (-1)                   permute  the order
-//   mean        keep (0 or 1), dimensions
+//   mean, sum   keep (0 or 1), dimensions
 //   upsample    height, width; nearest, as upsample_nearest2d
 //   resample    dimension (2, 3), from, to; a buffer "value" [to, from]: the weights of a pixel
 //   max_pool, avg_pool  kernel, stride, padding (height, width), ceil_mode; avg: count_include_pad

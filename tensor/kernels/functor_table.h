@@ -23,7 +23,8 @@ namespace mtcki {
   ROW(relu, ReluFn<T>{})             \
   ROW(leaky_relu, LeakyReluFn<T>{p}) \
   ROW(sigmoid, SigmoidFn<T>{})       \
-  ROW(tanh, TanhFn<T>{})
+  ROW(tanh, TanhFn<T>{})             \
+  ROW(erf, ErfFn<T>{})
 
 // ROW(name, shapes, functor): Broadcasts where the operands may have different shapes, SameShape for
 // gradients.

@@ -100,6 +100,28 @@ struct FastTanhFn {
   }
 };
 
+// erf for float, within 8 ulp, vectorising: x P(x^2)/Q(x^2) in [-4, 4], beyond which it is +-1 (the
+// rational function of Eigen's generic_erf).
+struct FastErfFn {
+  MTCKI_HD float operator()(float x) const {
+    const float low = x < -4.0f ? -4.0f : x, c = low > 4.0f ? 4.0f : low, z = c * c;
+    float p = -2.72614225801306e-10f;
+    p = p * z + 2.77068142495902e-8f;
+    p = p * z - 2.10102402082508e-6f;
+    p = p * z - 5.69250639462346e-5f;
+    p = p * z - 7.34990630326855e-4f;
+    p = p * z - 2.95459980854025e-3f;
+    p = p * z - 1.60960333262415e-2f;
+    float q = -1.45660718464996e-5f;
+    q = q * z - 2.13374055278905e-4f;
+    q = q * z - 1.68282697438203e-3f;
+    q = q * z - 7.37332916720468e-3f;
+    q = q * z - 1.42647390514189e-2f;
+    const float y = c * p / q, above = y < -1.0f ? -1.0f : y;
+    return above > 1.0f ? 1.0f : above;
+  }
+};
+
 // log for float, within 2 ulp, vectorising: x = 2^n m with m in [sqrt(1/2), sqrt(2)), f = m - 1,
 //   log(x) = n ln 2 + f - f^2/2 + f^3 p(f), p minimax of degree 8 (Cephes).
 struct FastLogFn {
@@ -220,6 +242,13 @@ struct TanhFn {
   MTCKI_HD T operator()(T x) const {
     if constexpr (std::is_same<T, float>::value) return FastTanhFn()(x);
     return std::tanh(x);
+  }
+};
+template <class T>
+struct ErfFn {
+  MTCKI_HD T operator()(T x) const {
+    if constexpr (std::is_same<T, float>::value) return FastErfFn()(x);
+    return std::erf(x);
   }
 };
 

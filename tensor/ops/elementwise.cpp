@@ -138,6 +138,7 @@ Tensor leaky_relu(const Tensor& x, double negative_slope) {
   return unary("leaky_relu", UnaryOp::leaky_relu, x, negative_slope);
 }
 Tensor sigmoid(const Tensor& x) { return unary("sigmoid", UnaryOp::sigmoid, x); }
+Tensor erf(const Tensor& x) { return unary("erf", UnaryOp::erf, x); }
 Tensor tanh(const Tensor& x) { return unary("tanh", UnaryOp::tanh, x); }
 
 Tensor relu_grad(const Tensor& gy, const Tensor& y) {

@@ -28,6 +28,7 @@ Tensor relu(const Tensor& x);
 Tensor leaky_relu(const Tensor& x, double negative_slope = 0.01);
 Tensor sigmoid(const Tensor& x);
 Tensor tanh(const Tensor& x);
+Tensor erf(const Tensor& x);  // 2/sqrt(pi) times the integral of exp(-t^2) from 0 to x
 // Gradients with respect to x. relu and leaky_relu take the output y (for a slope > 0 its sign is
 // x's sign), sigmoid and tanh too: gy*y*(1-y), gy*(1-y^2). So does clamp, whose gradient at the
 // limits is 0, as that of PyTorch's hardtanh and relu6.

@@ -2,6 +2,8 @@
 // the same bits.
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "pipeline_testing.h"
 
 namespace mtcki {
@@ -24,6 +26,14 @@ class Methods : public ::testing::TestWithParam<const char*> {
                  "synthesis.ngf=2", "synthesis.batch_size=13", "distill.batch_size=8",
                  "distill.epochs=2", "distill.checkpoint_every=3"});
   }
+  // Of what is made while the student trains.
+  static std::set<std::string> pictures(const std::string& folder) {
+    std::set<std::string> names;
+    for (const auto& file : fs::directory_iterator(folder + "/samples"))
+      if (const std::string name = file.path().filename(); name.starts_with("student"))
+        names.insert(name);
+    return names;
+  }
 };
 
 TEST_P(Methods, ResumesExactly) {
@@ -38,6 +48,7 @@ TEST_P(Methods, ResumesExactly) {
   const std::string whole = fresh_folder("whole");
   RunLog log(whole, false);
   const PipelineResult r = run_pipeline(c, whole, log);
+  EXPECT_FALSE(pictures(whole).empty());
   const std::map<std::string, double> metrics(r.metrics.begin(), r.metrics.end());
   EXPECT_EQ(metrics.at("kd_steps"), 8);
   EXPECT_EQ(metrics.at("generator_steps"),
@@ -47,6 +58,7 @@ TEST_P(Methods, ResumesExactly) {
     const std::string cut = fresh_folder(kill ? "killed" : "stopped");
     EXPECT_GE(run_with_interruptions(c, cut, kill ? 5 : 3, kill), 3);
     expect_equal_results(whole, cut);
+    EXPECT_EQ(pictures(cut), pictures(whole));
   }
 }
 

@@ -136,6 +136,8 @@ std::vector<Row> elementwise_rows() {
           [](double x) { return 1 / (1 + std::exp(-x)); }),
       unary(
           "tanh", [](V x) { return tanh(x); }, [](double x) { return std::tanh(x); }),
+      unary(
+          "erf", [](V x) { return erf(x); }, [](double x) { return std::erf(x); }),
   };
   for (Row& row : rows) {
     if (row.function != "leaky_relu") continue;

@@ -129,6 +129,7 @@ TEST(Unary, EveryOpInEveryTypeAndLayout) {
        [](double v) { return v > 0 ? v : 0.2 * v; }},
       {"sigmoid", sigmoid, [](double v) { return 1 / (1 + std::exp(-v)); }},
       {"tanh", tanh, [](double v) { return std::tanh(v); }},
+      {"erf", erf, [](double v) { return std::erf(v); }},
   };
   for (const UnaryCase& c : cases)
     for (DType dtype : {DType::f32, DType::f64, DType::bf16})
@@ -395,6 +396,21 @@ TEST(FastTanh, IsWithinFourUlpWithSignAndLimits) {
   EXPECT_EQ(sigmoid(Tensor::from<float>({100.0f}, {1})).item(), 1.0);
   EXPECT_LT(sigmoid(Tensor::from<float>({-100.0f}, {1})).item(), 1e-37);
   EXPECT_TRUE(std::isnan(sigmoid(Tensor::from<float>({NAN}, {1})).item()));
+}
+
+TEST(FastErf, IsWithinEightUlpWithSignAndLimits) {
+  double worst = 0;
+  for (double v = -6; v < 6; v += 0.000719) {
+    const float x = static_cast<float>(v);
+    const double exact = std::erf(static_cast<double>(x));
+    const double got = static_cast<double>(FastErfFn()(x));
+    if (exact != 0) worst = std::max(worst, std::fabs(got - exact) / std::fabs(exact));
+  }
+  EXPECT_LT(worst, 9.6e-7);
+  EXPECT_EQ(FastErfFn()(100.0f), 1.0f);
+  EXPECT_EQ(FastErfFn()(-INFINITY), -1.0f);
+  EXPECT_FLOAT_EQ(FastErfFn()(1e-20f), 1.1283792e-20f);
+  EXPECT_TRUE(std::isnan(FastErfFn()(NAN)));
 }
 
 TEST(Threads, ResultsDoNotDependOnTheirNumber) {

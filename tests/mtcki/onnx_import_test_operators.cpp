@@ -1,0 +1,280 @@
+// One ONNX operator at a time: values and gradients as PyTorch 2.15 computes them in f64, and
+// what is refused.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "autograd/functions.h"
+#include "mtcki/export/onnx_graph.h"
+#include "mtcki/networks/onnx_import.h"
+
+namespace mtcki {
+namespace {
+
+using ::testing::HasSubstr;
+using Attributes = std::vector<data::ProtoWriter>;
+using Reals = std::vector<float>;
+using Integers = std::vector<int64_t>;
+
+data::ProtoWriter word(const char* name, const char* value) {
+  return std::move(data::ProtoWriter().text(1, name).text(4, value).integer(20, 3));
+}
+const auto integer = OnnxGraph::integer;
+const auto integers = OnnxGraph::integers;
+const auto real = OnnxGraph::real;
+
+Tensor list(const Integers& v) { return Tensor::from(v, {std::ssize(v)}); }
+Tensor reals(const Reals& v) { return Tensor::from(v, {std::ssize(v)}); }
+
+std::string rounded(const Tensor& t) {
+  std::string out;
+  for (const double v : t.to_vector<double>())
+    out += str(out.empty() ? "" : " ", std::round(v * 1000) / 1000 + 0.0);
+  return out;
+}
+
+struct Input {
+  Shape image;  // behind N
+  Reals values;
+};
+const Input kSteps{{1, 2, 2}, {-2, -0.5, 0, 1.5}};
+const Input kPositive{{1, 2, 2}, {0.25, 0.5, 1, 4}};
+const Input kImage{{2, 2, 2}, {1, 2, 4, 8, 3, 1, -1, 5}};
+
+// The result of g's value y of one image, flat, and the gradient of the sum of i times its i-th
+// number; or the message of a refusal.
+std::string result_of(OnnxGraph& g, const std::string& y, const Input& in, int64_t numbers,
+                      int64_t opset = 13) {
+  g.node("Flatten", {y}, {}, "logits");
+  g.output("logits", {numbers});
+  data::OnnxModel model = data::parse_onnx(data::as_bytes(g.model("g", 13)), "m");
+  model.opset = opset;
+  model.inputs[0].sizes = {-1, in.image[0], -1, -1};  // lines too begin as an image
+  try {
+    const auto net = import_onnx("m", model, {kGraphModel, in.image[0], in.image[2], numbers});
+    net->eval();
+    Shape shape{1};
+    for (const int64_t size : in.image) shape.push_back(size);
+    const Variable x(Tensor::from(in.values, shape), true);
+    const Variable out = (*net)(x);
+    Tensor weights = Tensor::empty(out.shape());
+    for (int64_t i = 0; i < numbers; ++i) weights.data<float>()[i] = static_cast<float>(i + 1);
+    sum(mul(out, Variable(weights))).backward();
+    return rounded(out.data()) + " | " + rounded(x.grad());
+  } catch (const DataError& e) {
+    return e.what();
+  }
+}
+
+// The same of one operator, whose further inputs are constants.
+std::string of(const char* op, const Input& in, const Attributes& attributes = {},
+               const std::vector<Tensor>& more = {}, int64_t numbers = -1, int64_t opset = 13) {
+  OnnxGraph g;
+  g.input("x", {in.image[0], in.image[1], in.image[2]});
+  std::vector<std::string> inputs{"x"};
+  for (const Tensor& t : more) inputs.push_back(t.defined() ? g.initializer(t) : "");
+  const std::string y = g.node(op, inputs, attributes);
+  return result_of(g, y, in, numbers < 0 ? std::ssize(in.values) : numbers, opset);
+}
+
+TEST(OnnxOperators, FunctionsAndTheirGradients) {
+  const auto power = [](float p, const Input& in) {
+    return of("Pow", in, {}, {Tensor::full({}, double{p})});
+  };
+  EXPECT_EQ(of("Elu", kSteps), "-0.865 -0.393 0 1.5 | 0.135 1.213 3 4");
+  EXPECT_EQ(of("Elu", kSteps, {real("alpha", 0.5)}), "-0.432 -0.197 0 1.5 | 0.068 0.607 1.5 4");
+  EXPECT_EQ(of("Selu", kSteps), "-1.52 -0.692 0 1.576 | 0.238 2.133 5.274 4.203");
+  EXPECT_EQ(of("Celu", kSteps, {real("alpha", 0.5)}), "-0.491 -0.316 0 1.5 | 0.018 0.736 3 4");
+  EXPECT_EQ(of("Softplus", kSteps), "0.127 0.474 0.693 1.701 | 0.119 0.755 1.5 3.27");
+  EXPECT_EQ(of("Softsign", kSteps), "-0.667 -0.333 0 0.6 | 0.111 0.889 3 0.64");
+  EXPECT_EQ(of("Mish", kSteps), "-0.253 -0.221 0 1.403 | -0.108 0.579 1.8 4.354");
+  EXPECT_EQ(of("Gelu", kSteps), "-0.046 -0.154 0 1.4 | -0.085 0.265 1.5 4.51");
+  EXPECT_EQ(of("Gelu", kSteps, {word("approximate", "tanh")}),
+            "-0.045 -0.154 0 1.4 | -0.086 0.265 1.5 4.511");
+  EXPECT_EQ(of("Swish", kSteps, {real("alpha", 2)}),
+            "-0.036 -0.134 0 1.429 | -0.053 0.145 1.5 4.352");
+  EXPECT_EQ(of("ThresholdedRelu", kSteps), "0 0 0 1.5 | 0 0 0 4");
+  EXPECT_EQ(of("Abs", kSteps), "2 0.5 0 1.5 | -1 -2 0 4");
+  EXPECT_EQ(of("Neg", kSteps), "2 0.5 0 -1.5 | -1 -2 -3 -4");
+  EXPECT_EQ(of("Exp", kSteps), "0.135 0.607 1 4.482 | 0.135 1.213 3 17.927");
+  EXPECT_EQ(of("Erf", kSteps), "-0.995 -0.52 0 0.966 | 0.021 1.758 3.385 0.476");
+  EXPECT_EQ(of("Reciprocal", kPositive), "4 2 1 0.25 | -16 -8 -3 -0.25");
+  EXPECT_EQ(of("Sqrt", kPositive), "0.5 0.707 1 2 | 1 1.414 1.5 1");
+  EXPECT_EQ(of("Log", kPositive), "-1.386 -0.693 0 1.386 | 4 4 3 1");
+  EXPECT_EQ(power(3, kSteps), "-8 -0.125 0 3.375 | 12 1.5 0 27");
+  EXPECT_EQ(power(1.5, kPositive), "0.125 0.354 1 8 | 0.75 2.121 4.5 12");
+  EXPECT_EQ(power(-2, kPositive), "16 4 1 0.063 | -128 -32 -6 -0.125");
+  EXPECT_EQ(power(0.5, kPositive), "0.5 0.707 1 2 | 1 1.414 1.5 1");
+  EXPECT_THAT(power(100, kPositive), HasSubstr("a power of 100 is not taken"));
+  EXPECT_EQ(of("PRelu", kSteps, {}, {reals({0.25, 2})}), "-0.5 -1 0 1.5 | 0.25 4 0.75 4");
+  EXPECT_THAT(of("Celu", kSteps, {real("alpha", 0)}), HasSubstr("alpha is 0"));
+  EXPECT_THAT(of("Gelu", kSteps, {word("approximate", "sine")}), HasSubstr("\"sine\""));
+  EXPECT_THAT(of("Sin", kSteps), HasSubstr("not among those that are imported"));
+}
+
+TEST(OnnxOperators, OfTwoValuesAndMore) {
+  OnnxGraph g, w;
+  g.input("x", {1, 2, 2});
+  EXPECT_EQ(result_of(g, g.node("Max", {"x", g.node("Neg", {"x"})}), kSteps, 4),
+            "2 0.5 0 1.5 | -1 -2 3 4");  // of two that are the same the first has the gradient
+  w.input("x", {1, 2, 2});
+  const std::string large = w.node("Greater", {"x", w.initializer(Tensor::full({}, 1.0))});
+  EXPECT_EQ(result_of(w, w.node("Where", {large, "x", w.node("Mul", {"x", "x"})}), kSteps, 4),
+            "4 0.25 0 1.5 | -4 -2 0 4");
+  EXPECT_EQ(of("Min", kSteps, {}, {Tensor::full({}, -1.0)}), "-2 -1 -1 -1 | 1 0 0 0");
+  EXPECT_EQ(of("Sum", kSteps, {}, {reals({1, 2}), reals({3, 4})}), "2 5.5 4 7.5 | 1 2 3 4");
+  EXPECT_EQ(of("Mean", kSteps, {}, {reals({1, 2}), reals({4, 6})}),
+            "1 2.5 1.667 3.167 | 0.333 0.667 1 1.333");
+  EXPECT_THAT(of("Max", kSteps, {}, {reals({1, 2, 3})}), HasSubstr("sizes that do not fit"));
+}
+
+TEST(OnnxOperators, Reductions) {
+  const auto over = [](const Integers& axes) {
+    return Attributes{integers("axes", axes), integer("keepdims", 0)};
+  };
+  EXPECT_EQ(of("ReduceSum", kImage, {integer("keepdims", 0)}, {list({1})}, 4),
+            "4 3 3 13 | 1 2 3 4 1 2 3 4");
+  EXPECT_EQ(of("ReduceL2", kImage, over({2, -1}), {}, 2),
+            "9.22 6 | 0.108 0.217 0.434 0.868 1 0.333 -0.333 1.667");
+  EXPECT_EQ(of("ReduceL1", kImage, over({3}), {}, 4), "3 12 4 6 | 1 1 2 2 3 3 -4 4");
+  EXPECT_EQ(of("ReduceMax", kImage, over({3, 1}), {}, 2), "3 8 | 0 0 0 2 1 0 0 0");
+  EXPECT_EQ(of("ReduceMin", kImage, over({2}), {}, 4), "1 2 -1 1 | 1 2 0 0 0 4 3 0");
+  EXPECT_EQ(of("ReduceSumSquare", kImage, over({1}), {}, 4), "10 5 17 89 | 2 8 24 64 6 4 -6 40");
+  EXPECT_EQ(of("ReduceL2", {{1, 2, 2}, {0, 0, 0, 0}}, over({3, 2}), {}, 1), "0 | 0 0 0 0");
+  for (const Integers& axes : {Integers{0, 1}, {2, 2}, {}})
+    EXPECT_THAT(of("ReduceSum", kImage, {}, {list(axes)}), HasSubstr("other than the images"));
+  EXPECT_THAT(of("ReduceMean", kImage, over({4})), HasSubstr("axis 4 of 4 dimensions"));
+  EXPECT_THAT(of("ReduceProd", kImage, over({1})), HasSubstr("not among those"));
+}
+
+TEST(OnnxOperators, SoftmaxOverTheAxisOfItsVersion) {
+  // Behind it stands a function, so that it is not the last operator of a classifier.
+  const auto softmax = [](const Attributes& attributes, int64_t opset) {
+    OnnxGraph g;
+    g.input("x", {2, 2, 2});
+    return result_of(g, g.node("Neg", {g.node("Neg", {g.node("Softmax", {"x"}, attributes)})}),
+                     kImage, 8, opset);
+  };
+  const char* const last =
+      "0.269 0.731 0.018 0.982 0.881 0.119 0.002 0.998 | "
+      "-0.197 0.197 -0.018 0.018 -0.105 0.105 -0.002 0.002";
+  EXPECT_EQ(softmax({}, 13), last);
+  EXPECT_EQ(softmax({integer("axis", 3)}, 11), last);
+  EXPECT_EQ(softmax({integer("axis", 1)}, 13),
+            "0.119 0.731 0.993 0.953 0.881 0.269 0.007 0.047 | "
+            "-0.42 -0.786 -0.027 -0.181 0.42 0.786 0.027 0.181");
+  EXPECT_EQ(softmax({integer("axis", 2)}, 11),
+            "0.001 0.002 0.018 0.979 0.117 0.016 0.002 0.865 | "
+            "-0.003 -0.005 -0.017 0.025 -0.306 -0.026 -0.001 0.333");
+  EXPECT_THAT(softmax({integer("axis", 0)}, 13), HasSubstr("over the images"));
+  EXPECT_THAT(softmax({integer("axis", -9)}, 13), HasSubstr("axis -9 of 4 dimensions"));
+}
+
+TEST(OnnxOperators, NormalisationsOfAnImage) {
+  const Tensor one_two = reals({1, 2}), zero_one = reals({0, 1});
+  EXPECT_EQ(of("LayerNormalization", kImage, {integer("axis", 2)},
+               {reals({1, 2, 3, 4}).reshape({2, 2}), reals({0, 1, 0, 1}).reshape({2, 2})}, 8, 17),
+            "-1.026 -0.306 0.28 7.341 0.447 0.106 -4.025 6.367 | "
+            "-0.266 0.068 0.363 -0.165 -6.172 -1.878 3.309 4.74");
+  EXPECT_EQ(of("InstanceNormalization", kImage, {}, {one_two, zero_one}),
+            "-1.026 -0.653 0.093 1.585 1.894 0.106 -1.683 3.683 | "
+            "-0.149 0.075 0.149 -0.075 -1.431 -0.358 0.716 1.073");
+  const char* const group =
+      "-0.716 -0.334 0.43 1.957 1.095 -0.432 -1.959 2.623 | "
+      "-2.855 -2.325 -1.647 -0.674 0.878 1.345 1.813 3.464";
+  EXPECT_EQ(
+      of("GroupNormalization", kImage, {integer("num_groups", 1)}, {one_two, zero_one}, 8, 21),
+      group);
+  // Before opset 21 a weight for each group: of two groups of one channel, as of an instance.
+  EXPECT_EQ(
+      of("GroupNormalization", kImage, {integer("num_groups", 2)}, {one_two, zero_one}, 8, 18),
+      of("InstanceNormalization", kImage, {}, {one_two, zero_one}));
+  EXPECT_EQ(of("LRN", kImage, {integer("size", 3), real("alpha", 3), real("beta", 0.75)}),
+            "0.166 0.522 0.458 0.274 0.497 0.261 -0.114 0.171 | "
+            "-0.196 -0.783 0.153 -0.192 -0.256 0.913 0.849 0.068");
+  EXPECT_THAT(of("GroupNormalization", kImage, {integer("num_groups", 3)}, {one_two, zero_one}),
+              HasSubstr("3 groups of 2 channels"));
+  EXPECT_THAT(of("GroupNormalization", kImage, {integer("num_groups", -1)}, {one_two, zero_one}),
+              HasSubstr("-1 groups of 2 channels"));
+  EXPECT_THAT(of("InstanceNormalization", kImage, {}, {reals({1}), zero_one}),
+              HasSubstr("does not fit"));
+  const std::vector<Tensor> statistics{one_two, zero_one, zero_one, one_two};
+  EXPECT_EQ(
+      of("BatchNormalization", kImage, {integer("spatial", 1), real("epsilon", 0)}, statistics),
+      "1 2 4 8 3.828 1 -1.828 6.657 | 1 2 3 4 7.071 8.485 9.899 11.314");
+  EXPECT_THAT(of("BatchNormalization", kImage, {integer("spatial", 0)}, statistics),
+              HasSubstr("of every pixel"));
+  EXPECT_THAT(of("LayerNormalization", kImage, {integer("axis", 0)}, {one_two}),
+              HasSubstr("over the images"));
+  EXPECT_THAT(of("LRN", kImage, {integer("size", INT64_MAX)}), HasSubstr("is not taken"));
+}
+
+TEST(OnnxOperators, Borders) {
+  const Input square{{1, 2, 2}, {1, 2, 4, 8}};
+  const auto pads = [](const Integers& v) { return std::vector<Tensor>{list(v)}; };
+  EXPECT_EQ(of("Pad", {{1, 3, 3}, {1, 2, 4, 8, 3, 1, 0, 0, 0}}, {word("mode", "reflect")},
+               pads({0, 0, 1, 1, 0, 0, 0, 0}), 16),
+            "3 8 3 1 2 1 2 4 3 8 3 1 0 0 0 0 | 6 12 8 12 24 16 14 28 16");
+  EXPECT_EQ(of("Pad", square, {word("mode", "edge")}, pads({0, 0, 0, 2, 0, 0, 1, 0}), 12),
+            "1 1 1 2 4 4 4 8 4 4 4 8 | 6 4 48 20");
+  EXPECT_EQ(of("Pad", square, {}, {list({0, 0, 0, 1, 0, 0, 1, 0}), Tensor::full({}, -3.0)}, 9),
+            "-3 1 2 -3 4 8 -3 -3 -3 | 2 3 5 6");
+  EXPECT_EQ(of("Pad", square, {}, {list({1, 0}), Tensor::full({}, 5.0), list({-1})}, 6),
+            "5 1 2 5 4 8 | 2 3 5 6");
+  EXPECT_THAT(of("Pad", square, {word("mode", "reflect")}, pads({0, 0, 2, 0, 0, 0, 0, 0})),
+              HasSubstr("too much padding"));
+  EXPECT_THAT(of("Pad", square, {word("mode", "edge")}, pads({0, 0, INT64_MAX, 0, 0, 0, 0, 0})),
+              HasSubstr("too much padding"));
+  EXPECT_EQ(of("Pad", square, {}, pads({0, 0, -1, 0, 0, 0, 0, 1}), 3), "4 8 0 | 0 0 1 2");
+  EXPECT_EQ(of("Pad", square, {}, {list({0, 0, 0, 1, 0, 0, 0, -1}), Tensor::full({}, 5.0)}),
+            "5 1 5 4 | 2 0 4 0");
+  EXPECT_THAT(of("Pad", square, {}, pads({0, 0, INT64_MIN, 0, 0, 0, 0, 0})),
+              HasSubstr("would be empty"));
+  EXPECT_THAT(of("Pad", square, {word("mode", "edge")}, pads({0, 0, -1, 0, 0, 0, 0, 0})),
+              HasSubstr("negative padding"));
+  EXPECT_THAT(of("Pad", square, {}, pads({1, 0, 0, 0, 0, 0, 0, 0})), HasSubstr("pads the images"));
+  EXPECT_THAT(of("Pad", square, {word("mode", "wrap")}, pads({0, 0, 1, 0, 0, 0, 0, 0})),
+              HasSubstr("\"wrap\""));
+}
+
+TEST(OnnxOperators, PartsOfADimension) {
+  const auto slice = [](int64_t begin, int64_t end, int64_t axis, int64_t step, int64_t numbers) {
+    return of("Slice", kImage, {}, {list({begin}), list({end}), list({axis}), list({step})},
+              numbers);
+  };
+  const auto gather = [](const Integers& at, int64_t axis, int64_t numbers) {
+    return of("Gather", kImage, {integer("axis", axis)}, {list(at)}, numbers);
+  };
+  EXPECT_EQ(slice(-1, INT64_MIN, 1, -1, 8), "3 1 -1 5 1 2 4 8 | 5 6 7 8 1 2 3 4");
+  EXPECT_EQ(slice(1, INT64_MAX, 3, 2, 4), "2 8 1 5 | 0 1 0 2 0 3 0 4");
+  EXPECT_EQ(slice(0, 2, 1, INT64_MAX, 4), "1 2 4 8 | 1 2 3 4 0 0 0 0");
+  EXPECT_EQ(gather({1, 0, -1}, 3, 12), "2 1 2 8 4 8 1 3 1 5 -1 5 | 2 4 5 10 8 16 11 22");
+  EXPECT_THAT(slice(0, 2, 1, 0, 8), HasSubstr("a step of 0"));
+  EXPECT_THAT(slice(1, 1, 2, 1, 8), HasSubstr("would be empty"));
+  EXPECT_THAT(gather({2}, 3, 4), HasSubstr("axis 2 of 2 dimensions"));
+  EXPECT_THAT(gather({}, 3, 4), HasSubstr("would be empty"));
+  EXPECT_THAT(gather(Integers(1025, 0), 3, 4), HasSubstr("too many parts"));
+}
+
+// [N,C,W], as attention to channels has it.
+TEST(OnnxOperators, ConvolutionsAndPoolsOfLines) {
+  const auto line = [](const char* op, const Attributes& attributes, const Tensor& weight,
+                       int64_t numbers) {
+    OnnxGraph g;
+    g.input("x", {1, 2, 2});
+    std::vector<std::string> in{g.node("Reshape", {"x", g.initializer(list({0, 1, -1}))})};
+    if (weight.defined()) in.push_back(g.initializer(weight));
+    return result_of(g, g.node(op, in, attributes), {{1, 2, 2}, {1, 2, 4, 8}}, numbers);
+  };
+  const Tensor w = reals({2, 1, -1}).reshape({1, 1, 3});
+  EXPECT_EQ(line("Conv", {integers("pads", {1, 1})}, w, 4), "-1 0 0 16 | 5 7 9 1");
+  EXPECT_EQ(line("MaxPool", {integers("kernel_shape", {3}), integers("pads", {1, 0})}, {}, 3),
+            "2 4 8 | 0 1 2 3");
+  EXPECT_THAT(line("Conv", {integers("pads", {1, 1, 1, 1, 1, 1})}, w, 4), HasSubstr("pads"));
+  EXPECT_THAT(line("Conv", {}, w.reshape({1, 1, 1, 3}), 4), HasSubstr("number of dimensions"));
+}
+
+}  // namespace
+}  // namespace mtcki
