@@ -155,6 +155,12 @@ Rounds rounds_of(const DistillJob& job, Replay& replay) {
   return r;
 }
 
+// Named apart from the student's.
+Values of_synthesis(Values values) {
+  for (auto& [name, value] : values) name.insert(0, "synthesis.");
+  return values;
+}
+
 ReplayContext replay_context(const DistillJob& job, Teachers& teachers, Student& student,
                              const data::ImageSet& set, OwnSynthesis* own) {
   ReplayContext c{.set = set,
@@ -217,7 +223,7 @@ DistillResult distill(const DistillJob& job, Teachers& teachers, Student& studen
   Values of_batch;
   const auto both = [&](Values values) {
     if (!values.empty() && rounds.per_epoch > 1)
-      for (const auto& [name, value] : of_batch) values.emplace_back("synthesis." + name, value);
+      values.insert(values.end(), of_batch.begin(), of_batch.end());
     return values;
   };
   fit_job.step = [&](int64_t step) -> Values {
@@ -225,7 +231,7 @@ DistillResult distill(const DistillJob& job, Teachers& teachers, Student& studen
     synthesising = at.synthesis;
     if (!synthesising) return both(distiller.step(*replay, at.number));
     std::optional<Synthesizer::Batch> finished;
-    Values values = own->step(student, *replay, &finished);
+    Values values = of_synthesis(own->step(student, *replay, &finished));
     if (finished) {
       show_batch(*finished, own->batches() - 1, all_batches, job.stage, step + 1, log);
       if (weights.learn(own->batches(), *replay)) {
@@ -238,7 +244,9 @@ DistillResult distill(const DistillJob& job, Teachers& teachers, Student& studen
     return values;
   };
   if (distiller.is_deferred())
-    fit_job.read = [&] { return synthesising ? own->read() : both(distiller.read()); };
+    fit_job.read = [&] {
+      return synthesising ? of_synthesis(own->read()) : both(distiller.read());
+    };
   fit_job.state = [&](State& state) {
     distiller.visit(state);
     if (own) state("synthesis", *own);

@@ -156,9 +156,10 @@ std::string grids(const std::string& stage, const std::vector<Sample>& all, int6
                        html_png(file_text(s.file), "Images of " + what));
   }
   if (out.empty()) return "";
-  return html_details(fmt::format("Whole batches: {} of {} pictures; all are in samples/",
-                                  shown.size(), all.size()),
-                      "<div class=\"grid2\">\n" + out + "</div>");
+  return html_details(
+      fmt::format("Whole batches{}: {} of {} pictures; all are in samples/",
+                  stage == "synthesis" ? "" : ", " + html_escape(stage), shown.size(), all.size()),
+      "<div class=\"grid2\">\n" + out + "</div>");
 }
 
 }  // namespace

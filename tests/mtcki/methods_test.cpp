@@ -4,6 +4,7 @@
 
 #include <set>
 
+#include "mtcki/log/metrics_file.h"
 #include "pipeline_testing.h"
 
 namespace mtcki {
@@ -25,6 +26,19 @@ class Methods : public ::testing::TestWithParam<const char*> {
         inputs, {"data.train_limit=60", "train.epochs=1", "data.test_limit=20", "synthesis.nz=8",
                  "synthesis.ngf=2", "synthesis.batch_size=13", "distill.batch_size=8",
                  "distill.epochs=2", "distill.checkpoint_every=3"});
+  }
+  // Losses of the images are not called as the student's are.
+  static void expect_losses_apart(const std::string& folder) {
+    std::set<std::string> of_images;
+    for (const LossTermRow& row : inversion_terms()) of_images.insert(row.name);
+    int found = 0;
+    for (const metrics_file::Line& line : metrics_file::read(folder + "/metrics.jsonl"))
+      for (const auto& [name, value] : line.values) {
+        if (!line.stage.starts_with("student")) continue;
+        EXPECT_FALSE(of_images.contains(name)) << name;
+        found += name == "synthesis.loss";
+      }
+    EXPECT_GT(found, 0);
   }
   // Of what is made while the student trains.
   static std::set<std::string> pictures(const std::string& folder) {
@@ -49,6 +63,7 @@ TEST_P(Methods, ResumesExactly) {
   RunLog log(whole, false);
   const PipelineResult r = run_pipeline(c, whole, log);
   EXPECT_FALSE(pictures(whole).empty());
+  expect_losses_apart(whole);
   const std::map<std::string, double> metrics(r.metrics.begin(), r.metrics.end());
   EXPECT_EQ(metrics.at("kd_steps"), 8);
   EXPECT_EQ(metrics.at("generator_steps"),
