@@ -46,19 +46,18 @@ std::string difference(double points, int digits) {
 
 std::string overall(const Run& r, const std::vector<Network>& teachers,
                     const std::vector<Network>& students) {
-  const int64_t classes = teachers[0].confusion ? teachers[0].confusion->classes() : r.classes();
   std::string rows;
   for (const Network& s : students) {
     const auto real = std::ranges::find(teachers, s.model, &Network::model);
     const bool same = real != teachers.end();
-    rows +=
-        html_row({html_escape(s.name), fmt::format("<b>{:.2f}</b>", s.top1),
-                  same ? fmt::format("{:.2f}", real->top1) : "–",
-                  same ? difference(s.top1 - real->top1, 2) : "–",
-                  fmt::format("{:.2f}", teachers[0].top1), difference(s.top1 - teachers[0].top1, 2),
-                  classes > 0 ? fmt::format("{:.2f}", 100.0 / static_cast<double>(classes)) : "–",
-                  html_escape(s.model)},
-                 "td", 1);
+    rows += html_row(
+        {html_escape(s.name), fmt::format("<b>{:.2f}</b>", s.top1),
+         same ? fmt::format("{:.2f}", real->top1) : "–",
+         same ? difference(s.top1 - real->top1, 2) : "–", fmt::format("{:.2f}", teachers[0].top1),
+         difference(s.top1 - teachers[0].top1, 2),
+         r.classes() > 0 ? fmt::format("{:.2f}", 100.0 / static_cast<double>(r.classes())) : "–",
+         html_escape(s.model)},
+        "td", 1);
   }
   return html_table(html_row({"student", "top-1 %", "on real images %", "points", "best teacher %",
                               "points", "chance %", "model"},

@@ -97,8 +97,8 @@ void add_targets(const Chart& chart, const std::vector<Run>& runs, std::vector<S
     series->push_back({"best teacher", {{0, best}}, true});
   if (classes > 1 && (chart.value == "top1" || chart.value == "acc"))
     series->push_back({"at chance", {{0, 100.0 / static_cast<double>(classes)}}, true});
-  if (classes > 1 &&
-      (chart.value == "class_prior" || (chart.value == "loss" && chart.family == "teacher")))
+  if (classes > 1 && (chart.value == "class_prior" || chart.value == "synthesis.class_prior" ||
+                      (chart.value == "loss" && chart.family == "teacher")))
     series->push_back({"at chance, ln K", {{0, std::log(static_cast<double>(classes))}}, true});
 }
 

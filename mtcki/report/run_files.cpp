@@ -11,6 +11,7 @@
 
 #include "data/formats/file_bytes.h"
 #include "data/formats/json_file.h"
+#include "mtcki/evaluation/confusion.h"
 #include "tensor/error.h"
 
 namespace mtcki {
@@ -133,7 +134,16 @@ const json& list_of(const json& j, const char* key) {
   return found.is_array() ? found : none;
 }
 
-int64_t Run::classes() const { return static_cast<int64_t>(list_of(synth, "per_class").size()); }
+int64_t Run::classes() const {
+  if (const json& counts = list_of(synth, "per_class"); !counts.empty())
+    return static_cast<int64_t>(counts.size());
+  for (const char* kind : {"teachers", "students"})  // no set: images are never shown twice
+    for (const json& j : list_of(result, kind))
+      if (const std::string net = text_of(j, "name"); net.find('/') == std::string::npos)
+        if (const auto confusion = read_confusion(folder + "/" + kind + "/" + net))
+          return confusion->classes();
+  return 0;
+}
 
 double Run::best_teacher() const {
   double best = -1;

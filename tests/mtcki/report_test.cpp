@@ -14,6 +14,7 @@
 #include <regex>
 
 #include "mtcki/config/loss_rows.h"
+#include "mtcki/evaluation/confusion.h"
 #include "mtcki/host/console.h"
 #include "mtcki/log/run_log.h"
 #include "mtcki/profile/profile.h"
@@ -184,6 +185,23 @@ TEST_F(ReportTest, ARunUnderWayShowsItsLastTests) {
   EXPECT_THAT(html, HasSubstr("<b>50.0 %</b>of its best"));
   EXPECT_TRUE(is_running(folder));
   EXPECT_EQ(config_value(config_values("a = 1\n[[x]]\nb = \"2\"\n[[x]]\nb = 3\n"), "x.1.b"), "3");
+}
+
+// A method of fresh samples keeps no set: the classes are those of a network's confusion matrix.
+TEST_F(ReportTest, WithoutASetChanceIsKnownAndPicturesNameTheirStudent) {
+  const std::string folder = run("fresh", 0);
+  ConfusionMatrix matrix;
+  matrix.counts.assign(16, 1);
+  matrix.class_names = {"a", "b", "c", "d"};
+  fs::create_directories(folder + "/teachers/t<1>");
+  write_confusion(folder + "/teachers/t<1>", matrix);
+  for (int i = 1; i <= 3; ++i)
+    add_line(folder, "student/s", "train", i, str(R"("synthesis.class_prior":)", 3 - i));
+  RunLog(folder, false).images("student/s", 3, Tensor::full({4, 3, 8, 8}, 0.5));
+  const std::string html = report_html({folder});
+  EXPECT_THAT(html, HasSubstr("<td class=\"n\">25.00</td>"));
+  EXPECT_THAT(html, HasSubstr("chance, ln K <b>1.386"));
+  EXPECT_THAT(html, HasSubstr("Whole batches, student-s: 1 of 1 pictures"));
 }
 
 TEST_F(ReportTest, LossesOfTheTeacherThatAStepAskedAreALineEach) {
