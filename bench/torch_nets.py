@@ -96,6 +96,19 @@ class Generator(nn.Module):
         return self.body(self.l1(z).view(-1, self.width, 8, 8).to(memory_format=self.memory_format))
 
 
+def of_torchvision(name, classes=10):
+    """Torchvision's, as they are for images of 32x32: stride 1 in the first convolutions, no pool after them."""
+    from torchvision import models
+    if name == "mobilenet_v2":
+        net = models.mobilenet_v2(num_classes=classes, dropout=0.0, inverted_residual_setting=[
+            [1, 16, 1, 1], [6, 24, 2, 1], [6, 32, 3, 2], [6, 64, 4, 2], [6, 96, 3, 1], [6, 160, 3, 2], [6, 320, 1, 1]])
+        net.features[0][0].stride = (1, 1)
+    else:
+        net = getattr(models, name)(num_classes=classes)
+        net.conv1[0].stride, net.maxpool = (1, 1), nn.Identity()
+    return net
+
+
 def make(name):
     if name.startswith("wrn"):
         depth, k = name[3:].split("_")
@@ -104,4 +117,6 @@ def make(name):
         return ResNet([2, 2, 2, 2] if name == "resnet18" else [3, 4, 6, 3])
     if name == "vgg11":
         return VGG([[64], [128], [256, 256], [512, 512], [512, 512]])
+    if name == "mobilenet_v2" or name.startswith("shufflenet_v2"):
+        return of_torchvision(name)
     raise ValueError(f"unknown model '{name}'")

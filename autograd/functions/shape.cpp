@@ -83,12 +83,11 @@ Variable permute(const Variable& x, const std::vector<int>& order) {
 }
 
 Variable channel_shuffle(const Variable& x, int64_t groups) {
-  if (!x.defined() || x.shape().rank() != 4 || groups < 1 || x.size(1) % groups != 0)
-    OpError("channel_shuffle", "input", x.defined() ? x.data() : Tensor())
-        .shape("the input needs rank 4 and a number of channels that ", groups, " groups divide");
-  const Shape s = x.shape();
-  const Variable parts = reshape(x, {s[0], groups, s[1] / groups, s[2], s[3]});
-  return reshape(permute(parts, {0, 2, 1, 3, 4}), s);
+  Recorder r("channel_shuffle", {x});
+  const Tensor y = channel_shuffle(x.data(), groups);
+  if (r.needs(0))
+    r.grad(0, [back = x.size(1) / groups](const Tensor& gy) { return channel_shuffle(gy, back); });
+  return r.finish(y);
 }
 
 Variable subsample_pad_channels(const Variable& x, int64_t stride, int64_t before, int64_t after) {

@@ -1,6 +1,7 @@
 #include <cstring>
 
 #include "tensor/kernels/functors.h"
+#include "tensor/kernels/transpose.h"
 #include "tensor/ops/cast_kernels.h"
 #include "tensor/parallel.h"
 
@@ -23,6 +24,22 @@ void transpose_tile(const T* src, int64_t rows, int64_t cols, int64_t src_ld, T*
   }
 }
 
+// [block][hw] -> [hw][block] and back.
+template <class T>
+void to_lanes(const T* in, int64_t block, int64_t hw, T* out) {
+  if constexpr (sizeof(T) == 4) {
+    if (block == kChannelBlock) return planes_to_lanes<kChannelBlock>(in, hw, block, hw, out);
+  }
+  transpose_tile(in, block, hw, hw, out, block);
+}
+template <class T>
+void to_planes(const T* in, int64_t block, int64_t hw, T* out) {
+  if constexpr (sizeof(T) == 4) {
+    if (block == kChannelBlock) return lanes_to_planes<kChannelBlock>(in, hw, block, hw, out);
+  }
+  transpose_tile(in, hw, block, block, out, hw);
+}
+
 // Groups of `block` channels: plain is (n, groups, block, hw), the other two are
 // (n, hw, channels) with the groups of a pixel `stride` apart.
 template <class T>
@@ -40,9 +57,9 @@ void reorder(const Tensor& x, const Tensor& y) {
       const int64_t packed = t * block * hw;             // the group where groups are apart
       const int64_t pixel = image * c * hw + k * block;  // the group inside channels_last
       if (from == Layout::plain) {
-        transpose_tile(src + packed, block, hw, hw, dst + packed, block);
+        to_lanes(src + packed, block, hw, dst + packed);
       } else if (to == Layout::plain) {
-        transpose_tile(src + packed, hw, block, block, dst + packed, hw);
+        to_planes(src + packed, block, hw, dst + packed);
       } else if (to == Layout::channels_last) {
         for (int64_t i = 0; i < hw; ++i)
           std::memcpy(dst + pixel + i * c, src + packed + i * block, sizeof(T) * block);

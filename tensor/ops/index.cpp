@@ -171,6 +171,22 @@ Tensor permute(const Tensor& x, const std::vector<int>& order) {
   return y;
 }
 
+Tensor channel_shuffle(const Tensor& x, int64_t groups) {
+  const char* op = "channel_shuffle";
+  check_floating(op, "input", x);
+  if (x.rank() != 4 || groups < 1 || x.size(1) % groups != 0)
+    OpError(op, "input", x)
+        .shape("the input needs rank 4 and a number of channels that ", groups, " groups divide");
+  const Shape& s = x.shape();
+  if (x.device().is_cuda())
+    return permute(x.reshape({s[0], groups, s[1] / groups, s[2], s[3]}), {0, 2, 1, 3, 4})
+        .reshape(s);
+  Tensor y = Tensor::empty(s, x.dtype(), {}, x.layout());
+  ProfileScope scope(op, 0, 2 * bytes_of(y));
+  if (y.numel() > 0) channel_shuffle_cpu(x, y, groups);
+  return y;
+}
+
 Tensor one_hot(const Tensor& labels, int64_t classes, DType dtype) {
   if (!labels.defined() || labels.dtype() != DType::i64 || labels.rank() != 1)
     OpError("one_hot", "labels", labels).dtype("labels need dtype i64, rank 1");

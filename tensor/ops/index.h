@@ -21,6 +21,9 @@ Tensor index_select(const Tensor& x, const Tensor& index);
 Tensor index_select_grad(const Tensor& gy, const Tensor& index, const Shape& x_shape);
 Tensor transpose(const Tensor& x);                               // rank 2
 Tensor permute(const Tensor& x, const std::vector<int>& order);  // any rank, plain result
+// Channel i * groups + g of y [N,C,H,W] is channel g * C/groups + i of x: the channels as a matrix of
+// `groups` rows, transposed. The gradient is that with C/groups. The layout is kept on the CPU.
+Tensor channel_shuffle(const Tensor& x, int64_t groups);
 Tensor one_hot(const Tensor& labels, int64_t classes, DType dtype = DType::f32);
 
 // Option-A shortcut (He et al. 2016, CIFAR form): y[n,c,h,w] = x[n, c-before, h*stride, w*stride],

@@ -114,6 +114,34 @@ void subsample_grad(const Tensor& gy, const Tensor& gx, int64_t stride, int64_t 
                  });
 }
 
+template <class T>
+void shuffle(const Tensor& x, const Tensor& y, int64_t groups) {
+  const Places p = places(x);
+  const int64_t blocks = p.channels / p.block, each = p.channels / groups;
+  const T* in = static_cast<const T*>(x.raw());
+  T* out = static_cast<T*>(y.raw());
+  parallel_for(x.size(0) * blocks, row_grain(p.plane * static_cast<int64_t>(sizeof(T))),
+               [&](int64_t begin, int64_t end) {
+                 std::vector<const T*> from(static_cast<size_t>(p.block));
+                 for (int64_t t = begin; t < end; ++t) {
+                   for (int64_t lane = 0; lane < p.block; ++lane) {
+                     const int64_t to = t % blocks * p.block + lane;
+                     const int64_t c = to % groups * each + to / groups;
+                     from[static_cast<size_t>(lane)] =
+                         in + t / blocks * p.image + c / p.block * p.plane + c % p.block;
+                   }
+                   T* to = out + t * p.plane;
+                   if (p.block == 1) {
+                     std::copy_n(from[0], p.plane, to);
+                     continue;
+                   }
+                   for (int64_t i = 0; i < p.plane; i += p.block)
+                     for (int64_t lane = 0; lane < p.block; ++lane)
+                       to[i + lane] = from[static_cast<size_t>(lane)][i];
+                 }
+               });
+}
+
 // f(T()) with an unsigned integer as wide as an element.
 template <class F>
 void as_bits(DType dtype, const F& f) {
@@ -178,6 +206,10 @@ void permute_cpu(const Tensor& x, const Tensor& y, const std::vector<int>& order
     default:
       return permute_as<uint64_t>(x, y, order);
   }
+}
+
+void channel_shuffle_cpu(const Tensor& x, const Tensor& y, int64_t groups) {
+  as_bits(x.dtype(), [&](auto t) { shuffle<decltype(t)>(x, y, groups); });
 }
 
 void one_hot_cpu(const Tensor& labels, const Tensor& y) {

@@ -20,6 +20,7 @@ MTCKI_KERNEL(gather_rows, const char* src, char* dst, const int64_t* index, int6
 MTCKI_KERNEL(add_rows, const Tensor& gy, const Tensor& index, const Tensor& gx);
 // Plain tensors; CUDA takes channels_last for x of permute and both sides of subsample_pad, too.
 MTCKI_KERNEL(permute, const Tensor& x, const Tensor& y, const std::vector<int>& order);
+void channel_shuffle_cpu(const Tensor& x, const Tensor& y, int64_t groups);
 MTCKI_KERNEL(one_hot, const Tensor& labels, const Tensor& y);
 // y and gx are written whole.
 MTCKI_KERNEL(subsample_pad, const Tensor& x, const Tensor& y, int64_t stride, int64_t before);

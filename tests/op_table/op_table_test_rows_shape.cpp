@@ -349,7 +349,6 @@ std::vector<Row> shape_rows() {
 
   Row shuffled;
   shuffled.function = "channel_shuffle";
-  shuffled.event = "permute";
   for (const auto& [shape, groups] :
        {std::pair<Shape, int64_t>{{2, 2 * kC, 2, 3}, 2}, {{1, 12, 3, 2}, 3}, {{2, 6, 2, 2}, 1}})
     shuffled.cases.push_back(moving(

@@ -50,7 +50,7 @@ void pack_rows(const bfloat16* from, int64_t image, int64_t images, uint32_t* to
   for (int64_t half = 0; half < 512; half += 256) {
     const void* rows[16];
     for (int64_t i = 0; i < 16; ++i) rows[i] = pairs + half + 16 * i;
-    transpose_16x16(rows, to + half, 16);
+    transpose_square<16>(rows, to + half, 16);
   }
 }
 

@@ -90,6 +90,13 @@ Layout layout_for(DType dtype, int64_t channels) {
   return preferred_layout(Device{}, dtype, channels);
 }
 Tensor in_layout(const Tensor& t) { return t.to(layout_for(t.dtype(), t.size(1))); }
+// The same for f32 and one kernel.
+Layout layout_for(const ConvKernel<float>& kernel, int64_t channels) {
+  return kernel.plain ? Layout::plain : layout_for(DType::f32, channels);
+}
+Tensor in_layout(const ConvKernel<float>& kernel, const Tensor& t) {
+  return t.to(layout_for(kernel, t.size(1)));
+}
 
 // The kernel that takes these bf16 activations as they are; null for other types, and where there
 // is none or nothing to compute.
@@ -122,22 +129,22 @@ Tensor forward(ProfileScope& scope, const ConvProblem& d, const Tensor& x_in, co
   const Tensor x = widen(x_in);
   if (fast(d, x.dtype())) {
     const ConvKernel<float>& kernel = select_conv(d, ConvPass::forward);
-    if (residual.defined()) residual = in_layout(std::exchange(residual, Tensor()));
+    if (residual.defined()) residual = in_layout(kernel, std::exchange(residual, Tensor()));
     const Tensor y = kernel.in_place && residual.unique()
                          ? residual
-                         : Tensor::empty(shape, DType::f32, {}, layout_for(DType::f32, d.k));
+                         : Tensor::empty(shape, DType::f32, {}, layout_for(kernel, d.k));
     if (y.numel() == 0) return y;
     if (scope.active()) scope.note(shape_note(d, kernel.name));
     epilogue.bias = bias_data();
     if (residual.defined()) epilogue.residual = residual.data<float>();
-    const Tensor in = in_layout(x);
+    const Tensor in = in_layout(kernel, x);
     if (prologue) {
       kernel.forward_from(d, in.data<float>(), *prologue, w.data<float>(), epilogue,
                           y.data<float>());
     } else {
       kernel.forward(d, in.data<float>(), w.data<float>(), epilogue, y.data<float>());
     }
-    return y;
+    return in_layout(y);
   }
   if (scope.active()) scope.note(shape_note(d, "reference"));
   Tensor y = Tensor::empty(shape, x.dtype(), x.device());
@@ -176,10 +183,10 @@ Tensor grad_input(ProfileScope& scope, const ConvProblem& d, const Tensor& gy_in
                                gx.data<float>());
       return gx;
     }
-    Tensor gx = Tensor::empty(shape, DType::f32, {}, layout_for(DType::f32, d.c));
+    Tensor gx = Tensor::empty(shape, DType::f32, {}, layout_for(kernel, d.c));
     if (gx.numel() == 0) return gx;
-    kernel.grad_input(d, in_layout(gy).data<float>(), w.data<float>(), gx.data<float>());
-    return gx;
+    kernel.grad_input(d, in_layout(kernel, gy).data<float>(), w.data<float>(), gx.data<float>());
+    return in_layout(gx);
   }
   if (scope.active()) scope.note(shape_note(d, "reference"));
   Tensor gx = Tensor::empty(shape, gy.dtype(), gy.device());
@@ -208,7 +215,7 @@ Tensor grad_weight(ProfileScope& scope, const ConvProblem& d, const Tensor& gy_i
   if (fast(d, gy.dtype())) {
     const ConvKernel<float>& kernel = select_conv(d, ConvPass::grad_weight);
     if (scope.active()) scope.note(shape_note(d, kernel.name));
-    const Tensor g = in_layout(gy), in = in_layout(x);
+    const Tensor g = in_layout(kernel, gy), in = in_layout(kernel, x);
     if (prologue) {
       kernel.grad_weight_from(d, g.data<float>(), in.data<float>(), *prologue, gw.data<float>());
     } else {

@@ -26,6 +26,7 @@ struct ConvEpilogue {
   bool relu = false;
 
   bool only_bias() const { return !scale && !residual && !relu; }
+  bool any() const { return bias || !only_bias(); }
   // The same for outputs that start at channel k and y[at].
   ConvEpilogue from(int64_t k, int64_t at) const {
     const auto move = [](const float* p, int64_t by) { return p ? p + by : nullptr; };
@@ -105,6 +106,16 @@ void forward(const ConvProblem& d, const float* x, const float* w, const ConvEpi
 void grad_input(const ConvProblem& d, const float* gy, const float* w, float* gx);
 void grad_weight(const ConvProblem& d, const float* gy, const float* x, float* gw);
 }  // namespace conv_groups
+
+// Built-in 1x1 at stride 1 on whole vectors of pixels, where one of the channel counts fills no whole
+// blocks; both activations plain.
+namespace conv_pointwise {
+bool applies(const ConvProblem& d, ConvPass pass);
+void forward(const ConvProblem& d, const float* x, const float* w, const ConvEpilogue& epilogue,
+             float* y);
+void grad_input(const ConvProblem& d, const float* gy, const float* w, float* gx);
+void grad_weight(const ConvProblem& d, const float* gy, const float* x, float* gw);
+}  // namespace conv_pointwise
 
 // Built-in Winograd. applies(): 3x3 with both channel counts blocked, at stride 1 with padding 0..2
 // or at stride 2 with padding 1.

@@ -113,7 +113,7 @@ void gather_taps(const Direction& d, const float* w, int64_t first, int64_t i, f
       if (d.in_step == kAll) {  // the taps of all input channels follow each other
         for (int64_t j = 0; j < 16 * kAll; j += 16) {
           for (int o = 0; o < 16; ++o) rows[o] = from + o * d.out_step + j;
-          transpose_16x16(rows, taps + j * kLanes + v * 16, kLanes);
+          transpose_square<16>(rows, taps + j * kLanes + v * 16, kLanes);
         }
       } else {
         for (int64_t c = 0; c < 16; ++c, from += d.in_step) {
@@ -121,7 +121,7 @@ void gather_taps(const Direction& d, const float* w, int64_t first, int64_t i, f
           std::copy_n(from + 15 * d.out_step, kAll, last);
           for (int o = 0; o < 15; ++o) rows[o] = from + o * d.out_step;
           rows[15] = last;
-          transpose_16x16(rows, taps + c * kAll * kLanes + v * 16, kLanes, kAll);
+          transpose_square<16>(rows, taps + c * kAll * kLanes + v * 16, kLanes, kAll);
         }
       }
     }

@@ -110,7 +110,7 @@ TEST(ConvAmx, Transposes) {
   const void* rows[16];
   for (uint32_t i = 0; i < 256; ++i) from[i] = i + 1;
   for (int i = 0; i < 16; ++i) rows[i] = from + 16 * i;
-  transpose_16x16(rows, to, 20, 10);  // ten columns, 20 values apart
+  transpose_square<16>(rows, to, 20, 10);  // ten columns, 20 values apart
   for (uint32_t i = 0; i < std::size(to); ++i)
     EXPECT_EQ(to[i], i / 20 < 10 && i % 20 < 16 ? i % 20 * 16 + i / 20 + 1 : 0u) << i;
 }

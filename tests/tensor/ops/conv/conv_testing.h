@@ -110,6 +110,13 @@ inline std::vector<Case> cases() {
     add(2, 64, c, 32, 3, 1, 1);
     add(2, c, 64, 32, 3, 1, 1);
   }
+  // 1x1 where a channel count fills no whole blocks.
+  add(5, 58, 20, 8, 1, 1, 0);
+  add(2, 16, 30, 20, 1, 1, 0);
+  add(2, 30, 16, 4, 1, 1, 0);
+  add(2, 7, 300, 8, 1, 1, 0);
+  add(1, 300, 7, 12, 1, 1, 0);
+  all.push_back({6, 13, 11, 9, 16, 1, 1, Conv2dOptions()});  // not a whole tile of pixels
   // Strides, kernels.
   for (int64_t size : {7, 14, 28, 5}) {
     add(2, 16, 32, size, 3, 2, 1);
@@ -157,6 +164,12 @@ inline std::vector<Case> cases() {
     uneven.options.padding = {pad, pad};
     all.push_back(uneven);
   }
+  for (int64_t size : {3, 8, 13, 16})
+    for (int64_t stride : {1, 2}) {
+      Case plain{9, 21, 21, size, size + 1, 3, 3, Conv2dOptions(stride, 1)};
+      plain.options.groups = 21;
+      all.push_back(plain);
+    }
   for (int64_t k : {12, 24}) {
     Case odd_channels{2, 12, k, 7, 7, 3, 3, Conv2dOptions(1, 1)};
     odd_channels.options.groups = 12;

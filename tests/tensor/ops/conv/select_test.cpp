@@ -17,7 +17,7 @@ using namespace conv_testing;  // NOLINT: a test's vocabulary
 struct Row {
   int64_t c, k, size, kernel, stride;
   // Forward, input gradient, weight gradient; W Winograd, D direct, O oneDNN, C one convolution
-  // per channel, G groups.
+  // per channel, G groups, P pointwise.
   const char *builtin, *avx512, *avx2;
 };
 constexpr Row kRule[] = {
@@ -35,7 +35,10 @@ constexpr Row kRule[] = {
     // Shortcuts, and kernels that Winograd does not know.
     {64, 128, 32, 1, 2, "DDD", "OOO", "ODO"},
     {64, 64, 32, 1, 1, "DDD", "OOO", "OOO"},
-    {58, 58, 16, 1, 1, "DDD", "OOO", "OOO"},
+    // Channels that are no whole blocks; not on maps that are no whole vectors, or short in the sum.
+    {58, 58, 16, 1, 1, "PPP", "PPP", "PPP"},
+    {58, 64, 4, 1, 1, "PPD", "PPO", "PPO"},
+    {58, 58, 7, 1, 1, "DDD", "OOO", "OOO"},
     {64, 128, 32, 5, 2, "DDD", "DDO", "DDD"},
 };
 
