@@ -215,7 +215,7 @@ bool Builder::fold_list() {
 Tensor Builder::summing(int64_t n) const {
   const bool reverse = attribute("reverse", int64_t{0}) != 0;
   const int64_t least = attribute("exclusive", int64_t{0}) != 0 ? 1 : 0;
-  if (n > kMostListed) fail("of that many numbers");
+  if (n > static_cast<int64_t>(kMostListed)) fail("of that many numbers");
   Tensor t = Tensor::zeros({n, n}, DType::f64);
   for (int64_t i = 0; i < n; ++i)
     for (int64_t j = 0; j < n; ++j)
@@ -226,7 +226,8 @@ Tensor Builder::summing(int64_t n) const {
 // Weights that a network standardises itself, as NFNet and BiT do.
 bool Builder::fold_statistics() {
   const std::string& op = node_->op;
-  if (op != "ReduceMean" && op != "BatchNormalization" && op != "CumSum") return false;
+  const bool product = op == "ReduceProd";
+  if (op != "ReduceMean" && !product && op != "BatchNormalization" && op != "CumSum") return false;
   const Tensor x = constant(0).to(DType::f64);
   const auto rank = static_cast<size_t>(x.rank());
   if (op == "CumSum") {
@@ -238,6 +239,14 @@ bool Builder::fold_statistics() {
     const Tensor sums =
         matmul(rows.reshape({-1, x.size(d)}), summing(x.size(d))).reshape(rows.shape());
     return give(permute(sums, order)), true;
+  }
+  if (product) {  // of sizes
+    double all = 1;
+    for (const double v : x.to_vector<double>()) all *= v;
+    if (x.rank() > 1 || !(std::abs(all) < 9e15)) fail("only of one row of numbers");
+    find_attribute("axes");
+    const bool keep = attribute("keepdims", int64_t{1}) != 0 && rank == 1;
+    return give(Tensor::full(keep ? Shape{1} : Shape{}, all).to(constant(0).dtype())), true;
   }
   if (op == "ReduceMean") {
     std::vector<int> dims;
@@ -330,6 +339,10 @@ bool Builder::fold_arithmetic() {
   if (node_->op == "Clip") {
     const auto [low, high] = limits();
     give(computed(1, false, [&](V v) { return std::clamp(v[0], low, high); }));
+    return true;
+  }
+  if (node_->op == "Mod" && attribute("fmod", int64_t{0}) != 0) {
+    give(computed(2, false, [](V v) { return std::fmod(v[0], v[1]); }));
     return true;
   }
   const auto it = table.find(node_->op);
