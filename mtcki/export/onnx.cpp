@@ -22,8 +22,8 @@ namespace {
 // their checkpoint's names.
 class Exporter {
  public:
-  Exporter(nn::Classifier& net, std::vector<nn::TraceStep> steps, bool fold_bn)
-      : steps_(std::move(steps)), fold_bn_(fold_bn) {
+  Exporter(nn::Classifier& net, std::vector<nn::TraceStep> steps, OnnxGraph* graph, bool fold_bn)
+      : onnx(*graph), steps_(std::move(steps)), fold_bn_(fold_bn) {
     for (const auto& [path, module] : net.named_modules()) paths_[module] = path;
     for (size_t i = 0; i < steps_.size(); ++i) {
       readers_[steps_[i].input.impl().get()].push_back(i);
@@ -46,7 +46,7 @@ class Exporter {
       throw UsageError("onnx: the network does not end with a linear layer");
   }
 
-  OnnxGraph onnx;
+  OnnxGraph& onnx;
 
  private:
   // A map x -> w * x + b of an earlier value x that has not been written yet: a convolution, and
@@ -280,20 +280,23 @@ std::string join(const std::vector<double>& values) {
 
 std::string onnx_model(nn::Classifier& net, const nn::ModelSpec& spec,
                        const data::Normalization& normalization, const OnnxOptions& options) {
-  if (dynamic_cast<const nn::GraphClassifier*>(&net))
-    throw UsageError(
-        "onnx: the network came from an ONNX file and is not written as one again; take that file, "
-        "or export to .safetensors");
-  const nn::Precision precision = net.precision();
-  net.set_precision(nn::Precision::f32);  // no casts between the layers
-  const Variable images(
-      Tensor::zeros({1, spec.in_channels, spec.image_size, spec.image_size}).to(net.device()));
-  Exporter e(net, nn::trace(net, images), options.fold_bn);
-  net.set_precision(precision);
-  e.onnx.input("images", {spec.in_channels, spec.image_size, spec.image_size});
-  e.onnx.output("logits", {spec.num_classes});
-  e.write(images);
-  return e.onnx.model(
+  OnnxGraph onnx;
+  onnx.input("images", {spec.in_channels, spec.image_size, spec.image_size});
+  onnx.output("logits", {spec.num_classes});
+  if (auto* imported = dynamic_cast<nn::GraphClassifier*>(&net)) {
+    if (options.fold_bn)
+      throw UsageError("onnx: batch norms of a network from an ONNX file are not folded here");
+    write_imported(*imported, &onnx);
+  } else {
+    const nn::Precision precision = net.precision();
+    net.set_precision(nn::Precision::f32);  // no casts between the layers
+    const Variable images(
+        Tensor::zeros({1, spec.in_channels, spec.image_size, spec.image_size}).to(net.device()));
+    Exporter e(net, nn::trace(net, images), &onnx, options.fold_bn);
+    net.set_precision(precision);
+    e.write(images);
+  }
+  return onnx.model(
       spec.name, options.opset,
       {{"mean", join(normalization.mean)}, {"std", join(normalization.std)}, {"arch", spec.name}});
 }

@@ -11,6 +11,10 @@
 
 namespace mtcki {
 
+namespace nn {
+class GraphClassifier;
+}
+
 class OnnxGraph {
  public:
   // Attributes of a node.
@@ -36,5 +40,8 @@ class OnnxGraph {
   std::vector<data::ProtoWriter> nodes_, initializers_, inputs_, outputs_;
   int count_ = 0;
 };
+
+// The nodes of a network that came from an ONNX file, from "images" to "logits".
+void write_imported(nn::GraphClassifier& net, OnnxGraph* onnx);
 
 }  // namespace mtcki

@@ -44,6 +44,25 @@ int64_t Builder::binary(const std::string& op, int64_t a, int64_t b) {
   return add(op, {a, b}, {}, {}, broadcast(shape(a), shape(b)));
 }
 
+// A constant, which is for one image, for all of them, too.
+int64_t Builder::spread(int64_t x, const Sizes& sizes) {
+  const int64_t b = batch_dim(sizes);
+  Sizes once = sizes;
+  if (b >= 0) once[static_cast<size_t>(b)] = 1;
+  if (b >= 0 && batch_dim(shape(x)) < 0) {
+    const int64_t count = sizes[static_cast<size_t>(b)] / kBatch;
+    int64_t zero = 0;  // of every image a number times 0
+    for (int64_t d = 1; d < 4; ++d) zero = joined(zero, d, {{0, 1}});
+    zero = scaled(zero, 0);
+    if (count > 1)
+      zero = binary("add", reshaped(zero, {kBatch, 1}), literal(Tensor::zeros({1, count})));
+    Sizes line(sizes.size(), 1);
+    line[static_cast<size_t>(b)] = sizes[static_cast<size_t>(b)];
+    x = binary("add", x, reshaped(zero, line));
+  }
+  return shape(x) == sizes ? x : binary("add", x, literal(expanded(Tensor::full({}, 0.0), once)));
+}
+
 int64_t Builder::reduced(const char* op, int64_t x, const Sizes& axes, bool keep) {
   Sizes out, ints{keep ? 1 : 0};
   for (size_t d = 0; d < shape(x).size(); ++d) {
@@ -93,7 +112,8 @@ int64_t Builder::power(int64_t x, double p) {
 
 // (x - mean) / sqrt(variance + eps) over these dimensions.
 int64_t Builder::normalised(int64_t x, const Sizes& axes, double eps) {
-  if (axes.empty() || axes[0] == 0) fail("would normalise over the images");
+  if (axes.empty() || std::count(axes.begin(), axes.end(), batch_dim(shape(x))) > 0)
+    fail("would normalise over the images");
   const int64_t centred = binary("sub", x, reduced("mean", x, axes)),
                 variance = reduced("mean", binary("mul", centred, centred), axes);
   return binary("div", centred, unary("sqrt", scaled(variance, 1, eps)));
@@ -200,12 +220,23 @@ void Builder::with_constant(const std::string& op, int64_t x, const Tensor& c, b
 }
 
 bool Builder::comparison(const std::string& op) {
-  if (op == "Greater") {
-    give(binary("greater", activation(0), activation(1)));
-  } else if (op == "Less") {
-    give(binary("greater", activation(1), activation(0)));
+  const auto negated = [this](int64_t x) { return scaled(x, -1, 1); };
+  const auto greater = [this](size_t a, size_t b) {
+    return binary("greater", activation(a), activation(b));
+  };
+  if (op == "Greater" || op == "Less") {
+    give(op == "Less" ? greater(1, 0) : greater(0, 1));
+  } else if (op == "GreaterOrEqual" || op == "LessOrEqual") {
+    give(negated(op == "LessOrEqual" ? greater(0, 1) : greater(1, 0)));
+  } else if (op == "Sign") {
+    const int64_t x = activation(0), zero = literal(Tensor::zeros({1}));
+    give(binary("sub", binary("greater", x, zero), binary("greater", zero, x)));
+  } else if (op == "And") {
+    give(binary("mul", activation(0), activation(1)));
+  } else if (op == "Or") {
+    give(negated(binary("mul", negated(activation(0)), negated(activation(1)))));
   } else if (op == "Not") {
-    give(scaled(activation(0), -1, 1));
+    give(negated(activation(0)));
   } else if (op == "Where") {
     for (const size_t i : {size_t{1}, size_t{2}})
       if (input(i).is_constant() && !all_finite(constant(i).to(DType::f32)))
@@ -251,16 +282,16 @@ bool Builder::arithmetic(const std::string& op) {
 // The largest value: a pool of these dimensions, behind the others and in one row.
 int64_t Builder::largest(int64_t x, const Sizes& axes, bool keep) {
   const Sizes in = shape(x);
-  Sizes order, rows{kBatch, 1, 1, 1}, out;
+  Sizes order, rows{1, 1, 1, 1}, out;
   for (size_t d = 0; d < in.size(); ++d) {
     const bool gone = std::count(axes.begin(), axes.end(), static_cast<int64_t>(d)) > 0;
     if (!gone) order.push_back(static_cast<int64_t>(d));
-    if (d > 0) rows[gone ? 3 : 1] *= in[d];
+    rows[gone ? 3 : in[d] % kBatch == 0 ? 0 : 1] *= in[d];
     if (!gone || keep) out.push_back(gone ? 1 : in[d]);
   }
   order.insert(order.end(), axes.begin(), axes.end());
   const int64_t y = reshaped(permuted(x, order), rows), n = rows[3];
-  return reshaped(add("max_pool", {y}, {1, n, 1, n, 0, 0, 0}, {}, {kBatch, rows[1], 1, 1}), out);
+  return reshaped(add("max_pool", {y}, {1, n, 1, n, 0, 0, 0}, {}, {rows[0], rows[1], 1, 1}), out);
 }
 
 bool Builder::reduction(const std::string& op) {
@@ -273,7 +304,8 @@ bool Builder::reduction(const std::string& op) {
   Sizes axes = global ? dims_from(2, rank) : integers("axes", 1, {});
   for (int64_t& a : axes) a = axis(a, rank);
   std::sort(axes.begin(), axes.end());
-  if (axes.empty() || axes[0] == 0 || std::adjacent_find(axes.begin(), axes.end()) != axes.end())
+  if (axes.empty() || std::count(axes.begin(), axes.end(), batch_dim(shape(x))) > 0 ||
+      std::adjacent_find(axes.begin(), axes.end()) != axes.end())
     fail("only dimensions other than the images are reduced");
   const auto sum = [&](int64_t v) { return reduced("sum", v, axes, keep); };
   if (op == "ReduceMean" || op == "GlobalAveragePool") {
@@ -301,7 +333,7 @@ int64_t Builder::softmax(int64_t x) {
   const Sizes in = shape(x);
   const bool old = model_.opset < 13;
   const int64_t d = axis(attribute("axis", int64_t{old ? 1 : -1}), in.size());
-  if (d == 0) fail("would normalise over the images");
+  if (d == batch_dim(in) || (old && d < batch_dim(in))) fail("would normalise over the images");
   const auto last = static_cast<int64_t>(in.size()) - 1;
   if (d == last) return unary("softmax", x);
   if (old) {
@@ -328,6 +360,26 @@ int64_t Builder::affine(int64_t x, const Sizes& sizes) {
 bool Builder::normalisation(const std::string& op) {
   if (op == "Softmax") return give(softmax(activation(0))), true;
   if (op == "LogSoftmax") return give(unary("log", softmax(activation(0)))), true;
+  if (op == "LpNormalization") {
+    const int64_t x = activation(0), d = axis(attribute("axis", int64_t{-1}), shape(x).size());
+    const bool absolute = attribute("p", int64_t{2}) == 1;
+    if (d == batch_dim(shape(x))) fail("would normalise over the images");
+    const int64_t size = reduced("sum", absolute ? unary("abs", x) : binary("mul", x, x), {d});
+    give(binary("div", x, absolute ? size : unary("sqrt", scaled(size, 1, 1e-30))));
+    return true;
+  }
+  if (op == "RMSNormalization") {
+    const int64_t x = activation(0);
+    const Sizes in = shape(x),
+                axes = dims_from(axis(attribute("axis", int64_t{-1}), in.size()), in.size());
+    attribute("stash_type", int64_t{1});
+    if (batch_dim(in) >= axes[0]) fail("would normalise over the images");
+    const int64_t square = reduced("mean", binary("mul", x, x), axes);
+    give(binary("mul",
+                binary("div", x, unary("sqrt", scaled(square, 1, attribute("epsilon", 1e-5)))),
+                activation(1)));
+    return true;
+  }
   if (op == "LayerNormalization") {
     const int64_t x = activation(0);
     const Sizes in = shape(x),
@@ -353,7 +405,7 @@ bool Builder::normalisation(const std::string& op) {
     const int64_t groups = attribute("num_groups", int64_t{0});
     attribute("stash_type", int64_t{1});
     if (groups < 1 || in[1] % groups != 0) fail(str(groups, " groups of ", in[1], " channels"));
-    const int64_t rows = reshaped(x, {kBatch, groups, in[1] / groups * pixels}),
+    const int64_t rows = reshaped(x, {in[0], groups, in[1] / groups * pixels}),
                   y = normalised(rows, {2}, attribute("epsilon", 1e-5));
     if (model_.opset >= 21) return give(affine(reshaped(y, in), channels)), true;
     give(reshaped(affine(y, {groups, 1}), in));  // weights of a group before
@@ -362,7 +414,7 @@ bool Builder::normalisation(const std::string& op) {
     const int64_t size = attribute("size", int64_t{0});
     if (size < 1 || size % 2 == 0 || size > 2 * in[1])
       fail(str("a size of ", size, " is not taken"));
-    const int64_t rows = reshaped(binary("mul", x, x), {kBatch, 1, in[1], pixels}),
+    const int64_t rows = reshaped(binary("mul", x, x), {in[0], 1, in[1], pixels}),
                   means =
                       add("avg_pool", {rows}, {size, 1, 1, 1, size / 2, 0, 0, 1}, {}, shape(rows));
     const int64_t divisor =

@@ -60,14 +60,18 @@ void Builder::run() {
     return it == values_.end() ? -1 : it->second.id;
   };
   // Some give the features beside the logits.
-  const auto logits = std::find_if(
-      model_.outputs.begin(), model_.outputs.end(), [&](const data::OnnxValue& output) {
-        return value_of(output) >= 0 && shape(value_of(output)) == Sizes{kBatch, classes_};
-      });
+  const auto logits = std::find_if(model_.outputs.begin(), model_.outputs.end(),
+                                   [&](const data::OnnxValue& output) {
+                                     if (value_of(output) < 0) return false;
+                                     Sizes sizes = shape(value_of(output));
+                                     std::erase(sizes, 1);  // of [N,classes,1,1]
+                                     return sizes == Sizes{kBatch, classes_};
+                                   });
   const data::OnnxValue& output = logits == model_.outputs.end() ? model_.outputs[0] : *logits;
   result = value_of(output);
   if (result < 0)
     throw DataError(str(file_, ": its output \"", output.name, "\" does not come from the images"));
+  if (logits != model_.outputs.end()) result = reshaped(result, {kBatch, classes_});
   leave_out_last_function();
   if (model_.outputs.size() > 1)
     notes.push_back(str("of its ", model_.outputs.size(), " outputs \"", output.name,
@@ -77,7 +81,8 @@ void Builder::run() {
 void Builder::take_node() {
   const data::OnnxNode& n = *node_;
   if (!fold() && !layer(n.op) && !function(n.op) && !comparison(n.op) && !arithmetic(n.op) &&
-      !pool(n.op) && !reduction(n.op) && !normalisation(n.op) && !rearrangement(n.op))
+      !pool(n.op) && !reduction(n.op) && !normalisation(n.op) && !rearrangement(n.op) &&
+      !reordering(n.op))
     fail(
         "this operator is not among those that are imported, which docs/teachers.md lists; export "
         "the network without it, or by PyTorch's other exporter (dynamo=True or False)");
@@ -193,6 +198,12 @@ int64_t Builder::axis(int64_t a, size_t rank) const {
   return out;
 }
 
+int64_t Builder::batch_dim(const Sizes& sizes) {
+  const auto it =
+      std::find_if(sizes.begin(), sizes.end(), [](int64_t n) { return n % kBatch == 0; });
+  return it == sizes.end() ? -1 : it - sizes.begin();
+}
+
 void Builder::give(int64_t id, size_t output) {
   if (output < node_->outputs.size()) values_[node_->outputs[output]] = {id, {}, {}};
 }
@@ -208,10 +219,12 @@ int64_t Builder::add(const std::string& op, Sizes inputs, Sizes ints, std::vecto
       fail(str("its result would be empty; images of ", shapes[0][2], "x", shapes[0][3],
                " are too small for this network"));
   int64_t numbers = 1;
-  for (size_t d = 1; d < shape.size(); ++d)
-    if (shape[d] == kBatch || !data::checked_multiply(numbers, shape[d], &numbers) ||
+  for (const int64_t size : shape)
+    if (!data::checked_multiply(numbers, size % kBatch == 0 ? size / kBatch : size, &numbers) ||
         numbers > kMostNumbers)
       fail("a result of that size is not taken");
+  if (std::count_if(shape.begin(), shape.end(), [](int64_t n) { return n % kBatch == 0; }) > 1)
+    fail("computes one image from another");
   nodes.push_back({op, "", std::move(inputs), std::move(ints), std::move(reals)});
   shapes.push_back(shape);
   return static_cast<int64_t>(nodes.size());

@@ -15,7 +15,9 @@
 namespace mtcki::onnx {
 
 // Stands for the number of images in every shape, so that what a file computes from shapes shows
-// where that stays free. A prime, larger than any number of channels.
+// where that stays free. A prime, larger than any number of channels. One dimension of every value
+// of the network is a multiple of it: mostly the first, but attention merges it with its heads or
+// windows, and moves it. Constants have none; where a file makes one for all images, it is for one.
 inline constexpr int64_t kBatch = 1000003;
 
 using Sizes = std::vector<int64_t>;
@@ -24,7 +26,7 @@ using Runs = std::vector<std::pair<int64_t, int64_t>>;  // [begin, end)
 // What a name of the file stands for: a value of the network, a constant, or a list of values.
 struct Value {
   int64_t id = -1;  // of the network graph, when >= 0
-  Tensor constant;  // f32 or i64
+  Tensor constant;  // real (f64 where it was computed, so that weights are rounded once) or i64
   Sizes parts;      // ids of a sequence
   bool is_constant() const { return constant.defined(); }
 };
@@ -61,6 +63,7 @@ class Builder {
   // An attribute, or the input i of later versions.
   Sizes integers(const char* name, size_t i, const Sizes& otherwise) const;
   int64_t axis(int64_t a, size_t rank) const;
+  static int64_t batch_dim(const Sizes& sizes);  // the dimension with the images in it, or -1
   void give(int64_t id, size_t output = 0);
   void give(const Tensor& t);
 
@@ -75,7 +78,8 @@ class Builder {
   int64_t permuted(int64_t x, const Sizes& order);
   int64_t reshaped(int64_t x, const Sizes& sizes);
   int64_t literal(const Tensor& value, const std::string& name = "constant");
-  Sizes broadcast(Sizes a, Sizes b) const;  // as NumPy does
+  Sizes broadcast(Sizes a, Sizes b) const;        // as NumPy does
+  int64_t spread(int64_t x, const Sizes& sizes);  // x, repeated to what it is broadcast to
   // With a module, which is named as its weight is in the file.
   int64_t add_layer(const std::string& op, Sizes inputs, Sizes ints, std::vector<double> reals,
                     const Sizes& shape, const std::string& weight,
@@ -89,6 +93,8 @@ class Builder {
   bool fold_arithmetic();
   Tensor computed(size_t inputs, bool logical, const std::function<double(const double*)>& f) const;
   Tensor expanded(const Tensor& t, const Sizes& sizes) const;
+  static Tensor picked(const Tensor& t, int64_t d, const Sizes& at);  // of a dimension
+  Tensor summing(int64_t n) const;  // CumSum of the last dimension, as a matrix behind it
 
   // onnx_functions.cpp, and below onnx_operators.cpp and onnx_shapes.cpp: true when the operator is
   // one of theirs.
@@ -110,6 +116,7 @@ class Builder {
   bool layer(const std::string& op);
   bool pool(const std::string& op);
   bool rearrangement(const std::string& op);
+  bool reordering(const std::string& op);
   void convolution();
   void batch_norm();
   void linear(int64_t x, Tensor weight, Tensor bias, const std::string& name);
@@ -121,17 +128,20 @@ class Builder {
   int64_t continued(int64_t x, int64_t d, int64_t before, int64_t after, bool mirrored);
   void slice();
   void gather();
+  void concat();
   void expand();
   void split();
   void reshape(int64_t x, Sizes sizes);
-  void product(int64_t a, int64_t b);
+  void blocks(bool to_space);
+  int64_t product(int64_t a, int64_t b);
+  void einsum();
   // Of convolutions and pools: input i as an image, and what they give in the input's dimensions;
   // of lines, [N,C,W], the height is 1, also in the lists of their attributes.
   int64_t image(size_t i);
   void give_image(int64_t x);
   Sizes sides(const char* name, const Sizes& otherwise);
-  void uneven_pool(const std::string& op, int64_t x, const Sizes& kernel, const Sizes& stride,
-                   const Sizes& pads);
+  int64_t composed_pool(bool max, int64_t x, const Sizes& kernel, const Sizes& stride,
+                        const Sizes& dilation, const Sizes& pads, const Sizes& out);
   int64_t every_nth(int64_t x, const Sizes& steps);
   void resize();  // onnx_resize.cpp
   std::pair<Sizes, std::vector<float>> resized(const Sizes& in, size_t scales_at);

@@ -39,8 +39,8 @@ nn::GraphSpec cut_at_feature(const Builder& b, const nn::ModelSpec& model) {
     head.push_back(v);
     v = node(v).inputs[0];
   }
-  if (v > 0 && node(v).op == "linear" &&
-      b.shapes[static_cast<size_t>(node(v).inputs[0])].size() == 2) {
+  if (v > 0 && node(v).op == "linear" && b.shapes[static_cast<size_t>(v)].size() == 2 &&
+      b.shapes[static_cast<size_t>(v)][0] == onnx::kBatch) {
     head.push_back(v);
     v = node(v).inputs[0];
   } else {
@@ -83,6 +83,11 @@ nn::GraphSpec cut_at_feature(const Builder& b, const nn::ModelSpec& model) {
 
 void require_logits(const std::string& path, const Builder& b, const nn::ModelSpec& spec) {
   const Sizes& logits = b.shapes[static_cast<size_t>(b.result)];
+  if (logits.size() == 2 && logits[0] != onnx::kBatch && logits[0] % onnx::kBatch == 0)
+    throw DataError(
+        str(path, ": gives ", logits[0] / onnx::kBatch, " rows of numbers for one image of ",
+            spec.image_size, "x", spec.image_size,
+            " pixels; it was written for images of another size (data.pixels, data.size)"));
   if (logits.size() != 2 || logits[0] != onnx::kBatch)
     throw DataError(str(path, ": its output has ", logits.size(),
                         " dimensions; a classifier's is [N, classes]"));

@@ -21,7 +21,8 @@ int64_t Builder::image(size_t i) {
   const int64_t x = activation(i);
   Sizes in = shape(x);
   if (in.size() == 3) in.insert(in.begin() + 2, 1);
-  if (in.size() != 4) fail("only lines and images, [N,C,W] and [N,C,H,W], are taken");
+  if (in.size() != 4 || batch_dim(in) > 0)
+    fail("only lines and images, [N,C,W] and [N,C,H,W], are taken");
   return reshaped(x, in);
 }
 
@@ -33,6 +34,8 @@ void Builder::give_image(int64_t x) {
 
 Sizes Builder::sides(const char* name, const Sizes& otherwise) {
   Sizes v = integers(name, 99, otherwise);
+  if (std::any_of(v.begin(), v.end(), [](int64_t n) { return n > 1 << 20; }))
+    fail(str(name, " of that size"));
   const bool line = shape(activation(0)).size() == 3;
   if (line && v.size() == 1) return {otherwise[0], v[0]};
   if (line && v.size() == 2 && otherwise.size() == 4) return {0, v[0], 0, v[1]};
@@ -132,7 +135,7 @@ void Builder::batch_norm() {
 void Builder::linear(int64_t x, Tensor weight, Tensor bias, const std::string& name) {
   Sizes sizes = shape(x);
   const int64_t in = sizes.back(), out = weight.size(0);
-  if (sizes.size() < 2 || sizes[0] != kBatch || in != weight.size(1))
+  if (sizes.size() < 2 || in != weight.size(1))
     fail("only products of rows of images with a matrix are taken");
   if (bias.defined()) {
     if (bias.numel() != out || bias.rank() < 1 || bias.size(-1) != out)
@@ -155,25 +158,81 @@ void Builder::gemm() {
   linear(activation(0), w, bias, node_->inputs[1]);
 }
 
-// Of two values with a matrix for every image, where one is a row or a column.
-void Builder::product(int64_t a, int64_t b) {
-  const size_t rank = shape(a).size();
-  if (rank < 3 || shape(b).size() != rank || shape(a)[rank - 1] != shape(b)[rank - 2])
+// Of two values; a matrix is the last two dimensions, and those before are broadcast.
+int64_t Builder::product(int64_t a, int64_t b) {
+  Sizes left = shape(a), right = shape(b);
+  if (left.size() < 2 || right.size() < 2 || left.back() != right[right.size() - 2])
     fail("matrices that do not fit");
-  const auto last = static_cast<int64_t>(rank) - 1;
-  const auto turned = [&](int64_t x) {
+  const int64_t rows = left[left.size() - 2], inner = left.back(), columns = right.back();
+  left.resize(left.size() - 2), right.resize(right.size() - 2);
+  Sizes lead = broadcast(left, right);
+  int64_t count = 1, each = rows;
+  for (const int64_t n : lead) count *= n;
+  const auto matrices = [&](int64_t x, int64_t m, int64_t n) {
+    Sizes whole = lead;
+    whole.insert(whole.end(), {m, n});
+    return count == 1 ? x : spread(x, whole);
+  };
+  if (Shape(right).numel() == 1 && left == lead) {  // one for all rows
+    each = std::exchange(count, 1) * rows;
+  } else {
+    a = matrices(a, rows, inner), b = matrices(b, inner, columns);
+  }
+  const int64_t y =
+      add("matmul", {reshaped(a, {count, each, inner}), reshaped(b, {count, inner, columns})}, {},
+          {}, {count, each, columns});
+  lead.insert(lead.end(), {rows, columns});
+  return reshaped(y, lead);
+}
+
+// "ab,bc->ac" of two values, without dots and without a letter twice in one of them.
+void Builder::einsum() {
+  std::string text = attribute("equation", "");
+  std::erase(text, ' ');
+  const size_t comma = text.find(','), arrow = text.find("->");
+  if (comma > arrow || arrow == std::string::npos || node_->inputs.size() != 2)
+    fail("only equations of two values are taken, with what comes out");
+  const std::string in[2] = {text.substr(0, comma), text.substr(comma + 1, arrow - comma - 1)},
+                    out = text.substr(arrow + 2);
+  const auto all_in = [](const std::string& part, const std::string& whole) {
+    return part.find_first_not_of(whole) == std::string::npos;
+  };
+  std::map<char, int64_t> size;
+  for (const size_t i : {size_t{0}, size_t{1}}) {
+    const Sizes& sizes = shape(activation(i));
+    bool fits =
+        sizes.size() == in[i].size() && std::set(in[i].begin(), in[i].end()).size() == sizes.size();
+    for (size_t d = 0; fits && d < sizes.size(); ++d)
+      fits =
+          std::isalpha(in[i][d]) != 0 && size.emplace(in[i][d], sizes[d]).first->second == sizes[d];
+    if (!fits) fail("equation \"" + text.substr(0, 40) + "\" does not fit, or is not taken");
+  }
+  std::string lead, kept[2], inner;
+  for (const char c : out)
+    (all_in({c}, in[0]) ? all_in({c}, in[1]) ? lead : kept[0] : kept[1]) += c;
+  for (const char c : in[0])
+    if (!all_in({c}, out)) inner += c;
+  const std::string made = lead + kept[0] + kept[1], letters = in[0] + in[1];
+  if (!all_in(out, letters) || !all_in(inner, in[1]) || !all_in(in[1], lead + kept[1] + inner) ||
+      made.size() != out.size() || inner.empty())
+    fail("equation \"" + text.substr(0, 40) + "\" is not taken");
+  const auto number = [&](const std::string& of) {
+    int64_t n = 1;
+    for (const char c : of) n *= size.at(c);
+    return n;
+  };
+  const auto ordered = [&](int64_t x, const std::string& from, const std::string& to) {
     Sizes order;
-    for (int64_t d = 0; d <= last; ++d) order.push_back(d);
-    std::swap(order[rank - 2], order[rank - 1]);
+    for (const char c : to) order.push_back(static_cast<int64_t>(from.find(c)));
     return permuted(x, order);
   };
-  if (shape(b)[rank - 1] == 1) {
-    give(reduced("sum", binary("mul", a, turned(b)), {last}));
-  } else if (shape(a)[rank - 2] == 1) {
-    give(reduced("sum", binary("mul", turned(a), b), {last - 1}));
-  } else {
-    fail("a product of two values, as in attention, is not taken");
-  }
+  const int64_t a = reshaped(ordered(activation(0), in[0], lead + kept[0] + inner),
+                             {number(lead), number(kept[0]), number(inner)}),
+                b = reshaped(ordered(activation(1), in[1], lead + inner + kept[1]),
+                             {number(lead), number(inner), number(kept[1])});
+  Sizes sizes;
+  for (const char c : made) sizes.push_back(size.at(c));
+  give(ordered(reshaped(product(a, b), sizes), made, out));
 }
 
 bool Builder::layer(const std::string& op) {
@@ -183,12 +242,12 @@ bool Builder::layer(const std::string& op) {
     batch_norm();
   } else if (op == "Gemm") {
     gemm();
-  } else if (op == "MatMul" && !input(0).is_constant() && !input(1).is_constant()) {
-    product(activation(0), activation(1));
+  } else if (op == "MatMul" && input(1).is_constant() && constant(1).rank() == 2) {
+    linear(activation(0), transpose(constant(1).to(DType::f32)), {}, node_->inputs[1]);
   } else if (op == "MatMul") {
-    const Tensor& w = constant(1);
-    if (w.rank() != 2) fail("the weight must be a matrix");
-    linear(activation(0), transpose(w.to(DType::f32)), {}, node_->inputs[1]);
+    give(product(activation(0), activation(1)));
+  } else if (op == "Einsum") {
+    einsum();
   } else {
     return false;
   }
@@ -196,33 +255,58 @@ bool Builder::layer(const std::string& op) {
 }
 
 int64_t Builder::every_nth(int64_t x, const Sizes& steps) {
+  if (steps == Sizes{1, 1}) return x;
   Sizes out = shape(x);
   for (size_t d = 0; d < 2; ++d) out[2 + d] = (out[2 + d] + steps[d] - 1) / steps[d];
   return add("max_pool", {x}, {1, 1, steps[0], steps[1], 0, 0, 0}, {}, out);
 }
 
-// TensorFlow's SAME has a pixel more at one side: the pool at every pixel with the larger border at
-// both, and of its results those that are meant.
-void Builder::uneven_pool(const std::string& op, int64_t x, const Sizes& kernel,
-                          const Sizes& stride, const Sizes& pads) {
-  Sizes ints{kernel[0], kernel[1], 1, 1}, all = shape(x);
+// What no kernel does, such as TensorFlow's SAME with a pixel more at one side: along height and
+// then width, the place of every window's first number, of every second, ..., and of these the
+// largest or the mean of those that count.
+int64_t Builder::composed_pool(bool max, int64_t x, const Sizes& kernel, const Sizes& stride,
+                               const Sizes& dilation, const Sizes& pads, const Sizes& out) {
+  const bool borders_count = !max && attribute("count_include_pad", int64_t{0}) != 0;
   for (size_t d = 0; d < 2; ++d) {
-    const int64_t pad = std::max(pads[d], pads[2 + d]);
-    if (2 * pad > kernel[d]) fail("padding of more than half of a pool's window is not taken");
-    ints.push_back(pad);
-    all[2 + d] += 2 * pad - kernel[d] + 1;
+    const int64_t n = shape(x)[2 + d], count = out[2 + d], before = pads[d],
+                  dim = 2 + static_cast<int64_t>(d),
+                  whole = (count - 1) * stride[d] + dilation[d] * (kernel[d] - 1) + 1,
+                  after = std::max<int64_t>(0, whole - n - before);
+    Sizes sizes = shape(x), line{1, 1, 1, 1}, steps{1, 1};
+    sizes[2 + d] = line[2 + d] = before + n + after;
+    steps[d] = stride[d];
+    if (kernel[d] > 64) fail("a window of that size is not taken");
+    if (before + after > 0) x = add("pad", {x}, {dim, before, after}, {}, sizes);
+    if (max && before + after > 0) {
+      std::vector<float> border(static_cast<size_t>(line[2 + d]), -1e30F);
+      std::fill_n(border.begin() + before, n, 0.0F);
+      x = binary("add", x, literal(Tensor::from(border, Shape(line))));
+    }
+    std::vector<float> counts(static_cast<size_t>(count), 0.0F);
+    Sizes windows;
+    for (int64_t t = 0; t < kernel[d]; ++t) {
+      const int64_t begin = t * dilation[d];
+      windows.push_back(
+          every_nth(joined(x, dim, {{begin, begin + (count - 1) * stride[d] + 1}}), steps));
+      for (int64_t i = 0; i < count; ++i)
+        if (const int64_t at = begin + i * stride[d] - before;
+            borders_count ? at < n + pads[2 + d] : at >= 0 && at < n)
+          counts[static_cast<size_t>(i)] += 1;
+    }
+    sizes = shape(windows[0]);
+    sizes.push_back(1);
+    line[2 + d] = count;
+    if (max) {
+      for (int64_t& w : windows) w = reshaped(w, sizes);
+      sizes[4] = kernel[d];
+      x = largest(add("cat", windows, {4}, {}, sizes), {4}, false);
+      continue;
+    }
+    x = windows[0];
+    for (size_t t = 1; t < windows.size(); ++t) x = binary("add", x, windows[t]);
+    x = binary("div", x, literal(Tensor::from(counts, Shape(line))));
   }
-  ints.push_back(0);  // ceil_mode
-  if (op == "avg_pool") ints.push_back(attribute("count_include_pad", int64_t{0}));
-  const Sizes in = shape(x);
-  x = add(op, {x}, ints, {}, all);
-  for (size_t d = 0; d < 2; ++d) {
-    const int64_t begin = std::max(pads[d], pads[2 + d]) - pads[d],
-                  count = in[2 + d] + pads[d] + pads[2 + d] - kernel[d] + 1;
-    all[2 + d] = count;
-    x = add("narrow", {x}, {2 + static_cast<int64_t>(d), begin, begin + count}, {}, all);
-  }
-  give_image(every_nth(x, stride));
+  return x;
 }
 
 bool Builder::pool(const std::string& op) {
@@ -235,20 +319,22 @@ bool Builder::pool(const std::string& op) {
   if (kernel.size() != 2 || stride.size() != 2 || kernel[0] < 1 || kernel[1] < 1 || stride[0] < 1 ||
       stride[1] < 1)
     fail("kernel_shape and strides must be positive, one for each side");
-  if (sides("dilations", {1, 1}) != Sizes{1, 1}) fail("dilated pooling is not taken");
-  const Sizes pads = pads_of(in, kernel, stride, {1, 1});
+  const Sizes dilation = sides("dilations", {1, 1});
+  if (dilation.size() != 2 || dilation[0] < 1 || dilation[1] < 1)
+    fail("dilations must be positive");
+  const Sizes pads = pads_of(in, kernel, stride, dilation);
   const int64_t ceil_mode = attribute("ceil_mode", int64_t{0});
-  if (pads[0] != pads[2] || pads[1] != pads[3]) {
-    if (ceil_mode != 0) fail("uneven padding of a pool with ceil_mode is not taken");
-    return uneven_pool(max ? "max_pool" : "avg_pool", x, kernel, stride, pads), true;
-  }
   Sizes out = in;
+  bool composed = dilation != Sizes{1, 1};
   for (size_t d = 0; d < 2; ++d) {
-    const int64_t room = in[2 + d] + 2 * pads[d] - kernel[d] + (ceil_mode ? stride[d] - 1 : 0);
+    composed |= pads[d] != pads[2 + d] || 2 * pads[d] > kernel[d];
+    const int64_t room = in[2 + d] + pads[d] + pads[2 + d] - dilation[d] * (kernel[d] - 1) - 1 +
+                         (ceil_mode ? stride[d] - 1 : 0);
     out[2 + d] = room < 0 ? 0 : room / stride[d] + 1;
     // PyTorch's rule: the last window begins inside the image or its padding before.
     if (ceil_mode && (out[2 + d] - 1) * stride[d] >= in[2 + d] + pads[d]) --out[2 + d];
   }
+  if (composed) return give_image(composed_pool(max, x, kernel, stride, dilation, pads, out)), true;
   Sizes ints{kernel[0], kernel[1], stride[0], stride[1], pads[0], pads[1], ceil_mode};
   if (!max) ints.push_back(attribute("count_include_pad", int64_t{0}));
   give_image(add(max ? "max_pool" : "avg_pool", {x}, ints, {}, out));

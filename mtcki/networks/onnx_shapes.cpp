@@ -1,5 +1,7 @@
 // Operators that move values and compute nothing.
 #include <algorithm>
+#include <functional>
+#include <numeric>
 
 #include "mtcki/networks/onnx_graph_builder.h"
 #include "tensor/error.h"
@@ -14,14 +16,12 @@ constexpr size_t kMostRuns = 1024;  // parts of a dimension that are put togethe
 }  // namespace
 
 void Builder::reshape(int64_t x, Sizes sizes) {
-  const Sizes& in = shape(x);
+  const Sizes in = shape(x);
+  const int64_t from = batch_dim(in);
   int64_t all = 1, known = 1;
   size_t open = sizes.size();
-  for (const int64_t s : in) all *= s;
   if (sizes.empty() || sizes.size() > static_cast<size_t>(Shape::kMaxRank))
     fail(str(sizes.size(), " dimensions"));
-  // Files that were written for one number of images say it where N is meant.
-  if (declared_batch_ > 0 && sizes[0] == declared_batch_) sizes[0] = kBatch;
   for (size_t i = 0; i < sizes.size(); ++i) {
     if (sizes[i] == 0 && i < in.size()) sizes[i] = in[i];
     if (sizes[i] == -1 && open == sizes.size()) {
@@ -30,20 +30,52 @@ void Builder::reshape(int64_t x, Sizes sizes) {
       fail(str("a size of ", sizes[i]));
     }
   }
-  if (open < sizes.size() && known > 0 && all % known == 0) sizes[open] = all / known, known = all;
+  // Files that were written for one number of images say it where N is meant.
+  const bool fixed = from >= 0 && declared_batch_ > 0 && known % kBatch != 0;
+  for (const int64_t s : in) all *= fixed && s % kBatch == 0 ? s / kBatch * declared_batch_ : s;
+  if (open < sizes.size() && all % known == 0) sizes[open] = all / known, known = all;
   if (known != all)
     fail(str("the sizes that the file gives do not fit images of ", shapes[0][2], "x", shapes[0][3],
              "; it was written for ones of another size (data.pixels, data.size)"));
-  if (sizes[0] != kBatch) fail("the number of images would not stay the first dimension");
+  // No number moves, so that N is where as many are before it as were.
+  const auto before = [](const Sizes& v, int64_t d) {
+    return std::accumulate(v.begin(), v.begin() + d, int64_t{1}, std::multiplies<>());
+  };
+  int64_t to = batch_dim(sizes);
+  for (const int64_t most : {declared_batch_, INT64_MAX})
+    for (int64_t d = 0; fixed && to < 0 && d < std::ssize(sizes); ++d)
+      if (int64_t& size = sizes[static_cast<size_t>(d)];
+          before(sizes, d) == before(in, from) && size % declared_batch_ == 0 && size <= most)
+        size = size / declared_batch_ * kBatch, to = d;
+  if (from >= 0 && (to < 0 || before(sizes, to) != before(in, from)))
+    fail("would put the images behind something else");
   give(reshaped(x, sizes));
 }
 
+// The same numbers in as many; the callers see to that.
 int64_t Builder::reshaped(int64_t x, const Sizes& sizes) {
   if (sizes == shape(x)) return x;
-  if (sizes[0] != kBatch || shape(x)[0] != kBatch) fail("a constant in another shape");
   Sizes ints = sizes;
-  ints[0] = -1;
+  if (const int64_t d = batch_dim(sizes); d >= 0) ints[static_cast<size_t>(d)] = -1;
   return add("reshape", {x}, ints, {}, sizes);
+}
+
+// DepthToSpace and back: b x b numbers of a pixel as pixels.
+void Builder::blocks(bool to_space) {
+  const int64_t x = activation(0), b = attribute("blocksize", int64_t{0});
+  const Sizes in = shape(x);
+  const bool columns = attribute("mode", "DCR") == "CRD";
+  if (in.size() != 4 || batch_dim(in) > 0 || b < 1 || b > in[to_space ? 1 : 2] ||
+      (to_space ? in[1] % (b * b) : in[2] % b + in[3] % b) != 0)
+    fail(str("blocks of ", b, " do not fit"));
+  const int64_t n = in[0], c = in[1], h = in[2], w = in[3], few = c / (b * b);
+  if (!to_space) {
+    const int64_t y = permuted(reshaped(x, {n, c, h / b, b, w / b, b}), {0, 3, 5, 1, 2, 4});
+    return give(reshaped(y, {n, c * b * b, h / b, w / b}));
+  }
+  const int64_t y = columns ? permuted(reshaped(x, {n, few, b, b, h, w}), {0, 1, 4, 2, 5, 3})
+                            : permuted(reshaped(x, {n, b, b, few, h, w}), {0, 3, 4, 1, 5, 2});
+  give(reshaped(y, {n, few, h * b, w * b}));
 }
 
 int64_t Builder::permuted(int64_t x, const Sizes& order) {
@@ -92,7 +124,8 @@ void Builder::pad() {
     fail("mode \"" + mode.substr(0, 40) + "\" is not taken");
   if (pads.size() != 2 * axes.size()) fail("lists of different lengths");
   Sizes sizes = shape(x);
-  sizes[0] = 1;
+  const int64_t b = batch_dim(sizes);
+  if (b >= 0) sizes[static_cast<size_t>(b)] = 1;
   const auto filled = [&](double v) { return expanded(Tensor::full({}, v), sizes); };
   Tensor border;  // the value there, 0 inside
   if (value != 0 && mode == "constant") border = filled(0);
@@ -101,7 +134,7 @@ void Builder::pad() {
     int64_t& size = sizes[static_cast<size_t>(d)];
     int64_t before = std::max(pads[i], -size), after = std::max(pads[axes.size() + i], -size);
     if (before == 0 && after == 0) continue;
-    if (d == 0) fail("pads the images");
+    if (d == b) fail("pads the images");
     if (before < 0 || after < 0) {  // cuts off
       if (mode != "constant") fail("negative padding");
       const int64_t begin = std::max(int64_t{0}, -before), end = size + std::min(int64_t{0}, after);
@@ -140,10 +173,10 @@ void Builder::slice() {
       return std::clamp(at < 0 ? std::max(at, -n - 1) + n : at, low, n + low);
     };
     const int64_t begin = place(starts[i]), end = place(ends[i]);
-    const bool pixels = in.size() == 4 && d >= 2 && step > 1;
+    const bool pixels = in.size() == 4 && d >= 2 && step > 1 && batch_dim(in) <= 0;
     if (step == 0) fail("a step of 0");
     if (begin == 0 && end == n && step == 1) continue;
-    if (d == 0) fail("a part of the images");
+    if (d == batch_dim(in)) fail("a part of the images");
     Runs runs;
     if (step == 1 || pixels) {
       if (begin < end) runs.emplace_back(begin, end);
@@ -164,7 +197,7 @@ void Builder::gather() {
   const Tensor& index = constant(1);
   Sizes out = shape(x);
   const int64_t d = axis(attribute("axis", int64_t{0}), out.size());
-  if (d == 0 || index.dtype() != DType::i64 || index.rank() > 1)
+  if (d == batch_dim(out) || index.dtype() != DType::i64 || index.rank() > 1)
     fail("only positions of a dimension behind the images are taken");
   Runs runs;
   for (const int64_t i : index.to_vector<int64_t>()) {
@@ -174,7 +207,7 @@ void Builder::gather() {
   const int64_t y = joined(x, d, runs);
   if (index.rank() == 1) return give(y);
   out.erase(out.begin() + d);
-  reshape(y, out);
+  give(reshaped(y, out));
 }
 
 // Split into outputs, or SplitToSequence into one value.
@@ -186,7 +219,7 @@ void Builder::split() {
   const int64_t n = in[static_cast<size_t>(d)];
   Sizes sizes = integers("split", 1, {});
   const auto outputs = static_cast<int64_t>(node_->outputs.size());
-  if (attribute("keepdims", int64_t{1}) == 0 && sizes.empty()) fail("drops the dimension");
+  const bool drops = attribute("keepdims", int64_t{1}) == 0 && sizes.empty();
   const bool even = sizes.empty() || (sequence && sizes.size() == 1 && constant(1).rank() == 0);
   if (even) {
     const int64_t count = attribute("num_outputs", outputs);
@@ -197,7 +230,7 @@ void Builder::split() {
     sizes.clear();
     for (int64_t at = 0; at < n; at += part) sizes.push_back(std::min(part, n - at));
   }
-  if (d == 0 || (!sequence && static_cast<int64_t>(sizes.size()) != outputs))
+  if (d == batch_dim(in) || (!sequence && static_cast<int64_t>(sizes.size()) != outputs))
     fail("parts that do not fit");
   Sizes parts, out = in;
   int64_t at = 0;
@@ -205,6 +238,11 @@ void Builder::split() {
     if (size < 1 || size > n - at) fail("parts that do not fit");
     out[static_cast<size_t>(d)] = size;
     parts.push_back(add("narrow", {x}, {d, at, at + size}, {}, out));
+    if (drops) {
+      Sizes less = out;
+      less.erase(less.begin() + d);
+      parts.back() = reshaped(parts.back(), less);
+    }
     at += size;
   }
   if (at != n) fail("parts that do not fit");
@@ -217,12 +255,102 @@ void Builder::split() {
 
 void Builder::expand() {
   const int64_t x = activation(0);
-  Sizes sizes = integers("", 1, {});
-  if (!sizes.empty() && sizes.size() == shape(x).size() &&
-      (sizes[0] == kBatch || sizes[0] == declared_batch_))
-    sizes[0] = 1;
-  if (broadcast(shape(x), sizes) == shape(x)) return give(x);
-  give(binary("add", x, literal(expanded(Tensor::full({}, 0.0), sizes))));
+  Sizes sizes = integers("", 1, {}), in = shape(x);
+  const auto d = batch_dim(in) + std::ssize(sizes) - std::ssize(in);  // where N is in the result
+  if (batch_dim(in) >= 0 && d >= 0)
+    if (int64_t& n = sizes[static_cast<size_t>(d)]; n % kBatch == 0 || n == declared_batch_) n = 1;
+  sizes = broadcast(in, sizes);
+  in.insert(in.begin(), sizes.size() - in.size(), 1);
+  give(spread(reshaped(x, in), sizes));
+}
+
+void Builder::concat() {
+  Sizes in, out;
+  for (size_t i = 0; i < node_->inputs.size(); ++i) in.push_back(activation(i));
+  if (in.empty()) fail("no inputs");
+  for (const int64_t x : in)
+    if (out.empty() || batch_dim(shape(x)) >= 0) out = shape(x);
+  const auto d = static_cast<size_t>(axis(attribute("axis", int64_t{0}), out.size()));
+  const int64_t b = batch_dim(out);
+  if (b == static_cast<int64_t>(d)) fail("images after one another");
+  out[d] = 0;
+  for (int64_t& x : in) {
+    Sizes one = shape(x);
+    if (b >= 0 && batch_dim(one) < 0 && one.size() == out.size() &&
+        one[static_cast<size_t>(b)] == 1) {
+      one[static_cast<size_t>(b)] = out[static_cast<size_t>(b)];
+      x = spread(x, one);
+    }
+    if (one.size() != out.size()) fail("sizes that do not fit");
+    out[d] += one[d];
+    one[d] = out[d];
+    if (one != out) fail("sizes that do not fit");
+  }
+  give(in.size() == 1 ? in[0] : add("cat", in, {static_cast<int64_t>(d)}, {}, out));
+}
+
+// Of its dimensions.
+bool Builder::reordering(const std::string& op) {
+  if (op == "Flatten") {
+    const int64_t x = activation(0), d = attribute("axis", int64_t{1});
+    const Sizes in = shape(x);
+    Sizes out{1, 1};
+    for (int64_t i = 0; i < std::ssize(in); ++i)
+      out[i < (d < 0 ? d + std::ssize(in) : d) ? size_t{0} : size_t{1}] *=
+          in[static_cast<size_t>(i)];
+    give(reshaped(x, out));
+  } else if (op == "DepthToSpace" || op == "SpaceToDepth") {
+    blocks(op == "DepthToSpace");
+  } else if (op == "Squeeze" || op == "Unsqueeze") {
+    const int64_t x = activation(0);
+    Sizes out = shape(x), axes = integers("axes", 1, {});
+    const size_t rank = out.size() + (op == "Unsqueeze" ? axes.size() : 0);
+    if (axes.empty() && op == "Squeeze")
+      for (size_t d = 0; d < rank; ++d)
+        if (out[d] == 1) axes.push_back(static_cast<int64_t>(d));
+    for (int64_t& a : axes) a = axis(a, rank);
+    std::sort(axes.begin(), axes.end());
+    for (size_t i = 0; i < axes.size(); ++i) {
+      const int64_t a = op == "Squeeze" ? axes[axes.size() - 1 - i] : axes[i];
+      if (a > static_cast<int64_t>(out.size())) fail("axes that do not fit");
+      if (op == "Squeeze" && out[static_cast<size_t>(a)] != 1) fail("a dimension that is not 1");
+      if (op == "Squeeze") out.erase(out.begin() + a);
+      if (op == "Unsqueeze") out.insert(out.begin() + a, 1);
+    }
+    give(reshaped(x, out));
+  } else if (op == "Transpose") {
+    const int64_t x = activation(0);
+    Sizes sorted, order;
+    for (int64_t d = 0; d < std::ssize(shape(x)); ++d) sorted.push_back(d);
+    order = integers("perm", 99, {sorted.rbegin(), sorted.rend()});
+    if (!std::is_permutation(order.begin(), order.end(), sorted.begin(), sorted.end()))
+      fail("no order of the dimensions");
+    give(permuted(x, order));
+  } else if (op == "Tile") {
+    int64_t x = activation(0);
+    const Sizes times = integers("", 1, {});
+    if (times.size() != shape(x).size()) fail("lists of different lengths");
+    for (size_t d = 0; d < times.size(); ++d) {
+      const int64_t n = shape(x)[d];
+      if (times[d] != 1 && n % kBatch == 0) fail("images after one another");
+      if (times[d] != 1)
+        x = joined(
+            x, static_cast<int64_t>(d),
+            Runs(static_cast<size_t>(std::clamp<int64_t>(times[d], 0, kMostRuns + 1)), {0, n}));
+    }
+    give(x);
+  } else if (op == "CumSum") {
+    const int64_t x = activation(0);
+    Sizes order;
+    for (int64_t d = 0; d < std::ssize(shape(x)); ++d) order.push_back(d);
+    const auto d = static_cast<size_t>(axis(static_cast<int64_t>(number(1)), order.size()));
+    std::swap(order[d], order.back());
+    if (shape(x)[d] % kBatch == 0) fail("sums over the images");
+    give(permuted(product(permuted(x, order), literal(summing(shape(x)[d]))), order));
+  } else {
+    return false;
+  }
+  return true;
 }
 
 bool Builder::rearrangement(const std::string& op) {
@@ -239,21 +367,7 @@ bool Builder::rearrangement(const std::string& op) {
     if (at.size() != 1 || parts.empty()) fail("one position in a sequence is needed");
     give(parts[static_cast<size_t>(axis(at[0], parts.size()))]);
   } else if (op == "Concat") {
-    Sizes in;
-    for (size_t i = 0; i < node_->inputs.size(); ++i) in.push_back(activation(i));
-    if (in.empty()) fail("no inputs");
-    Sizes out = shape(in[0]);
-    const auto d = static_cast<size_t>(axis(attribute("axis", int64_t{0}), out.size()));
-    if (d == 0) fail("images after one another");
-    for (size_t i = 1; i < in.size(); ++i) {
-      Sizes other = shape(in[i]);
-      if (other.size() != out.size()) fail("sizes that do not fit");
-      out[d] += std::exchange(other[d], out[d]);
-      Sizes same = out;
-      same[d] = other[d] = 0;
-      if (other != same) fail("sizes that do not fit");
-    }
-    give(in.size() == 1 ? in[0] : add("cat", in, {static_cast<int64_t>(d)}, {}, out));
+    concat();
   } else if (op == "Slice") {
     slice();
   } else if (op == "Gather") {
@@ -267,34 +381,6 @@ bool Builder::rearrangement(const std::string& op) {
     if (attribute("allowzero", int64_t{0}) != 0 && std::count(sizes.begin(), sizes.end(), 0) > 0)
       fail("a result without elements");
     reshape(activation(0), sizes);
-  } else if (op == "Flatten") {
-    if (attribute("axis", int64_t{1}) != 1) fail("only axis 1 is taken");
-    reshape(activation(0), {kBatch, -1});
-  } else if (op == "Squeeze" || op == "Unsqueeze") {
-    const int64_t x = activation(0);
-    Sizes out = shape(x), axes = integers("axes", 1, {});
-    const size_t rank = out.size() + (op == "Unsqueeze" ? axes.size() : 0);
-    for (int64_t& a : axes) a = axis(a, rank);
-    std::sort(axes.begin(), axes.end());
-    if (axes.empty()) fail("no axes");
-    for (size_t i = 0; i < axes.size(); ++i) {
-      const int64_t a = op == "Squeeze" ? axes[axes.size() - 1 - i] : axes[i];
-      if (a > static_cast<int64_t>(out.size())) fail("axes that do not fit");
-      if (op == "Squeeze" && out[static_cast<size_t>(a)] != 1) fail("a dimension that is not 1");
-      if (op == "Squeeze") out.erase(out.begin() + a);
-      if (op == "Unsqueeze") out.insert(out.begin() + a, 1);
-    }
-    reshape(x, out);
-  } else if (op == "Transpose") {
-    const int64_t x = activation(0);
-    const Sizes in = shape(x), order = integers("perm", 99, {});
-    Sizes sorted = order;
-    std::sort(sorted.begin(), sorted.end());
-    for (size_t i = 0; i < sorted.size(); ++i)
-      if (sorted[i] != static_cast<int64_t>(i)) fail("no order of the dimensions");
-    if (order.size() != in.size() || order[0] != 0)
-      fail("the images must stay the first dimension");
-    give(permuted(x, order));
   } else if (op == "Expand") {
     expand();
   } else {

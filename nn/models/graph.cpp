@@ -96,11 +96,6 @@ Variable scaled(Node n, In in) {
   const Variable y = n.reals[0] == 1 ? in[0] : mul(in[0], n.reals[0]);
   return n.reals[1] == 0 ? y : add(y, n.reals[1]);
 }
-Variable reshaped(Node n, In in) {
-  std::vector<int64_t> sizes = n.ints;
-  sizes[0] = in[0].size(0);
-  return reshape(in[0], Shape(sizes));
-}
 
 const std::map<std::string, Operation>& operations() {
   static const std::map<std::string, Operation> table = {
@@ -131,7 +126,8 @@ const std::map<std::string, Operation>& operations() {
        {1, 3, 0, [](Node n, In in) { return narrow(in[0], dim_of(n), n.ints[1], n.ints[2]); }}},
       {"pad",
        {1, 3, 0, [](Node n, In in) { return padded(in[0], dim_of(n), n.ints[1], n.ints[2]); }}},
-      {"reshape", {1, -1, 0, reshaped}},
+      {"reshape", {1, -1, 0, [](Node n, In in) { return reshape(in[0], Shape(n.ints)); }}},
+      {"matmul", {2, 0, 0, [](Node, In in) { return matmul(in[0], in[1]); }}},
       {"permute",
        {1, -1, 0,
         [](Node n, In in) {
@@ -166,7 +162,7 @@ void check_node(const GraphSpec& graph, int64_t index) {
     if (v < first || v > index) bad(str("uses value ", v, ", which is not there"));
   if (f.ints < 0 && n.ints.size() > static_cast<size_t>(Shape::kMaxRank)) bad("too many sizes");
   for (size_t i = 0; i < n.ints.size(); ++i)
-    if (n.ints[i] > kMostSize || n.ints[i] < (n.op == "reshape" && i == 0 ? -1 : 0))
+    if (n.ints[i] > kMostSize || n.ints[i] < (n.op == "reshape" ? -1 : 0))
       bad(str("a value of ", n.ints[i]));
   if (n.op == "resample" && n.ints[0] != 2 && n.ints[0] != 3) bad("a dimension of no image");
   if (n.op == "conv" && (n.ints[10] < 1 || n.ints[0] % n.ints[10] != 0)) bad("groups");

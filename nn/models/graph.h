@@ -13,8 +13,8 @@
 //   scale       a, b (reals): a x + b
 //   constant    sizes; a buffer "value"
 //   cat         dimension            narrow  dimension, begin, end     pad  dimension, before, after
-//   reshape     sizes, the first is N (-1)                   permute  the order
-//   mean, sum   keep (0 or 1), dimensions
+//   reshape     sizes, -1 is that with N in it              permute  the order
+//   mean, sum   keep (0 or 1), dimensions                   matmul  of two [B,M,K] and [B,K,N]
 //   upsample    height, width; nearest, as upsample_nearest2d
 //   resample    dimension (2, 3), from, to; a buffer "value" [to, from]: the weights of a pixel
 //   max_pool, avg_pool  kernel, stride, padding (height, width), ceil_mode; avg: count_include_pad

@@ -258,6 +258,93 @@ TEST(OnnxOperators, PartsOfADimension) {
   EXPECT_THAT(gather(Integers(1025, 0), 3, 4), HasSubstr("too many parts"));
 }
 
+TEST(OnnxOperators, PoolsThatNoKernelDoes) {
+  const Input image{{1, 3, 3}, {1, 2, 4, 8, 3, 1, 0, -2, 5}};
+  const auto two = integers("kernel_shape", {2, 2}), dilated = integers("dilations", {2, 2});
+  EXPECT_EQ(of("MaxPool", image, {two, dilated}, {}, 1), "5 | 0 0 0 0 0 0 0 0 1");
+  EXPECT_EQ(of("MaxPool", image, {two, dilated, integers("pads", {1, 1, 1, 1})}),
+            "3 8 3 2 5 2 3 8 3 | 0 10 0 10 20 0 0 0 5");
+  EXPECT_EQ(of("AveragePool", image,
+               {two, integers("strides", {2, 2}), integers("pads", {0, 0, 1, 1}),
+                integer("ceil_mode", 1)},
+               {}, 4),
+            "3.5 2.5 -1 5 | 0.25 0.25 1 0.25 0.25 1 1.5 1.5 4");
+  EXPECT_THAT(of("MaxPool", image, {two, integers("dilations", {3, 3})}),
+              HasSubstr("would be empty"));
+  EXPECT_THAT(of("MaxPool", image, {two, integers("dilations", {0, 1})}), HasSubstr("positive"));
+  EXPECT_THAT(of("MaxPool", image, {two, integers("pads", {0, 0, 0, INT64_MAX})}),
+              HasSubstr("of that size"));
+}
+
+TEST(OnnxOperators, BlocksSumsAndRepetitions) {
+  EXPECT_EQ(of("SpaceToDepth", kImage, {integer("blocksize", 2)}),
+            "1 3 2 1 4 -1 8 5 | 1 3 5 7 2 4 6 8");
+  const Input column{{4, 1, 1}, {1, 2, 3, 4}};
+  EXPECT_EQ(of("DepthToSpace", column, {integer("blocksize", 2)}), "1 2 3 4 | 1 2 3 4");
+  EXPECT_THAT(of("DepthToSpace", kImage, {integer("blocksize", 2)}),
+              HasSubstr("blocks of 2 do not fit"));
+  EXPECT_THAT(of("SpaceToDepth", kImage, {integer("blocksize", INT64_MAX)}),
+              HasSubstr("do not fit"));
+  const auto axis = [](int64_t d) { return std::vector<Tensor>{list({d})}; };
+  EXPECT_EQ(of("CumSum", kImage, {}, axis(2)), "1 2 5 10 3 1 2 6 | 4 6 3 4 12 14 7 8");
+  EXPECT_EQ(of("CumSum", kImage, {integer("exclusive", 1), integer("reverse", 1)}, axis(-1)),
+            "2 0 8 0 1 0 5 0 | 0 1 0 3 0 5 0 7");
+  EXPECT_THAT(of("CumSum", kImage, {}, axis(0)), HasSubstr("sums over the images"));
+  EXPECT_EQ(of("Tile", kSteps, {}, {list({1, 2, 1, 1})}, 8),
+            "-2 -0.5 0 1.5 -2 -0.5 0 1.5 | 6 8 10 12");
+  EXPECT_THAT(of("Tile", kSteps, {}, {list({2, 1, 1, 1})}, 8),
+              HasSubstr("images after one another"));
+  EXPECT_THAT(of("Tile", kSteps, {}, {list({1, INT64_MAX, 1, 1})}, 8), HasSubstr("too many parts"));
+  EXPECT_EQ(of("LpNormalization", kImage, {integer("axis", 1)}),
+            "0.316 0.894 0.97 0.848 0.949 0.447 -0.243 0.53 | -0.19 -0.894 0.442 -0.262 0.063 "
+            "1.789 1.769 0.419");
+  EXPECT_EQ(of("Sign", kSteps), "-1 -1 0 1 | 0 0 0 0");
+}
+
+// y is of x, its transposed t, a matrix m, and lists of sizes.
+std::string of_matrices(const char* op, const std::vector<std::string>& in, int64_t numbers,
+                        const char* equation = nullptr) {
+  OnnxGraph g;
+  g.input("x", {2, 2, 2});
+  g.initializer(reals({1, 2, 3, 4}).reshape({2, 2}), "m");
+  g.node("Transpose", {"x"}, {integers("perm", {0, 1, 3, 2})}, "t");
+  Attributes attributes;
+  if (equation) attributes.push_back(word("equation", equation));
+  return result_of(g, g.node(op, in, attributes), kImage, numbers);
+}
+
+TEST(OnnxOperators, ProductsOfTwoValues) {
+  const char* const square = "5 20 20 80 10 2 2 26 | 22 44 37 74 17 75 23 93";
+  const char* const left = "9 18 19 38 1 11 5 23 | 10 14 14 20 26 30 38 44";
+  EXPECT_EQ(of_matrices("MatMul", {"x", "t"}, 8), square);
+  EXPECT_EQ(of_matrices("Einsum", {"x", "x"}, 8, "ncij, nckj -> ncik"), square);
+  EXPECT_EQ(of_matrices("Einsum", {"x", "x"}, 4, "nchw,nkhw->nck"),
+            "85 41 41 36 | 17 9 3 41 29 18 12 80");
+  EXPECT_EQ(of_matrices("MatMul", {"m", "x"}, 8), left);
+  EXPECT_EQ(of_matrices("Einsum", {"m", "x"}, 8, "ij,ncjk->ncik"), left);
+  for (const char* equation : {"ncij,ncjk", "...ij,...jk->...ik", "nnij,ncij->nc", "ncij,ncij->ncx",
+                               "ncij,ncjk->ncii", "ncij,ncjk->nc", "nci,ncij->nc"})
+    EXPECT_THAT(of_matrices("Einsum", {"x", "t"}, 8, equation), HasSubstr("equation")) << equation;
+  EXPECT_THAT(of_matrices("Einsum", {"x", "t"}, 8, "acij,bcij->ab"),
+              HasSubstr("one image from another"));
+}
+
+// The dimension of the images is merged with others and moved, but its numbers stay in order.
+TEST(OnnxOperators, ImagesAmongOtherDimensions) {
+  const auto through = [](const Integers& sizes, const Integers& order, const Integers& back) {
+    OnnxGraph g;
+    g.input("x", {2, 2, 2});
+    const std::string y = g.node("Reshape", {"x", g.initializer(list(sizes))});
+    const std::string z = g.node("Softplus", {g.node("Transpose", {y}, {integers("perm", order)})});
+    return result_of(g, g.node("Reshape", {z, g.initializer(list(back))}), kImage, 8);
+  };
+  const std::string moved = through({-1, 2, 2}, {1, 0, 2}, {2, -1, 2, 2});
+  EXPECT_THAT(moved, HasSubstr("rows of numbers for one image"));  // [2,N,2,2] is no output
+  EXPECT_EQ(through({-1, 2}, {0, 1}, {-1, 8}), of("Softplus", kImage));
+  EXPECT_THAT(through({-1, 2, 2}, {1, 0, 2}, {-1, 2, 2, 2}), HasSubstr("behind something else"));
+  EXPECT_THAT(through({-1, 3}, {0, 1}, {-1, 8}), HasSubstr("do not fit images of 2x2"));
+}
+
 // [N,C,W], as attention to channels has it.
 TEST(OnnxOperators, ConvolutionsAndPoolsOfLines) {
   const auto line = [](const char* op, const Attributes& attributes, const Tensor& weight,
