@@ -169,6 +169,26 @@ bool Builder::fold_list() {
     sizes.insert(sizes.begin() + d, index.shape().begin(), index.shape().end());
     return give(picked(all, d, at).reshape(Shape(sizes))), true;
   }
+  if (op == "GatherND") {  // of the leading dimensions, as one
+    const Tensor &all = constant(0), index = constant(1);
+    const int64_t depth = index.rank() > 0 ? index.size(-1) : 0,
+                  batches = attribute("batch_dims", int64_t{0});
+    if (index.dtype() != DType::i64 || batches != 0 || depth < 1 || depth > all.rank())
+      fail("positions that are not taken");
+    Sizes at, sizes(index.shape().begin(), index.shape().end() - 1);
+    const Sizes places = index.to_vector<int64_t>();
+    int64_t rows = 1;
+    for (int d = 0; d < depth; ++d) rows *= all.size(d);
+    for (size_t i = 0; i < places.size(); ++i) {
+      const int64_t d = static_cast<int64_t>(i) % depth, n = all.size(static_cast<int>(d));
+      if (d == 0) at.push_back(0);
+      at.back() = at.back() * n + axis(places[i], static_cast<size_t>(n));
+    }
+    sizes.insert(sizes.end(), all.shape().begin() + depth, all.shape().end());
+    if (all.numel() / std::max<int64_t>(1, rows) * std::ssize(at) > kMostMade)
+      fail("makes a constant of that size");
+    return give(picked(all.reshape({rows, -1}), 0, at).reshape(Shape(sizes))), true;
+  }
   if (op == "Range") {
     const bool real = constant(0).dtype() != DType::i64;
     const double from = number(0), to = number(1), step = number(2);

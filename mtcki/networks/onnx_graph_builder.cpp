@@ -2,9 +2,18 @@
 
 #include <algorithm>
 
+#include "nn/state_dict.h"
 #include "tensor/error.h"
 
 namespace mtcki::onnx {
+
+void load_weights(nn::GraphClassifier& net, const std::map<std::string, Tensor>& weights) {
+  nn::StateDict state;
+  for (const auto& [name, t] : net.state_dict())
+    if (const auto it = weights.find(name); it != weights.end())
+      state.emplace_back(name, it->second);
+  net.load_state_dict(state);  // strict: names what is missing
+}
 
 namespace {
 
@@ -52,8 +61,16 @@ void Builder::run() {
     for (const std::string& made : n.outputs)
       if (!made.empty() && values_.count(made) > 0)
         fail("makes \"" + made.substr(0, 80) + "\" a second time");
-    take_node();
-    check_attributes();
+    try {
+      take_node();
+      check_attributes();
+    } catch (const Error& e) {  // of no effect where the logits do not need it
+      const bool of_data = dynamic_cast<const DataError*>(&e) != nullptr;
+      for (const std::string& made : n.outputs) {
+        values_.erase(made);
+        broken_[made] = of_data ? e.what() : str(file_, ": ", e.what());
+      }
+    }
   }
   const auto value_of = [this](const data::OnnxValue& output) {
     const auto it = values_.find(output.name);
@@ -67,6 +84,9 @@ void Builder::run() {
                                      std::erase(sizes, 1);  // of [N,classes,1,1]
                                      return sizes == Sizes{kBatch, classes_};
                                    });
+  if (logits == model_.outputs.end())
+    for (const data::OnnxValue& o : model_.outputs)
+      if (const auto it = broken_.find(o.name); it != broken_.end()) throw DataError(it->second);
   const data::OnnxValue& output = logits == model_.outputs.end() ? model_.outputs[0] : *logits;
   result = value_of(output);
   if (result < 0)
@@ -80,12 +100,52 @@ void Builder::run() {
 
 void Builder::take_node() {
   const data::OnnxNode& n = *node_;
-  if (!fold() && !layer(n.op) && !function(n.op) && !comparison(n.op) && !arithmetic(n.op) &&
-      !pool(n.op) && !reduction(n.op) && !normalisation(n.op) && !rearrangement(n.op) &&
-      !reordering(n.op))
+  const size_t first = nodes.size();
+  const auto is_last = [&](const std::string& made) {
+    return readers_[made] == 1 &&
+           std::any_of(model_.outputs.begin(), model_.outputs.end(),
+                       [&](const data::OnnxValue& o) { return o.name == made; });
+  };
+  if ((n.op == "ArgMax" || n.op == "Hardmax") && is_last(n.outputs.at(0))) {
+    notes.push_back(str("its last operator is ", n.op, ": what goes into that are the logits"));
+    for (const auto& [name, a] : n.attributes) looked_at_.insert(name);
+    return give(activation(0));
+  }
+  if (fold()) return;
+  if (&&!layer(n.op) && !function(n.op) && !comparison(n.op) && !arithmetic(n.op) && !pool(n.op) &&
+      !reduction(n.op) && !normalisation(n.op) && !rearrangement(n.op) && !reordering(n.op))
     fail(
         "this operator is not among those that are imported, which docs/teachers.md lists; export "
         "the network without it, or by PyTorch's other exporter (dynamo=True or False)");
+  evaluate(first);
+}
+
+// The nodes from `first` on, computed once where they are of constants.
+void Builder::evaluate(size_t first) {
+  for (size_t i = 0; i < node_->inputs.size(); ++i)
+    if (has(i) && !input(i).is_constant()) return;
+  if (!has(0) || input(0).constant.dtype() == DType::i64) return;
+  const auto from = static_cast<int64_t>(first);
+  nn::GraphSpec graph;
+  for (size_t i = first; i < nodes.size(); ++i) {
+    graph.nodes.push_back(nodes[i]);
+    for (int64_t& in : graph.nodes.back().inputs)
+      if ((in -= from) < 1) return;
+  }
+  std::vector<std::pair<std::string, Tensor>> made;
+  const NoGradScope no_grad;
+  for (const std::string& name : node_->outputs) {
+    const auto it = values_.find(name);
+    if (it == values_.end() || it->second.id <= from) return;
+    nn::GraphSpec part = graph;
+    part.nodes.resize(static_cast<size_t>(it->second.id - from));
+    part.feature = std::ssize(part.nodes);
+    nn::GraphClassifier net(part);
+    load_weights(net, weights);
+    net.eval();
+    made.emplace_back(name, net(Variable(Tensor::zeros({1}))).data().plain());
+  }
+  for (const auto& [name, t] : made) values_[name] = {-1, t, {}};
 }
 
 // A softmax or sigmoid at the end: what goes into it are the logits.
@@ -122,6 +182,8 @@ bool Builder::has(size_t i) const { return i < node_->inputs.size() && !node_->i
 const Value& Builder::input(size_t i) const {
   if (!has(i)) fail(str("input ", i, " is missing"));
   const auto it = values_.find(node_->inputs[i]);
+  if (const auto no = broken_.find(node_->inputs[i]); no != broken_.end())
+    throw DataError(no->second);
   if (it == values_.end())
     fail("uses \"" + node_->inputs[i].substr(0, 80) + "\", which no node before it makes");
   return it->second;

@@ -31,10 +31,14 @@ struct Value {
   bool is_constant() const { return constant.defined(); }
 };
 
+// A strict load of what a network has of these; error as load_state_dict().
+void load_weights(nn::GraphClassifier& net, const std::map<std::string, Tensor>& weights);
+
 class Builder {
  public:
   Builder(const std::string& file, const data::OnnxModel& model, const nn::ModelSpec& spec);
-  // DataError: an operator, or a form of one, that is not taken, with the name of its node.
+  // DataError: the logits need an operator, or a form of one, that is not taken, with the name of
+  // its node.
   void run();
 
   std::vector<nn::GraphNode> nodes;
@@ -45,6 +49,7 @@ class Builder {
 
  private:
   void take_node();
+  void evaluate(size_t first);
   void leave_out_last_function();
 
   // Of the node under way -------------------------------------------------------------------------
@@ -154,6 +159,7 @@ class Builder {
   mutable std::set<std::string> looked_at_;  // attributes of the node
   int64_t declared_batch_ = -1, classes_ = 0;
   std::map<std::string, Value> values_;
+  std::map<std::string, std::string> broken_;  // what there is not, and why
   std::map<std::string, int64_t> readers_;
   std::map<std::string, int> names_;  // of modules
 };

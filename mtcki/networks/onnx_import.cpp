@@ -96,14 +96,6 @@ void require_logits(const std::string& path, const Builder& b, const nn::ModelSp
                         " are needed; is it from another data set?"));
 }
 
-void load_weights(nn::GraphClassifier& net, const std::map<std::string, Tensor>& weights) {
-  nn::StateDict state;
-  for (const auto& [name, t] : net.state_dict())
-    if (const auto it = weights.find(name); it != weights.end())
-      state.emplace_back(name, it->second);
-  net.load_state_dict(state);  // strict: names what is missing
-}
-
 }  // namespace
 
 std::unique_ptr<nn::GraphClassifier> import_onnx(const std::string& path, const nn::ModelSpec& spec,

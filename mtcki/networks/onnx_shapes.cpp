@@ -197,7 +197,7 @@ void Builder::gather() {
   const Tensor& index = constant(1);
   Sizes out = shape(x);
   const int64_t d = axis(attribute("axis", int64_t{0}), out.size());
-  if (d == batch_dim(out) || index.dtype() != DType::i64 || index.rank() > 1)
+  if (d == batch_dim(out) || index.dtype() != DType::i64)
     fail("only positions of a dimension behind the images are taken");
   Runs runs;
   for (const int64_t i : index.to_vector<int64_t>()) {
@@ -205,8 +205,8 @@ void Builder::gather() {
     runs.emplace_back(at, at + 1);
   }
   const int64_t y = joined(x, d, runs);
-  if (index.rank() == 1) return give(y);
   out.erase(out.begin() + d);
+  out.insert(out.begin() + d, index.shape().begin(), index.shape().end());
   give(reshaped(y, out));
 }
 

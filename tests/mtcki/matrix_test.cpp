@@ -264,7 +264,10 @@ TEST_F(MatrixTest, ProtocolsLoad) {
   const std::string choice = "-choice.toml";
   for (const auto& entry : fs::directory_iterator(MTCKI_SOURCE_DIR "/configs/protocols")) {
     std::string path = entry.path().string();
-    const Matrix m = load_matrix({path});
+    std::vector<std::string> inputs = {path};
+    // Its files say which classes it has, and teachers' hashes cover them.
+    if (path.ends_with("gpu-tiny.toml")) inputs.emplace_back("data.name=cifar100");
+    const Matrix m = load_matrix(inputs);
     EXPECT_GE(m.jobs.size(), 12u) << path;
     if (!path.ends_with(choice)) {
       EXPECT_GE(m.seeds.size(), 3u) << path;
