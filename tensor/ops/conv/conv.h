@@ -4,7 +4,8 @@
 //
 // x [N,C,H,W], w [K,C/groups,R,S], y [N,K,P,Q] with P = (H + 2 pad - dil(R-1) - 1)/s + 1.
 // CPU, f32: y comes in preferred_layout (blocked where K allows); plain inputs with few channels
-// (images) are taken as they are. f64, and groups other than depthwise or of whole blocks: plain.
+// (images) are taken as they are, and so are channels that fill no whole blocks in 1x1 and depthwise
+// kernels. f64, and groups other than depthwise or of whole blocks: plain.
 // CPU, bf16: in preferred_layout as well; by Winograd with f32 arithmetic, by oneDNN where
 // bf16_kernels(), else computed as f32.
 // CUDA: y is channels_last; cuDNN, or im2col and a GEMM; bf16 weight gradients of few channels by
