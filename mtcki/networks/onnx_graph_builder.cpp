@@ -112,7 +112,7 @@ void Builder::take_node() {
     return give(activation(0));
   }
   if (fold()) return;
-  if (&&!layer(n.op) && !function(n.op) && !comparison(n.op) && !arithmetic(n.op) && !pool(n.op) &&
+  if (!layer(n.op) && !function(n.op) && !comparison(n.op) && !arithmetic(n.op) && !pool(n.op) &&
       !reduction(n.op) && !normalisation(n.op) && !rearrangement(n.op) && !reordering(n.op))
     fail(
         "this operator is not among those that are imported, which docs/teachers.md lists; export "
