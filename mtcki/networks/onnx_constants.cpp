@@ -52,7 +52,7 @@ bool Builder::fold() {
   };
   if (op == "Constant") {
     if (const auto* a = find_attribute("value"); a && a->tensor.defined())
-      return give(a->tensor), true;
+      return types_[node_->outputs.at(0)] = a->type, give(a->tensor), true;
     if (const auto* a = find_attribute("value_int"))
       return give(Tensor::from(Sizes{a->integer}, Shape{})), true;
     if (const auto* a = find_attribute("value_ints")) return give(list_of(a->integers)), true;
@@ -83,6 +83,7 @@ bool Builder::fold() {
   if (op == "Cast") {
     const int64_t to = attribute("to", int64_t{1});
     const bool real = to == 1 || to == 10 || to == 11 || to == 16;
+    types_[node_->outputs.at(0)] = to;
     if (to == 9)
       return give(computed(1, true, [](const double* v) { return *v != 0 ? 1.0 : 0.0; })), true;
     const bool same = real == (constant(0).dtype() != DType::i64);

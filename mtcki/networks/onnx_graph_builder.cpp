@@ -22,7 +22,7 @@ constexpr int64_t kMostNumbers = int64_t{1} << 28;  // of a value, for one image
 }  // namespace
 
 Builder::Builder(const std::string& file, const data::OnnxModel& model, const nn::ModelSpec& spec)
-    : file_(file), model_(model) {
+    : file_(file), model_(model), types_(model.types) {
   const auto bad = [&](const std::string& what) { throw DataError(str(file, ": ", what)); };
   if (model.inputs.size() != 1)
     bad(str("has ", model.inputs.size(), " inputs, but a classifier of images has one"));
@@ -111,7 +111,7 @@ void Builder::take_node() {
     for (const auto& [name, a] : n.attributes) looked_at_.insert(name);
     return give(activation(0));
   }
-  if (fold()) return;
+  if (quantised(n.op) || fold()) return;
   if (!layer(n.op) && !function(n.op) && !comparison(n.op) && !arithmetic(n.op) && !pool(n.op) &&
       !reduction(n.op) && !normalisation(n.op) && !rearrangement(n.op) && !reordering(n.op))
     fail(
@@ -184,6 +184,8 @@ const Value& Builder::input(size_t i) const {
   const auto it = values_.find(node_->inputs[i]);
   if (const auto no = broken_.find(node_->inputs[i]); no != broken_.end())
     throw DataError(no->second);
+  if (quantised_.count(node_->inputs[i]) > 0 && node_->op != "DequantizeLinear")
+    fail("computes with numbers of 8 bits");
   if (it == values_.end())
     fail("uses \"" + node_->inputs[i].substr(0, 80) + "\", which no node before it makes");
   return it->second;

@@ -96,6 +96,8 @@ class Builder {
   bool fold_list();
   bool fold_statistics();
   bool fold_arithmetic();
+  // onnx_quantised.cpp: to 8 bits and back. Values are cut off at the ends and not rounded.
+  bool quantised(const std::string& op);
   Tensor computed(size_t inputs, bool logical, const std::function<double(const double*)>& f) const;
   Tensor expanded(const Tensor& t, const Sizes& sizes) const;
   static Tensor picked(const Tensor& t, int64_t d, const Sizes& at);  // of a dimension
@@ -159,7 +161,9 @@ class Builder {
   mutable std::set<std::string> looked_at_;  // attributes of the node
   int64_t declared_batch_ = -1, classes_ = 0;
   std::map<std::string, Value> values_;
-  std::map<std::string, std::string> broken_;  // what there is not, and why
+  std::map<std::string, int64_t> types_;  // of 8-bit constants, as in the file
+  std::map<std::string, std::pair<double, double>> quantised_;  // scale and zero point, until back
+  std::map<std::string, std::string> broken_;                   // what there is not, and why
   std::map<std::string, int64_t> readers_;
   std::map<std::string, int> names_;  // of modules
 };

@@ -332,6 +332,23 @@ TEST(OnnxOperators, ProductsOfTwoValues) {
               HasSubstr("one image from another"));
 }
 
+// Values are cut off where 8 bits end, and keep their gradient; constants are rounded.
+TEST(OnnxOperators, NumbersOfEightBits) {
+  const auto through = [](const char* second, double back, bool of_constant) {
+    OnnxGraph g;
+    g.input("x", {1, 2, 2});
+    const std::string scale = g.initializer(Tensor::full({}, 0.004)),
+                      other = g.initializer(Tensor::full({}, back));
+    const std::string c = of_constant ? g.initializer(reals({0.0061f, 0.002f})) : "x";
+    const std::string y = g.node(second, {g.node("QuantizeLinear", {c, scale}), other});
+    return result_of(g, of_constant ? g.node("Mul", {"x", y}) : y, kSteps, 4);
+  };
+  EXPECT_EQ(through("DequantizeLinear", 0.004, false), "0 0 0 1.02 | 0 0 0 0");
+  EXPECT_EQ(through("DequantizeLinear", 1, true), "-4 0 0 0 | 2 0 6 0");  // 1.525 is 2, 0.5 is 0
+  EXPECT_THAT(through("DequantizeLinear", 0.005, false), HasSubstr("the same scale"));
+  EXPECT_THAT(through("Add", 1, false), HasSubstr("numbers of 8 bits"));
+}
+
 // The dimension of the images is merged with others and moved, but its numbers stay in order.
 TEST(OnnxOperators, ImagesAmongOtherDimensions) {
   const auto through = [](const Integers& sizes, const Integers& order, const Integers& back) {
