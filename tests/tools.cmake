@@ -3,8 +3,9 @@
 # golden_check: cases computed by another framework (docs/golden-files.md).
 add_executable(golden_check golden/golden_check.cpp golden/golden_check_ops.cpp golden/golden_check_functions.cpp
                golden/golden_check_model.cpp)
-target_link_libraries(golden_check PRIVATE mtcki::mtcki nlohmann_json::nlohmann_json)
-set_target_properties(golden_check PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+target_link_libraries(golden_check PRIVATE mtcki_testing)
+target_precompile_headers(golden_check REUSE_FROM mtcki_testing_headers)
+set_target_properties(golden_check PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests UNITY_BUILD ${MTCKI_UNITY})
 set(golden_dir ${CMAKE_CURRENT_SOURCE_DIR}/data/golden)
 set(golden_files ${golden_dir}/ops_f32.safetensors ${golden_dir}/ops_f64.safetensors
     ${golden_dir}/model_resnet8.safetensors ${golden_dir}/model_small.safetensors

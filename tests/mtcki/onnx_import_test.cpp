@@ -22,7 +22,7 @@
 #include "tensor/ops/matmul.h"
 #include "tensor/rng.h"
 
-namespace mtcki {
+namespace mtcki::onnx_import_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -501,4 +501,4 @@ TEST_F(OnnxImport, DamagedGraphsOfOurFilesAreRefused) {
 }
 
 }  // namespace
-}  // namespace mtcki
+}  // namespace mtcki::onnx_import_test

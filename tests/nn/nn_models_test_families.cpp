@@ -9,7 +9,7 @@
 #include "nn/models/model.h"
 #include "tensor/ops/elementwise.h"
 
-namespace mtcki::nn {
+namespace mtcki::nn::nn_models_test_families {
 namespace {
 
 using testing::AllOf;
@@ -251,4 +251,4 @@ TEST(Families, InitialiseAsTorchvisionDoes) {
 }
 
 }  // namespace
-}  // namespace mtcki::nn
+}  // namespace mtcki::nn::nn_models_test_families

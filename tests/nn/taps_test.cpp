@@ -5,7 +5,7 @@
 #include "nn/models/model.h"
 #include "tensor/ops/elementwise.h"
 
-namespace mtcki::nn {
+namespace mtcki::nn::taps_test {
 namespace {
 
 using testing::HasSubstr;
@@ -71,4 +71,4 @@ TEST(Taps, ThatDoNotRunAreAnError) {
 }
 
 }  // namespace
-}  // namespace mtcki::nn
+}  // namespace mtcki::nn::taps_test
