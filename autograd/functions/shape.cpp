@@ -47,8 +47,9 @@ Variable narrow(const Variable& x, int dim, int64_t begin, int64_t end) {
   Recorder r("narrow", {x});
   const Tensor y = narrow(x.data(), dim, begin, end);
   if (r.needs(0))
-    r.grad(0, [s = x.shape(), dim, begin](const Tensor& gy) {
-      return narrow_grad(gy, s, dim, begin);
+    r.gather({0}, [s = x.shape(), dim, begin](const Tensor& gy, GradientSum* gx) {
+      gx->add(narrow_grad(gy, s, dim, begin, gx->take_sum()));
+      return std::vector<Tensor>();
     });
   return r.finish(y);
 }

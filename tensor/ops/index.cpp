@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "tensor/kernels/walk.h"
+#include "tensor/ops/gradient_sum.h"
 #include "tensor/ops/index_kernels.h"
 #include "tensor/ops/op_util.h"
 
@@ -99,7 +100,7 @@ Tensor narrow(const Tensor& x, int dim, int64_t begin, int64_t end) {
   return y;
 }
 
-Tensor narrow_grad(const Tensor& gy, const Shape& x_shape, int dim, int64_t begin) {
+Tensor narrow_grad(const Tensor& gy, const Shape& x_shape, int dim, int64_t begin, Tensor sum) {
   check_defined("narrow_grad", gy);
   const int d = check_dim("narrow_grad", gy, dim);
   bool fits = gy.rank() == x_shape.rank();
@@ -108,13 +109,33 @@ Tensor narrow_grad(const Tensor& gy, const Shape& x_shape, int dim, int64_t begi
   if (!fits)
     OpError("narrow_grad", "gy", gy)
         .shape("gy is no part of ", x_shape, " from ", begin, " in dimension ", d);
+  const int64_t size = gy.size(d);
+  const bool cpu = !gy.device().is_cuda();
+  if (cpu && gy.dtype() == DType::f32 && sum.unique() && sum.dtype() == DType::f32 &&
+      cuttable(sum.layout(), d, std::gcd(begin, size))) {
+    const Tensor in = gy.to(sum.layout());
+    ProfileScope scope("narrow_grad", static_cast<double>(gy.numel()), 3 * bytes_of(gy));
+    const int64_t step = bytes_after(in, d) / 4;
+    add_to_rows_cpu(in.data<float>(), step * size, sum.data<float>() + begin * step,
+                    step * x_shape[d], count_before(in, d));
+    return sum;
+  }
   const Tensor in = cuttable(gy, d, begin, x_shape[d]);
-  Tensor gx = Tensor::zeros(x_shape, gy.dtype(), gy.device(), in.layout());
-  ProfileScope scope("narrow_grad", 0, bytes_of(gy, gx));
-  const int64_t step = bytes_after(in, d);
-  MTCKI_ON_DEVICE(gx, copy_rows, bytes(in), step * gy.size(d), bytes(gx) + begin * step,
-                  step * x_shape[d], step * gy.size(d), count_before(in, d));
-  return gx;
+  Tensor gx = cpu ? Tensor::empty(x_shape, gy.dtype(), {}, in.layout())
+                  : Tensor::zeros(x_shape, gy.dtype(), gy.device(), in.layout());
+  {
+    ProfileScope scope("narrow_grad", 0, bytes_of(gy, gx));
+    const int64_t step = bytes_after(in, d), pitch = step * x_shape[d], at = begin * step;
+    if (cpu) {
+      pad_rows_cpu(bytes(in), step * size, bytes(gx), pitch, at, count_before(in, d));
+    } else {
+      copy_rows_cuda(bytes(in), step * size, bytes(gx) + at, pitch, step * size,
+                     count_before(in, d));
+    }
+  }
+  GradientSum all(std::move(sum));
+  all.add(std::move(gx));
+  return all.take();
 }
 
 Tensor index_select(const Tensor& x, const Tensor& index) {

@@ -14,7 +14,9 @@ namespace mtcki {
 Tensor cat(const std::vector<Tensor>& parts, int dim = 0);
 // The part [begin, end) of dimension `dim`, copied (dim 0 of a plain tensor: use Tensor::slice).
 Tensor narrow(const Tensor& x, int dim, int64_t begin, int64_t end);
-Tensor narrow_grad(const Tensor& gy, const Shape& x_shape, int dim, int64_t begin);
+// Zero outside the part. Plus sum, of x's shape, where given; its memory is taken if nobody else
+// holds it.
+Tensor narrow_grad(const Tensor& gy, const Shape& x_shape, int dim, int64_t begin, Tensor sum = {});
 // rows x[index[i]] of the first dimension; index i64 [n]. Any dtype; layout of x is kept.
 Tensor index_select(const Tensor& x, const Tensor& index);
 // Rows may repeat: their gradients add up, in the order of the index.

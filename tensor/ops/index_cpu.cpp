@@ -172,6 +172,25 @@ void copy_rows_cpu(const char* src, int64_t src_pitch, char* dst, int64_t dst_pi
   });
 }
 
+void pad_rows_cpu(const char* src, int64_t row, char* dst, int64_t pitch, int64_t at,
+                  int64_t rows) {
+  parallel_for(rows, row_grain(pitch), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      char* to = dst + i * pitch;
+      std::fill_n(to, at, char{});
+      std::copy_n(src + i * row, row, to + at);
+      std::fill_n(to + at + row, pitch - at - row, char{});
+    }
+  });
+}
+
+void add_to_rows_cpu(const float* src, int64_t row, float* dst, int64_t pitch, int64_t rows) {
+  parallel_for(rows, row_grain(row * 4), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      for (int64_t k = 0; k < row; ++k) dst[i * pitch + k] += src[i * row + k];
+  });
+}
+
 void gather_rows_cpu(const char* src, char* dst, const int64_t* index, int64_t row, int64_t rows,
                      int64_t /*limit*/) {
   if (row == 0) return;

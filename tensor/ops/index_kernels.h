@@ -12,6 +12,10 @@ namespace mtcki {
 // rows of `row` bytes: dst row i of pitch dst_pitch <- src row i of pitch src_pitch.
 MTCKI_KERNEL(copy_rows, const char* src, int64_t src_pitch, char* dst, int64_t dst_pitch,
              int64_t row, int64_t rows);
+// dst row i of `pitch` bytes <- src row i of `row` bytes from `at` on, zeros around it.
+void pad_rows_cpu(const char* src, int64_t row, char* dst, int64_t pitch, int64_t at, int64_t rows);
+// dst row i += src row i, of `row` elements; dst has `pitch` of them.
+void add_to_rows_cpu(const float* src, int64_t row, float* dst, int64_t pitch, int64_t rows);
 // dst row i <- src row index[i]. limit: the rows that index may name; on CUDA one outside is a row
 // of zeros.
 MTCKI_KERNEL(gather_rows, const char* src, char* dst, const int64_t* index, int64_t row,

@@ -7,6 +7,7 @@
 // with vectors along the pixels, in the weight gradient along the inputs. Some pixels of all inputs
 // are copied in the order in which the kernel reads them, from and to whole rows of memory.
 #include <algorithm>
+#include <vector>
 
 #include "tensor/kernels/simd.h"
 #include "tensor/kernels/transpose.h"
@@ -64,14 +65,17 @@ void tile(const Product& d, const float* w, const float* panel, int64_t k,
           const ConvEpilogue& epilogue, int64_t at, float* y) {
   V acc[kRows][kVectors];
   product(d.in, w, 1, kRows, panel, kWidth, kVectors * kWidth, acc);
+  const bool tail = epilogue.any();
   MTCKI_UNROLL for (int r = 0; r < kRows; ++r, ++k, at += d.pixels) {
     if (k == d.out) return;
     MTCKI_UNROLL for (int v = 0; v < kVectors; ++v) {
       V out = acc[r][v];
-      if (epilogue.bias) out += epilogue.bias[k];
-      if (epilogue.scale) out = out * epilogue.scale[k] + epilogue.shift[k];
-      if (epilogue.residual) out += load(epilogue.residual + at + v * kWidth);
-      if (epilogue.relu) out = out < V{} ? V{} : out;
+      if (tail) {
+        if (epilogue.bias) out += epilogue.bias[k];
+        if (epilogue.scale) out = out * epilogue.scale[k] + epilogue.shift[k];
+        if (epilogue.residual) out += load(epilogue.residual + at + v * kWidth);
+        if (epilogue.relu) out = out < V{} ? V{} : out;
+      }
       store(y + at + v * kWidth, out);
     }
   }
@@ -138,7 +142,7 @@ void grad_input(const ConvProblem& d, const float* gy, const float* w, float* gx
 void grad_weight(const ConvProblem& d, const float* gy, const float* x, float* gw) {
   const int64_t pixels = d.h * d.w, most = panel_pixels(d.c);
   const int64_t groups = ceil_div(d.k, kRows), row = ceil_div(d.c, kWidth) * kWidth;
-  const int64_t images = std::max<int64_t>(4, ceil_div(d.n, 64)), pieces = ceil_div(d.n, images);
+  const int64_t images = ceil_div(d.n, 16), pieces = ceil_div(d.n, images);
   const int64_t size = groups * kRows * row;
   const auto first_of = [&](int64_t group) { return std::min(group * kRows, d.k - kRows); };
   const Scratch parts(static_cast<size_t>(pieces * size) * sizeof(float));
@@ -151,23 +155,27 @@ void grad_weight(const ConvProblem& d, const float* gy, const float* x, float* g
         for (int64_t c = 0; c < d.c; c += kWidth)  // [vector of inputs][pixel][input]
           planes_to_lanes<kWidth>(x + (n * d.c + c) * pixels + p, pixels, d.c - c, depth,
                                   panel.as() + c * depth);
-        for (int64_t g = 0; g < groups; ++g)
+        for (int64_t g = 0; g < groups; ++g) {
+          const float* from = gy + (n * d.k + first_of(g)) * pixels + p;
+          for (int64_t r = kRows; r < 2 * kRows; ++r)  // the next group: six rows are no stream
+            for (int64_t i = 0; i < depth; i += 16) __builtin_prefetch(from + r * pixels + i);
           for (int64_t c = 0; c < row; c += 2 * kWidth)
             (row - c > kWidth ? add_tile<2>
-                              : add_tile<1>)(depth, gy + (n * d.k + first_of(g)) * pixels + p,
-                                             pixels, panel.as() + c * depth,
+                              : add_tile<1>)(depth, from, pixels, panel.as() + c * depth,
                                              parts.as() + n / images * size + g * kRows * row + c,
                                              row);
+        }
       }
   });
+  std::vector<double> total(static_cast<size_t>(size));
+  for (int64_t at = 0; at < pieces * size; at += size)
+    for (int64_t i = 0; i < size; ++i)
+      total[static_cast<size_t>(i)] += static_cast<double>(parts.as()[at + i]);
   for (int64_t g = 0; g < groups; ++g)
     for (int64_t r = 0; r < kRows; ++r)
-      for (int64_t c = 0; c < d.c; ++c) {
-        double total = 0;
-        for (int64_t piece = 0; piece < pieces; ++piece)
-          total += static_cast<double>(parts.as()[piece * size + (g * kRows + r) * row + c]);
-        gw[(first_of(g) + r) * d.c + c] = static_cast<float>(total);
-      }
+      for (int64_t c = 0; c < d.c; ++c)
+        gw[(first_of(g) + r) * d.c + c] =
+            static_cast<float>(total[static_cast<size_t>((g * kRows + r) * row + c)]);
 }
 
 }  // namespace mtcki::conv_pointwise

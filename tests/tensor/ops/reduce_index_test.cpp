@@ -209,6 +209,13 @@ TEST(Narrow, GradientIsTheAdjoint) {
     EXPECT_TRUE(identical(y.plain(), narrow(x, 1, begin, 2 * b)));
     EXPECT_TRUE(identical(narrow_grad(y, x.shape(), 1, begin).plain(),
                           narrow_grad(y.plain(), x.shape(), 1, begin)));
+    // Added to a sum in either layout, in its memory or, where somebody holds it, beside it.
+    for (const Layout layout : {Layout::plain, Layout::blocked}) {
+      const Tensor sum = sample(x.shape(), 3, DType::f32).to(layout);
+      const Tensor want = add(sum, narrow_grad(y, x.shape(), 1, begin)).plain();
+      EXPECT_TRUE(identical(narrow_grad(y, x.shape(), 1, begin, sum).plain(), want));
+      EXPECT_TRUE(identical(narrow_grad(y, x.shape(), 1, begin, mul(sum, 1.0)).plain(), want));
+    }
   }
   EXPECT_TRUE(identical(narrow(blocked, 2, 1, 2).plain(), narrow(x, 2, 1, 2)));
   EXPECT_EQ(narrow(Tensor::zeros({3, 2}), 0, 1, 1).shape(), (Shape{0, 2}));
