@@ -45,6 +45,7 @@ Builder::Builder(const std::string& file, const data::OnnxModel& model, const nn
   if (channels_last) {
     nodes.push_back({"permute", "", {0}, {0, 2, 3, 1}, {}});
     shapes.push_back({kBatch, spec.image_size, spec.image_size, spec.in_channels});
+    inner_.push_back(1);
     notes.push_back("its images are [N,H,W,C]: those of here are turned before it");
   }
   values_[in.name].id = channels_last ? 1 : 0;
@@ -289,6 +290,14 @@ int64_t Builder::add(const std::string& op, Sizes inputs, Sizes ints, std::vecto
       fail("a result of that size is not taken");
   if (std::count_if(shape.begin(), shape.end(), [](int64_t n) { return n % kBatch == 0; }) > 1)
     fail("computes one image from another");
+  int64_t inner = 0;
+  for (const int64_t in : inputs) {
+    if (batch_dim(shapes[static_cast<size_t>(in)]) < 0) continue;
+    const int64_t n = inner_[static_cast<size_t>(in)];
+    if (inner > 0 && inner != n) fail("computes one image from another");
+    inner = n;
+  }
+  inner_.push_back(std::max<int64_t>(1, inner));
   nodes.push_back({op, "", std::move(inputs), std::move(ints), std::move(reals)});
   shapes.push_back(shape);
   return static_cast<int64_t>(nodes.size());

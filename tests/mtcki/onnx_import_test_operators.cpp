@@ -362,6 +362,7 @@ TEST(OnnxOperators, ImagesAmongOtherDimensions) {
   EXPECT_THAT(moved, HasSubstr("a classifier's is [N, classes]"));  // it is [2,N,2,2]
   EXPECT_EQ(through({-1, 2}, {0, 1}, {-1, 8}), of("Softplus", kImage));
   EXPECT_THAT(through({-1, 2, 2}, {1, 0, 2}, {-1, 2, 2, 2}), HasSubstr("behind something else"));
+  EXPECT_THAT(through({-1, 2, 2}, {1, 0, 2}, {2, 2, -1, 2}), HasSubstr("behind something else"));
   EXPECT_THAT(through({-1, 3}, {0, 1}, {-1, 8}), HasSubstr("do not fit images of 2x2"));
 }
 
