@@ -26,10 +26,13 @@ class MatrixCli : public CliTest {
   }
   std::vector<std::string> command(const std::string& name,
                                    const std::vector<std::string>& more = {}) const {
-    std::vector<std::string> all = {"-q", "matrix",
+    std::vector<std::string> all = {"-q",
+                                    "matrix",
                                     MTCKI_SOURCE_DIR "/configs/protocols/synth10-tiny.toml",
-                                    "out=" + dir_.string(), "name=" + name,
-                                    "train.epochs=1", "distill.epochs=2"};
+                                    "out=" + dir_.string(),
+                                    "name=" + name,
+                                    "train.epochs=1",
+                                    "distill.epochs=2"};
     all.insert(all.end(), more.begin(), more.end());
     return all;
   }
