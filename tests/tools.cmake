@@ -59,6 +59,10 @@ add_test(NAME program_is_hardened
          COMMAND ${CMAKE_COMMAND} -DREADELF=${MTCKI_READELF} -DSANITIZE=${MTCKI_SANITIZE}
                  "-DPROGRAMS=$<TARGET_FILE:mtcki_cli>;$<TARGET_FILE:golden_check>"
                  -P ${CMAKE_CURRENT_SOURCE_DIR}/hardened.cmake)
+add_test(NAME container_recipe
+         COMMAND ${CMAKE_COMMAND} -DSOURCE=${CMAKE_SOURCE_DIR} -DPROGRAM=$<TARGET_FILE:mtcki_cli> -DREADELF=${MTCKI_READELF}
+                 -DCACHE=${CMAKE_BINARY_DIR}/CMakeCache.txt -DOUT=${CMAKE_BINARY_DIR}/tests/container
+                 -P ${CMAKE_CURRENT_SOURCE_DIR}/container.cmake)
 set_tests_properties(program_is_hardened PROPERTIES SKIP_REGULAR_EXPRESSION "skipped:")
 
 # Kills, damages and full disks, a few of each; before a release: scripts/torture --counts release.
@@ -67,6 +71,8 @@ if(MTCKI_PYTHON)
   add_test(NAME torture_short COMMAND ${MTCKI_PYTHON} ${CMAKE_SOURCE_DIR}/scripts/torture --counts short --jobs 2
                                       --binary $<TARGET_FILE:mtcki_cli>)
   set_tests_properties(torture_short PROPERTIES PROCESSORS 2 TIMEOUT 600)
+  add_test(NAME docs_python COMMAND ${CMAKE_COMMAND} -DPROGRAM=$<TARGET_FILE:mtcki_cli> -DPYTHON=${MTCKI_PYTHON}
+           -DSOURCE=${CMAKE_SOURCE_DIR} -DOUT=${CMAKE_BINARY_DIR}/tests/python -P ${CMAKE_CURRENT_SOURCE_DIR}/docs_python.cmake)
   add_test(NAME results_of_methods_vs_torch
            COMMAND ${MTCKI_PYTHON} ${CMAKE_SOURCE_DIR}/scripts/methods_vs_torch --check ${CMAKE_SOURCE_DIR}/docs/results.md)
 endif()
