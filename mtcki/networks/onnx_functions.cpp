@@ -318,6 +318,10 @@ bool Builder::reduction(const std::string& op) {
     give(scaled(largest(scaled(x, -1), axes, keep), -1));
   } else if (op == "ReduceSum") {
     give(sum(x));
+  } else if (op == "ReduceLogSumExp") {
+    const int64_t most = largest(x, axes, true), y = unary("exp", binary("sub", x, most));
+    const int64_t out = binary("add", unary("log", reduced("sum", y, axes)), most);
+    give(keep ? out : reshaped(out, shape(sum(x))));
   } else if (op == "ReduceL1") {
     give(sum(unary("abs", x)));
   } else if (op == "ReduceSumSquare") {
