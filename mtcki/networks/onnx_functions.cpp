@@ -288,12 +288,12 @@ int64_t Builder::largest(int64_t x, const Sizes& axes, bool keep) {
   for (size_t d = 0; d < in.size(); ++d) {
     const bool gone = std::count(axes.begin(), axes.end(), static_cast<int64_t>(d)) > 0;
     if (!gone) order.push_back(static_cast<int64_t>(d));
-    rows[gone ? 3 : 0] *= in[d];
+    rows[gone ? 3 : d > 0 && batch_dim(in) == 0 ? 1 : 0] *= in[d];
     if (!gone || keep) out.push_back(gone ? 1 : in[d]);
   }
   order.insert(order.end(), axes.begin(), axes.end());
   const int64_t y = reshaped(permuted(x, order), rows), n = rows[3];
-  return reshaped(add("max_pool", {y}, {1, n, 1, n, 0, 0, 0}, {}, {rows[0], 1, 1, 1}), out);
+  return reshaped(add("max_pool", {y}, {1, n, 1, n, 0, 0, 0}, {}, {rows[0], rows[1], 1, 1}), out);
 }
 
 bool Builder::reduction(const std::string& op) {
@@ -318,6 +318,10 @@ bool Builder::reduction(const std::string& op) {
     give(scaled(largest(scaled(x, -1), axes, keep), -1));
   } else if (op == "ReduceSum") {
     give(sum(x));
+  } else if (op == "ReduceLogSumExp") {
+    const int64_t most = largest(x, axes, true), y = unary("exp", binary("sub", x, most));
+    const int64_t out = binary("add", unary("log", reduced("sum", y, axes)), most);
+    give(keep ? out : reshaped(out, shape(sum(x))));
   } else if (op == "ReduceL1") {
     give(sum(unary("abs", x)));
   } else if (op == "ReduceSumSquare") {

@@ -102,12 +102,13 @@ void Builder::run() {
 void Builder::take_node() {
   const data::OnnxNode& n = *node_;
   const size_t first = nodes.size();
+  if (n.outputs.empty()) fail("has no output");
   const auto is_last = [&](const std::string& made) {
     return readers_[made] == 1 &&
            std::any_of(model_.outputs.begin(), model_.outputs.end(),
                        [&](const data::OnnxValue& o) { return o.name == made; });
   };
-  if ((n.op == "ArgMax" || n.op == "Hardmax") && is_last(n.outputs.at(0))) {
+  if ((n.op == "ArgMax" || n.op == "Hardmax") && is_last(n.outputs[0])) {
     notes.push_back(str("its last operator is ", n.op, ": what goes into that are the logits"));
     for (const auto& [name, a] : n.attributes) looked_at_.insert(name);
     return give(activation(0));
@@ -283,6 +284,7 @@ int64_t Builder::add(const std::string& op, Sizes inputs, Sizes ints, std::vecto
     if (size < 1)
       fail(str("its result would be empty; images of ", shapes[0][2], "x", shapes[0][3],
                " are too small for this network"));
+  if (shape.size() > static_cast<size_t>(Shape::kMaxRank)) fail("too many dimensions");
   int64_t numbers = 1;
   for (const int64_t size : shape)
     if (!data::checked_multiply(numbers, size % kBatch == 0 ? size / kBatch : size, &numbers) ||

@@ -146,6 +146,8 @@ TEST(OnnxOperators, Reductions) {
   EXPECT_EQ(of("ReduceMax", kImage, over({3, 1}), {}, 2), "3 8 | 0 0 0 2 1 0 0 0");
   EXPECT_EQ(of("ReduceMin", kImage, over({2}), {}, 4), "1 2 -1 1 | 1 2 0 0 0 4 3 0");
   EXPECT_EQ(of("ReduceSumSquare", kImage, over({1}), {}, 4), "10 5 17 89 | 2 8 24 64 6 4 -6 40");
+  EXPECT_EQ(of("ReduceLogSumExp", kImage, over({2, 3}), {}, 2),
+            "8.021 5.145 | 0.001 0.002 0.018 0.979 0.234 0.032 0.004 1.73");
   EXPECT_EQ(of("ReduceL2", {{1, 2, 2}, {0, 0, 0, 0}}, over({3, 2}), {}, 1), "0 | 0 0 0 0");
   for (const Integers& axes : {Integers{0, 1}, {2, 2}, {}})
     EXPECT_THAT(of("ReduceSum", kImage, {}, {list(axes)}), HasSubstr("other than the images"));
