@@ -8,8 +8,8 @@
 namespace mtcki::nn::taps_test {
 namespace {
 
-using testing::HasSubstr;
-using testing::ThrowsMessage;
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
 
 std::unique_ptr<Classifier> classifier(const std::string& name) {
   Init init(1);
