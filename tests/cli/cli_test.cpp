@@ -54,7 +54,6 @@ TEST_F(CliTest, UnknownFlagsAndCommandsSuggest) {
   refused({"profile", "--step", "tarin"}, 2, "--step \"tarin\": must be train, inference");
   refused({"profile", "--step", "tarin"}, 2, "did you mean \"train\"?");
   refused({"profile", "diff", "a", "b"}, 3, "profile \"a\": no such file");
-  refused({"fid"}, 2, "metrics.classifier_model");
   refused({"run", "--resume"}, 2, "resuming is the default; --fresh starts over");
   refused({"demo"}, 2, "scripts/demo");
   refused({"profile", "--level", "kernels", "--device", "cpu"}, 2, "--level kernels");
