@@ -187,7 +187,7 @@ const Value& Builder::input(size_t i) const {
   if (const auto no = broken_.find(node_->inputs[i]); no != broken_.end())
     throw DataError(no->second);
   if (quantised_.count(node_->inputs[i]) > 0 && node_->op != "DequantizeLinear")
-    fail("computes with numbers of 8 bits");
+    fail("computes with numbers of 8 bits; take the file from before its quantisation");
   if (it == values_.end())
     fail("uses \"" + node_->inputs[i].substr(0, 80) + "\", which no node before it makes");
   return it->second;
