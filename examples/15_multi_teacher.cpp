@@ -14,7 +14,7 @@ int main() {
   RunConfig config;
   config.seed = 0;
   config.data.name = "synth10-gray";
-  config.data.train_limit = 3000;
+  config.data.train_limit = 2000;
   config.data.test_limit = 500;
   config.train.epochs = 3;
   config.train.batch_size = 50;
@@ -26,19 +26,19 @@ int main() {
   config.teachers[1].name = config.teachers[1].model = "resnet8";
 
   SynthesisConfig& s = config.synthesis;
-  s.batches = 10;
+  s.batches = 5;
   s.batch_size = 60;
-  s.g_steps = 25;  // optimiser steps per batch of images
+  s.g_steps = 20;  // optimiser steps per batch of images
   s.nz = 32;
   s.ngf = 8;
   s.lr_g = 1e-2;
-  s.bank_size = s.bank_draw = 600;
+  s.bank_size = s.bank_draw = 300;
   s.head_dim = 32;
   s.pad = 2;
   s.flip = false;
 
   DistillConfig& d = config.distill;
-  d.epochs = 10;
+  d.epochs = 6;
   d.steps_per_epoch = 15;
   d.batch_size = 60;
   d.lr = 0.05;

@@ -160,6 +160,7 @@ def ops(f):
     f.simple("mse_loss", "mse_loss", [r(4, 5), r(4, 5)])
     f.simple("normalize", "normalize", [r(6, 9)], dim=1)
     f.simple("normalize_channels", "normalize", [r(2, 6, 3, 3)], dim=1)
+    f.case("erf", "erf", torch.erf, [r(3, 11)])
 
 
 def model_case(f, name, batch, keep=None, image=32, channels=3, classes=10, half=False, train=True, every=1):

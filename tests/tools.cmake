@@ -3,8 +3,9 @@
 # golden_check: cases computed by another framework (docs/golden-files.md).
 add_executable(golden_check golden/golden_check.cpp golden/golden_check_ops.cpp golden/golden_check_functions.cpp
                golden/golden_check_model.cpp)
-target_link_libraries(golden_check PRIVATE mtcki::mtcki nlohmann_json::nlohmann_json)
-set_target_properties(golden_check PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+target_link_libraries(golden_check PRIVATE mtcki_testing)
+target_precompile_headers(golden_check REUSE_FROM mtcki_testing_headers)
+set_target_properties(golden_check PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests UNITY_BUILD ${MTCKI_UNITY})
 set(golden_dir ${CMAKE_CURRENT_SOURCE_DIR}/data/golden)
 set(golden_files ${golden_dir}/ops_f32.safetensors ${golden_dir}/ops_f64.safetensors
     ${golden_dir}/model_resnet8.safetensors ${golden_dir}/model_small.safetensors
@@ -58,6 +59,10 @@ add_test(NAME program_is_hardened
          COMMAND ${CMAKE_COMMAND} -DREADELF=${MTCKI_READELF} -DSANITIZE=${MTCKI_SANITIZE}
                  "-DPROGRAMS=$<TARGET_FILE:mtcki_cli>;$<TARGET_FILE:golden_check>"
                  -P ${CMAKE_CURRENT_SOURCE_DIR}/hardened.cmake)
+add_test(NAME container_recipe
+         COMMAND ${CMAKE_COMMAND} -DSOURCE=${CMAKE_SOURCE_DIR} -DPROGRAM=$<TARGET_FILE:mtcki_cli> -DREADELF=${MTCKI_READELF}
+                 -DCACHE=${CMAKE_BINARY_DIR}/CMakeCache.txt -DOUT=${CMAKE_BINARY_DIR}/tests/container
+                 -P ${CMAKE_CURRENT_SOURCE_DIR}/container.cmake)
 set_tests_properties(program_is_hardened PROPERTIES SKIP_REGULAR_EXPRESSION "skipped:")
 
 # Kills, damages and full disks, a few of each; before a release: scripts/torture --counts release.
@@ -66,6 +71,8 @@ if(MTCKI_PYTHON)
   add_test(NAME torture_short COMMAND ${MTCKI_PYTHON} ${CMAKE_SOURCE_DIR}/scripts/torture --counts short --jobs 2
                                       --binary $<TARGET_FILE:mtcki_cli>)
   set_tests_properties(torture_short PROPERTIES PROCESSORS 2 TIMEOUT 600)
+  add_test(NAME docs_python COMMAND ${CMAKE_COMMAND} -DPROGRAM=$<TARGET_FILE:mtcki_cli> -DPYTHON=${MTCKI_PYTHON}
+           -DSOURCE=${CMAKE_SOURCE_DIR} -DOUT=${CMAKE_BINARY_DIR}/tests/python -P ${CMAKE_CURRENT_SOURCE_DIR}/docs_python.cmake)
   add_test(NAME results_of_methods_vs_torch
            COMMAND ${MTCKI_PYTHON} ${CMAKE_SOURCE_DIR}/scripts/methods_vs_torch --check ${CMAKE_SOURCE_DIR}/docs/results.md)
 endif()

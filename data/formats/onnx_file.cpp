@@ -76,7 +76,10 @@ class Parser {
         const auto [key, value] = entry(in.message());
         out_.metadata[key] = value;
       } else if (in.field() == 25) {
-        in.fail("a model without functions of its own");
+        throw_data_error(file_, -1, "nodes of ONNX's own operators", "functions of the model's own",
+                         "python3 -c \"import onnx, onnx.inliner as i; "
+                         "onnx.save(i.inline_local_functions(onnx.load('IN')), 'OUT')\" writes a "
+                         "model without them");
       }
     }
     if (!has_graph || out_.opset == 0) in.fail("an ONNX model with a graph and its opset");
@@ -113,6 +116,7 @@ class Parser {
       if (in.field() == 5) {
         TensorFields t = fields(in.message());
         const std::string name = t.name;
+        out_.types[name] = t.type;
         if (!out_.initializers.emplace(name, tensor(std::move(t))).second)
           in.fail("every initializer once, but \"" + name.substr(0, 80) + "\"");
       }
@@ -157,7 +161,7 @@ class Parser {
           a.text = in.text();
           break;
         case 5:
-          a.tensor = tensor(fields(in.message()));
+          a.tensor = tensor(fields(in.message()), &a.type);
           break;
         case 7:
           in.reals32(&a.reals);
@@ -251,7 +255,8 @@ class Parser {
   }
 
   // The content as numbers of its own type, or from the field that holds them converted.
-  Tensor tensor(TensorFields t) {
+  Tensor tensor(TensorFields t, int64_t* type = nullptr) {
+    if (type) *type = t.type;
     const int64_t n = numel(t), item = bytes_of(t.type);
     int64_t bytes = 0;
     if (item == 0)

@@ -21,6 +21,7 @@ struct OnnxAttribute {
   std::vector<int64_t> integers;
   std::vector<float> reals;
   Tensor tensor;
+  int64_t type = 0;  // of the tensor, as TensorProto.DataType
 };
 struct OnnxNode {
   std::string op, name;                      // op: "Conv"; of other domains "domain::op"
@@ -36,6 +37,7 @@ struct OnnxModel {
   int64_t opset = 0;
   std::vector<OnnxNode> nodes;                 // in the file's order, which is that of computing
   std::map<std::string, Tensor> initializers;  // floats as f32, integers and booleans as i64
+  std::map<std::string, int64_t> types;        // of these in the file, as TensorProto.DataType
   std::vector<OnnxValue> inputs, outputs;      // inputs without the initializers
   std::map<std::string, std::string> metadata;
 };

@@ -60,6 +60,10 @@ int unexpected(const CLI::App* app, const std::string& word) {
       {"--resume", "resuming is the default; --fresh starts over"},
       {"-c", "write the configuration file's name alone"},
       {"--config", "write the configuration file's name alone"},
+      {"bench", "write mtcki profile; against PyTorch: scripts/bench_compare"},
+      {"convert", "write mtcki export weights"},
+      {"fid", "a run with metrics.classifier_model measures FID-C"},
+      {"synth", "write mtcki invert"},
       {"demo", "run scripts/demo, or mtcki run configs/demo.toml"},
       {"help", "write mtcki --help"},
       {"version", "write mtcki --version"}};

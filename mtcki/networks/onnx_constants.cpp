@@ -52,7 +52,7 @@ bool Builder::fold() {
   };
   if (op == "Constant") {
     if (const auto* a = find_attribute("value"); a && a->tensor.defined())
-      return give(a->tensor), true;
+      return types_[node_->outputs.at(0)] = a->type, give(a->tensor), true;
     if (const auto* a = find_attribute("value_int"))
       return give(Tensor::from(Sizes{a->integer}, Shape{})), true;
     if (const auto* a = find_attribute("value_ints")) return give(list_of(a->integers)), true;
@@ -83,6 +83,7 @@ bool Builder::fold() {
   if (op == "Cast") {
     const int64_t to = attribute("to", int64_t{1});
     const bool real = to == 1 || to == 10 || to == 11 || to == 16;
+    types_[node_->outputs.at(0)] = to;
     if (to == 9)
       return give(computed(1, true, [](const double* v) { return *v != 0 ? 1.0 : 0.0; })), true;
     const bool same = real == (constant(0).dtype() != DType::i64);
@@ -152,6 +153,22 @@ Tensor Builder::picked(const Tensor& t, int64_t d, const Sizes& at) {
   return permute(index_select(permute(t, order), list_of(at)), order);
 }
 
+// Of GatherND: positions in the leading dimensions, as one.
+Sizes Builder::leading_places(const Tensor& index, const Sizes& sizes) const {
+  const int64_t depth = index.rank() > 0 ? index.size(-1) : 0;
+  if (index.dtype() != DType::i64 || attribute("batch_dims", int64_t{0}) != 0 || depth < 1 ||
+      depth > std::ssize(sizes))
+    fail("positions that are not taken");
+  const Sizes places = index.to_vector<int64_t>();
+  Sizes at;
+  for (size_t i = 0; i < places.size(); ++i) {
+    const size_t d = i % static_cast<size_t>(depth);
+    if (d == 0) at.push_back(0);
+    at.back() = at.back() * sizes[d] + axis(places[i], static_cast<size_t>(sizes[d]));
+  }
+  return at;
+}
+
 // Parts of constants: of lists that files compute sizes with, and of tables.
 bool Builder::fold_list() {
   const std::string& op = node_->op;
@@ -171,20 +188,11 @@ bool Builder::fold_list() {
   }
   if (op == "GatherND") {  // of the leading dimensions, as one
     const Tensor &all = constant(0), index = constant(1);
-    const int64_t depth = index.rank() > 0 ? index.size(-1) : 0,
-                  batches = attribute("batch_dims", int64_t{0});
-    if (index.dtype() != DType::i64 || batches != 0 || depth < 1 || depth > all.rank())
-      fail("positions that are not taken");
-    Sizes at, sizes(index.shape().begin(), index.shape().end() - 1);
-    const Sizes places = index.to_vector<int64_t>();
+    const Sizes at = leading_places(index, sizes_of(all));
+    Sizes sizes(index.shape().begin(), index.shape().end() - 1);
     int64_t rows = 1;
-    for (int d = 0; d < depth; ++d) rows *= all.size(d);
-    for (size_t i = 0; i < places.size(); ++i) {
-      const int64_t d = static_cast<int64_t>(i) % depth, n = all.size(static_cast<int>(d));
-      if (d == 0) at.push_back(0);
-      at.back() = at.back() * n + axis(places[i], static_cast<size_t>(n));
-    }
-    sizes.insert(sizes.end(), all.shape().begin() + depth, all.shape().end());
+    for (int d = 0; d < index.size(-1); ++d) rows *= all.size(d);
+    sizes.insert(sizes.end(), all.shape().begin() + index.size(-1), all.shape().end());
     if (all.numel() / std::max<int64_t>(1, rows) * std::ssize(at) > kMostMade)
       fail("makes a constant of that size");
     return give(picked(all.reshape({rows, -1}), 0, at).reshape(Shape(sizes))), true;

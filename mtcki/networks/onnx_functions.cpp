@@ -228,6 +228,8 @@ bool Builder::comparison(const std::string& op) {
     give(op == "Less" ? greater(1, 0) : greater(0, 1));
   } else if (op == "GreaterOrEqual" || op == "LessOrEqual") {
     give(negated(op == "LessOrEqual" ? greater(0, 1) : greater(1, 0)));
+  } else if (op == "Equal") {
+    give(binary("mul", negated(greater(0, 1)), negated(greater(1, 0))));
   } else if (op == "Sign") {
     const int64_t x = activation(0), zero = literal(Tensor::zeros({1}));
     give(binary("sub", binary("greater", x, zero), binary("greater", zero, x)));
@@ -286,7 +288,7 @@ int64_t Builder::largest(int64_t x, const Sizes& axes, bool keep) {
   for (size_t d = 0; d < in.size(); ++d) {
     const bool gone = std::count(axes.begin(), axes.end(), static_cast<int64_t>(d)) > 0;
     if (!gone) order.push_back(static_cast<int64_t>(d));
-    rows[gone ? 3 : in[d] % kBatch == 0 ? 0 : 1] *= in[d];
+    rows[gone ? 3 : d > 0 && batch_dim(in) == 0 ? 1 : 0] *= in[d];
     if (!gone || keep) out.push_back(gone ? 1 : in[d]);
   }
   order.insert(order.end(), axes.begin(), axes.end());
@@ -316,6 +318,10 @@ bool Builder::reduction(const std::string& op) {
     give(scaled(largest(scaled(x, -1), axes, keep), -1));
   } else if (op == "ReduceSum") {
     give(sum(x));
+  } else if (op == "ReduceLogSumExp") {
+    const int64_t most = largest(x, axes, true), y = unary("exp", binary("sub", x, most));
+    const int64_t out = binary("add", unary("log", reduced("sum", y, axes)), most);
+    give(keep ? out : reshaped(out, shape(sum(x))));
   } else if (op == "ReduceL1") {
     give(sum(unary("abs", x)));
   } else if (op == "ReduceSumSquare") {

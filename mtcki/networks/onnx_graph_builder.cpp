@@ -22,7 +22,7 @@ constexpr int64_t kMostNumbers = int64_t{1} << 28;  // of a value, for one image
 }  // namespace
 
 Builder::Builder(const std::string& file, const data::OnnxModel& model, const nn::ModelSpec& spec)
-    : file_(file), model_(model) {
+    : file_(file), model_(model), types_(model.types) {
   const auto bad = [&](const std::string& what) { throw DataError(str(file, ": ", what)); };
   if (model.inputs.size() != 1)
     bad(str("has ", model.inputs.size(), " inputs, but a classifier of images has one"));
@@ -45,6 +45,7 @@ Builder::Builder(const std::string& file, const data::OnnxModel& model, const nn
   if (channels_last) {
     nodes.push_back({"permute", "", {0}, {0, 2, 3, 1}, {}});
     shapes.push_back({kBatch, spec.image_size, spec.image_size, spec.in_channels});
+    inner_.push_back(1);
     notes.push_back("its images are [N,H,W,C]: those of here are turned before it");
   }
   values_[in.name].id = channels_last ? 1 : 0;
@@ -101,18 +102,19 @@ void Builder::run() {
 void Builder::take_node() {
   const data::OnnxNode& n = *node_;
   const size_t first = nodes.size();
+  if (n.outputs.empty()) fail("has no output");
   const auto is_last = [&](const std::string& made) {
     return readers_[made] == 1 &&
            std::any_of(model_.outputs.begin(), model_.outputs.end(),
                        [&](const data::OnnxValue& o) { return o.name == made; });
   };
-  if ((n.op == "ArgMax" || n.op == "Hardmax") && is_last(n.outputs.at(0))) {
+  if ((n.op == "ArgMax" || n.op == "Hardmax") && is_last(n.outputs[0])) {
     notes.push_back(str("its last operator is ", n.op, ": what goes into that are the logits"));
     for (const auto& [name, a] : n.attributes) looked_at_.insert(name);
     return give(activation(0));
   }
-  if (fold()) return;
-  if (&&!layer(n.op) && !function(n.op) && !comparison(n.op) && !arithmetic(n.op) && !pool(n.op) &&
+  if (quantised(n.op) || fold()) return;
+  if (!layer(n.op) && !function(n.op) && !comparison(n.op) && !arithmetic(n.op) && !pool(n.op) &&
       !reduction(n.op) && !normalisation(n.op) && !rearrangement(n.op) && !reordering(n.op))
     fail(
         "this operator is not among those that are imported, which docs/teachers.md lists; export "
@@ -184,6 +186,8 @@ const Value& Builder::input(size_t i) const {
   const auto it = values_.find(node_->inputs[i]);
   if (const auto no = broken_.find(node_->inputs[i]); no != broken_.end())
     throw DataError(no->second);
+  if (quantised_.count(node_->inputs[i]) > 0 && node_->op != "DequantizeLinear")
+    fail("computes with numbers of 8 bits; take the file from before its quantisation");
   if (it == values_.end())
     fail("uses \"" + node_->inputs[i].substr(0, 80) + "\", which no node before it makes");
   return it->second;
@@ -280,6 +284,7 @@ int64_t Builder::add(const std::string& op, Sizes inputs, Sizes ints, std::vecto
     if (size < 1)
       fail(str("its result would be empty; images of ", shapes[0][2], "x", shapes[0][3],
                " are too small for this network"));
+  if (shape.size() > static_cast<size_t>(Shape::kMaxRank)) fail("too many dimensions");
   int64_t numbers = 1;
   for (const int64_t size : shape)
     if (!data::checked_multiply(numbers, size % kBatch == 0 ? size / kBatch : size, &numbers) ||
@@ -287,6 +292,14 @@ int64_t Builder::add(const std::string& op, Sizes inputs, Sizes ints, std::vecto
       fail("a result of that size is not taken");
   if (std::count_if(shape.begin(), shape.end(), [](int64_t n) { return n % kBatch == 0; }) > 1)
     fail("computes one image from another");
+  int64_t inner = 0;
+  for (const int64_t in : inputs) {
+    if (batch_dim(shapes[static_cast<size_t>(in)]) < 0) continue;
+    const int64_t n = inner_[static_cast<size_t>(in)];
+    if (inner > 0 && inner != n) fail("computes one image from another");
+    inner = n;
+  }
+  inner_.push_back(std::max<int64_t>(1, inner));
   nodes.push_back({op, "", std::move(inputs), std::move(ints), std::move(reals)});
   shapes.push_back(shape);
   return static_cast<int64_t>(nodes.size());

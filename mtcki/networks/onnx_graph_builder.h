@@ -96,8 +96,11 @@ class Builder {
   bool fold_list();
   bool fold_statistics();
   bool fold_arithmetic();
+  // onnx_quantised.cpp: to 8 bits and back. Values are cut off at the ends and not rounded.
+  bool quantised(const std::string& op);
   Tensor computed(size_t inputs, bool logical, const std::function<double(const double*)>& f) const;
   Tensor expanded(const Tensor& t, const Sizes& sizes) const;
+  Sizes leading_places(const Tensor& index, const Sizes& sizes) const;
   static Tensor picked(const Tensor& t, int64_t d, const Sizes& at);  // of a dimension
   Tensor summing(int64_t n) const;  // CumSum of the last dimension, as a matrix behind it
 
@@ -158,8 +161,11 @@ class Builder {
   const data::OnnxNode* node_ = nullptr;
   mutable std::set<std::string> looked_at_;  // attributes of the node
   int64_t declared_batch_ = -1, classes_ = 0;
+  std::vector<int64_t> inner_{1};  // of every value, how many its dimension with N has before N
   std::map<std::string, Value> values_;
-  std::map<std::string, std::string> broken_;  // what there is not, and why
+  std::map<std::string, int64_t> types_;  // of 8-bit constants, as in the file
+  std::map<std::string, std::pair<double, double>> quantised_;  // scale and zero point, until back
+  std::map<std::string, std::string> broken_;                   // what there is not, and why
   std::map<std::string, int64_t> readers_;
   std::map<std::string, int> names_;  // of modules
 };

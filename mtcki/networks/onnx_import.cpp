@@ -114,7 +114,7 @@ std::unique_ptr<nn::GraphClassifier> import_onnx(const std::string& path,
     nn::ModelSpec own = spec;
     own.name = kGraphModel;
     auto net = std::make_unique<nn::GraphClassifier>(cut_at_feature(builder, own));
-    load_weights(*net, builder.weights);
+    onnx::load_weights(*net, builder.weights);
     if (notes) {
       notes->insert(notes->end(), builder.notes.begin(), builder.notes.end());
       notes->push_back(str("ONNX opset ", model.opset, ", ", net->spec().nodes.size(),

@@ -21,14 +21,16 @@ int64_t Builder::image(size_t i) {
   const int64_t x = activation(i);
   Sizes in = shape(x);
   if (in.size() == 3) in.insert(in.begin() + 2, 1);
+  if (in.size() == 5) in = {in[0], in[1], in[2], in[3] * in[4]};  // see sides()
   if (in.size() != 4 || batch_dim(in) > 0)
     fail("only lines and images, [N,C,W] and [N,C,H,W], are taken");
   return reshaped(x, in);
 }
 
 void Builder::give_image(int64_t x) {
-  Sizes out = shape(x);
-  if (shape(activation(0)).size() == 3) out.erase(out.begin() + 2);
+  Sizes out = shape(x), in = shape(activation(0));
+  if (in.size() == 3) out.erase(out.begin() + 2);
+  if (in.size() == 5) out = {out[0], out[1], out[2], in[3], in[4]};
   give(reshaped(x, out));
 }
 
@@ -37,6 +39,17 @@ Sizes Builder::sides(const char* name, const Sizes& otherwise) {
   if (std::any_of(v.begin(), v.end(), [](int64_t n) { return n > 1 << 20; }))
     fail(str(name, " of that size"));
   const bool line = shape(activation(0)).size() == 3;
+  if (shape(activation(0)).size() == 5) {  // along the first alone: PyTorch's LRN
+    Sizes one = otherwise;
+    if (v == otherwise) return one;
+    if (v.size() * 2 != one.size() * 3) fail(str(name, " of another number of sides"));
+    for (size_t i = 0; i < v.size(); ++i)
+      if (i % 3 == 0)
+        one[i / 3 * 2] = v[i];
+      else if (v[i] != otherwise[0])
+        fail("of volumes, only the first side is taken");
+    return one;
+  }
   if (line && v.size() == 1) return {otherwise[0], v[0]};
   if (line && v.size() == 2 && otherwise.size() == 4) return {0, v[0], 0, v[1]};
   return v;
@@ -83,6 +96,7 @@ void Builder::convolution() {
   Tensor bias = has(2) ? constant(2).to(DType::f32) : Tensor();
   if (w.rank() != static_cast<int>(shape(activation(0)).size()))
     fail("its weight is for another number of dimensions");
+  if (w.rank() > 4) fail("convolutions of volumes are not taken");
   if (w.rank() == 3) w = w.reshape({w.size(0), w.size(1), 1, w.size(2)});
   const Sizes kernel{w.size(2), w.size(3)}, stride = sides("strides", {1, 1}),
                                             dilation = sides("dilations", {1, 1});

@@ -1,4 +1,4 @@
-// Resize and Upsample, nearest and linear, as the matrices that they are along height and width.
+// Resize and Upsample, nearest, linear and cubic, as the matrices that they are along height and width.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -14,6 +14,7 @@ constexpr int64_t kMostPixels = 4096;  // of a height or width
 
 struct Coordinates {
   std::string mode, transformation, rounding;
+  double cubic;
 };
 
 // Place of output pixel i among `in` pixels, in f32, as other readers compute it.
@@ -43,6 +44,14 @@ std::vector<float> matrix_of(const Coordinates& c, int64_t in, int64_t out, floa
     const float x = place_of(c, i, in, out, scale);
     if (c.mode == "nearest") {
       add(i, rounded(c.rounding, x), 1);
+    } else if (c.mode == "cubic") {  // Keys 1981
+      const float low = std::floor(x);
+      for (int k = -1; k <= 2; ++k) {
+        const double a = c.cubic, t = std::abs(double{x} - low - k);
+        const double w = t <= 1 ? ((a + 2) * t - (a + 3)) * t * t + 1
+                                : ((a * t - 5 * a) * t + 8 * a) * t - 4 * a;
+        add(i, low + static_cast<float>(k), static_cast<float>(w));
+      }
     } else {
       const float low = std::floor(x);
       add(i, low, 1 - (x - low));
@@ -100,13 +109,14 @@ void Builder::resize() {
   const Coordinates c{
       attribute("mode", "nearest"),
       attribute("coordinate_transformation_mode", old ? "asymmetric" : "half_pixel"),
-      attribute("nearest_mode", old ? "floor" : "round_prefer_floor")};
+      attribute("nearest_mode", old ? "floor" : "round_prefer_floor"),
+      attribute("cubic_coeff_a", -0.75)};
   const auto refuse_unless = [&](const std::string& value, const char* what,
                                  const std::vector<std::string>& known) {
     if (std::find(known.begin(), known.end(), value) == known.end())
       fail(str(what, " \"", value.substr(0, 40), "\" is not taken"));
   };
-  refuse_unless(c.mode, "mode", {"nearest", "linear"});
+  refuse_unless(c.mode, "mode", {"nearest", "linear", "cubic"});
   refuse_unless(c.transformation, "coordinate_transformation_mode",
                 {"half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners"});
   refuse_unless(c.rounding, "nearest_mode",
@@ -114,8 +124,9 @@ void Builder::resize() {
   refuse_unless(attribute("keep_aspect_ratio_policy", "stretch"), "keep_aspect_ratio_policy",
                 {"stretch"});
   if (attribute("antialias", int64_t{0}) != 0) fail("antialias is not taken");
-  for (const char* unused : {"cubic_coeff_a", "extrapolation_value", "exclude_outside"})
-    find_attribute(unused);  // of other modes: linear weights outside go to the border either way
+  if (attribute("exclude_outside", int64_t{0}) != 0 && c.mode == "cubic")
+    fail("exclude_outside is not taken");  // linear weights outside go to the border either way
+  find_attribute("extrapolation_value");   // of tf_crop_and_resize
   const auto [sizes, scales] = resized(in, old ? 1 : 2);
   const std::array<std::vector<float>, 2> m{matrix_of(c, in[2], sizes[2], scales[2]),
                                             matrix_of(c, in[3], sizes[3], scales[3])};

@@ -13,6 +13,11 @@ namespace {
 
 constexpr size_t kMostRuns = 1024;  // parts of a dimension that are put together
 
+// How many there are of the dimensions before d.
+int64_t before(const Sizes& sizes, int64_t d) {
+  return std::accumulate(sizes.begin(), sizes.begin() + d, int64_t{1}, std::multiplies<>());
+}
+
 }  // namespace
 
 void Builder::reshape(int64_t x, Sizes sizes) {
@@ -35,29 +40,47 @@ void Builder::reshape(int64_t x, Sizes sizes) {
   for (const int64_t s : in) all *= fixed && s % kBatch == 0 ? s / kBatch * declared_batch_ : s;
   if (open < sizes.size() && all % known == 0) sizes[open] = all / known, known = all;
   if (known != all)
-    fail(str("the sizes that the file gives do not fit images of ", shapes[0][2], "x", shapes[0][3],
-             "; it was written for ones of another size (data.pixels, data.size)"));
-  // No number moves, so that N is where as many are before it as were.
-  const auto before = [](const Sizes& v, int64_t d) {
-    return std::accumulate(v.begin(), v.begin() + d, int64_t{1}, std::multiplies<>());
-  };
-  int64_t to = batch_dim(sizes);
-  for (const int64_t most : {declared_batch_, INT64_MAX})
-    for (int64_t d = 0; fixed && to < 0 && d < std::ssize(sizes); ++d)
-      if (int64_t& size = sizes[static_cast<size_t>(d)];
-          before(sizes, d) == before(in, from) && size % declared_batch_ == 0 && size <= most)
-        size = size / declared_batch_ * kBatch, to = d;
-  if (from >= 0 && (to < 0 || before(sizes, to) != before(in, from)))
-    fail("would put the images behind something else");
+    fail(str(
+        "the sizes that the file gives do not fit images of ", shapes[0][2], "x", shapes[0][3],
+        "; it was written for ones of another size (data.pixels, data.size), or for a number of "
+        "images that it does not say: export it for one, or for any number"));
+  // No number moves, so that N is behind as many as before: as a dimension of its own, else the
+  // outer part of one with others behind it, else wherever it can be.
+  if (fixed) {
+    const int64_t ahead = before(in, from) * inner_[static_cast<size_t>(x)];
+    int64_t to = -1, best = 0;
+    for (int64_t d = 0; d < std::ssize(sizes); ++d) {
+      const int64_t outer = before(sizes, d), size = sizes[static_cast<size_t>(d)];
+      if (ahead % outer != 0 || size % (ahead / outer * declared_batch_) != 0) continue;
+      const bool is_outer = ahead == outer, is_last = d + 1 == std::ssize(sizes);
+      const int64_t rank = is_outer && size == declared_batch_ ? 3 : is_outer && !is_last ? 2 : 1;
+      if (rank > best) best = rank, to = d;
+    }
+    if (to < 0) fail("would put the images behind something else");
+    sizes[static_cast<size_t>(to)] *= kBatch;
+    sizes[static_cast<size_t>(to)] /= declared_batch_;
+  }
   give(reshaped(x, sizes));
 }
 
-// The same numbers in as many; the callers see to that.
+// The same numbers in as many, of which none moves.
 int64_t Builder::reshaped(int64_t x, const Sizes& sizes) {
-  if (sizes == shape(x)) return x;
+  const Sizes in = shape(x);
+  if (sizes == in) return x;
   Sizes ints = sizes;
-  if (const int64_t d = batch_dim(sizes); d >= 0) ints[static_cast<size_t>(d)] = -1;
-  return add("reshape", {x}, ints, {}, sizes);
+  int64_t inner = 1;
+  if (const int64_t from = batch_dim(in); from >= 0) {
+    const int64_t to = batch_dim(sizes), ahead = before(in, from) * inner_[static_cast<size_t>(x)];
+    if (to < 0 || ahead % before(sizes, to) != 0)
+      fail("would put the images behind something else");
+    inner = ahead / before(sizes, to);
+    if (sizes[static_cast<size_t>(to)] % (inner * kBatch) != 0)
+      fail("would put the images behind something else");
+    ints[static_cast<size_t>(to)] = -1;
+  }
+  const int64_t y = add("reshape", {x}, ints, {}, sizes);
+  inner_.back() = inner;
+  return y;
 }
 
 // DepthToSpace and back: b x b numbers of a pixel as pixels.
@@ -191,22 +214,33 @@ void Builder::slice() {
 }
 
 // Positions of a dimension; x[:, 0], with which torchvision's GoogLeNet and Inception turn images of
-// its usual normalisation into theirs, is without it then.
+// its usual normalisation into theirs, is without it then. GatherND: of the leading ones, as one.
 void Builder::gather() {
-  const int64_t x = activation(0);
+  int64_t x = activation(0), d = 0;
   const Tensor& index = constant(1);
-  Sizes out = shape(x);
-  const int64_t d = axis(attribute("axis", int64_t{0}), out.size());
-  if (d == batch_dim(out) || index.dtype() != DType::i64)
-    fail("only positions of a dimension behind the images are taken");
+  Sizes out = shape(x), chosen(index.shape().begin(), index.shape().end());
   Runs runs;
-  for (const int64_t i : index.to_vector<int64_t>()) {
-    const int64_t at = axis(i, static_cast<size_t>(out[static_cast<size_t>(d)]));
-    runs.emplace_back(at, at + 1);
+  if (index.dtype() != DType::i64) fail("positions that are no integers");
+  if (node_->op == "GatherND") {
+    const Sizes at = leading_places(index, out);
+    const auto depth = static_cast<size_t>(chosen.back());
+    chosen.pop_back();
+    Sizes rows{before(out, static_cast<int64_t>(depth))};
+    rows.insert(rows.end(), out.begin() + static_cast<int64_t>(depth), out.end());
+    if (rows[0] % kBatch == 0) fail("picks from the images");
+    x = reshaped(x, out = rows);
+    for (const int64_t i : at) runs.emplace_back(i, i + 1);
+  } else {
+    d = axis(attribute("axis", int64_t{0}), out.size());
+    if (d == batch_dim(out)) fail("picks from the images");
+    for (const int64_t i : index.to_vector<int64_t>()) {
+      const int64_t at = axis(i, static_cast<size_t>(out[static_cast<size_t>(d)]));
+      runs.emplace_back(at, at + 1);
+    }
   }
   const int64_t y = joined(x, d, runs);
   out.erase(out.begin() + d);
-  out.insert(out.begin() + d, index.shape().begin(), index.shape().end());
+  out.insert(out.begin() + d, chosen.begin(), chosen.end());
   give(reshaped(y, out));
 }
 
@@ -328,10 +362,11 @@ bool Builder::reordering(const std::string& op) {
     give(permuted(x, order));
   } else if (op == "Tile") {
     int64_t x = activation(0);
-    const Sizes times = integers("", 1, {});
+    Sizes times = integers("", 1, {});
     if (times.size() != shape(x).size()) fail("lists of different lengths");
     for (size_t d = 0; d < times.size(); ++d) {
       const int64_t n = shape(x)[d];
+      if (batch_dim(shape(x)) < 0 && times[d] % kBatch == 0) times[d] /= kBatch;  // of one image
       if (times[d] != 1 && n % kBatch == 0) fail("images after one another");
       if (times[d] != 1)
         x = joined(
@@ -356,9 +391,11 @@ bool Builder::reordering(const std::string& op) {
 bool Builder::rearrangement(const std::string& op) {
   if (op == "Identity" || op == "Dropout" || op == "Cast" || op == "CastLike") {
     // What computes in other widths computes in ours; rounding to integers is another function.
-    if (const int64_t to = attribute("to", int64_t{1}); to != 1 && to != 10 && to != 11 && to != 16)
-      fail("turns values into integers");
-    give(activation(0));
+    const int64_t to = attribute("to", int64_t{1}), x = activation(0);
+    if (to != 1 && to != 9 && to != 10 && to != 11 && to != 16) fail("turns values into integers");
+    if (to != 9) return give(x), true;
+    const int64_t zero = literal(Tensor::zeros({1}));
+    give(binary("add", binary("greater", x, zero), binary("greater", zero, x)));
   } else if (op == "Split" || op == "SplitToSequence") {
     split();
   } else if (op == "SequenceAt") {
@@ -370,7 +407,7 @@ bool Builder::rearrangement(const std::string& op) {
     concat();
   } else if (op == "Slice") {
     slice();
-  } else if (op == "Gather") {
+  } else if (op == "Gather" || op == "GatherND") {
     gather();
   } else if (op == "Pad") {
     pad();

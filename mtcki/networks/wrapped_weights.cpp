@@ -119,14 +119,19 @@ void take_nested(const nn::StateDict& wanted, data::NamedTensors* tensors,
   if (prefixes.empty() || holds("", wanted, given)) return;
   std::sort(prefixes.begin(), prefixes.end(),
             [](const auto& a, const auto& b) { return a.size() < b.size(); });
-  const std::string& taken = prefixes[0];
+  const std::string taken = prefixes[0];
+  const bool above = std::all_of(wanted.begin(), wanted.end(), [&](const auto& w) {
+    const auto it = given.find(w.first);
+    return it != given.end() && it->second.shape() == w.second.shape();
+  });
+  if (above) prefixes.emplace_back();  // without a prefix, too
   for (const std::string& other : prefixes)
     for (const auto& [name, t] : wanted)
       if (given.count(taken + name) > 0 && given.count(other + name) > 0 &&
           !identical(given.at(taken + name), given.at(other + name)))
         throw DataError(
             str("the file holds several networks that fit, below \"",
-                taken.substr(0, taken.size() - 1), "\" and \"", other.substr(0, other.size() - 1),
+                taken.substr(0, taken.size() - 1), "\" and \"", without(other, "."),
                 "\"; name_map, a file of lines: the part that is meant, and \"OTHER -\" "
                 "for each other one"));
   data::NamedTensors out;

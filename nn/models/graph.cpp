@@ -164,6 +164,7 @@ void check_node(const GraphSpec& graph, int64_t index) {
   for (size_t i = 0; i < n.ints.size(); ++i)
     if (n.ints[i] > kMostSize || n.ints[i] < (n.op == "reshape" ? -1 : 0))
       bad(str("a value of ", n.ints[i]));
+  if (n.op == "reshape" && std::count(n.ints.begin(), n.ints.end(), -1) > 1) bad("two sizes of -1");
   if (n.op == "resample" && n.ints[0] != 2 && n.ints[0] != 3) bad("a dimension of no image");
   if (n.op == "conv" && (n.ints[10] < 1 || n.ints[0] % n.ints[10] != 0)) bad("groups");
 }

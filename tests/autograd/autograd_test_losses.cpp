@@ -7,7 +7,7 @@
 
 #include "autograd/functions.h"
 
-namespace mtcki {
+namespace mtcki::autograd_test_losses {
 namespace {
 
 using ::testing::DoubleNear;
@@ -154,4 +154,4 @@ TEST(HandWorked, NormHasNoGradientAtZero) {
 }
 
 }  // namespace
-}  // namespace mtcki
+}  // namespace mtcki::autograd_test_losses

@@ -201,6 +201,9 @@ TEST_F(TeacherFiles, ANetworkBesideSomethingElse) {
   // Never one of two, and never a part of another network.
   EXPECT_THAT(refusal(below("teacher.", plain, below("student.", resnet8(2), {}))),
               HasSubstr("several networks that fit, below \"student\" and \"teacher\""));
+  EXPECT_THAT(refusal(below("module.", plain, resnet8(2))),
+              HasSubstr("several networks that fit, below \"module\" and \"\""));
+  EXPECT_TRUE(loads(below("module.", plain, plain)));
   nn::Init init(1);
   const auto larger = nn::make_classifier({"resnet14", 3, 32, 10}, init)->state_dict();
   EXPECT_THAT(refusal(below("model.", larger, loss)), HasSubstr("does not fit resnet8"));

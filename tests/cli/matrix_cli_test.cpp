@@ -26,9 +26,13 @@ class MatrixCli : public CliTest {
   }
   std::vector<std::string> command(const std::string& name,
                                    const std::vector<std::string>& more = {}) const {
-    std::vector<std::string> all = {"-q", "matrix",
+    std::vector<std::string> all = {"-q",
+                                    "matrix",
                                     MTCKI_SOURCE_DIR "/configs/protocols/synth10-tiny.toml",
-                                    "out=" + dir_.string(), "name=" + name};
+                                    "out=" + dir_.string(),
+                                    "name=" + name,
+                                    "train.epochs=1",
+                                    "distill.epochs=2"};
     all.insert(all.end(), more.begin(), more.end());
     return all;
   }
@@ -163,14 +167,14 @@ TEST_F(MatrixCli, RecordsAreShownAndJoined) {
 }
 
 TEST_F(MatrixCli, StoppedAndContinued) {
-  const pid_t worker = start(command("x", {"seeds=[0]", "distill.epochs=40"}));
+  const pid_t worker = start(command("x", {"seeds=[0]", "distill.epochs=16"}));
   for (int i = 0; i < 3000 && !fs::exists(dir_ / "x/cells/mtcki.s0/students"); ++i)
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   kill(worker, SIGTERM);
   const Outcome o = wait_for(worker);
   EXPECT_EQ(o.code, 143) << o.err;
   EXPECT_THAT(read_file(dir_ / "x/claims/mtcki.s0.1"), HasSubstr("stopped"));
-  EXPECT_EQ(run(command("x", {"seeds=[0]", "distill.epochs=40", "--only", "mtcki"})).code, 0);
+  EXPECT_EQ(run(command("x", {"seeds=[0]", "distill.epochs=16", "--only", "mtcki"})).code, 0);
   EXPECT_EQ(record("x")["cells"][0]["status"], "finished");
   EXPECT_EQ(record("x")["cells"][1]["status"], "open");
 }

@@ -104,6 +104,7 @@ const std::map<std::string, Op>& table() {
        }},
       {"sigmoid", unary([](const Variable& x) { return sigmoid(x); })},
       {"tanh", unary([](const Variable& x) { return tanh(x); })},
+      {"erf", unary([](const Variable& x) { return erf(x); })},
       {"exp", unary([](const Variable& x) { return exp(x); })},
       {"log", unary([](const Variable& x) { return log(x); })},
       {"sqrt", unary([](const Variable& x) { return sqrt(x); })},

@@ -10,7 +10,7 @@
 #include "nn/state_dict.h"
 #include "tensor/ops/elementwise.h"
 
-namespace mtcki {
+namespace mtcki::cmi_reduction_test {
 namespace {
 
 constexpr int64_t kBatch = 4, kSize = 28;
@@ -104,4 +104,4 @@ TEST_F(CmiReduction, OneStepEqualsPyTorch) {
 }
 
 }  // namespace
-}  // namespace mtcki
+}  // namespace mtcki::cmi_reduction_test

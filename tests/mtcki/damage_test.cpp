@@ -21,7 +21,7 @@
 #include "mtcki/training/stage_control.h"
 #include "tensor/error.h"
 
-namespace mtcki {
+namespace mtcki::damage_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -255,4 +255,4 @@ TEST_F(DamageTest, InTheMiddleOfTheRounds) { try_all("rounds", 3 + 5 + 5); }
 TEST_F(DamageTest, OfAFinishedRun) { try_all("finished", 0); }
 
 }  // namespace
-}  // namespace mtcki
+}  // namespace mtcki::damage_test

@@ -156,8 +156,9 @@ Tensor evaluate(const OnnxNode& n, const std::map<std::string, Tensor>& values) 
     const auto p = in(1).to_vector<int64_t>();
     const Shape s = in(0).shape();
     const Tensor x = in(0).plain();
-    return cat(
-        {Tensor::zeros({s[0], p[1], s[2], s[3]}), x, Tensor::zeros({s[0], p[5], s[2], s[3]})}, 1);
+    return cat(std::vector<Tensor>{Tensor::zeros({s[0], p[1], s[2], s[3]}), x,
+                                   Tensor::zeros({s[0], p[5], s[2], s[3]})},
+               1);
   }
   throw std::runtime_error("operator " + n.op + " is not known here");
 }

@@ -223,9 +223,9 @@ TEST_F(MatrixTest, PlannedCostIsCountedCost) {
        "synthesis.batch_size=16", "distill.batch_size=16", "rounds.per_epoch=2", "distill.epochs=2",
        "distill.steps_per_epoch=4", "synthesis.g_steps=2"}};
   for (size_t i = 0; i < all.size(); ++i) {
-    std::vector<std::string> inputs = {MTCKI_SOURCE_DIR "/configs/synth10-tiny.toml"};
+    std::vector<std::string> inputs = {MTCKI_SOURCE_DIR "/configs/synth10-tiny.toml",
+                                       "train.epochs=1", "distill.epochs=2", "data.test_limit=20"};
     inputs.insert(inputs.end(), all[i].begin(), all[i].end());
-    inputs.emplace_back("train.epochs=1");
     const RunConfig c = load_config(inputs, {});
     RunLog log;
     const PipelineResult r = run_pipeline(c, (dir_ / std::to_string(i)).string(), log);

@@ -13,7 +13,7 @@
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/reduce.h"
 
-namespace mtcki {
+namespace mtcki::meta_generator_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -233,4 +233,4 @@ TEST_P(MetaGenerator, FirstLayersAreRedrawnAtTheirBatch) {
 INSTANTIATE_TEST_SUITE_P(Forms, MetaGenerator, ::testing::Values(Meta::fomaml, Meta::reptile));
 
 }  // namespace
-}  // namespace mtcki
+}  // namespace mtcki::meta_generator_test

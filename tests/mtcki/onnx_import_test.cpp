@@ -22,7 +22,7 @@
 #include "tensor/ops/matmul.h"
 #include "tensor/rng.h"
 
-namespace mtcki {
+namespace mtcki::onnx_import_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -321,8 +321,10 @@ TEST_F(OnnxImport, ResizesAsTheStandardSays) {
             "0 0.43 0.86 1.29 1.71 2.14 2.57 3");
   EXPECT_EQ(resized("Upsample", {}, true), "0 0 1 1 2 2 3 3");
   EXPECT_EQ(resized("Upsample", {linear}, true), "0 0.5 1 1.5 2 2.5 3 3");
-  EXPECT_THAT(resized("Resize", {text("mode", "cubic")}),
-              AllOf(HasSubstr("Resize \"Resize_"), HasSubstr("mode \"cubic\" is not taken")));
+  EXPECT_EQ(resized("Resize", {text("mode", "cubic"), coordinates("align_corners")}),
+            "0 0.34 0.8 1.33 1.67 2.2 2.66 3");
+  EXPECT_THAT(resized("Resize", {text("mode", "sinc")}),
+              AllOf(HasSubstr("Resize \"Resize_"), HasSubstr("mode \"sinc\" is not taken")));
   EXPECT_THAT(resized("Resize", {coordinates("tf_crop_and_resize")}), HasSubstr("tf_crop"));
   EXPECT_THAT(resized("Resize", {linear, OnnxGraph::integer("antialias", 1)}),
               HasSubstr("antialias is not taken"));
@@ -499,4 +501,4 @@ TEST_F(OnnxImport, DamagedGraphsOfOurFilesAreRefused) {
 }
 
 }  // namespace
-}  // namespace mtcki
+}  // namespace mtcki::onnx_import_test

@@ -146,6 +146,8 @@ TEST(OnnxOperators, Reductions) {
   EXPECT_EQ(of("ReduceMax", kImage, over({3, 1}), {}, 2), "3 8 | 0 0 0 2 1 0 0 0");
   EXPECT_EQ(of("ReduceMin", kImage, over({2}), {}, 4), "1 2 -1 1 | 1 2 0 0 0 4 3 0");
   EXPECT_EQ(of("ReduceSumSquare", kImage, over({1}), {}, 4), "10 5 17 89 | 2 8 24 64 6 4 -6 40");
+  EXPECT_EQ(of("ReduceLogSumExp", kImage, over({2, 3}), {}, 2),
+            "8.021 5.145 | 0.001 0.002 0.018 0.979 0.234 0.032 0.004 1.73");
   EXPECT_EQ(of("ReduceL2", {{1, 2, 2}, {0, 0, 0, 0}}, over({3, 2}), {}, 1), "0 | 0 0 0 0");
   for (const Integers& axes : {Integers{0, 1}, {2, 2}, {}})
     EXPECT_THAT(of("ReduceSum", kImage, {}, {list(axes)}), HasSubstr("other than the images"));
@@ -332,6 +334,23 @@ TEST(OnnxOperators, ProductsOfTwoValues) {
               HasSubstr("one image from another"));
 }
 
+// Values are cut off where 8 bits end, and keep their gradient; constants are rounded.
+TEST(OnnxOperators, NumbersOfEightBits) {
+  const auto through = [](const char* second, double back, bool of_constant) {
+    OnnxGraph g;
+    g.input("x", {1, 2, 2});
+    const std::string scale = g.initializer(Tensor::full({}, 0.004)),
+                      other = g.initializer(Tensor::full({}, back));
+    const std::string c = of_constant ? g.initializer(reals({0.0061f, 0.002f})) : "x";
+    const std::string y = g.node(second, {g.node("QuantizeLinear", {c, scale}), other});
+    return result_of(g, of_constant ? g.node("Mul", {"x", y}) : y, kSteps, 4);
+  };
+  EXPECT_EQ(through("DequantizeLinear", 0.004, false), "0 0 0 1.02 | 0 0 0 0");
+  EXPECT_EQ(through("DequantizeLinear", 1, true), "-4 0 0 0 | 2 0 6 0");  // 1.525 is 2, 0.5 is 0
+  EXPECT_THAT(through("DequantizeLinear", 0.005, false), HasSubstr("the same scale"));
+  EXPECT_THAT(through("Add", 1, false), HasSubstr("numbers of 8 bits"));
+}
+
 // The dimension of the images is merged with others and moved, but its numbers stay in order.
 TEST(OnnxOperators, ImagesAmongOtherDimensions) {
   const auto through = [](const Integers& sizes, const Integers& order, const Integers& back) {
@@ -345,6 +364,7 @@ TEST(OnnxOperators, ImagesAmongOtherDimensions) {
   EXPECT_THAT(moved, HasSubstr("a classifier's is [N, classes]"));  // it is [2,N,2,2]
   EXPECT_EQ(through({-1, 2}, {0, 1}, {-1, 8}), of("Softplus", kImage));
   EXPECT_THAT(through({-1, 2, 2}, {1, 0, 2}, {-1, 2, 2, 2}), HasSubstr("behind something else"));
+  EXPECT_THAT(through({-1, 2, 2}, {1, 0, 2}, {2, 2, -1, 2}), HasSubstr("behind something else"));
   EXPECT_THAT(through({-1, 3}, {0, 1}, {-1, 8}), HasSubstr("do not fit images of 2x2"));
 }
 

@@ -9,7 +9,7 @@
 #include "mtcki/run/measure.h"
 #include "tensor/error.h"
 
-namespace mtcki {
+namespace mtcki::profile_report_test_page {
 namespace {
 
 using ::testing::HasSubstr;
@@ -201,4 +201,4 @@ TEST(Sweep, MeasuresEachPoint) {
 }
 
 }  // namespace
-}  // namespace mtcki
+}  // namespace mtcki::profile_report_test_page

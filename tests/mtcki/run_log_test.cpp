@@ -30,7 +30,7 @@
 #include "tensor/parallel.h"
 #include "tensor/tensor.h"
 
-namespace mtcki {
+namespace mtcki::run_log_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -347,4 +347,4 @@ TEST(StopSignal, WhileAProductRunsLeavesMemoryAlone) {
 }
 
 }  // namespace
-}  // namespace mtcki
+}  // namespace mtcki::run_log_test

@@ -15,7 +15,7 @@
 #include "nn/state_dict.h"
 #include "tensor/ops/elementwise.h"
 
-namespace mtcki {
+namespace mtcki::sampler_source_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -241,4 +241,4 @@ TEST_F(Dafl, EveryStepOfTheStudentSeesOtherImages) {
 }
 
 }  // namespace
-}  // namespace mtcki
+}  // namespace mtcki::sampler_source_test

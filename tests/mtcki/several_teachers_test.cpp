@@ -13,7 +13,7 @@
 #include "tensor/ops/reduce.h"
 #include "tensor/ops/softmax.h"
 
-namespace mtcki {
+namespace mtcki::several_teachers_test {
 namespace {
 
 constexpr int64_t kSize = 28;
@@ -196,4 +196,4 @@ TEST(SeveralTeachers, MilestonesOfTheStudentAreEpochs) {
 }
 
 }  // namespace
-}  // namespace mtcki
+}  // namespace mtcki::several_teachers_test

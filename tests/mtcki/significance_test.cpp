@@ -3,10 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <vector>
 
 #include "tensor/error.h"
 
-namespace mtcki {
+namespace mtcki::significance_test {
 namespace {
 
 // Reference: the regularised incomplete beta function of mpmath at 30 digits.
@@ -48,11 +49,11 @@ TEST(Significance, PairsByHand) {
 }
 
 TEST(Significance, MeanAndDeviation) {
-  EXPECT_DOUBLE_EQ(mean({1, 2, 6}), 3);
+  EXPECT_DOUBLE_EQ(mean(std::vector<double>{1, 2, 6}), 3);
   EXPECT_DOUBLE_EQ(deviation({1, 2, 6}), std::sqrt(7.0));
   EXPECT_TRUE(std::isnan(deviation({1})));
-  EXPECT_TRUE(std::isnan(mean({})));
+  EXPECT_TRUE(std::isnan(mean(std::vector<double>{})));
 }
 
 }  // namespace
-}  // namespace mtcki
+}  // namespace mtcki::significance_test

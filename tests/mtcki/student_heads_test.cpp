@@ -14,7 +14,7 @@
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/reduce.h"
 
-namespace mtcki {
+namespace mtcki::student_heads_test {
 namespace {
 
 constexpr int64_t kSize = 28, kBatch = 6, kClasses = 10;
@@ -164,4 +164,4 @@ TEST_F(StudentHeads, ImagesAreDrivenAwayFromEveryHead) {
 }
 
 }  // namespace
-}  // namespace mtcki
+}  // namespace mtcki::student_heads_test

@@ -10,7 +10,7 @@
 #include "tensor/ops/elementwise.h"
 #include "tensor/profiler.h"
 
-namespace mtcki {
+namespace mtcki::synthesis_test {
 namespace {
 
 constexpr int64_t kSize = 28;
@@ -494,4 +494,4 @@ TEST(Synthesis, TheLossFalls) {
 }
 
 }  // namespace
-}  // namespace mtcki
+}  // namespace mtcki::synthesis_test

@@ -9,7 +9,7 @@
 #include "mtcki/training/batch_source.h"
 #include "nn/state_dict.h"
 
-namespace mtcki {
+namespace mtcki::teacher_outputs_test {
 namespace {
 
 constexpr int64_t kImages = 19, kBatch = 8;  // a pass of two batches; a view ends in one of three
@@ -155,4 +155,4 @@ TEST_F(TeacherOutputsTest, DistillationWithAViewForEveryPassIsThatWithFreshOnes)
 }
 
 }  // namespace
-}  // namespace mtcki
+}  // namespace mtcki::teacher_outputs_test

@@ -11,7 +11,7 @@
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/index.h"
 
-namespace mtcki {
+namespace mtcki::teacher_student_contrast_test {
 namespace {
 
 constexpr int64_t kBatch = 5, kStudentDim = 6;
@@ -215,4 +215,4 @@ TEST_F(TeacherStudentContrastTest, StaysBelowChanceAtAHighRate) {
 }
 
 }  // namespace
-}  // namespace mtcki
+}  // namespace mtcki::teacher_student_contrast_test

@@ -13,7 +13,7 @@
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/reduce.h"
 
-namespace mtcki {
+namespace mtcki::teacher_weights_test {
 namespace {
 
 using ::testing::ElementsAre;
@@ -109,4 +109,4 @@ TEST(ClassPriorFocus, HardSamplesLead) {
 }
 
 }  // namespace
-}  // namespace mtcki
+}  // namespace mtcki::teacher_weights_test

@@ -14,7 +14,7 @@
 namespace mtcki::nn {
 namespace {
 
-using testing::ElementsAre;
+using ::testing::ElementsAre;
 using Ops = std::vector<std::string>;
 
 constexpr int64_t kWidth = 16;  // of which the Winograd kernels take a batch norm in

@@ -20,10 +20,10 @@
 namespace mtcki::nn {
 namespace {
 
-using testing::AllOf;
-using testing::ElementsAre;
-using testing::HasSubstr;
-using testing::ThrowsMessage;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
 
 // Without weights: for what depends on the structure only.
 std::unique_ptr<Classifier> structure(const std::string& name, int64_t channels = 3,
@@ -85,7 +85,7 @@ void expect_keys(const std::string& file, Module& module, const Shape& input) {
   EXPECT_EQ(s.macs, want.macs) << file;
 }
 
-class ClassifierKeys : public testing::TestWithParam<const char*> {};
+class ClassifierKeys : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(ClassifierKeys, NamesOrderAndShapesEqualTheFields) {
   const auto model = structure(GetParam());
@@ -98,15 +98,17 @@ std::string safe_name(std::string text) {
   return text;
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Golden, ClassifierKeys,
-    testing::Values("resnet18", "resnet34", "resnet8", "resnet20", "resnet56", "resnet110",
-                    "resnet20_a", "resnet56_a", "resnet8x4", "resnet32x4", "wrn10_1", "wrn16_1",
-                    "wrn16_2", "wrn40_1", "wrn40_2", "vgg8", "vgg11", "vgg13", "vgg16", "vgg8_w0.5",
-                    "resnet50", "resnet18_in", "resnet50_in", "vgg11_bn", "vgg11_bn_fc",
-                    "vgg16_bn_fc4096", "vgg11_bn_in", "vgg19_bn", "mobilenet_v2", "mobilenet_v2_in",
-                    "shufflenet_v2_x1_0", "shufflenet_v2_x1_0_in", "densenet121", "repvgg_a0"),
-    [](const auto& row) { return safe_name(row.param); });
+INSTANTIATE_TEST_SUITE_P(Golden, ClassifierKeys,
+                         ::testing::Values("resnet18", "resnet34", "resnet8", "resnet20",
+                                           "resnet56", "resnet110", "resnet20_a", "resnet56_a",
+                                           "resnet8x4", "resnet32x4", "wrn10_1", "wrn16_1",
+                                           "wrn16_2", "wrn40_1", "wrn40_2", "vgg8", "vgg11",
+                                           "vgg13", "vgg16", "vgg8_w0.5", "resnet50", "resnet18_in",
+                                           "resnet50_in", "vgg11_bn", "vgg11_bn_fc",
+                                           "vgg16_bn_fc4096", "vgg11_bn_in", "vgg19_bn",
+                                           "mobilenet_v2", "mobilenet_v2_in", "shufflenet_v2_x1_0",
+                                           "shufflenet_v2_x1_0_in", "densenet121", "repvgg_a0"),
+                         [](const auto& row) { return safe_name(row.param); });
 
 TEST(GeneratorKeys, NamesOrderAndShapesEqualTheFields) {
   struct Row {
@@ -146,7 +148,7 @@ const Count kCounts[] = {
     {"vgg16", 14728266, 14774436, 14825736, 398.1, 1252.9, 13, 4224, 93},
 };
 
-class Counts : public testing::TestWithParam<Count> {};
+class Counts : public ::testing::TestWithParam<Count> {};
 
 TEST_P(Counts, ParametersMacsAndBatchNormsEqualThePublishedTable) {
   const Count& c = GetParam();
@@ -172,7 +174,7 @@ TEST_P(Counts, ParametersMacsAndBatchNormsEqualThePublishedTable) {
   EXPECT_EQ(channels, c.bn_channels);
 }
 
-INSTANTIATE_TEST_SUITE_P(Table, Counts, testing::ValuesIn(kCounts),
+INSTANTIATE_TEST_SUITE_P(Table, Counts, ::testing::ValuesIn(kCounts),
                          [](const auto& row) { return std::string(row.param.name); });
 
 TEST(Models, FeaturesGiveTheLogitsOfTheCallAndRunItsHooks) {
@@ -302,8 +304,8 @@ TEST(Models, PathsAreTheCheckpointNames) {
           [&](const Module&, const Variable&) { paths.push_back(context_path()); }));
   model->eval();
   (*model)(Tensor::zeros({1, 3, 32, 32}));
-  EXPECT_THAT(paths, testing::Contains("block2.layer.0.convShortcut"));
-  EXPECT_THAT(paths, testing::Contains("block1.layer.1.conv2"));
+  EXPECT_THAT(paths, ::testing::Contains("block2.layer.0.convShortcut"));
+  EXPECT_THAT(paths, ::testing::Contains("block1.layer.1.conv2"));
   EXPECT_EQ(paths.size(), 16u);  // 13 convolutions of 3x3 and three shortcuts
 
   const auto resnet = classifier("resnet18");
@@ -443,7 +445,7 @@ TEST(Variants, PoolsTakeTheSameWeightsToOtherValues) {
   }
   const auto names = key_lines(*classifier("resnet18_pool", 3, 32, 10));
   for (const char* key : {"layer2.0.downsample.0.weight 128x64x1x1", "fc.weight 10x512"})
-    EXPECT_THAT(names, testing::Contains(key));
+    EXPECT_THAT(names, ::testing::Contains(key));
 }
 
 TEST(Summary, RowsTotalsAndModes) {

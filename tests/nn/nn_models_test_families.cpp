@@ -9,13 +9,13 @@
 #include "nn/models/model.h"
 #include "tensor/ops/elementwise.h"
 
-namespace mtcki::nn {
+namespace mtcki::nn::nn_models_test_families {
 namespace {
 
-using testing::AllOf;
-using testing::ElementsAre;
-using testing::HasSubstr;
-using testing::ThrowsMessage;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
 
 constexpr int64_t kSize = 32;
 
@@ -41,7 +41,7 @@ std::vector<Module*> modules(const std::vector<BatchNorm2d*>& norms) {
   return {norms.begin(), norms.end()};
 }
 
-class Family : public testing::TestWithParam<const char*> {};
+class Family : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(Family, EvaluatesInOnePassWhatItsLayersCompute) {
   const auto net = settled(GetParam());
@@ -129,13 +129,13 @@ TEST_P(Family, TakesItsStateDictBack) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Narrow, Family,
-                         testing::Values("resnet18_w0.125_in", "resnet50_w0.0625",
-                                         "resnet50_w0.0625_pool", "vgg11_bn_w0.125",
-                                         "vgg11_bn_fc_w0.125", "vgg11_bn_w0.125_in",
-                                         "mobilenet_v2_w0.1", "mobilenet_v2_w0.1_in",
-                                         "shufflenet_v2_x0_5_w0.25", "shufflenet_v2_x0_5_w0.25_in",
-                                         "densenet121_w0.125", "densenet121_w0.125_in",
-                                         "repvgg_a0_w0.125"),
+                         ::testing::Values("resnet18_w0.125_in", "resnet50_w0.0625",
+                                           "resnet50_w0.0625_pool", "vgg11_bn_w0.125",
+                                           "vgg11_bn_fc_w0.125", "vgg11_bn_w0.125_in",
+                                           "mobilenet_v2_w0.1", "mobilenet_v2_w0.1_in",
+                                           "shufflenet_v2_x0_5_w0.25",
+                                           "shufflenet_v2_x0_5_w0.25_in", "densenet121_w0.125",
+                                           "densenet121_w0.125_in", "repvgg_a0_w0.125"),
                          [](const auto& row) {
                            std::string name = row.param;
                            for (char& c : name)
@@ -251,4 +251,4 @@ TEST(Families, InitialiseAsTorchvisionDoes) {
 }
 
 }  // namespace
-}  // namespace mtcki::nn
+}  // namespace mtcki::nn::nn_models_test_families

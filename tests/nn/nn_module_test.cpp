@@ -12,11 +12,11 @@
 namespace mtcki::nn {
 namespace {
 
-using testing::AllOf;
-using testing::ElementsAre;
-using testing::HasSubstr;
-using testing::Not;
-using testing::ThrowsMessage;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::ThrowsMessage;
 
 // stem -> body.{0,1}: a small tree with parameters, buffers and a gap in the numbering.
 class Net : public Module {

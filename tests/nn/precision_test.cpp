@@ -7,7 +7,7 @@
 #include "tensor/error.h"
 #include "tests/nn/precision_testing.h"
 
-namespace mtcki::nn {
+namespace mtcki::nn::precision_test {
 namespace {
 
 using mtcki::testing::classifier;
@@ -161,4 +161,4 @@ TEST(Bf16Training, LossFallsOnAFixedBatch) {
 }
 
 }  // namespace
-}  // namespace mtcki::nn
+}  // namespace mtcki::nn::precision_test

@@ -5,11 +5,11 @@
 #include "nn/models/model.h"
 #include "tensor/ops/elementwise.h"
 
-namespace mtcki::nn {
+namespace mtcki::nn::taps_test {
 namespace {
 
-using testing::HasSubstr;
-using testing::ThrowsMessage;
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
 
 std::unique_ptr<Classifier> classifier(const std::string& name) {
   Init init(1);
@@ -71,4 +71,4 @@ TEST(Taps, ThatDoNotRunAreAnError) {
 }
 
 }  // namespace
-}  // namespace mtcki::nn
+}  // namespace mtcki::nn::taps_test

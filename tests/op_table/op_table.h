@@ -54,6 +54,8 @@ std::vector<Row> image_rows();  // pooling, upsampling, augmentation
 std::vector<Row> loss_rows();
 std::vector<Row> all_rows();
 
+constexpr int64_t kC = kChannelBlock;
+
 // Sample inputs, f64 with values that f32 holds exactly.
 Tensor noise(const Shape& shape, uint64_t seed = 1);           // [-1, 1)
 Tensor away_from_zero(const Shape& shape, uint64_t seed = 1);  // 0.1 < |x| < 1.1: no kink near

@@ -7,7 +7,6 @@ namespace mtcki::op_table {
 
 namespace {
 
-constexpr int64_t kC = kChannelBlock;
 using Scalar = std::function<double(double)>;
 using Scalar2 = std::function<double(double, double)>;
 using Samples = Tensor (*)(const Shape&, uint64_t);

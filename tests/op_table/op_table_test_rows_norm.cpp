@@ -7,7 +7,6 @@ namespace mtcki::op_table {
 
 namespace {
 
-constexpr int64_t kC = kChannelBlock;
 constexpr double kEps = 1e-3;
 using In = const std::vector<Variable>&;
 using Ref = const std::vector<Tensor>&;

@@ -8,7 +8,6 @@ namespace mtcki::op_table {
 
 namespace {
 
-constexpr int64_t kC = kChannelBlock;
 using In = const std::vector<Variable>&;
 using Ref = const std::vector<Tensor>&;
 

@@ -222,7 +222,7 @@ struct Training {
            nn::Precision precision = nn::Precision::bf16)
       : graph(capture) {
     nn::Init init(1);
-    net = nn::make_classifier({"vgg8_w0.125", 1, 28, 10}, init);
+    net = nn::make_classifier({"vgg8_w0.125", 1, 16, 10}, init);
     net->to(device);
     net->set_precision(precision);
     if (method == "sgd") {
@@ -237,7 +237,7 @@ struct Training {
       optimizer = optim::make_adam({optim::group_of(*net)}, o);
     }
     ema.emplace(*net, 0.5);
-    x = sample({2, 1, 28, 28}, 4, DType::f32).to(device);
+    x = sample({2, 1, 16, 16}, 4, DType::f32).to(device);
     y = randint(0, 10, {2}, Rng{1, 2, 3}).to(device);
   }
   void step() {

@@ -7,7 +7,7 @@
 #include "tensor/ops/reduce.h"
 #include "tests/tensor/ops/ops_testing.h"
 
-namespace mtcki {
+namespace mtcki::pool_test {
 namespace {
 
 using namespace testing;
@@ -256,4 +256,4 @@ TEST(Pool, Errors) {
 }
 
 }  // namespace
-}  // namespace mtcki
+}  // namespace mtcki::pool_test

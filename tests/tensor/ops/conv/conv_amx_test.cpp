@@ -9,7 +9,7 @@
 #include "tensor/parallel.h"
 #include "tests/tensor/ops/conv/conv_testing.h"
 
-namespace mtcki {
+namespace mtcki::conv_amx_test {
 namespace {
 
 using namespace conv_testing;  // NOLINT: a test's vocabulary
@@ -116,4 +116,4 @@ TEST(ConvAmx, Transposes) {
 }
 
 }  // namespace
-}  // namespace mtcki
+}  // namespace mtcki::conv_amx_test
