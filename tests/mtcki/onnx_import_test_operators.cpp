@@ -334,6 +334,18 @@ TEST(OnnxOperators, ProductsOfTwoValues) {
               HasSubstr("one image from another"));
 }
 
+TEST(OnnxOperators, WhatTheLogitsDoNotNeedIsNotLookedAt) {
+  for (const bool needed : {false, true}) {
+    OnnxGraph g;
+    g.input("x", {1, 2, 2});
+    g.node("NonZero", {"x"}, {}, "other");
+    g.output("other", {1});
+    const std::string y = needed ? g.node("Add", {"x", "other"}) : g.node("Relu", {"x"});
+    EXPECT_THAT(result_of(g, y, kSteps, 4),
+                HasSubstr(needed ? "NonZero \"NonZero_" : "0 0 0 1.5 | 0 0 0 4"));
+  }
+}
+
 // Values are cut off where 8 bits end, and keep their gradient; constants are rounded.
 TEST(OnnxOperators, NumbersOfEightBits) {
   const auto through = [](const char* second, double back, bool of_constant) {
