@@ -129,11 +129,11 @@ void take_nested(const nn::StateDict& wanted, data::NamedTensors* tensors,
     for (const auto& [name, t] : wanted)
       if (given.count(taken + name) > 0 && given.count(other + name) > 0 &&
           !identical(given.at(taken + name), given.at(other + name)))
-        throw DataError(
-            str("the file holds several networks that fit, below \"",
-                taken.substr(0, taken.size() - 1), "\" and \"", without(other, "."),
-                "\"; name_map, a file of lines: the part that is meant, and \"OTHER -\" "
-                "for each other one"));
+        throw DataError(str("the file holds several networks that fit, below \"",
+                            taken.substr(0, taken.size() - 1), "\" and ",
+                            other.empty() ? "at the top" : str("\"", without(other, "."), "\""),
+                            "; name_map, a file of lines: the part that is meant, and \"OTHER -\" "
+                            "for each other one"));
   data::NamedTensors out;
   std::string left, normalises;
   for (const auto& [name, t] : *tensors)

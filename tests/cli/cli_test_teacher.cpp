@@ -202,7 +202,7 @@ TEST_F(TeacherFiles, ANetworkBesideSomethingElse) {
   EXPECT_THAT(refusal(below("teacher.", plain, below("student.", resnet8(2), {}))),
               HasSubstr("several networks that fit, below \"student\" and \"teacher\""));
   EXPECT_THAT(refusal(below("module.", plain, resnet8(2))),
-              HasSubstr("several networks that fit, below \"module\" and \"\""));
+              HasSubstr("several networks that fit, below \"module\" and at the top; name_map"));
   EXPECT_TRUE(loads(below("module.", plain, plain)));
   nn::Init init(1);
   const auto larger = nn::make_classifier({"resnet14", 3, 32, 10}, init)->state_dict();
