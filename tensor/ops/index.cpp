@@ -109,6 +109,8 @@ Tensor narrow_grad(const Tensor& gy, const Shape& x_shape, int dim, int64_t begi
   if (!fits)
     OpError("narrow_grad", "gy", gy)
         .shape("gy is no part of ", x_shape, " from ", begin, " in dimension ", d);
+  if (sum.defined() && sum.shape() != x_shape)
+    OpError("narrow_grad", "sum", sum).shape("the sum needs the shape of the input, ", x_shape);
   const int64_t size = gy.size(d);
   const bool cpu = !gy.device().is_cuda();
   if (cpu && gy.dtype() == DType::f32 && sum.unique() && sum.dtype() == DType::f32 &&

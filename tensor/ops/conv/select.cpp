@@ -66,9 +66,9 @@ bool prefers_amx(const ConvProblem& d, ConvPass pass) {
 // Measured at batch 128 (bench/conv_bench) on one AVX-512 machine, once more built for AVX2. Where
 // Winograd applies it wins, at stride 1 from 1.1 times at 16 channels to 3 times at 128 and more,
 // at stride 2 from 1.1 to 1.7 times but for the narrowest layers. 1x1 kernels on channels that are
-// no whole blocks are 1.3 to 1.7 times as fast as oneDNN with its reorders (AVX2). Of the rest, oneDNN is faster on
-// images and 1x1 kernels, the direct kernels on outputs of few channels and on strided kernels with
-// more than a few channels.
+// no whole blocks are 1.3 to 1.7 times as fast as oneDNN with its reorders (AVX2). Of the rest,
+// oneDNN is faster on images and 1x1 kernels, the direct kernels on outputs of few channels and on
+// strided kernels with more than a few channels.
 const ConvKernel<float>& select_conv(const ConvProblem& d, ConvPass pass) {
   if (d.groups > 1) return conv_depthwise::applies(d) ? kDepthwise : kGroups;
   if (cpu_kernels() == CpuKernels::onednn) return kOnednn;

@@ -217,6 +217,8 @@ TEST(Narrow, GradientIsTheAdjoint) {
       EXPECT_TRUE(identical(narrow_grad(y, x.shape(), 1, begin, mul(sum, 1.0)).plain(), want));
     }
   }
+  const Tensor part = narrow(x, 1, 0, 1), other = Tensor::zeros({1, 1, 1, 1});
+  EXPECT_THROW(narrow_grad(part, x.shape(), 1, 0, other), ShapeError);
   EXPECT_TRUE(identical(narrow(blocked, 2, 1, 2).plain(), narrow(x, 2, 1, 2)));
   EXPECT_EQ(narrow(Tensor::zeros({3, 2}), 0, 1, 1).shape(), (Shape{0, 2}));
   EXPECT_THAT(error_of<ShapeError>([] { narrow(Tensor::zeros({3}), 0, 2, 4); }),
