@@ -1,5 +1,7 @@
 #include "nn/chain.h"
 
+#include <optional>
+
 #include "autograd/functions.h"
 
 namespace mtcki::nn {
@@ -27,15 +29,22 @@ ConvFusion::BatchNorm frozen(const BatchNorm2d& bn) {
   return {bn.weight.data(), bn.bias.data(), bn.running_mean, bn.running_var, bn.eps()};
 }
 
+// The path of what runs a link.
+struct Place {
+  std::optional<ContextScope> scope;
+  explicit Place(const Link& link) {
+    if (!link.within.empty()) scope.emplace(ContextScope::Kind::module, link.within);
+  }
+};
+
 }  // namespace
 
-// [norm] [+ shortcut] [relu], as far as it stands there.
+// [norm] [+ shortcut] [relu or relu6], as far as it stands there.
 struct Chain::Beside {
   BatchNorm2d* norm = nullptr;
   Chain* shortcut = nullptr;
-  bool relu = false;
+  Activation act = {};
   size_t next = 0;
-  Activation act() const { return relu ? Activation::relu() : Activation::none(); }
   Variable value() const { return shortcut != nullptr ? shortcut->x_ : Variable(); }
   // Of a shortcut that nobody else holds, a kernel may take the memory.
   Tensor take() const {
@@ -86,9 +95,12 @@ T* Chain::layer(size_t at) const {
   return found != nullptr ? *found : nullptr;
 }
 
-bool Chain::is_relu(size_t at) const {
+Activation Chain::activation(size_t at) const {
   const auto* found = at < links_.size() ? std::get_if<Link::Function>(&links_[at].what) : nullptr;
-  return found != nullptr && *found == static_cast<Link::Function>(relu);
+  if (found == nullptr) return {};
+  if (*found == static_cast<Link::Function>(relu)) return Activation::relu();
+  return *found == static_cast<Link::Function>(relu6) ? Activation::bounded_relu(6.0)
+                                                      : Activation::none();
 }
 
 Chain* Chain::joined(size_t at) const {
@@ -100,7 +112,7 @@ Chain::Beside Chain::behind(size_t at) const {
   Beside b;
   if ((b.norm = layer<BatchNorm2d>(at)) != nullptr) ++at;
   if ((b.shortcut = joined(at)) != nullptr) ++at;
-  if ((b.relu = is_relu(at))) ++at;
+  if ((b.act = activation(at)).kind != Activation::Kind::none) ++at;
   b.next = at;
   return b;
 }
@@ -117,7 +129,18 @@ size_t Chain::stop() {
   return links_.size();
 }
 
+void Chain::unfold(Link link) {
+  Module* const* block = std::get_if<Module*>(&link.what);
+  const auto* row = block != nullptr ? dynamic_cast<const Sequential*>(*block) : nullptr;
+  if (row == nullptr || row->has_hooks()) return links_.push_back(std::move(link));
+  for (Link inner : row->links_) {
+    inner.within = link.within.empty() ? row->name() : str(link.within, ".", row->name());
+    unfold(std::move(inner));
+  }
+}
+
 const Variable& Chain::value() {
+  for (Link& link : std::exchange(links_, {})) unfold(std::move(link));
   for (size_t at = 0; at < links_.size() && x_.defined();) at = run(at);
   links_.clear();
   return x_;
@@ -127,22 +150,24 @@ const Variable& Chain::value() {
 size_t Chain::run(size_t at) {
   BatchNorm2d* norm = layer<BatchNorm2d>(at);
   Conv2d* conv = layer<Conv2d>(at);
-  if (norm != nullptr && is_relu(at + 1)) conv = layer<Conv2d>(at + 2);
+  if (norm != nullptr && activation(at + 1).kind != Activation::Kind::none)
+    conv = layer<Conv2d>(at + 2);
   if (tracing == nullptr && conv != nullptr) return run_conv(at, norm, *conv);
   if (tracing == nullptr && norm != nullptr) return run_norm(at, *norm);
   run_alone(links_[at]);
   return at + 1;
 }
 
-// What a convolution does of conv(relu(before(x))) and of the links behind it.
-Chain::Takes Chain::takes(const Conv2d& conv, const BatchNorm2d* before, const Beside& with) const {
+// What a convolution does of conv(act(before(x))) and of the links behind it.
+Chain::Takes Chain::takes(const Conv2d& conv, const BatchNorm2d* before, Activation act,
+                          const Beside& with) const {
   if (conv.has_hooks()) return Takes::nothing;
   const bool maps =
       with.norm != nullptr && only_maps(*with.norm) && (before == nullptr || only_maps(*before));
   if (maps && !wants_gradient(conv, x_, with.value())) return Takes::all;
   if (before == nullptr) return with.norm == nullptr && with.shortcut ? Takes::sum : Takes::nothing;
   return before->training() && before->communicator().size() == 1 && !before->has_hooks() &&
-                 conv.normalises(x_)
+                 conv.normalises(x_, act)
              ? Takes::norm_before
              : Takes::nothing;
 }
@@ -151,18 +176,25 @@ size_t Chain::run_conv(size_t at, BatchNorm2d* before, Conv2d& conv) {
   const size_t next = at + (before != nullptr ? 3 : 1);
   if (!run_shortcut(next)) return stop();
   Beside with = behind(next);
+  const Activation between = before != nullptr ? activation(at + 1) : Activation::none();
+  const Takes what = takes(conv, before, between, with);
+  if (before != nullptr && what == Takes::nothing) return run_norm(at, *before);
+  const Place place(links_[next - 1]);
   ConvFusion fusion;
-  switch (takes(conv, before, with)) {
+  switch (what) {
     case Takes::all:
-      if (before != nullptr) fusion.norm_before = frozen(*before);
+      if (before != nullptr) {
+        fusion.norm_before = frozen(*before);
+        fusion.norm_before->relu = between;
+      }
       fusion.norm = frozen(*with.norm);
-      fusion.act = with.act();
+      fusion.act = with.act;
       fusion.residual = with.take();
       x_ = conv(x_, std::move(fusion));
       return with.next;
     case Takes::norm_before:
       if (with.norm != nullptr) with = {};
-      x_ = conv(x_, *before, with.value());
+      x_ = conv(x_, *before, between, with.value());
       return next + (with.shortcut != nullptr ? 1 : 0);
     case Takes::sum:
       if (wants_gradient(conv, x_, with.value())) {
@@ -175,7 +207,6 @@ size_t Chain::run_conv(size_t at, BatchNorm2d* before, Conv2d& conv) {
     case Takes::nothing:
       break;
   }
-  if (before != nullptr) return run_norm(at, *before);
   x_ = conv(x_);
   return next;
 }
@@ -184,13 +215,15 @@ size_t Chain::run_conv(size_t at, BatchNorm2d* before, Conv2d& conv) {
 size_t Chain::run_norm(size_t at, BatchNorm2d& norm) {
   const Beside with = behind(at);
   if (with.shortcut != nullptr && !with.shortcut->value().defined()) return stop();
-  x_ = norm(x_, with.act(), with.value());
+  const Place place(links_[at]);
+  x_ = norm(x_, with.act, with.value());
   return with.next;
 }
 
 void Chain::run_alone(const Link& link) {
   const Variable input = tracing != nullptr ? x_ : Variable();
   const bool block = std::holds_alternative<Module*>(link.what);
+  const Place place(link);
   x_ = std::visit(Run{std::move(x_)}, link.what);
   if (tracing != nullptr && !block) tracing->push_back({link, input, x_});
 }

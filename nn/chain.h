@@ -8,12 +8,15 @@
 // when they load its input and store its output (docs/decisions/norms-in-convolutions.md). The
 // values, gradients and hooks are those of the layers one after the other.
 //
+// The links of a Sequential stand in its place, unless it has hooks.
+//
 // A chain lets go of every value behind its last use, so that where no gradient is to come a
 // block holds two activations; hand x over (std::move) where it is used last. A pass that a hook
 // has ended (Module::add_stop_hook) leaves an undefined value, which runs no further link.
 #pragma once
 
 #include <memory>
+#include <string>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -69,6 +72,7 @@ struct Link {
   std::variant<Conv2d*, BatchNorm2d*, Linear*, Module*, Function, MaxPool2d, AvgPool2d, Channels,
                ChannelShuffle, PadShortcut, Join, Concat>
       what;
+  std::string within;  // the Sequentials in whose place it stands: "conv.0"
 };
 
 class Chain {
@@ -114,13 +118,15 @@ class Chain {
   enum class Takes;
   template <class T>
   T* layer(size_t at) const;
-  bool is_relu(size_t at) const;
+  Activation activation(size_t at) const;
   Chain* joined(size_t at) const;
   bool run_shortcut(size_t at) const;
   Beside behind(size_t at) const;
-  Takes takes(const Conv2d& conv, const BatchNorm2d* before, const Beside& with) const;
+  Takes takes(const Conv2d& conv, const BatchNorm2d* before, Activation act,
+              const Beside& with) const;
   size_t stop();
   size_t run(size_t at);
+  void unfold(Link link);
   size_t run_conv(size_t at, BatchNorm2d* before, Conv2d& conv);
   size_t run_norm(size_t at, BatchNorm2d& norm);
   void run_alone(const Link& link);
@@ -154,6 +160,7 @@ class Sequential : public Module {
   }
 
  private:
+  friend class Chain;
   std::vector<Link> links_;
 };
 

@@ -77,17 +77,19 @@ Variable Conv2d::operator()(const Variable& x, const Variable& residual) {
   });
 }
 
-Variable Conv2d::operator()(const Variable& x, BatchNorm2d& bn, const Variable& residual) {
+Variable Conv2d::operator()(const Variable& x, BatchNorm2d& bn, Activation act,
+                            const Variable& residual) {
   const Variable y = call(x, [&] {
     return bn_conv2d(x, bn.weight, bn.bias, bn.running_mean, bn.running_var, bn.momentum_, bn.eps_,
-                     weight, optional(bias), with_precision(options_, *this), residual);
+                     weight, optional(bias), with_precision(options_, *this), residual, act);
   });
   bn.count_batch();
   return y;
 }
 
-bool Conv2d::normalises(const Variable& x) const {
-  return precision() != Precision::bf16 && conv2d_normalises(x.data(), weight.shape(), options_);
+bool Conv2d::normalises(const Variable& x, Activation act) const {
+  return precision() != Precision::bf16 &&
+         conv2d_normalises(x.data(), weight.shape(), options_, act);
 }
 
 double Conv2d::macs(const Shape&, const Shape& output) const {

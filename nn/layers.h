@@ -48,11 +48,12 @@ class Conv2d : public Module {
   // gradient.
   Variable operator()(const Variable& x, ConvFusion fusion);
   Variable operator()(const Variable& x, const Variable& residual);  // conv(x) + residual
-  // conv(relu(before(x))) + residual as one op that does not store the batch norm's output
+  // conv(act(before(x))) + residual as one op that does not store the batch norm's output
   // (bn_conv2d); `before` is in train mode.
-  Variable operator()(const Variable& x, BatchNorm2d& before, const Variable& residual);
+  Variable operator()(const Variable& x, BatchNorm2d& before, Activation act,
+                      const Variable& residual);
   // Whether that op costs the kernels no pass of its own over x.
-  bool normalises(const Variable& x) const;
+  bool normalises(const Variable& x, Activation act) const;
   void reset_parameters(Init& init) override;
   double macs(const Shape& input, const Shape& output) const override;
   const Conv2dOptions& options() const { return options_; }

@@ -36,12 +36,12 @@ Variable conv2d(const Variable& x, const Variable& w, const Variable& bias, cons
 Variable bn_conv2d(const Variable& x, const Variable& bn_weight, const Variable& bn_bias,
                    const Tensor& running_mean, const Tensor& running_var, double momentum,
                    double eps, const Variable& w, const Variable& bias, const Conv2dOptions& o,
-                   const Variable& residual) {
+                   const Variable& residual, Activation act) {
   Recorder r("bn_conv2d", {x, bn_weight, bn_bias, w, bias, residual});
   const BatchStatistics s =
       batch_norm_statistics(x.data(), running_mean, running_var, momentum, eps);
   ConvFusion fusion;
-  fusion.norm_before = {bn_weight.data(), bn_bias.data(), s.mean, {}, 0.0, s.invstd};
+  fusion.norm_before = {bn_weight.data(), bn_bias.data(), s.mean, {}, 0.0, s.invstd, act};
   fusion.residual = residual.data();
   const Tensor y = conv2d(x.data(), w.data(), bias.data(), o, std::move(fusion));
   if (!r.needs_any()) return r.finish(y);
@@ -49,20 +49,21 @@ Variable bn_conv2d(const Variable& x, const Variable& bn_weight, const Variable&
                     beta = r.save(bn_bias.data()), mean = r.save(s.mean), invstd = r.save(s.invstd);
   if (r.needs(3))
     r.grad(3, [in, gamma, beta, mean, invstd, shape = w.shape(), o, dtype = w.data().dtype(),
-               leaf = w.is_leaf()](const Tensor& gy) {
-      const ConvFusion::BatchNorm norm{gamma.get(), beta.get(), mean.get(), {}, 0.0, invstd.get()};
+               leaf = w.is_leaf(), act](const Tensor& gy) {
+      const ConvFusion::BatchNorm norm{gamma.get(), beta.get(),   mean.get(), {},
+                                       0.0,         invstd.get(), act};
       return conv2d_grad_weight(gy, in.get(), shape, o, dtype, leaf, &norm);
     });
   const bool want_x = r.needs(0), want_params = r.needs(1) || r.needs(2);
   if (want_x || want_params)
     r.gather({0, 1, 2},
-             [in, gamma, beta, mean, invstd, w = r.save(w.data()), o, want_x, want_params](
+             [in, gamma, beta, mean, invstd, w = r.save(w.data()), o, act, want_x, want_params](
                  Tensor gy, GradientSum* gx) -> std::vector<Tensor> {
                Tensor ga = conv2d_grad_input(gy, w.get(), in.get().shape(), o);
                gy = Tensor();
                BatchNormGrads g = batch_norm_train_grad(
-                   std::move(ga), in.get(), gamma.get(), beta.get(), mean.get(), invstd.get(),
-                   Activation::relu(), {}, want_x, want_params, false, std::exchange(*gx, {}));
+                   std::move(ga), in.get(), gamma.get(), beta.get(), mean.get(), invstd.get(), act,
+                   {}, want_x, want_params, false, std::exchange(*gx, {}));
                *gx = g.x;
                return {g.weight, g.bias};
              });

@@ -312,19 +312,28 @@ struct LessFn {
 };
 
 // Activations fused into batch normalisation. V: a scalar, or a SIMD vector on the CPU.
-enum class Act { none, relu, leaky_relu };
+// parameter: the slope, or the bound.
+enum class Act { none, relu, leaky_relu, bounded_relu };
 template <Act A, class V>
-MTCKI_HD inline V activate(V y, V slope) {
+MTCKI_HD inline V activate(V y, V parameter) {
   if constexpr (A == Act::none) return y;
   if constexpr (A == Act::relu) return y < V{} ? V{} : y;
-  if constexpr (A == Act::leaky_relu) return y < V{} ? slope * y : y;
+  if constexpr (A == Act::leaky_relu) return y < V{} ? parameter * y : y;
+  if constexpr (A == Act::bounded_relu) {
+    const V low = y < V{} ? V{} : y;
+    return low > parameter ? parameter : low;
+  }
 }
 // gy * act'(y); y is the activation's input or output, whose signs agree for slopes > 0.
 template <Act A, class V>
-MTCKI_HD inline V activate_grad(V gy, V y, V slope) {
+MTCKI_HD inline V activate_grad(V gy, V y, V parameter) {
   if constexpr (A == Act::none) return gy;
   if constexpr (A == Act::relu) return y <= V{} ? V{} : gy;
-  if constexpr (A == Act::leaky_relu) return y <= V{} ? slope * gy : gy;
+  if constexpr (A == Act::leaky_relu) return y <= V{} ? parameter * gy : gy;
+  if constexpr (A == Act::bounded_relu) {
+    const V low = y <= V{} ? V{} : gy;
+    return y >= parameter ? V{} : low;
+  }
 }
 // (x - mean) first: the form x*scale + shift loses all digits when the mean is large.
 template <class V>

@@ -3,7 +3,7 @@
 //   y = act( (x - mean)/sqrt(var + eps) * weight + bias + residual )
 //
 // x [N,C,H,W] or [N,C]; weight, bias, running_mean, running_var [C]; any layout. act none | relu |
-// leaky_relu(slope). residual has x's shape or is undefined. Statistics accumulate in f64 per
+// leaky_relu(slope) | bounded_relu(most) = min(relu, most). residual has x's shape or is undefined. Statistics accumulate in f64 per
 // chunk. [C] operands have x's dtype; for bf16 they are f32 (what training uses) or bf16, their
 // gradients likewise, and mean and invstd are f32.
 #pragma once
@@ -14,12 +14,13 @@
 namespace mtcki {
 
 struct Activation {
-  enum class Kind { none, relu, leaky_relu };
+  enum class Kind { none, relu, leaky_relu, bounded_relu };
   Kind kind = Kind::none;
-  double slope = 0.0;
+  double parameter = 0.0;  // slope, most
   static Activation none() { return {}; }
   static Activation relu() { return {Kind::relu, 0.0}; }
   static Activation leaky_relu(double slope) { return {Kind::leaky_relu, slope}; }
+  static Activation bounded_relu(double most) { return {Kind::bounded_relu, most}; }
 };
 
 struct BatchNormTrain {

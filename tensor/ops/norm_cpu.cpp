@@ -64,14 +64,14 @@ void apply(const Tensor& tx, const ChannelParams<T, 3>& p, Activation act, const
            const Tensor& ty) {
   const S *x = tx.data<S>(), *r = ptr<S>(residual);
   S* y = ty.data<S>();
-  const T slope = static_cast<T>(act.slope);
+  const T parameter = static_cast<T>(act.parameter);
   with_act(act.kind, [&](auto kind) {
     with_bool(r != nullptr, [&](auto has_residual) {
       for_channels(view_of(tx), p, [=](auto z, int64_t at, const auto& q) {
         using V = decltype(z);
         V out = bn_affine(load_as<V>(x + at), q[0], q[1], q[2]);
         if constexpr (decltype(has_residual)::value) out += load_as<V>(r + at);
-        store(y + at, activate<decltype(kind)::value>(out, splat<V>(slope)));
+        store(y + at, activate<decltype(kind)::value>(out, splat<V>(parameter)));
       });
     });
   });
@@ -83,7 +83,7 @@ Moments apply_and_sum(const Tensor& tx, const ChannelParams<T, 3>& p, Activation
                       const Tensor& residual, const Tensor& ty) {
   const S* r = ptr<S>(residual);
   S* y = ty.data<S>();
-  const T slope = static_cast<T>(act.slope);
+  const T parameter = static_cast<T>(act.parameter);
   Moments out;
   with_act(act.kind, [&](auto kind) {
     with_bool(r != nullptr, [&](auto has_residual) {
@@ -91,7 +91,7 @@ Moments apply_and_sum(const Tensor& tx, const ChannelParams<T, 3>& p, Activation
         using V = std::decay_t<decltype(x)>;
         V value = bn_affine(x, q[0], q[1], q[2]);
         if constexpr (decltype(has_residual)::value) value += load_as<V>(r + at);
-        store(y + at, activate<decltype(kind)::value>(value, splat<V>(slope)));
+        store(y + at, activate<decltype(kind)::value>(value, splat<V>(parameter)));
       });
     });
   });

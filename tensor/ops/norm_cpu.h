@@ -45,6 +45,9 @@ void with_act(Activation::Kind kind, const F& f) {
     case Activation::Kind::leaky_relu:
       f(std::integral_constant<Act, Act::leaky_relu>());
       break;
+    case Activation::Kind::bounded_relu:
+      f(std::integral_constant<Act, Act::bounded_relu>());
+      break;
   }
 }
 template <class F>

@@ -26,13 +26,15 @@ int common_pack(std::initializer_list<Tensor> activations,
   return pack;
 }
 
-// act none: every value passes; relu: slope 0.
+// act none: every value passes; relu: slope 0. most: NaN where there is no bound.
 template <class C>
 struct RunTimeActivation {
   bool on;
-  C slope;
-  MTCKI_HD C value(C y) const { return on && y < C(0) ? scaled(y) : y; }
-  MTCKI_HD C grad(C gy, C y) const { return on && y <= C(0) ? scaled(gy) : gy; }
+  C slope, most;
+  MTCKI_HD C value(C y) const { return on && y < C(0) ? scaled(y) : (on && y > most ? most : y); }
+  MTCKI_HD C grad(C gy, C y) const {
+    return on && y <= C(0) ? scaled(gy) : (on && y >= most ? C(0) : gy);
+  }
   MTCKI_HD C scaled(C v) const { return slope == C(0) ? C(0) : slope * v; }
 };
 
@@ -61,15 +63,17 @@ struct ChannelMap {
 template <class C>
 Normalisation<C> normalisation(const BatchNormArgs& a, const Tensor& mean, const Tensor& spread,
                                bool spread_is_var) {
-  const bool on = a.act.kind != Activation::Kind::none;
-  const bool leaky = a.act.kind == Activation::Kind::leaky_relu;
+  using Kind = Activation::Kind;
+  const Kind kind = a.act.kind;
+  const C parameter = static_cast<C>(a.act.parameter);
   return {mean.data<C>(),
           spread.data<C>(),
           ptr<C>(a.weight),
           ptr<C>(a.bias),
           spread_is_var,
           static_cast<C>(a.eps),
-          {on, static_cast<C>(leaky ? a.act.slope : 0.0)}};
+          {kind != Kind::none, kind == Kind::leaky_relu ? parameter : C(0),
+           kind == Kind::bounded_relu ? parameter : static_cast<C>(NAN)}};
 }
 
 }  // namespace mtcki

@@ -10,10 +10,10 @@ namespace {
 // The gradient at the normalisation's output, gy*act'(.), for V elements at offset `at`.
 template <Act A, bool FromY, class V, class S, class Q>
 [[gnu::always_inline]] inline V masked(const S* gy, const S* x, const S* y, int64_t at, const Q& q,
-                                       Computed<S> slope) {
+                                       Computed<S> parameter) {
   const V g = load_as<V>(gy + at);
   if constexpr (A == Act::none) return g;
-  const V s = splat<V>(slope);
+  const V s = splat<V>(parameter);
   if constexpr (FromY) return activate_grad<A>(g, load_as<V>(y + at), s);
   return activate_grad<A>(g, bn_affine(load_as<V>(x + at), q[0], q[1], q[2]), s);
 }
@@ -25,7 +25,7 @@ void grad(const Tensor& tgy, const BatchNormArgs& a, const Tensor& ty, bool trai
   const ChannelView v = view_of(tgy);
   const size_t channels = static_cast<size_t>(v.channels());
   const S *gy = tgy.data<S>(), *x = ptr<S>(a.x), *y = ptr<S>(ty);
-  const T slope = static_cast<T>(a.act.slope);
+  const T parameter = static_cast<T>(a.act.parameter);
   const T* mean = a.mean.data<T>();
   const T* spread = a.var_or_invstd.data<T>();
   const Affine<T> f = train ? affine_of<T>(a, channels, mean, spread)
@@ -36,7 +36,7 @@ void grad(const Tensor& tgy, const BatchNormArgs& a, const Tensor& ty, bool trai
     const auto sums = reduce_channels<T, 3, 2>(
         v, params(f.mean, f.scale, f.bias), [=](auto z, int64_t at, const auto& q, auto& acc) {
           using V = decltype(z);
-          const V g = masked<A, FromY, V>(gy, x, y, at, q, slope);
+          const V g = masked<A, FromY, V>(gy, x, y, at, q, parameter);
           acc[0] += g;
           acc[1] += g * (load_as<V>(x + at) - q[0]);
         });
@@ -74,7 +74,7 @@ void grad(const Tensor& tgy, const BatchNormArgs& a, const Tensor& ty, bool trai
       with_choice<S>(sum != nullptr, [&](auto has_sum) {
         for_channels(v, p, [=](auto z, int64_t at, const auto& q) {
           using V = decltype(z);
-          const V g = masked<A, FromY, V>(gy, x, y, at, q, slope);
+          const V g = masked<A, FromY, V>(gy, x, y, at, q, parameter);
           V out = q[3] * g;
           if (centred) out += q[4] * (load_as<V>(x + at) - q[0]) + q[5];
           if (has_sum) out += load_as<V>(sum + at);

@@ -142,6 +142,40 @@ TEST(ChainFusion, TrainingTakesTheNormInThatStandsBefore) {
   EXPECT_EQ(b.bn2.num_batches_tracked.item(), 2.0);
 }
 
+// As MobileNetV2's, whose depthwise convolutions take in what the part before them ends with.
+TEST(ChainFusion, LinksOfASequentialStandInItsPlace) {
+  struct Net : Layers {
+    Sequential& part = add<Sequential>("part");
+    Init init{3};
+    Conv2d& depthwise = add<Conv2d>("depthwise", kWidth, kWidth, 3, grouped(), false, init);
+    static Conv2dOptions grouped() {
+      Conv2dOptions o(1, 1);
+      o.groups = kWidth;
+      return o;
+    }
+    Net() {
+      part.add<Conv2d>("0", kWidth, kWidth, 1, Conv2dOptions(), false, init);
+      uniform_(part.add<BatchNorm2d>("1", kWidth).weight, 2.0, 8.0, init.next());
+      part.then(relu6);
+    }
+    Variable forward(const Variable& x) override { return Chain(x) | part | depthwise; }
+  } net;
+  const auto check = [&](Tensor* out, Tensor* gradient, const char* norm) {
+    Variable x(randn({4, kWidth, 8, 8}, Rng{2})), y;
+    x.set_requires_grad(true);
+    EXPECT_THAT(ops_of([&] { return y = net(x); }),
+                ElementsAre("conv2d part.0", norm, "conv2d depthwise"));
+    sum(mul(y, randn({4, kWidth, 8, 8}, Rng{4}))).backward();
+    *out = y.data(), *gradient = x.grad();
+  };
+  Tensor fused, alone, fused_gradient, gradient;
+  check(&fused, &fused_gradient, "batch_norm_statistics depthwise");
+  const HookHandle hook = net.part.add_before_hook([](const Module&, const Variable&) {});
+  check(&alone, &gradient, "batch_norm_train part.1");
+  EXPECT_TRUE(identical(fused, alone));
+  EXPECT_TRUE(identical(fused_gradient, gradient));
+}
+
 TEST(ChainFusion, LayersWithHooksRunByThemselves) {
   for (const bool train : {true, false}) {
     Blocks b;

@@ -1,4 +1,5 @@
 // Batch normalisation and the loss on its statistics.
+#include <algorithm>
 #include <cmath>
 
 #include "tests/op_table/op_table.h"
@@ -30,8 +31,9 @@ Moments moments(const Tensor& x) {
 }
 
 double activate(const Activation& act, double x) {
+  if (act.kind == Activation::Kind::bounded_relu) return std::clamp(x, 0.0, act.parameter);
   if (act.kind == Activation::Kind::none || x > 0) return x;
-  return act.kind == Activation::Kind::relu ? 0.0 : act.slope * x;
+  return act.kind == Activation::Kind::relu ? 0.0 : act.parameter * x;
 }
 
 // act((x - mean)/sqrt(var + eps)*weight + bias + residual)
@@ -61,11 +63,12 @@ Row batch_norm_row(bool train) {
     Activation act;
   };
   const Activation none = Activation::none(), relu = Activation::relu(),
-                   leaky = Activation::leaky_relu(0.2);
+                   leaky = Activation::leaky_relu(0.2), bounded = Activation::bounded_relu(0.7);
   for (const Sample& s : std::vector<Sample>{{"plain", {3, kC, 3, 3}, true, false, none},
                                              {"not affine", {3, kC, 3, 3}, false, false, none},
                                              {"relu", {3, kC, 3, 3}, true, false, relu},
                                              {"leaky", {3, 2 * kC, 2, 3}, true, false, leaky},
+                                             {"bounded", {3, 2 * kC, 2, 3}, true, false, bounded},
                                              {"residual", {3, kC, 3, 3}, true, true, none},
                                              {"residual relu", {3, kC, 3, 3}, true, true, relu},
                                              {"residual leaky", {3, kC, 3, 3}, true, true, leaky},

@@ -250,6 +250,7 @@ Row bn_conv_row() {
            {"3x3 widening", {2, kC, 9, 7}, {2 * kC, kC, 3, 3}, true, {1, 1}},
            {"3x3 stride 2", {2, 2 * kC, 8, 6}, {kC, 2 * kC, 3, 3}, false, {2, 1}},
            {"1x1", {2, kC, 5, 5}, {kC, kC, 1, 1}, true, {1, 0}, true},
+           {"depthwise", {2, kC, 6, 6}, {kC, 1, 3, 3}, true, options({2, 2}, {1, 1}, {1, 1}, kC)},
            {"from images", {2, 3, 5, 5}, {4, 3, 3, 3}, false, {1, 1}}}) {
     const int64_t channels = s.x[1];
     const int64_t stride = s.o.stride[0], pad = s.o.padding[0];

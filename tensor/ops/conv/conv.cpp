@@ -35,8 +35,10 @@ bool applied_by_kernels(const Operands& ops, const ConvFusion& f, const Tensor& 
 //   (x + offset) * scale + shift, where offset = bias - mean, with the convolution's bias
 struct NormMap {
   Tensor offset, scale, shift;
-  ConvPrologue prologue() const {
-    return {offset.data<float>(), scale.data<float>(), shift.data<float>()};
+  ConvPrologue prologue(Activation relu) const {
+    ConvPrologue out{offset.data<float>(), scale.data<float>(), shift.data<float>()};
+    if (relu.kind == Activation::Kind::bounded_relu) out.most = static_cast<float>(relu.parameter);
+    return out;
   }
 };
 NormMap map_of(const Operands& ops, const ConvFusion::BatchNorm& norm, const Tensor& bias,
@@ -62,8 +64,17 @@ NormMap map_of(const Operands& ops, const ConvFusion::BatchNorm& norm, const Ten
 }
 
 Tensor activated(const Tensor& x, Activation act) {
-  if (act.kind == Activation::Kind::none) return x;
-  return act.kind == Activation::Kind::relu ? relu(x) : leaky_relu(x, act.slope);
+  switch (act.kind) {
+    case Activation::Kind::none:
+      return x;
+    case Activation::Kind::relu:
+      return relu(x);
+    case Activation::Kind::leaky_relu:
+      return leaky_relu(x, act.parameter);
+    case Activation::Kind::bounded_relu:
+      return clamp(x, 0.0, act.parameter);
+  }
+  return x;
 }
 
 // The op on its own.
@@ -74,6 +85,11 @@ Tensor normalised(const Tensor& x, const ConvFusion::BatchNorm& n, Activation ac
   if (!residual.defined()) return batch_norm_apply(x, n.weight, n.bias, n.mean, n.invstd, act);
   const Tensor y = add(batch_norm_apply(x, n.weight, n.bias, n.mean, n.invstd), residual);
   return activated(y, act);
+}
+
+// Whether a prologue may hold this batch norm's ReLU.
+bool takes_before(const ConvKernel<float>& kernel, Activation relu) {
+  return kernel.forward_from && (kernel.bounded || relu.kind == Activation::Kind::relu);
 }
 
 }  // namespace
@@ -93,11 +109,15 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2d
                           !f.norm_before && f.act.kind == Activation::Kind::none;
   Operands ops{"conv2d", {{"input", &x}, {"weight", &w}, {"bias", &bias}}};
   const bool fused = applied_by_kernels(ops, f, x, w, bias, o);
-  if (f.norm_before &&
-      (!fused ||
-       !select_conv(problem(ops, x.shape(), w.shape(), o), ConvPass::forward).forward_from)) {
+  if (fused && f.act.kind == Activation::Kind::bounded_relu) {
+    const Activation act = std::exchange(f.act, {});
+    return activated(conv2d(x, w, bias, o, std::move(f)), act);
+  }
+  if (f.norm_before && (!fused || !takes_before(select_conv(problem(ops, x.shape(), w.shape(), o),
+                                                            ConvPass::forward),
+                                                f.norm_before->relu))) {
     const ConvFusion::BatchNorm norm = *std::exchange(f.norm_before, std::nullopt);
-    return conv2d(normalised(x, norm, Activation::relu()), w, bias, o, std::move(f));
+    return conv2d(normalised(x, norm, norm.relu), w, bias, o, std::move(f));
   }
   const auto check_residual = [&](const Shape& shape) {
     if (f.residual.defined() && f.residual.shape() != shape)
@@ -123,7 +143,7 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2d
   epilogue.relu = f.act.kind == Activation::Kind::relu;
   if (f.norm_before) {
     before = map_of(ops, *f.norm_before, {}, d.c);
-    prologue = before.prologue();
+    prologue = before.prologue(f.norm_before->relu);
   }
   if (f.norm) {
     behind = map_of(ops, *f.norm, bias, d.k);
@@ -134,11 +154,12 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2d
                  std::exchange(f.residual, Tensor()), f.norm_before ? &prologue : nullptr);
 }
 
-bool conv2d_normalises(const Tensor& x, const Shape& w_shape, const Conv2dOptions& o) {
+bool conv2d_normalises(const Tensor& x, const Shape& w_shape, const Conv2dOptions& o,
+                       Activation relu) {
   const Operands ops{"conv2d", {{"input", &x}}};
   const ConvProblem d = problem(ops, x.shape(), w_shape, o);
   return x.device().is_cpu() && fast(d, x.dtype()) &&
-         select_conv(d, ConvPass::forward).forward_from &&
+         takes_before(select_conv(d, ConvPass::forward), relu) &&
          select_conv(d, ConvPass::grad_weight).grad_weight_from;
 }
 
@@ -168,15 +189,15 @@ Tensor conv2d_grad_weight(const Tensor& gy, const Tensor& x, const Shape& w_shap
                           const ConvFusion::BatchNorm* norm_before) {
   const Operands ops{"conv2d_grad_weight", {{"grad_output", &gy}, {"input", &x}}};
   check_types(ops);
-  if (norm_before && !conv2d_normalises(x, w_shape, o))
-    return conv2d_grad_weight(gy, normalised(x, *norm_before, Activation::relu()), w_shape, o,
-                              dtype, accept_bf16);
+  if (norm_before && !conv2d_normalises(x, w_shape, o, norm_before->relu))
+    return conv2d_grad_weight(gy, normalised(x, *norm_before, norm_before->relu), w_shape, o, dtype,
+                              accept_bf16);
   const ConvProblem d = problem(ops, x.shape(), w_shape, o);
   check_output(ops, gy, d);
   ProfileScope scope("conv2d_grad_weight", d.flops(), cost_bytes(d, gy));
   const DType out = gradient_type(ops, gy, dtype);
   const NormMap before = norm_before ? map_of(ops, *norm_before, {}, d.c) : NormMap();
-  const ConvPrologue prologue = norm_before ? before.prologue() : ConvPrologue();
+  const ConvPrologue prologue = norm_before ? before.prologue(norm_before->relu) : ConvPrologue();
   const Tensor gw =
       grad_weight(scope, d, gy, x, out, accept_bf16, o, norm_before ? &prologue : nullptr);
   return accept_bf16 && gw.dtype() == gy.dtype() ? gw : gw.to(out);

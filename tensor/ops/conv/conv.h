@@ -47,13 +47,14 @@ Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2d
 //   act(batch_norm(conv2d(relu(batch_norm(x)), w, bias)) + residual)
 // Every part may be absent (the inner ReLU goes with its batch norm). The f32 kernels of the CPU
 // apply it where they load x and store y, without passes over memory of its own; elsewhere, and for
-// leaky_relu, it is the ops one after the other. y may take the memory of a residual that nobody
-// else sees.
+// leaky_relu, it is the ops one after the other; act's bound takes a pass. y may take the memory of
+// a residual that nobody else sees.
 struct ConvFusion {
   struct BatchNorm {
     Tensor weight, bias, mean, var;  // [C] before, [K] behind
     double eps = 0;
-    Tensor invstd = {};  // in place of var and eps: of batch_norm_statistics
+    Tensor invstd = {};                    // in place of var and eps: of batch_norm_statistics
+    Activation relu = Activation::relu();  // behind norm_before: relu or bounded_relu
   };
   std::optional<BatchNorm> norm_before;
   std::optional<BatchNorm> norm;
@@ -62,9 +63,10 @@ struct ConvFusion {
 };
 Tensor conv2d(const Tensor& x, const Tensor& w, const Tensor& bias, const Conv2dOptions& o,
               ConvFusion fusion);
-// Whether a batch norm before the convolution costs the kernels of forward and weight gradient no
-// pass of its own.
-bool conv2d_normalises(const Tensor& x, const Shape& w_shape, const Conv2dOptions& o = {});
+// Whether a batch norm and this ReLU before the convolution cost the kernels of forward and weight
+// gradient no pass of their own.
+bool conv2d_normalises(const Tensor& x, const Shape& w_shape, const Conv2dOptions& o = {},
+                       Activation relu = Activation::relu());
 // sum: another gradient of x, which the result includes and whose memory it may take.
 Tensor conv2d_grad_input(const Tensor& gy, const Tensor& w, const Shape& x_shape,
                          const Conv2dOptions& o = {}, Tensor sum = {});

@@ -71,10 +71,19 @@ struct Window {
       f((h * columns.in + first) * kBlock, (h + rows.pad) * row() + (first + columns.pad) * kBlock,
         count * kBlock);
   }
-  // The zeros of the window are there already.
-  void fill(const float* image, float* window) const {
-    for_rows(
-        [&](int64_t from, int64_t to, int64_t n) { std::copy_n(image + from, n, window + to); });
+  // The zeros of the window are there already. norm: of this block (Before), may be null.
+  void fill(const float* image, const float* norm, float* window) const {
+    if (norm == nullptr)
+      return for_rows(
+          [&](int64_t from, int64_t to, int64_t n) { std::copy_n(image + from, n, window + to); });
+    const V offset = load(norm), scale = load(norm + kBlock), shift = load(norm + 2 * kBlock),
+            most = load(norm + 3 * kBlock);
+    for_rows([&](int64_t from, int64_t to, int64_t n) {
+      for (int64_t i = 0; i < n; i += kBlock) {
+        const V y = (load(image + from + i) + offset) * scale + shift, low = y < V{} ? V{} : y;
+        store(window + to + i, low > most ? most : low);
+      }
+    });
   }
   void take(const float* window, float* image) const {
     std::fill_n(image, rows.in * columns.in * kBlock, 0.0f);  // where no tap reaches
@@ -124,6 +133,26 @@ class Planes {
   int64_t channels_, pixels_;
 };
 
+// A prologue as [block][offset, scale, shift, most][lane].
+class Before {
+ public:
+  Before(const ConvPrologue& p, int64_t channels) {
+    if (!p.scale) return;
+    values_.resize(static_cast<size_t>(blocks_of(channels) * 4 * kBlock));
+    for (int64_t c = 0; c < channels; ++c) {
+      float* to = values_.data() + c / kBlock * 4 * kBlock + c % kBlock;
+      to[0] = p.offset[c], to[kBlock] = p.scale[c], to[2 * kBlock] = p.shift[c];
+      to[3 * kBlock] = p.most;
+    }
+  }
+  const float* of(int64_t block) const {
+    return values_.empty() ? nullptr : values_.data() + block * 4 * kBlock;
+  }
+
+ private:
+  std::vector<float> values_;
+};
+
 // [C, taps] -> [block][tap][lane]
 std::vector<float> packed(const ConvProblem& d, const float* w, bool flipped) {
   const int64_t taps = d.r * d.s;
@@ -157,8 +186,8 @@ Sums sums_at(int64_t stride) {
 }
 
 // Every block of y from one of x, by one thread.
-void convolve(const ConvProblem& problem, const Window& d, const Planes& x, const float* w,
-              const ConvEpilogue& epilogue, const Planes& y) {
+void convolve(const ConvProblem& problem, const Window& d, const Planes& x, const Before& before,
+              const float* w, const ConvEpilogue& epilogue, const Planes& y) {
   const bool tail = y.blocked() && epilogue.any();  // the epilogue has the blocks of y
   const auto finish = [&](V v, int64_t k, int64_t at) {
     if (epilogue.bias) v += load(epilogue.bias + k);
@@ -180,7 +209,7 @@ void convolve(const ConvProblem& problem, const Window& d, const Planes& x, cons
     for (int64_t nb = begin; nb < end; ++nb) {
       const int64_t b = nb % blocks;
       const float* weights = w + b * std::ssize(offsets) * kBlock;
-      d.fill(x.load(nb, in), window.data());
+      d.fill(x.load(nb, in), before.of(b), window.data());
       float* to = y.at(nb, out);
       for (int64_t p = 0; p < d.rows.out; ++p, to += width * kBlock)
         for (int64_t next = 0; next < width; next += count) {
@@ -217,17 +246,21 @@ void weight_row(const Window& d, const float* gy, const float* in, const int64_t
 
 bool applies(const ConvProblem& d) { return d.groups > 1 && d.groups == d.c && d.k == d.c; }
 
+void forward_from(const ConvProblem& d, const float* x, const ConvPrologue& prologue,
+                  const float* w, const ConvEpilogue& epilogue, float* y) {
+  convolve(d, Window(d), {x, d.c, d.h * d.w}, {prologue, d.c}, packed(d, w, false).data(), epilogue,
+           {y, d.c, d.p * d.q});
+}
 void forward(const ConvProblem& d, const float* x, const float* w, const ConvEpilogue& epilogue,
              float* y) {
-  convolve(d, Window(d), {x, d.c, d.h * d.w}, packed(d, w, false).data(), epilogue,
-           {y, d.c, d.p * d.q});
+  forward_from(d, x, {}, w, epilogue, y);
 }
 
 void grad_input(const ConvProblem& d, const float* gy, const float* w, float* gx) {
   const Window window(d);
   const Planes from(gy, d.c, d.p * d.q), to(gx, d.c, d.h * d.w);
   if (d.stride_h == 1 && d.stride_w == 1)
-    return convolve(d, window.turned(), from, packed(d, w, true).data(), {}, to);
+    return convolve(d, window.turned(), from, {{}, d.c}, packed(d, w, true).data(), {}, to);
   const std::vector<float> all = packed(d, w, false);
   const std::vector<int64_t> offsets = window.offsets();
   const int64_t blocks = blocks_of(d.c), row = window.row();
@@ -255,8 +288,10 @@ void grad_input(const ConvProblem& d, const float* gy, const float* w, float* gx
 
 // In f32 along rows and over a few images, which the number of threads does not change; then in
 // f64.
-void grad_weight(const ConvProblem& d, const float* gy, const float* x, float* gw) {
+void grad_weight_from(const ConvProblem& d, const float* gy, const float* x,
+                      const ConvPrologue& prologue, float* gw) {
   const Window window(d);
+  const Before before(prologue, d.c);
   const Planes gs(gy, d.c, d.p * d.q), xs(x, d.c, d.h * d.w);
   const std::vector<int64_t> offsets = window.offsets();
   const int64_t blocks = blocks_of(d.c), taps = d.r * d.s, pieces = (d.n + kImages - 1) / kImages;
@@ -269,7 +304,7 @@ void grad_weight(const ConvProblem& d, const float* gy, const float* x, float* g
       float* sum = parts.data() + pb * taps * kBlock;
       for (int64_t n = piece * kImages; n < std::min(d.n, (piece + 1) * kImages); ++n) {
         const float* g = gs.load(n * blocks + b, g_buffer);
-        window.fill(xs.load(n * blocks + b, x_buffer), around.data());
+        window.fill(xs.load(n * blocks + b, x_buffer), before.of(b), around.data());
         for (int64_t p = 0; p < d.p; ++p, g += d.q * kBlock) {
           const float* row = around.data() + p * d.stride_h * window.row();
           int64_t t = 0;
@@ -288,6 +323,9 @@ void grad_weight(const ConvProblem& d, const float* gy, const float* x, float* g
             ((piece * blocks + c / kBlock) * taps + t) * kBlock + c % kBlock)]);
       gw[c * taps + t] = static_cast<float>(total);
     }
+}
+void grad_weight(const ConvProblem& d, const float* gy, const float* x, float* gw) {
+  grad_weight_from(d, gy, x, {}, gw);
 }
 
 }  // namespace mtcki::conv_depthwise

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include "tensor/conv_problem.h"
 #include "tensor/dtype.h"
@@ -43,9 +44,10 @@ struct ConvEpilogue {
 
 // What a kernel reads in place of x, a batch norm and ReLU before it; the padding around it stays
 // zero:
-//   relu((x + offset[c]) * scale[c] + shift[c])
+//   min(relu((x + offset[c]) * scale[c] + shift[c]), most)
 struct ConvPrologue {
   const float *offset = nullptr, *scale = nullptr, *shift = nullptr;
+  float most = std::numeric_limits<float>::infinity();  // else: see ConvKernel::bounded
 };
 
 // Plain loops over plain memory: the definition, and the path of f64 and of groups that are no
@@ -96,8 +98,12 @@ namespace conv_depthwise {
 bool applies(const ConvProblem& d);
 void forward(const ConvProblem& d, const float* x, const float* w, const ConvEpilogue& epilogue,
              float* y);
+void forward_from(const ConvProblem& d, const float* x, const ConvPrologue& prologue,
+                  const float* w, const ConvEpilogue& epilogue, float* y);
 void grad_input(const ConvProblem& d, const float* gy, const float* w, float* gx);
 void grad_weight(const ConvProblem& d, const float* gy, const float* x, float* gw);
+void grad_weight_from(const ConvProblem& d, const float* gy, const float* x,
+                      const ConvPrologue& prologue, float* gw);
 }  // namespace conv_depthwise
 namespace conv_groups {
 bool applies(const ConvProblem& d);

@@ -19,8 +19,13 @@ constexpr ConvKernel<float> kWinograd{"winograd",
                                       true};
 constexpr ConvKernel<float> kOnednn{"onednn", conv_onednn::forward, conv_onednn::grad_input,
                                     conv_onednn::grad_weight};
-constexpr ConvKernel<float> kDepthwise{"depthwise", conv_depthwise::forward,
-                                       conv_depthwise::grad_input, conv_depthwise::grad_weight};
+constexpr ConvKernel<float> kDepthwise{.name = "depthwise",
+                                       .forward = conv_depthwise::forward,
+                                       .grad_input = conv_depthwise::grad_input,
+                                       .grad_weight = conv_depthwise::grad_weight,
+                                       .forward_from = conv_depthwise::forward_from,
+                                       .grad_weight_from = conv_depthwise::grad_weight_from,
+                                       .bounded = true};
 constexpr ConvKernel<float> kGroups{"groups", conv_groups::forward, conv_groups::grad_input,
                                     conv_groups::grad_weight};
 constexpr ConvKernel<float> kPointwise{.name = "pointwise",

@@ -24,6 +24,7 @@ struct ConvKernel {
   void (*grad_weight_from)(const ConvProblem&, const S* gy, const S* x, const ConvPrologue&,
                            float* gw) = nullptr;
   bool in_place = false;  // whether y may be the epilogue's residual
+  bool bounded = false;   // whether the prologue's ReLU may have a bound
   bool plain = false;     // reads and writes plain activations, whatever their channels
 };
 

@@ -23,7 +23,8 @@ constexpr int64_t kChannels[] = {1, 3, 7, 16, 33, 64};
 
 const std::vector<Activation>& activations() {
   static const std::vector<Activation> all{Activation::none(), Activation::relu(),
-                                           Activation::leaky_relu(0.2)};
+                                           Activation::leaky_relu(0.2),
+                                           Activation::bounded_relu(0.5)};
   return all;
 }
 
@@ -92,7 +93,9 @@ void avoid_edge(Case& k, bool train, Activation act) {
   Tensor& moved = k.residual.defined() ? k.residual : k.gy;
   Values v = values(moved);
   for (size_t i = 0; i < v.size(); ++i)
-    if (std::fabs(y[i]) < 0.05) v[i] = k.residual.defined() ? v[i] + 1 : 0.0;
+    if (std::fabs(y[i]) < 0.05 ||
+        (act.kind == Activation::Kind::bounded_relu && std::fabs(y[i] - act.parameter) < 0.05))
+      v[i] = k.residual.defined() ? v[i] + 1 : 0.0;
   moved = Tensor::from(v, moved.shape()).to(moved.dtype());
 }
 

@@ -3,6 +3,8 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
+
 #include "tensor/ops/bn_statistics.h"
 #include "tensor/ops/elementwise.h"
 #include "tensor/ops/reduce.h"
@@ -17,7 +19,8 @@ using ::testing::HasSubstr;
 
 double activated(double v, Activation act) {
   if (act.kind == Activation::Kind::relu) return v > 0 ? v : 0;
-  if (act.kind == Activation::Kind::leaky_relu) return v > 0 ? v : act.slope * v;
+  if (act.kind == Activation::Kind::leaky_relu) return v > 0 ? v : act.parameter * v;
+  if (act.kind == Activation::Kind::bounded_relu) return std::clamp(v, 0.0, act.parameter);
   return v;
 }
 
@@ -35,7 +38,8 @@ Values normalised(const Tensor& x, const Values& mean, const Values& var, const 
 
 const std::vector<Activation>& activations() {
   static const std::vector<Activation> all{Activation::none(), Activation::relu(),
-                                           Activation::leaky_relu(0.2)};
+                                           Activation::leaky_relu(0.2),
+                                           Activation::bounded_relu(0.5)};
   return all;
 }
 

@@ -154,19 +154,21 @@ TEST(ConvKernels, WeightGradientBehindABatchNormEqualsThatOfItsOutput) {
     const Tensor w = noise({c.k, c.c / c.options.groups, c.r, c.s}, 2).to(DType::f32);
     const auto values = [&](uint64_t seed) { return noise({c.c}, seed).to(DType::f32); };
     const Tensor mean = values(3), invstd = add(square(values(4)), 0.1);
-    const ConvFusion::BatchNorm norm{values(5), values(6), mean, {}, 0.0, invstd};
-    const Tensor a = batch_norm_apply(x, norm.weight, norm.bias, mean, invstd, Activation::relu());
-    for (const Setting& s : settings()) {
-      const KernelSetting setting(s);
-      ConvFusion fusion;
-      fusion.norm_before = norm;
-      const Tensor y = conv2d(a, w, {}, c.options);
-      // The kernels see the values that the op would have stored.
-      EXPECT_TRUE(identical(conv2d(x, w, {}, c.options, fusion), y)) << text(c);
-      const Tensor gy = noise(y.shape(), 7).to(DType::f32);
-      EXPECT_TRUE(identical(conv2d_grad_weight(gy, x, w.shape(), c.options, {}, false, &norm),
-                            conv2d_grad_weight(gy, a, w.shape(), c.options)))
-          << text(c) << " with " << name_of(s);
+    for (const Activation relu : {Activation::relu(), Activation::bounded_relu(0.5)}) {
+      const ConvFusion::BatchNorm norm{values(5), values(6), mean, {}, 0.0, invstd, relu};
+      const Tensor a = batch_norm_apply(x, norm.weight, norm.bias, mean, invstd, relu);
+      for (const Setting& s : settings()) {
+        const KernelSetting setting(s);
+        ConvFusion fusion;
+        fusion.norm_before = norm;
+        const Tensor y = conv2d(a, w, {}, c.options);
+        // The kernels see the values that the op would have stored.
+        EXPECT_TRUE(identical(conv2d(x, w, {}, c.options, fusion), y)) << text(c);
+        const Tensor gy = noise(y.shape(), 7).to(DType::f32);
+        EXPECT_TRUE(identical(conv2d_grad_weight(gy, x, w.shape(), c.options, {}, false, &norm),
+                              conv2d_grad_weight(gy, a, w.shape(), c.options)))
+            << text(c) << " with " << name_of(s);
+      }
     }
   }
 }
