@@ -32,7 +32,9 @@ class MatrixCli : public CliTest {
                                     "out=" + dir_.string(),
                                     "name=" + name,
                                     "train.epochs=1",
-                                    "distill.epochs=2"};
+                                    "distill.epochs=2",
+                                    "synthesis.g_steps=2",
+                                    "metrics.classifier_model=vgg8_w0.125"};
     all.insert(all.end(), more.begin(), more.end());
     return all;
   }

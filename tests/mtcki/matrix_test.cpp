@@ -224,7 +224,8 @@ TEST_F(MatrixTest, PlannedCostIsCountedCost) {
        "distill.steps_per_epoch=4", "synthesis.g_steps=2"}};
   for (size_t i = 0; i < all.size(); ++i) {
     std::vector<std::string> inputs = {MTCKI_SOURCE_DIR "/configs/synth10-tiny.toml",
-                                       "train.epochs=1", "distill.epochs=2", "data.test_limit=20"};
+                                       "train.epochs=1", "distill.epochs=2", "data.test_limit=20",
+                                       "synthesis.g_steps=2"};
     inputs.insert(inputs.end(), all[i].begin(), all[i].end());
     const RunConfig c = load_config(inputs, {});
     RunLog log;

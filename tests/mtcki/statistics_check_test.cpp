@@ -64,7 +64,8 @@ TEST(NaturalNoise, HasUnitVarianceAndRelatedNeighbours) {
 }
 
 TEST(Statistics, TellANetworkFromItsVariant) {
-  for (const char* name : {"vgg8_w0.25", "vgg8_w0.25_pool", "resnet18", "resnet18_pool"}) {
+  for (const char* name :
+       {"vgg8_w0.25", "vgg8_w0.25_pool", "resnet18_w0.25", "resnet18_w0.25_pool"}) {
     const int64_t size = std::string(name).starts_with("vgg") ? 32 : 16;
     const nn::ModelSpec spec{name, 3, size, 10};
     const auto net = settled(spec, kPixels);
