@@ -142,6 +142,12 @@ std::string profile_text(const Profile& p, ProfileBy by, int64_t most, size_t ro
   columns.push_back({"%", false, 6, [step](const OpCost& r) {
                        return step > 0 ? fmt::format("{:.1f}", 100 * r.us / step) : std::string();
                      }});
+  columns.push_back({"sum %", false, 6,
+                     [step, sum = 0.0](const OpCost& r) mutable {  // called row by row
+                       sum += r.us;
+                       return step > 0 ? fmt::format("{:.1f}", 100 * sum / step) : std::string();
+                     },
+                     12});
   if (device)
     columns.push_back(
         {"host us", false, 12, [](const OpCost& r) { return number(r.host_us, 1); }, 7});

@@ -93,6 +93,7 @@ struct Case {
   DType dtype;
   std::string key() const { return generator ? name + std::to_string(size) : name; }
 };
+void PrintTo(const Case& c, std::ostream* out) { *out << c.key(); }
 
 std::string test_name(const testing::TestParamInfo<Case>& info) {
   std::string text = info.param.key() + "_" + name_of(info.param.dtype);

@@ -230,7 +230,10 @@ TEST_P(MetaGenerator, FirstLayersAreRedrawnAtTheirBatch) {
                   HasSubstr("synthesis.reset_first: the generator \"dcgan\" has no layers l1.0")));
 }
 
-INSTANTIATE_TEST_SUITE_P(Forms, MetaGenerator, ::testing::Values(Meta::fomaml, Meta::reptile));
+INSTANTIATE_TEST_SUITE_P(Forms, MetaGenerator, ::testing::Values(Meta::fomaml, Meta::reptile),
+                         [](const auto& row) {
+                           return row.param == Meta::fomaml ? "fomaml" : "reptile";
+                         });
 
 }  // namespace
 }  // namespace mtcki::meta_generator_test

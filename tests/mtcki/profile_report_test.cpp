@@ -172,11 +172,11 @@ TEST(Profile, GroupsAddUpAndSayWhatIsMixed) {
 TEST(Profile, GoldenTable) {
   EXPECT_EQ(
       profile_text(profile(), ProfileBy::op, 3),
-      R"(op         pass  module  operand       calls    us     %  GFLOP/s  GB/s  floor us  % roof  bound    headroom us
-conv2d     fwd   *       8x16x4x4 f32      2  70.0  63.6     57.1   0.0      26.7      38  compute         43.3
-relu_grad  bwd   act     8x16x4x4 f32      1   4.0   3.6      0.0   7.5       1.5      38  memory           2.5
-relu       fwd   act     8x16x4x4 f32      1   3.0   2.7      0.0   6.7       1.0      33  memory           2.0
-(1 more)                                   1   2.0   1.8      0.0   0.0       0.0       0  -                2.0
+      R"(op         pass  module  operand       calls    us     %  sum %  GFLOP/s  GB/s  floor us  % roof  bound    headroom us
+conv2d     fwd   *       8x16x4x4 f32      2  70.0  63.6   63.6     57.1   0.0      26.7      38  compute         43.3
+relu_grad  bwd   act     8x16x4x4 f32      1   4.0   3.6   67.3      0.0   7.5       1.5      38  memory           2.5
+relu       fwd   act     8x16x4x4 f32      1   3.0   2.7   70.0      0.0   6.7       1.0      33  memory           2.0
+(1 more)                                   1   2.0   1.8   71.8      0.0   0.0       0.0       0  -                2.0
 sum of ops 79.0 us, outside any op 31.0 us
 sum of floors 29.2 us = 29.2 % of the measured step; bound by latency: 2.0 us = 1.8 %
 step 100.0 us (p10 98.0, p90 103.0, 3 steps after 3 of warm-up), while profiling 110.0 us: profile_overhead +10.0 %
@@ -193,7 +193,9 @@ TEST(Profile, TheTableFitsTheTerminal) {
   const std::string text = profile_text(profile(), ProfileBy::op, 3, 60);
   EXPECT_THAT(text, HasSubstr("op         pass  module    us     %  % roof  bound\n"));
   EXPECT_THAT(
-      text, HasSubstr("--wide shows also: operand, headroom us, floor us, GB/s, calls, GFLOP/s\n"));
+      text,
+      HasSubstr(
+          "--wide shows also: sum %, operand, headroom us, floor us, GB/s, calls, GFLOP/s\n"));
   EXPECT_THAT(profile_text(profile(), ProfileBy::op, 3, 200), Not(HasSubstr("--wide")));
 }
 

@@ -135,6 +135,7 @@ struct Count {
   double mmac32, mmac64;
   int64_t bn_layers, bn_channels, keys;
 };
+void PrintTo(const Count& c, std::ostream* out) { *out << c.name; }
 const Count kCounts[] = {
     {"resnet18", 11173962, 11220132, 11271432, 555.4, 2221.8, 20, 4800, 122},
     {"resnet34", 21282122, 21328292, 21379592, 1159.4, 4637.7, 36, 8512, 218},

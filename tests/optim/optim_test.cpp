@@ -61,6 +61,7 @@ struct Trajectory {
   Make make;
   std::vector<double> want;
 };
+void PrintTo(const Trajectory& t, std::ostream* out) { *out << t.name; }
 std::vector<Trajectory> trajectories() {
   return {
       {"sgd",
