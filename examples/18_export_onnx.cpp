@@ -9,6 +9,7 @@
 
 #include "mtcki/export/onnx.h"
 #include "nn/models/model.h"
+#include "tensor/error.h"
 
 using namespace mtcki;
 
@@ -18,7 +19,7 @@ namespace {
 // 34 (a quotation mark), the length, the letters.
 int count(const std::string& bytes, const std::string& kind) {
   int n = 0;
-  const std::string field = "\"" + std::string(1, static_cast<char>(kind.size())) + kind;
+  const std::string field = str('"', static_cast<char>(kind.size()), kind);
   for (size_t at = bytes.find(field); at != std::string::npos; at = bytes.find(field, at + 1)) ++n;
   return n;
 }
