@@ -87,9 +87,10 @@ Tensor normalised(const Tensor& x, const ConvFusion::BatchNorm& n, Activation ac
   return activated(y, act);
 }
 
-// Whether a prologue may hold this batch norm's ReLU.
-bool takes_before(const ConvKernel<float>& kernel, Activation relu) {
-  return kernel.forward_from && (kernel.bounded || relu.kind == Activation::Kind::relu);
+// Whether a prologue may hold this activation of a batch norm.
+bool takes_before(const ConvKernel<float>& kernel, Activation act) {
+  return kernel.forward_from && (act.kind == Activation::Kind::relu ||
+                                 (act.kind == Activation::Kind::bounded_relu && kernel.bounded));
 }
 
 }  // namespace

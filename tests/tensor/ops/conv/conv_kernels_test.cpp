@@ -154,9 +154,10 @@ TEST(ConvKernels, WeightGradientBehindABatchNormEqualsThatOfItsOutput) {
     const Tensor w = noise({c.k, c.c / c.options.groups, c.r, c.s}, 2).to(DType::f32);
     const auto values = [&](uint64_t seed) { return noise({c.c}, seed).to(DType::f32); };
     const Tensor mean = values(3), invstd = add(square(values(4)), 0.1);
-    for (const Activation relu : {Activation::relu(), Activation::bounded_relu(0.5)}) {
-      const ConvFusion::BatchNorm norm{values(5), values(6), mean, {}, 0.0, invstd, relu};
-      const Tensor a = batch_norm_apply(x, norm.weight, norm.bias, mean, invstd, relu);
+    for (const Activation act : {Activation::relu(), Activation::bounded_relu(0.5),
+                                 Activation::leaky_relu(0.1), Activation::none()}) {
+      const ConvFusion::BatchNorm norm{values(5), values(6), mean, {}, 0.0, invstd, act};
+      const Tensor a = batch_norm_apply(x, norm.weight, norm.bias, mean, invstd, act);
       for (const Setting& s : settings()) {
         const KernelSetting setting(s);
         ConvFusion fusion;
