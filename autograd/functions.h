@@ -82,10 +82,10 @@ Variable batch_norm_train(const Variable& x, const Variable& weight, const Varia
                           const Tensor& running_mean, const Tensor& running_var, double momentum,
                           double eps, Activation act = {}, const Variable& residual = {},
                           bool recompute = false);
-// conv2d(act(batch_norm_train(x)), w, bias) + residual in one, act relu or bounded_relu: the batch
-// norm's output is made where kernels load it, forward and for the weight's gradient, and never
-// stored (where conv2d_normalises(); else the ops run one after the other, the batch norm again in
-// the backward).
+// conv2d(act(batch_norm_train(x)), w, bias) + residual in one: the batch norm's output is made where
+// kernels load it, forward and for the weight's gradient, and never stored (where
+// conv2d_normalises(), which takes relu and bounded_relu; else the ops run one after the other, the
+// batch norm again in the backward).
 Variable bn_conv2d(const Variable& x, const Variable& bn_weight, const Variable& bn_bias,
                    const Tensor& running_mean, const Tensor& running_var, double momentum,
                    double eps, const Variable& w, const Variable& bias, const Conv2dOptions& o = {},

@@ -38,7 +38,7 @@ function(mtcki_harden target)
   endif()
 endfunction()
 # Code in which no step spends its time: mtcki_compile_quickly(TARGET SCOPE [LEVEL]) takes two fifths off the time that it
-# takes to compile, and with LEVEL -O0, for tests, a third more. GCC takes the level of a precompiled header over that of
+# takes to compile, and with LEVEL -O0, for tests, a fourth more. GCC takes the level of a precompiled header over that of
 # the file that includes it, so both must have it.
 function(mtcki_compile_quickly target scope)
   set(level ${ARGN} -O1)

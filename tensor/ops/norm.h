@@ -3,9 +3,9 @@
 //   y = act( (x - mean)/sqrt(var + eps) * weight + bias + residual )
 //
 // x [N,C,H,W] or [N,C]; weight, bias, running_mean, running_var [C]; any layout. act none | relu |
-// leaky_relu(slope) | bounded_relu(most) = min(relu, most). residual has x's shape or is undefined. Statistics accumulate in f64 per
-// chunk. [C] operands have x's dtype; for bf16 they are f32 (what training uses) or bf16, their
-// gradients likewise, and mean and invstd are f32.
+// leaky_relu(slope) | bounded_relu(most) = min(relu, most). residual has x's shape or is undefined.
+// Statistics accumulate in f64 per chunk. [C] operands have x's dtype; for bf16 they are f32 (what
+// training uses) or bf16, their gradients likewise, and mean and invstd are f32.
 #pragma once
 
 #include "tensor/ops/gradient_sum.h"

@@ -54,7 +54,7 @@ struct ConvFusion {
     Tensor weight, bias, mean, var;  // [C] before, [K] behind
     double eps = 0;
     Tensor invstd = {};                    // in place of var and eps: of batch_norm_statistics
-    Activation relu = Activation::relu();  // behind norm_before: relu or bounded_relu
+    Activation relu = Activation::relu();  // behind norm_before; kernels do relu, bounded_relu
   };
   std::optional<BatchNorm> norm_before;
   std::optional<BatchNorm> norm;
