@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <iomanip>
 #include <set>
+#include <sstream>
 
 #include "data/formats/half.h"
 #include "data/formats/protobuf_read.h"
@@ -379,6 +381,40 @@ std::string folder_of(const std::string& path) {
   return folder.empty() ? "." : folder;
 }
 
+// Mean and deviation per channel, if both are numbers. Others write them in brackets, too, and for
+// bytes.
+void take_normalisation(const std::map<std::string, std::string>& metadata, StateFile* out) {
+  std::vector<double> all[2];
+  bool given = false, good = true, bytes = false;
+  for (const size_t i : {size_t{0}, size_t{1}}) {
+    const auto it = metadata.find(i == 0 ? "mean" : "std");
+    if (it == metadata.end()) continue;
+    given = true;
+    std::string text = it->second;
+    for (char& c : text)
+      if (std::string_view("[](),;").find(c) != std::string_view::npos) c = ' ';
+    std::istringstream in(text);
+    for (double v = 0; in >> v;) {
+      all[i].push_back(v);
+      bytes = bytes || v > 1;
+      good = good && (i == 0 || v > 0);
+    }
+    good = good && in.eof();
+  }
+  if (!given) return;
+  good = good && !all[0].empty() && all[0].size() == all[1].size();
+  if (!good || bytes)
+    out->notes.push_back(good ? "its mean and std are those of bytes: divided by 255"
+                              : "its metadata's mean and std are not taken, as they are not one "
+                                "number per channel, std above 0: give mean and std");
+  for (const size_t i : {size_t{0}, size_t{1}}) {
+    std::ostringstream list;
+    for (const double v : all[i])
+      list << std::setprecision(17) << (list.tellp() > 0 ? "," : "") << (bytes ? v / 255 : v);
+    if (good) out->metadata[i == 0 ? "mtcki.mean" : "mtcki.std"] = list.str();
+  }
+}
+
 }  // namespace
 
 bool has_channels_last(const OnnxModel& model) {
@@ -410,9 +446,7 @@ StateFile read_onnx_state(const std::string& path) {
   StateFile out;
   for (auto& [name, t] : model.initializers) out.tensors.emplace_back(name, std::move(t));
   out.metadata["mtcki.arch"] = "onnx";
-  for (const char* key : {"mean", "std"})
-    if (const auto it = model.metadata.find(key); it != model.metadata.end())
-      out.metadata[std::string("mtcki.") + key] = it->second;
+  take_normalisation(model.metadata, &out);
   return out;
 }
 

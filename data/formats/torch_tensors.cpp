@@ -27,12 +27,10 @@ constexpr StorageRow kStorages[] = {{"FloatStorage", 'f', 4}, {"DoubleStorage", 
                                     {"ByteStorage", 'B', 1},  {"BoolStorage", 'o', 1}};
 
 // Under which the field's training programs keep the weights, in the order in which they are looked
-// for; and averaged ones, which have to be asked for.
+// for.
 constexpr const char* kWrappers[] = {
     "state_dict", "model_state_dict", "net",     "model", "model_state",
     "weights",    "params",           "network", "state", "module"};
-constexpr const char* kAveraged[] = {
-    "state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema", "model_ema_state_dict"};
 
 constexpr int64_t kMostVisited = 1000000;  // values among which weights are looked for
 
@@ -133,11 +131,13 @@ class StateWalker {
       found = key;
     }
     if (!inner) return nullptr;
-    for (const char* key : kAveraged)
-      if (const PickleValue* v = pickle_.find(dict, key); v && v->kind == Kind::dict)
-        out_.notes.push_back(str("took ", found,
-                                 "; averaged weights lie beside it: weights_key = \"", key,
-                                 "\" takes them"));
+    for (size_t i = 0; i < dict.items.size(); i += 2) {
+      const PickleValue &key = pickle_.at(dict.items[i]), &v = pickle_.at(dict.items[i + 1]);
+      const bool averaged = is_text(key) && key.text.find("ema") != std::string_view::npos;
+      if (is_text(key) && &v != inner && v.kind == Kind::dict && (averaged || is_state_dict(v)))
+        out_.notes.push_back(str("took ", found, "; other weights lie beside it: weights_key = \"",
+                                 key.text.substr(0, 80), "\" takes them"));
+    }
     return inner;
   }
 

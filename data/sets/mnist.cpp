@@ -10,11 +10,11 @@ namespace {
 constexpr int64_t kMostBytes = int64_t{48} << 20;  // 60,000 images have 45 MiB
 
 // Where a file lies below `dir`, with or without .gz, here or in torchvision's raw/; or nothing.
-// Mirrors call it train-images.idx3-ubyte, too.
-std::string place_of(const std::string& dir, const std::string& stem) {
+// Mirrors call it train-images.idx3-ubyte, too. torchvision puts both sets into one folder.
+std::string place_of(const std::string& dir, const std::string& stem, bool fashion) {
   std::string dotted = stem;
   dotted[stem.find("-idx")] = '.';
-  for (const char* sub : {"", "raw/", "MNIST/raw/", "FashionMNIST/raw/"})
+  for (const char* sub : {"", "raw/", fashion ? "FashionMNIST/raw/" : "MNIST/raw/"})
     for (const std::string& name : {stem, dotted})
       for (const char* end : {".gz", ""})
         if (const std::string path = sub + name + end; file_exists(dir + "/" + path)) return path;
@@ -22,7 +22,8 @@ std::string place_of(const std::string& dir, const std::string& stem) {
 }
 
 std::string find_file(const std::string& dir, const std::string& stem, bool fashion) {
-  if (const std::string place = place_of(dir, stem); !place.empty()) return dir + "/" + place;
+  if (const std::string place = place_of(dir, stem, fashion); !place.empty())
+    return dir + "/" + place;
   throw_data_error(dir + "/" + stem + ".gz", -1, "the files of the set", "none",
                    str("run \"mtcki data get ", fashion ? "fashion-mnist" : "mnist", "\""));
 }
@@ -75,7 +76,7 @@ std::vector<DataFile> mnist_files(bool fashion) {
 std::vector<DataFile> mnist_files(const std::string& dir, bool fashion) {
   std::vector<DataFile> files = mnist_files(fashion);
   for (DataFile& f : files) {
-    const std::string place = place_of(dir, f.path.substr(0, f.path.size() - 3));
+    const std::string place = place_of(dir, f.path.substr(0, f.path.size() - 3), fashion);
     if (place.empty()) continue;
     if (!place.ends_with(".gz")) {
       // Unpacked files are as good; only the size of their content is known.

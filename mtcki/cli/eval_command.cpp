@@ -33,6 +33,17 @@ struct EvalOptions {
 
 double two_decimals(double percent) { return std::round(percent * 100) / 100; }
 
+// What --model names, or the file itself.
+std::string model_of(const EvalOptions& o) {
+  if (!o.model.empty()) return o.model;
+  const data::StateFile file = data::read_state_file(o.weights, o.weights_key);
+  const std::string name = read_model_card(o.weights, file.metadata).spec.name;
+  if (name.empty())
+    throw UsageError("--model: needed, because \"" + o.weights +
+                     "\" does not say which architecture it holds (mtcki summary --list)");
+  return name;
+}
+
 int eval_command(const EvalOptions& o) {
   // Everything that needs no data is checked before the data is read.
   check_normalization(o.mean, o.std);
@@ -40,13 +51,7 @@ int eval_command(const EvalOptions& o) {
   const Device device = apply(o.compute);
   require_weights_file("--weights", o.weights);
   nn::ModelSpec spec;
-  spec.name = o.model;
-  if (spec.name.empty()) {
-    spec.name = read_model_card(data::read_state_file(o.weights, o.weights_key).metadata).spec.name;
-    if (spec.name.empty())
-      throw UsageError("--model: needed, because \"" + o.weights +
-                       "\" does not say which architecture it holds (mtcki summary --list)");
-  }
+  spec.name = model_of(o);
   data::ImageSet set;
   const auto load_set = [&] {
     set = data::load_dataset(o.data);

@@ -28,7 +28,7 @@ struct ExportWeightsOptions {
   std::vector<double> mean, std;  // empty: those of the file
   int64_t classes = 10, channels = 3, size = 32;
   int64_t opset = 13;  // .onnx only, as fold_bn
-  bool opset_given = false, fold_bn = false;
+  bool opset_given = false, shape_given = false, fold_bn = false;
 };
 
 struct ExportImagesOptions {
@@ -46,12 +46,15 @@ int export_weights_command(const ExportWeightsOptions& o) {
   check_normalization(o.mean, o.std);
   require_weights_file("--weights", o.weights);
   const data::StateFile file = data::read_state_file(o.weights, o.weights_key);
-  ModelCard card = read_model_card(file.metadata);
+  ModelCard card = read_model_card(o.weights, file.metadata);
   nn::ModelSpec spec = card.spec;
-  if (spec.name.empty()) {
+  if (file.metadata.count("mtcki.num_classes") == 0) {  // not of this tool
     spec.in_channels = o.channels;
     spec.image_size = o.size;
     spec.num_classes = o.classes;
+  } else if (o.shape_given) {
+    throw UsageError("--classes, --channels, --size: \"" + o.weights +
+                     "\" says itself what it takes; leave them out");
   }
   if (!o.model.empty()) spec.name = o.model;
   if (spec.name.empty())
@@ -84,10 +87,13 @@ int export_weights_command(const ExportWeightsOptions& o) {
 int export_images_command(const ExportImagesOptions& o) {
   std::error_code ec;
   std::string dir = o.set;
-  if (!fs::exists(dir + "/manifest.json", ec) || fs::exists(dir + "/synth/manifest.json", ec))
+  // A run has a manifest of its own.
+  if (!fs::exists(dir + "/manifest.json", ec) || fs::exists(dir + "/config.toml", ec))
     dir += "/synth";
   if (!fs::exists(dir + "/manifest.json", ec))
-    throw DataError("\"" + o.set + "\": no synthetic set there (no manifest.json)");
+    throw DataError("\"" + o.set +
+                    "\": no synthetic set there (no synth/manifest.json); what students' rounds "
+                    "made is in its students/NAME");
   if (fs::exists(o.out, ec) && (!fs::is_directory(o.out, ec) || !fs::is_empty(o.out, ec)))
     throw UsageError("--out \"" + o.out + "\": is there already and not an empty folder");
   const data::ImageSet set = ImagePool::open(dir).load();
@@ -148,6 +154,8 @@ void add_export(CommandLine* line) {
   exp_images->add_option("--out", images->out, "folder to write, new or empty")->required();
   line->commands.push_back({exp_weights, [exp_weights, weights] {
                               weights->opset_given = exp_weights->count("--opset") > 0;
+                              for (const char* name : {"--classes", "--channels", "--size"})
+                                weights->shape_given |= exp_weights->count(name) > 0;
                               return export_weights_command(*weights);
                             }});
   line->commands.push_back({exp_images, [images] { return export_images_command(*images); }});

@@ -115,13 +115,12 @@ void print_layers(const std::vector<VariantFit>& fits) {
 
 void print_inputs(const InputMoments& seen, const std::string& set,
                   const std::vector<NormalizationFit>& fits) {
-  put(
-      "trained on images of mean {:.3f}, std {:.3f} in normalised units; distance if they were "
+  put("trained on images of mean {:.3f}, std {:.3f} in normalised units; distance if they were "
       "{}:\n",
       fmt::join(seen.mean, ","), seen.std, set);
   for (const NormalizationFit& f : fits)
     put("  {:6.3f}  {:<22} mean {:.4g}, std {:.4g}\n", f.distance, f.name,
-          fmt::join(f.normalization.mean, ","), fmt::join(f.normalization.std, ","));
+        fmt::join(f.normalization.mean, ","), fmt::join(f.normalization.std, ","));
 }
 
 int inspect_command(const InspectOptions& o) {
@@ -131,15 +130,18 @@ int inspect_command(const InspectOptions& o) {
   require_weights_file("weights", o.weights);
   const data::StateFile file = data::read_state_file(o.weights, o.weights_key);
   for (const std::string& note : file.notes) std::printf("%s\n", note.c_str());
-  ModelCard card = read_model_card(file.metadata);
+  ModelCard card = read_model_card(o.weights, file.metadata);
   nn::ModelSpec spec = card.spec;
   if (spec.name.empty()) read_shape(file, &spec);
   if (data::is_onnx(o.weights)) read_onnx_shape(o.weights, &spec);
   if (o.size > 0) spec.image_size = o.size;
+  if (!o.mean.empty() && std::ssize(o.mean) != spec.in_channels)
+    throw UsageError(
+        str("--mean, --std: ", o.mean.size(), " values for ", spec.in_channels, " input channels"));
   int64_t values = 0;
   for (const auto& [name, tensor] : file.tensors) values += tensor.numel();
-  put("{}: {} tensors, {} values, {} input channels, {} classes\n", o.weights,
-        file.tensors.size(), values, spec.in_channels, spec.num_classes);
+  put("{}: {} tensors, {} values, {} input channels, {} classes\n", o.weights, file.tensors.size(),
+      values, spec.in_channels, spec.num_classes);
   std::string map = o.name_map;
   if (!o.model.empty()) spec.name = o.model;
   if (spec.name.empty()) {

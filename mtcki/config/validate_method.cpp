@@ -29,6 +29,9 @@ void validate_source(const RunConfig& c) {
   if (s.g_life_first > 0 && s.source != "generator" && s.source != "noisy")
     throw UsageError("synthesis.g_life_first: synthesis.source = \"" + s.source +
                      "\" has no generator that begins anew; set it to 0");
+  if (s.save_logits && is_given(s.source))
+    throw UsageError("synthesis.save_logits: synthesis.source = \"" + s.source +
+                     "\" asks no teachers; set it to false");
   if (s.reset_first > 0 && s.source != "meta_generator")
     throw UsageError("synthesis.reset_first: only synthesis.source = \"meta_generator\" reads it");
   if (!s.clip && s.source != "pixels")

@@ -60,24 +60,14 @@ class ImportedWriter {
   }
 
   std::string node_of(const nn::GraphNode& n) {
-    static const std::map<std::string, const char*> same = {{"relu", "Relu"},
-                                                            {"sigmoid", "Sigmoid"},
-                                                            {"tanh", "Tanh"},
-                                                            {"erf", "Erf"},
-                                                            {"exp", "Exp"},
-                                                            {"log", "Log"},
-                                                            {"sqrt", "Sqrt"},
-                                                            {"abs", "Abs"},
-                                                            {"add", "Add"},
-                                                            {"sub", "Sub"},
-                                                            {"mul", "Mul"},
-                                                            {"div", "Div"},
-                                                            {"cat", "Concat"},
-                                                            {"softmax", "Softmax"},
-                                                            {"matmul", "MatMul"},
-                                                            {"permute", "Transpose"},
-                                                            {"leaky_relu", "LeakyRelu"},
-                                                            {"mean", "ReduceMean"}};
+    static const std::map<std::string, const char*> same = {
+        {"relu", "Relu"},      {"sigmoid", "Sigmoid"},   {"tanh", "Tanh"},
+        {"erf", "Erf"},        {"exp", "Exp"},           {"log", "Log"},
+        {"sqrt", "Sqrt"},      {"abs", "Abs"},           {"add", "Add"},
+        {"sub", "Sub"},        {"mul", "Mul"},           {"div", "Div"},
+        {"cat", "Concat"},     {"softmax", "Softmax"},   {"log_softmax", "LogSoftmax"},
+        {"matmul", "MatMul"},  {"permute", "Transpose"}, {"leaky_relu", "LeakyRelu"},
+        {"mean", "ReduceMean"}};
     const auto integer = OnnxGraph::integer;
     const auto integers = OnnxGraph::integers;
     const Sizes& i = n.ints;

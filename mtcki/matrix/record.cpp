@@ -60,10 +60,9 @@ void add_run(const Matrix& m, const MatrixJob& job, json* cell) {
   if (!result.is_object() || result.value("students", json::array()).empty())
     throw DataError(folder + ": result.json is missing or damaged");
   const std::string student = result.at("students").at(0).at("name");
+  const std::string weights = folder + "/students/" + student + "/model.safetensors";
   const nn::ModelSpec shape =
-      read_model_card(
-          data::read_state_file(folder + "/students/" + student + "/model.safetensors").metadata)
-          .spec;
+      read_model_card(weights, data::read_state_file(weights).metadata).spec;
   RunConfig config = job.config;
   for (const MatrixJob::Use& use : job.uses)  // joined sets are what their own runs made
     if (use.stage.empty()) config.synthesis.source = m.jobs[use.job].config.synthesis.source;

@@ -1,6 +1,7 @@
 #include "mtcki/networks/model_file.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <iomanip>
@@ -26,11 +27,15 @@ std::string comma_separated(const std::vector<double>& values) {
   return out.str();
 }
 
+// NaN for what is no number.
 std::vector<double> split(const std::string& text) {
   std::vector<double> out;
   std::istringstream in(text);
-  for (std::string part; std::getline(in, part, ',');)
-    out.push_back(std::strtod(part.c_str(), nullptr));
+  for (std::string part; std::getline(in, part, ',');) {
+    char* end = nullptr;
+    out.push_back(std::strtod(part.c_str(), &end));
+    if (end == part.c_str()) out.back() = NAN;
+  }
   return out;
 }
 
@@ -87,23 +92,38 @@ void write_model_file(const std::string& path, nn::Classifier& net, const ModelC
   communicator().barrier();
 }
 
-ModelCard read_model_card(const std::map<std::string, std::string>& metadata) {
+ModelCard read_model_card(const std::string& path,
+                          const std::map<std::string, std::string>& metadata) {
   ModelCard card;
   card.spec.name.clear();
   const auto get = [&](const char* key) {
     const auto it = metadata.find(key);
     return it == metadata.end() ? std::string() : it->second;
   };
+  const auto require = [&](bool good, const char* key, const char* what) {
+    if (!good)
+      throw DataError(str(path, ": its metadata has ", key, " = \"", get(key), "\", which is no ",
+                          what, "; write the file again, or take the entry out"));
+  };
   card.spec.name = get("mtcki.arch");
   if (const std::string v = get("mtcki.num_classes"); !v.empty())
-    card.spec.num_classes = std::strtoll(v.c_str(), nullptr, 10);
+    require((card.spec.num_classes = std::strtoll(v.c_str(), nullptr, 10)) > 0, "mtcki.num_classes",
+            "number of classes");
   if (const std::string v = get("mtcki.input"); !v.empty()) {
     char* end = nullptr;
     card.spec.in_channels = std::strtoll(v.c_str(), &end, 10);
     if (*end == 'x') card.spec.image_size = std::strtoll(end + 1, nullptr, 10);
+    require(card.spec.in_channels > 0 && card.spec.image_size > 0, "mtcki.input",
+            "CHANNELSxHEIGHTxWIDTH");
   }
   card.normalization.mean = split(get("mtcki.mean"));
   card.normalization.std = split(get("mtcki.std"));
+  require(card.normalization.mean.size() == card.normalization.std.size(), "mtcki.std",
+          "list as long as mtcki.mean");
+  for (const double m : card.normalization.mean)
+    require(std::isfinite(m), "mtcki.mean", "list of numbers");
+  for (const double s : card.normalization.std)
+    require(std::isfinite(s) && s > 0, "mtcki.std", "list of numbers above 0");
   if (const std::string v = get("mtcki.top1"); !v.empty())
     card.top1 = std::strtod(v.c_str(), nullptr);
   if (const std::string v = get("mtcki.top5"); !v.empty())
@@ -144,7 +164,8 @@ std::unique_ptr<nn::Classifier> load_graph(const std::string& path, const nn::Mo
   if (!(name_map + key).empty())
     throw UsageError(str(path, ": name_map and weights_key are for state dicts, not for networks"));
   const data::StateFile file = data::read_state_file(path);
-  if (card) *card = read_model_card(file.metadata);
+  if (card) *card = read_model_card(path, file.metadata);
+  if (notes) notes->insert(notes->end(), file.notes.begin(), file.notes.end());
   if (is_onnx) {
     auto net = import_onnx(path, spec, notes);
     const InputScaling own = input_scaling(*net);
@@ -205,7 +226,7 @@ std::unique_ptr<nn::Classifier> load_model(const std::string& path, const nn::Mo
   }
   const data::StateFile file = data::read_state_file(path, key);
   if (notes) notes->insert(notes->end(), file.notes.begin(), file.notes.end());
-  const ModelCard found = read_model_card(file.metadata);
+  const ModelCard found = read_model_card(path, file.metadata);
   if (card) *card = found;
   if (!found.spec.name.empty()) {
     const auto differs = [&](const char* what, const auto& has, const auto& needs) {

@@ -24,8 +24,10 @@ struct ModelCard {
 
 // In a job of several ranks: collective, the first one writes.
 void write_model_file(const std::string& path, nn::Classifier& net, const ModelCard& card);
-// What a file's metadata says of it; entries that are missing stay at their defaults.
-ModelCard read_model_card(const std::map<std::string, std::string>& metadata);
+// What the metadata of the file `path` says of it; entries that are missing stay at their defaults.
+// DataError for a number of classes, an input or a normalisation that cannot be.
+ModelCard read_model_card(const std::string& path,
+                          const std::map<std::string, std::string>& metadata);
 
 // Of the file, or of all files that an index of sharded safetensors names.
 std::string weights_sha256(const std::string& path);

@@ -10,7 +10,7 @@ namespace {
 
 // Adds one octave to a plane: values on a grid of `cell` pixels, shifted by a random part of a cell.
 void add_octave(float* plane, int64_t size, int64_t cell, double strength, const Rng& rng) {
-  const int64_t side = size / cell + 2;
+  const int64_t side = (size - 1) / cell + 3;  // shifted by almost a cell, and the next one
   const auto grid = randn({side, side}, rng).to_vector<float>();
   const Rng shifts{rng.seed, rng.stream + 1, rng.step};
   const double dy = shifts.uniform(0), dx = shifts.uniform(1);

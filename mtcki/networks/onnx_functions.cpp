@@ -261,13 +261,24 @@ bool Builder::arithmetic(const std::string& op) {
   const std::string name = it->second;
   const size_t count = node_->inputs.size();
   if (name == "max" || name == "min" || count != 2 || op == "Mean") {
-    const auto joined = [&](int64_t a, int64_t b) {
+    // A constant may be as large as no sum with it shows the rest: never the first, and a number
+    // is a limit.
+    size_t first = 0;
+    while (first + 1 < count && input(first).is_constant()) ++first;
+    const auto joined = [&](int64_t a, size_t i) {
+      const Tensor& c = input(i).constant;
+      if (name != "add" && input(i).is_constant() && c.numel() == 1 &&
+          c.rank() <= std::ssize(shape(a)))
+        return name == "max" ? unary("clamp", a, {c.item(), kInfinity})
+                             : unary("clamp", a, {-kInfinity, c.item()});
+      const int64_t b = activation(i);
       if (name == "add") return binary(name, a, b);
       return name == "max" ? binary("add", a, unary("relu", binary("sub", b, a)))
                            : binary("sub", a, unary("relu", binary("sub", a, b)));
     };
-    int64_t y = activation(0);
-    for (size_t i = 1; i < count; ++i) y = joined(y, activation(i));
+    int64_t y = activation(first);
+    for (size_t i = 0; i < count; ++i)
+      if (i != first) y = joined(y, i);
     give(op == "Mean" ? scaled(y, 1 / static_cast<double>(count)) : y);
   } else if (input(0).is_constant()) {
     const Tensor c = constant(0);
@@ -335,22 +346,22 @@ bool Builder::reduction(const std::string& op) {
 }
 
 // Before opset 13 over this dimension and those behind it, as one.
-int64_t Builder::softmax(int64_t x) {
+int64_t Builder::softmax(const char* op, int64_t x) {
   const Sizes in = shape(x);
   const bool old = model_.opset < 13;
   const int64_t d = axis(attribute("axis", int64_t{old ? 1 : -1}), in.size());
   if (d == batch_dim(in) || (old && d < batch_dim(in))) fail("would normalise over the images");
   const auto last = static_cast<int64_t>(in.size()) - 1;
-  if (d == last) return unary("softmax", x);
+  if (d == last) return unary(op, x);
   if (old) {
     Sizes flat(in.begin(), in.begin() + d);
     flat.push_back(1);
     for (int64_t i = d; i <= last; ++i) flat.back() *= in[static_cast<size_t>(i)];
-    return reshaped(unary("softmax", reshaped(x, flat)), in);
+    return reshaped(unary(op, reshaped(x, flat)), in);
   }
   Sizes order = dims_from(0, in.size());
   std::swap(order[static_cast<size_t>(d)], order.back());
-  return permuted(unary("softmax", permuted(x, order)), order);
+  return permuted(unary(op, permuted(x, order)), order);
 }
 
 // Weight and bias behind a normalisation, of the sizes that broadcasting needs.
@@ -364,8 +375,8 @@ int64_t Builder::affine(int64_t x, const Sizes& sizes) {
 }
 
 bool Builder::normalisation(const std::string& op) {
-  if (op == "Softmax") return give(softmax(activation(0))), true;
-  if (op == "LogSoftmax") return give(unary("log", softmax(activation(0)))), true;
+  if (op == "Softmax") return give(softmax("softmax", activation(0))), true;
+  if (op == "LogSoftmax") return give(softmax("log_softmax", activation(0))), true;
   if (op == "LpNormalization") {
     const int64_t x = activation(0), d = axis(attribute("axis", int64_t{-1}), shape(x).size());
     const bool absolute = attribute("p", int64_t{2}) == 1;

@@ -155,11 +155,11 @@ void Builder::leave_out_last_function() {
   int64_t *reader = &result, *logarithm = nullptr;
   while (*reader > 0) {
     nn::GraphNode& n = nodes[static_cast<size_t>(*reader) - 1];
-    if (n.op == "softmax" || n.op == "sigmoid") {
+    if (n.op == "softmax" || n.op == "log_softmax" || n.op == "sigmoid") {
       notes.push_back(str("its last operator is ",
-                          n.op == "sigmoid" ? "Sigmoid"
-                          : logarithm       ? "LogSoftmax"
-                                            : "Softmax",
+                          n.op == "sigmoid"                    ? "Sigmoid"
+                          : logarithm || n.op == "log_softmax" ? "LogSoftmax"
+                                                               : "Softmax",
                           ": what goes into that are the logits"));
       *reader = n.inputs[0];
       if (logarithm) *logarithm = nodes[static_cast<size_t>(*logarithm) - 1].inputs[0];

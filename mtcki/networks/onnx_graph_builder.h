@@ -116,7 +116,7 @@ class Builder {
   int64_t softplus(int64_t x);
   int64_t gelu(int64_t x);
   int64_t power(int64_t x, double p);
-  int64_t softmax(int64_t x);
+  int64_t softmax(const char* op, int64_t x);
   int64_t largest(int64_t x, const Sizes& axes, bool keep);
   int64_t normalised(int64_t x, const Sizes& axes, double eps);
   int64_t affine(int64_t x, const Sizes& sizes);

@@ -316,7 +316,8 @@ std::vector<std::string> statistics_doubts(nn::Classifier& net, const nn::ModelS
                                            const data::Normalization& given) {
   std::vector<std::string> out = variant_doubts(variant_fits(net, spec));
   const auto seen = input_moments(net, spec);
-  if (!seen || pixels.mean.size() != seen->mean.size()) return out;
+  if (!seen || pixels.mean.size() != seen->mean.size() || given.mean.size() != seen->mean.size())
+    return out;
   const std::vector<NormalizationFit> norms = normalization_fits(*seen, pixels, given);
   if (norms[0].distance > 0.15 && norms[1].distance < 0.5 * norms[0].distance)
     out.push_back(fmt::format(

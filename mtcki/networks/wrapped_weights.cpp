@@ -35,6 +35,14 @@ Tensor weight_norm(const Tensor& g, const Tensor& v) {
   return mul(v, div(g, sqrt(sum(mul(v, v), dims, true))));
 }
 
+// One number for all, or for each place in one dimension; two parts of a weight that somebody put
+// together in another way have the same names.
+bool may_be_norm(const Tensor& g, const Tensor& v) {
+  const auto sides =
+      std::count_if(g.shape().begin(), g.shape().end(), [](int64_t n) { return n != 1; });
+  return sides <= 1 && g.numel() <= v.numel();
+}
+
 // The factor beside `name`, which is the second of a pair, and what both make.
 struct Pair {
   std::string result, first;
@@ -87,7 +95,7 @@ void compose_weights(data::NamedTensors* tensors, std::vector<std::string>* note
     const auto it = given.find(p.first);
     if (p.result.empty() || it == given.end() || !is_floating(it->second.dtype())) continue;
     const Tensor a = it->second.to(DType::f32), b = second.to(DType::f32);
-    if (p.normed ? a.numel() > b.numel() : a.shape() != b.shape()) continue;
+    if (p.normed ? !may_be_norm(a, b) : a.shape() != b.shape()) continue;
     given[p.first] = p.normed ? weight_norm(a, b) : mul(a, b);
     made[p.first] = p.result;
     given.erase(name);

@@ -115,6 +115,9 @@ std::string legend_key(const std::string& color, const std::string& name,
 
 namespace {
 
+// Eight colours; what comes after the eighth has them again, broken.
+std::string nth_color(size_t i) { return fmt::format("s{}{}", i % 8, i < 8 ? "" : " more"); }
+
 constexpr double kPlotWidth = kWidth - kLeft - kRight;
 
 // A chart without its marks: axes with grid and numbers.
@@ -226,7 +229,7 @@ std::string line_chart(const std::vector<Series>& series, const ChartOptions& op
   for (size_t i = 0; i < series.size(); ++i) {
     if (!drawn[i]) continue;
     const Series& s = series[i];
-    const std::string color = s.level ? "level" : fmt::format("s{}", i % 8);
+    const std::string color = s.level ? "level" : nth_color(i);
     const Pen pen = draw(s, frame, color, options.markers, options.x_label);
     if (pen.path.empty()) continue;
     svg += fmt::format(
@@ -250,7 +253,7 @@ std::string stacked_bar(const std::vector<Part>& parts, const std::string& title
               legend;
   for (size_t i = 0; i < parts.size(); ++i) {
     const double width = kBar * parts[i].size / total;
-    const std::string color = fmt::format("s{}", i % 8);
+    const std::string color = nth_color(i);
     svg += fmt::format(
         "<rect class=\"{}\" x=\"{:.1f}\" y=\"0\" width=\"{:.1f}\" height=\"{}\"><title>{}: {}, "
         "{:.0f} %</title></rect>",

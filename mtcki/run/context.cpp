@@ -191,7 +191,7 @@ json RunContext::teacher_cards() {
   json cards = json::array();
   for (const TeacherConfig& t : config_.teachers) {
     const std::string file = teacher_dir(t) + "/model.safetensors";
-    const ModelCard card = read_model_card(data::read_safetensors(file).metadata);
+    const ModelCard card = read_model_card(file, data::read_safetensors(file).metadata);
     cards.push_back({{"name", name(t)},
                      {"arch", t.model},
                      {"sha256", data::sha256_file(file)},

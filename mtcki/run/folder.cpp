@@ -147,7 +147,7 @@ json RunFolder::write_result(const PipelineResult& result) {
   const bool found = before.is_object() && before.contains("seconds") &&
                      before.value("teachers", json()) == out["teachers"] &&
                      before.value("students", json()) == out["students"] &&
-                     before.value("synthetic", json()) == out["synthetic"];
+                     before.value("synthetic", json()) == out.value("synthetic", json());
   if (found) out["seconds"] = before["seconds"];
   json& attempt = manifest_["attempts"].back();
   for (const char* key : {"peak_memory_bytes", "peak_tensor_bytes"}) {

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <new>
 
+#include "mtcki/config/table_names.h"
 #include "mtcki/host/stop_signal.h"
 #include "mtcki/report/report.h"
 #include "mtcki/run/context.h"
@@ -50,7 +51,7 @@ RunNeeds needs_of(const RunConfig& config, const RunJob& job) {
   };
   const auto does = [&job](const char* stage) { return job.stage.empty() || job.stage == stage; };
   RunNeeds needs;
-  needs.generator = does("invert");
+  needs.generator = does("invert") && !is_given(config.synthesis.source);
   needs.training_set = (does("classifier") && !config.metrics.classifier_model.empty() &&
                         config.metrics.classifier_weights.empty() && open("metrics/classifier")) ||
                        (does("invert") && config.synthesis.source == "real" && open("synth"));

@@ -113,6 +113,7 @@ const std::map<std::string, Operation>& operations() {
       {"sqrt", {1, 0, 0, unary<sqrt>}},
       {"abs", {1, 0, 0, unary<abs>}},
       {"softmax", {1, 0, 0, unary<softmax>}},
+      {"log_softmax", {1, 0, 0, unary<log_softmax>}},
       {"leaky_relu", {1, 0, 1, [](Node n, In in) { return leaky_relu(in[0], n.reals[0]); }}},
       {"clamp", {1, 0, 2, [](Node n, In in) { return clamp(in[0], n.reals[0], n.reals[1]); }}},
       {"scale", {1, 0, 2, scaled}},

@@ -120,6 +120,8 @@ TEST_F(CliFolder, CheckFindsMissingFilesAndWhatTheGeneratorCannotMake) {
   const std::vector<std::string> more{config(), "data.name=imagefolder", "data.dir=" + set};
   refused({"run", more[0], "--check", more[1], more[2]}, 2, "synthesis.generator");
   EXPECT_EQ(run({"train", more[0], "--check", more[1], more[2]}).code, 0);
+  // Noise, real images and sets of other runs need no generator.
+  EXPECT_EQ(run({"run", more[0], "--check", more[1], more[2], "synthesis.source=noise"}).code, 0);
 }
 
 // data.size also where the set has a size of its own.
@@ -154,11 +156,15 @@ TEST_F(CliFolder, ExportedWeightsCarryTheNormalisationThatIsGiven) {
     return more;
   };
   EXPECT_EQ(run(with({"--mean", "0.1,0.2,0.3", "--std", "1,2,3"})).code, 0);
-  const ModelCard card = read_model_card(data::read_safetensors(to).metadata);
+  const ModelCard card = read_model_card(to, data::read_safetensors(to).metadata);
   EXPECT_EQ(card.normalization.mean, (std::vector<double>{0.1, 0.2, 0.3}));
   EXPECT_EQ(card.normalization.std, (std::vector<double>{1, 2, 3}));
   refused(with({"--mean", "0.1,0.2,0.3"}), 2, "give both");
   refused(with({"--mean", "0.1", "--std", "1"}), 2, "1 values for 3 input channels");
+  refused(with({"--classes", "7"}), 2, "says itself");
+  // The manifest of a run is not that of a set.
+  refused({"export", "images", folder().string(), "--out", (dir_ / "png").string()}, 3,
+          "no synthetic set there");
 }
 
 TEST_F(CliFolder, AnotherImageFolderIsAnotherConfiguration) {

@@ -56,6 +56,36 @@ model = "resnet8"
       "keep them together");
 }
 
+// As others write it into a file: mean and std beside the graph.
+TEST_F(CliTest, TheNormalisationOfAnOnnxFile) {
+  const std::string path = (dir_ / "normalised.onnx").string();
+  const auto read = [&path](const std::string& mean, const std::string& std) {
+    const auto field = [](char tag, const std::string& content) {
+      return std::string{tag, static_cast<char>(content.size())} + content;
+    };
+    std::ofstream(path, std::ios::binary)
+        << read_file(onnx("mobile")) << field('\x72', field('\x0a', "mean") + field('\x12', mean))
+        << field('\x72', field('\x0a', "std") + field('\x12', std));
+    const data::StateFile f = data::read_state_file(path);
+    const auto text = [&f](const char* key) {
+      const auto it = f.metadata.find(key);
+      return it == f.metadata.end() ? std::string() : it->second;
+    };
+    return str(text("mtcki.mean"), " | ", text("mtcki.std"), f.notes.empty() ? "" : f.notes[0]);
+  };
+  EXPECT_EQ(read("0.5,0.25,0.5", "0.25,0.25,1"), "0.5,0.25,0.5 | 0.25,0.25,1");
+  EXPECT_EQ(read("[0.5, 0.25, 0.5]", "(0.25; 0.25 1)"), "0.5,0.25,0.5 | 0.25,0.25,1");
+  EXPECT_THAT(read("127.5,0,51", "255,255,255"), HasSubstr("0.5,0,0.20000000000000001 | 1,1,1its"));
+  for (const char* std : {"", "1,1", "0,1,1", "imagenet", "1,1,1x"})
+    EXPECT_THAT(read("0.5,0.5,0.5", std), HasSubstr(" | its metadata's mean and std")) << std;
+  // What the file does not say of its images is taken from the flags.
+  const std::string out = (dir_ / "again.onnx").string();
+  refused({"export", "weights", "--weights", path, "--out", out}, 3, "7 classes, but 10");
+  const Outcome o = run({"export", "weights", "--weights", path, "--out", out, "--classes", "7",
+                         "--size", "28", "--mean", "0.5,0.5,0.5", "--std", "1,1,1"});
+  EXPECT_EQ(o.code, 0) << o.err;
+}
+
 // Classes and sizes that the file declares, without a flag.
 TEST_F(CliTest, InspectTakesTheSizesOfAnOnnxFile) {
   const Outcome o = run({"inspect", onnx("tall")});

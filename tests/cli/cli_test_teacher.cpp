@@ -55,6 +55,30 @@ TEST_F(TeacherFiles, CheckNamesTheTensorThatCannotWork) {
   EXPECT_FALSE(fs::exists(dir_ / "runs"));
 }
 
+TEST_F(TeacherFiles, MetadataThatCannotBeIsNamedWithItsFile) {
+  const std::map<std::string, std::string> good = {{"mtcki.arch", "resnet8"},
+                                                   {"mtcki.num_classes", "10"},
+                                                   {"mtcki.input", "3x32x32"},
+                                                   {"mtcki.mean", "0.5,0.5,0.5"},
+                                                   {"mtcki.std", "1,1,1"}};
+  const std::string path = (dir_ / "w.safetensors").string();
+  const auto inspect = [&](std::map<std::string, std::string> meta) {
+    data::write_safetensors(path, resnet8(1), meta);
+    return run({"inspect", path});
+  };
+  EXPECT_EQ(inspect(good).code, 0);
+  const std::vector<std::pair<const char*, const char*>> bad = {
+      {"mtcki.num_classes", "abc"}, {"mtcki.input", "x32"}, {"mtcki.mean", "a,b,c"},
+      {"mtcki.std", "0,0,0"},       {"mtcki.std", "1,1"},   {"mtcki.std", "nan,1,1"}};
+  for (const auto& [key, value] : bad) {
+    auto meta = good;
+    meta[key] = value;
+    const Outcome o = inspect(meta);
+    EXPECT_EQ(o.code, 3) << key;
+    EXPECT_THAT(o.err, HasSubstr(str(path, ": its metadata has ", key, " = \"", value, "\"")));
+  }
+}
+
 TEST_F(TeacherFiles, AReplacedWeightFileIsSaidAndWhatDependsOnItIsRedone) {
   const std::string weights = save("w.safetensors", resnet8(1));
   const std::vector<std::string> command = {"run", config(), "teachers.0.weights=" + weights};
@@ -236,6 +260,12 @@ TEST_F(TeacherFiles, WeightsInTwoFactors) {
   EXPECT_TRUE(allclose(entry_of(got, "fc.weight"), fc, 1e-6, 1e-7));
   EXPECT_TRUE(allclose(entry_of(got, "layer1.0.conv1.weight"), other, 1e-6, 1e-7));
   EXPECT_THAT(notes.back(), HasSubstr("two factors of 3 weights (conv1.weight, ...)"));
+  // Two of the same size are no norm and direction, but a parametrisation of somebody's own.
+  replace("layer2.0.conv1.weight", "layer2.0.conv1.parametrizations.weight.original0",
+          entry_of(got, "layer2.0.conv1.weight"),
+          "layer2.0.conv1.parametrizations.weight.original1",
+          entry_of(got, "layer2.0.conv1.weight"));
+  EXPECT_THROW(load_model(save("own.safetensors", state), {"resnet8", 3, 32, 10}, ""), DataError);
 }
 
 TEST_F(TeacherFiles, InspectShowsTheStatisticsLayerByLayer) {
@@ -246,6 +276,8 @@ TEST_F(TeacherFiles, InspectShowsTheStatisticsLayerByLayer) {
                            HasSubstr("layer3.0.bn2"), HasSubstr("normalised units")));
   refused({"inspect", save("odd.safetensors", {{"a", Tensor::zeros({2})}})}, 3,
           "fits no network of the registry");
+  refused({"inspect", weights, "--mean", "0.5", "--std", "0.5"}, 2,
+          "1 values for 3 input channels");
 }
 
 }  // namespace

@@ -207,6 +207,10 @@ TEST(Mnist, ImagesAndLabelsMustBelongTogether) {
                             dir / "MNIST/raw/" + name + ".idx" + end + "-ubyte");
   }
   EXPECT_EQ(load_dataset(spec).labels.item(), 4);
+  EXPECT_THAT(message_of<DataError>([&] {
+                load_dataset({"fashion-mnist", dir.path(), "test"});
+              }),
+              HasSubstr("expected the files of the set"));
 }
 
 TEST(Dataset, UnknownNamesAndSplits) {

@@ -20,6 +20,8 @@ TEST(Torch, WeightsKeyChooses) {
   EXPECT_EQ(f.tensors[0].second.to_vector<float>(), (std::vector<float>{1, 2}));
   ASSERT_EQ(f.notes.size(), 1u);
   EXPECT_THAT(f.notes[0], HasSubstr("weights_key = \"state_dict_ema\""));
+  EXPECT_THAT(read_state_file(fixture("torch_beside.pth")).notes.at(0),
+              HasSubstr("took model; other weights lie beside it: weights_key = \"teacher\""));
   const auto text = [](const char* name, const char* key) {
     return message_of<DataError>([&] { read_state_file(fixture(name), key); });
   };

@@ -251,6 +251,8 @@ TEST_F(ConfigTest, RefusesKeysOfMethodsThatDoNotGoTogether) {
   refused({"synthesis.source=pixels", "synthesis.exchange=0.5"}, "pixels has no maps");
   refused({"synthesis.exchange=0.5", "distill.fuse=conf"}, "distill.fuse: conf needs labels");
   refused({"synthesis.g_ema=0.5"}, "synthesis.g_ema: images of source generator");
+  refused({"synthesis.source=noise", "synthesis.save_logits=true"},
+          "synthesis.save_logits: synthesis.source = \"noise\" asks no teachers");
   refused({"synthesis.cls_focus=1"}, "only synthesis.cls_mode = \"ens\" reads it");
   refused({"synthesis.adv_heads=1", "rounds.per_epoch=1", "distill.steps_per_epoch=4"},
           "heads with distill.heads > 0 only");

@@ -128,6 +128,13 @@ TEST(OnnxOperators, OfTwoValuesAndMore) {
   EXPECT_EQ(result_of(s, s.node("Mul", {"x", s.node("Sign", {"x"})}), kSteps, 4),
             "2 0.5 0 1.5 | -1 -2 0 4");
   EXPECT_EQ(of("Min", kSteps, {}, {Tensor::full({}, -1.0)}), "-2 -1 -1 -1 | 1 0 0 0");
+  // Constants beside which the image vanishes in f32, before it.
+  for (const Tensor& low : {Tensor::full({}, -3e38), reals({-3e38F, -3e38F})}) {
+    OnnxGraph l;
+    l.input("x", {1, 2, 2});
+    EXPECT_EQ(result_of(l, l.node("Max", {l.initializer(low), "x"}), kSteps, 4),
+              "-2 -0.5 0 1.5 | 1 2 3 4");
+  }
   EXPECT_EQ(of("Sum", kSteps, {}, {reals({1, 2}), reals({3, 4})}), "2 5.5 4 7.5 | 1 2 3 4");
   EXPECT_EQ(of("Mean", kSteps, {}, {reals({1, 2}), reals({4, 6})}),
             "1 2.5 1.667 3.167 | 0.333 0.667 1 1.333");
@@ -175,6 +182,12 @@ TEST(OnnxOperators, SoftmaxOverTheAxisOfItsVersion) {
             "0.001 0.002 0.018 0.979 0.117 0.016 0.002 0.865 | "
             "-0.003 -0.005 -0.017 0.025 -0.306 -0.026 -0.001 0.333");
   EXPECT_THAT(softmax({integer("axis", 0)}, 13), HasSubstr("over the images"));
+  OnnxGraph g;  // whose softmax is 0 in f32
+  g.input("x", {1, 2, 2});
+  const std::string far = g.node("Mul", {"x", g.initializer(Tensor::full({}, 200.0))});
+  EXPECT_EQ(
+      result_of(g, g.node("Neg", {g.node("LogSoftmax", {far}, {integer("axis", 3)})}), kSteps, 4),
+      "300 0 300 0 | -200 200 -600 600");
   EXPECT_THAT(softmax({integer("axis", -9)}, 13), HasSubstr("axis -9 of 4 dimensions"));
 }
 

@@ -52,7 +52,8 @@ TEST(Pipeline, CompleteRun) {
 }
 
 TEST(Pipeline, KilledOrStoppedAnywhereEndsTheSame) {
-  const RunConfig config = tiny();
+  RunConfig config = tiny();
+  config.synthesis.g_life_first = 2;  // a generator for two batches, where g_life = 1
   const std::string whole = fresh_folder("whole");
   RunLog log(whole, false);
   run_pipeline(config, whole, log);
@@ -146,6 +147,14 @@ TEST(Pipeline, RoundsFromNothing) {
     fs::remove_all(cut);
   }
   fs::remove_all(whole);
+
+  // A call that found everything finished reports the same, without a set before the students too.
+  const fs::path reported = fresh_folder("nothing_reported");
+  config.out = reported.parent_path().string();
+  config.name = reported.filename().string();
+  RunFolder run(config, {"mtcki", "run"}, false);
+  const nlohmann::json first = run.write_result(r);
+  EXPECT_EQ(run.write_result(r).dump(), first.dump());
 }
 
 // CMI's adversarial layout: the bank and the head of the contrast do not go on from the set made before.

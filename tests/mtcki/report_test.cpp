@@ -398,6 +398,15 @@ TEST(Chart, GapsAndConstants) {
   EXPECT_THAT(gap, Not(HasSubstr("nan")));
 }
 
+TEST(Chart, TheNinthSeriesIsToldFromTheFirst) {
+  std::vector<Series> nine;
+  for (int i = 0; i < 9; ++i) nine.push_back({str("method ", i), {{0.0, 1.0 * i}, {1.0, i + 1.0}}});
+  const std::string chart = line_chart(nine, {"t"});
+  EXPECT_THAT(chart, HasSubstr("class=\"line s0\""));
+  EXPECT_THAT(chart, HasSubstr("class=\"line s0 more\""));
+  EXPECT_THAT(chart, HasSubstr("<i class=\"s0 more\"></i>method 8"));
+}
+
 TEST(Chart, NiceTicks) {
   EXPECT_EQ(nice_ticks(0, 10, 5), (std::vector<double>{0, 2, 4, 6, 8, 10}));
   EXPECT_EQ(nice_ticks(-1, 1, 4), (std::vector<double>{-1, -0.5, 0, 0.5, 1}));

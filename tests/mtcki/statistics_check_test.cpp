@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <vector>
 
 #include "mtcki/networks/natural_noise.h"
 #include "tensor/ops/elementwise.h"
@@ -36,6 +37,13 @@ Tensor images(int64_t batch, int64_t size, const data::Normalization& n) {
   return x;
 }
 
+// Leaves memory of so many floats to be taken up again, full of NaN.
+void poison(int64_t floats) {
+  std::vector<float> values(static_cast<size_t>(floats), NAN);
+  volatile float* seen = values.data();  // so that it is really written
+  (void)seen[0];
+}
+
 // A network whose running statistics are those of such images.
 std::unique_ptr<nn::Classifier> settled(const nn::ModelSpec& spec, const data::Normalization& n) {
   nn::Init init(5);
@@ -61,6 +69,15 @@ TEST(NaturalNoise, HasUnitVarianceAndRelatedNeighbours) {
   EXPECT_LT(std::abs(white), 0.15);
   EXPECT_EQ(natural_noise(2, 3, 8, 1.0).to_vector<float>(),
             natural_noise(2, 3, 8, 1.0).to_vector<float>());
+}
+
+// The grid of an octave has room for its shift where the size is no multiple of the cell, too.
+TEST(NaturalNoise, IsTheSameInMemoryThatHeldSomethingElse) {
+  for (const int64_t size : {12, 20, 28, 56}) {
+    const auto first = natural_noise(4, 1, size, 1.0).to_vector<float>();
+    for (int64_t n = 4; n < 2 * size; ++n) poison(n * n);
+    EXPECT_EQ(natural_noise(4, 1, size, 1.0).to_vector<float>(), first) << size;
+  }
 }
 
 TEST(Statistics, TellANetworkFromItsVariant) {

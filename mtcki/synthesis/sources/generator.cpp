@@ -56,7 +56,7 @@ class GeneratorSource : public ImageSource {
   }
 
   void visit(State& s, bool in_batch) override {
-    if (config_.g_life != 1 || in_batch) s("weights", *net_);
+    if (config_.g_life != 1 || config_.g_life_first > 1 || in_batch) s("weights", *net_);
     if (!in_batch) return;
     Tensor z = latents_.data();
     s("latents", z);

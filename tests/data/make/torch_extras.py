@@ -28,6 +28,7 @@ torch.jit.save(torch.jit.script(Net()), f"{out}/torch_script.pt")
 put("torch_own_module.pth", {"epoch": 1, "model": Net()})
 # Weights under keys of one's own: one set, several; and tensors that are not what their storage holds.
 named = {"l.weight": w}
+put("torch_beside.pth", {"model": named, "teacher": {"l.weight": w * 2}, "optimizer": {"state": {0: {"exp_avg": w}}}})
 put("torch_only.pth", {"epoch": 3, "netC": named, "optC": {"state": {0: {"momentum_buffer": w}}}})
 put("torch_several.pth", ({"l.weight": w}, {"acc": 91.5}, {"best": {"l.weight": w * 2}}))
 put("torch_negated.pth", {"l.weight": torch.complex(w, w).conj().imag})
