@@ -1,9 +1,16 @@
 #include "tensor/parallel.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <array>
 #include <atomic>
+#include <cstdio>
+#include <cstdlib>
 #include <stdexcept>
 #include <thread>
 #include <vector>
@@ -82,6 +89,38 @@ TEST(ParallelFor, ManyCallersAtOnce) {
     });
   for (std::thread& t : callers) t.join();
   for (int64_t sum : sums) EXPECT_EQ(sum, 300 * 99 * 98 / 2);
+}
+
+// What the program of BoundWaiting.StartsAnew... finds after its second start.
+TEST(BoundWaiting, DISABLED_AfterTheStart) {
+  EXPECT_STREQ(std::getenv("GOMP_SPINCOUNT"), "5000");
+  EXPECT_EQ(getpriority(PRIO_PROCESS, 0), 3);
+  utsname system{};
+  int major = 0, minor = 0;
+  ASSERT_EQ(uname(&system), 0);
+  ASSERT_EQ(std::sscanf(system.release, "%d.%d", &major, &minor), 2);
+  if (major < 6 || (major == 6 && minor < 12)) return;  // turns have no length of their own there
+  std::array<uint64_t, 6> attributes{};                 // the fourth is the length in ns
+  ASSERT_EQ(syscall(SYS_sched_getattr, 0, attributes.data(), sizeof attributes, 0), 0);
+  EXPECT_EQ(attributes[3], 100'000U);
+}
+
+TEST(BoundWaiting, StartsAnewWithAShortSpinAndShortTurnsAtTheSamePriority) {
+  const pid_t child = fork();
+  if (child == 0) {
+    unsetenv("GOMP_SPINCOUNT");
+    unsetenv("OMP_WAIT_POLICY");
+    setpriority(PRIO_PROCESS, 0, 3);
+    std::array<char, 20> name{"parallel_test"};
+    std::array<char, 60> filter{"--gtest_filter=BoundWaiting.DISABLED_AfterTheStart"};
+    std::array<char, 40> all{"--gtest_also_run_disabled_tests"};
+    const std::array<char*, 4> arguments{name.data(), filter.data(), all.data(), nullptr};
+    bound_waiting(arguments.data());
+    _exit(2);  // there was no start
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(WEXITSTATUS(status), 0);
 }
 
 }  // namespace
