@@ -318,7 +318,8 @@ TEST(Profile, TraceHasABarForEachStepAndStage) {
       list.push_back(e);
     }
   std::vector<std::string> bars;
-  for (const auto& e : nlohmann::json::parse(chrome_trace(list))["traceEvents"])
+  const auto trace = nlohmann::json::parse(chrome_trace(list));
+  for (const auto& e : trace["traceEvents"])
     if (e["ph"] == "X" && e["cat"] == "step")
       bars.push_back(str(e["name"].get<std::string>(), " ", e["ts"].get<double>(), " to ",
                          e["ts"].get<double>() + e["dur"].get<double>()));
