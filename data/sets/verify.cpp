@@ -93,6 +93,14 @@ std::vector<std::string> missing_files(const std::string& name, const std::strin
   return missing;
 }
 
+bool dataset_found(const std::string& name) {
+  const std::string dir = dataset_default_dir(name);
+  std::error_code ec;
+  return dataset_row(name).info.procedural ||
+         (fs::is_directory(dir, ec) && missing_files(name, dir, "train").empty() &&
+          missing_files(name, dir, "test").empty());
+}
+
 bool is_training_file(const std::string& path) {
   const std::string leaf = fs::path(path).filename().string();
   return leaf.starts_with("train") || leaf.starts_with("data_batch");

@@ -51,6 +51,8 @@ VerifyReport verify_dataset(const std::string& name, const std::string& dir = ""
 // Files of the part "train" or "test" that are not there; nothing is read.
 std::vector<std::string> missing_files(const std::string& name, const std::string& dir,
                                        const std::string& split);
+// Whether the set's files are in its default place, by their names; always for sets without files.
+bool dataset_found(const std::string& name);
 
 // Downloads what is missing or damaged with curl, verifies, unpacks with tar or its own ZIP reader.
 // `say` receives one line per step. DataError: no network (which host, what to copy by hand), wrong

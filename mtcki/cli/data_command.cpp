@@ -1,6 +1,5 @@
 // data: which sets there are, whether their files are whole, where to get them.
 #include <cstdio>
-#include <filesystem>
 
 #include "data/sets/dataset.h"
 #include "data/sets/verify.h"
@@ -25,19 +24,17 @@ void read_both_parts(const DataOptions& o) {
         data::load_dataset({o.name, o.dir, split, 0, 0, o.size, o.fit, 0, o.skip_bad});
     if (!set.note.empty()) console::info(str(o.name, " ", split, ": ", set.note));
     put("{:<6} {} images {}x{}x{}, {} classes\n", split, set.size(), set.images.size(1),
-          set.images.size(2), set.images.size(3), set.num_classes());
+        set.images.size(2), set.images.size(3), set.num_classes());
   }
 }
 
 int data_list_command() {
   for (const std::string& name : data::dataset_names()) {
     const data::DatasetInfo info = data::dataset_info(name);
-    std::error_code ec;
-    const std::string dir = data::dataset_default_dir(name);
     put("{:<14} {}\n{:<14} from: {}\n", name, info.description, "", info.source);
     if (!info.procedural)
-      put("{:<14} {}: {}\n", "", std::filesystem::is_directory(dir, ec) ? "found" : "not found",
-            dir);
+      put("{:<14} {}: {}\n", "", data::dataset_found(name) ? "found" : "not found",
+          data::dataset_default_dir(name));
   }
   return 0;
 }

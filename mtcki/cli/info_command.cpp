@@ -1,9 +1,9 @@
 // info: version, build, machine, kernels, data sets found.
 #include <cstdio>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "data/sets/dataset.h"
+#include "data/sets/verify.h"
 #include "mtcki/cli/commands.h"
 #include "mtcki/cli/flags.h"
 #include "mtcki/host/build_info.h"
@@ -16,13 +16,10 @@ namespace {
 
 int info_command(bool as_json) {
   json sets = json::array();
-  for (const std::string& name : data::dataset_names()) {
-    std::error_code ec;
-    const std::string dir = data::dataset_default_dir(name);
-    const bool there = std::filesystem::is_directory(dir, ec);
-    sets.push_back(
-        {{"name", name}, {"found", there || data::dataset_info(name).procedural}, {"dir", dir}});
-  }
+  for (const std::string& name : data::dataset_names())
+    sets.push_back({{"name", name},
+                    {"found", data::dataset_found(name)},
+                    {"dir", data::dataset_default_dir(name)}});
   if (as_json) {
     json out = json::object();
     for (const auto& [label, value] : info_lines()) out[label] = value;

@@ -19,8 +19,8 @@ std::string profile_text(const Profile& profile, ProfileBy by, int64_t most, siz
 // All rows by layer, every field.
 std::string profile_csv(const Profile& profile);
 // For chrome://tracing and ui.perfetto.dev: a process for the host and one per device, memory as a
-// counter, an arrow from the host's part of an op to the device's. kernels: of recorded kernels, drawn
-// instead of the device's events, with the calls that started them.
+// counter, a bar per step and stage, an arrow from the host's part of an op to the device's. kernels: of
+// recorded kernels, drawn instead of the device's events, with the calls that started them.
 std::string chrome_trace(const std::vector<profiler::Event>& events,
                          const std::vector<profiler::Slice>& kernels = {});
 // What changed from a to b: time per step of each group, largest change first.

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <map>
 #include <set>
 
@@ -57,6 +58,48 @@ void add_kernels(const std::vector<profiler::Slice>& kernels, Processes& process
   }
 }
 
+// A track of the host with a bar for each step, and below it one for each stretch of a stage; the
+// names of its threads.
+void add_steps(const std::vector<profiler::Event>& events, json* out) {
+  constexpr int kSteps = 9998;
+  struct Bar {
+    int64_t step;
+    std::string name;
+    double begin, end;
+  };
+  std::vector<Bar> steps, stages;
+  std::map<int, std::string> tracks;
+  for (const profiler::Event& e : events) {
+    const bool on_host = e.device == "cpu";
+    const double begin = on_host ? e.start_us : e.host_start_us;
+    const double end = begin + (on_host ? e.duration_us : e.host_us);
+    if (e.captured || e.step == profiler::kAnyStep) continue;
+    tracks[e.thread] = str("thread ", e.thread), tracks[kSteps] = "steps and stages";
+    for (auto* bars : {&steps, &stages}) {
+      const std::string name = bars == &steps ? str("step ", e.step) : e.stage;
+      if (bars->empty() || bars->back().step != e.step || bars->back().name != name)
+        bars->push_back({e.step, name, begin, end});
+      bars->back().begin = std::min(bars->back().begin, begin);
+      bars->back().end = std::max(bars->back().end, end);
+    }
+  }
+  for (const auto* bars : {&steps, &stages})
+    for (const Bar& b : *bars)
+      out->push_back({{"name", b.name},
+                      {"cat", "step"},
+                      {"ph", "X"},
+                      {"pid", 1},
+                      {"tid", kSteps},
+                      {"ts", b.begin},
+                      {"dur", b.end - b.begin}});
+  for (const auto& [tid, name] : tracks)
+    out->push_back({{"name", "thread_name"},
+                    {"ph", "M"},
+                    {"pid", 1},
+                    {"tid", tid},
+                    {"args", {{"name", name}}}});
+}
+
 }  // namespace
 
 std::string chrome_trace(const std::vector<profiler::Event>& events,
@@ -106,6 +149,7 @@ std::string chrome_trace(const std::vector<profiler::Event>& events,
     launch.update({{"ph", "f"}, {"bp", "e"}, {"pid", pid}, {"tid", e.stream}, {"ts", e.start_us}});
     out.push_back(launch);
   }
+  if (kernels.empty()) add_steps(events, &out);
   for (const auto& [device, pid] : processes.all())
     out.push_back({{"name", "process_name"},
                    {"ph", "M"},

@@ -58,18 +58,20 @@ nn::ModelSpec shape_of_images(const RunConfig& config, const RunNeeds& needs) {
                          " have one size; it is for imagefolder and tiny-imagenet"));
   const std::string dir =
       config.data.dir.empty() ? data::dataset_default_dir(config.data.name) : config.data.dir;
+  // The number of classes depends on the files of the user's own folder alone.
+  const std::string help =
+      str(info.source, ". Set data.dir=...",
+          info.num_classes > 0 ? ", or try: mtcki data get " + config.data.name : "");
   std::error_code ec;
   if (!info.procedural && !std::filesystem::is_directory(dir, ec))
-    throw DataError(str("dataset ", config.data.name, ": no folder \"", dir, "\"; ", info.source,
-                        ". Set data.dir=..., or try: mtcki data get ", config.data.name,
+    throw DataError(str("dataset ", config.data.name, ": no folder \"", dir, "\"; ", help,
                         without_images(config, info)));
   for (const char* split : {"train", "test"}) {
     if (split == std::string("train") && !needs.training_set) continue;
     const std::vector<std::string> missing = data::missing_files(config.data.name, dir, split);
     if (!missing.empty())
       throw DataError(str("dataset ", config.data.name, ": no file \"", dir, "/", missing.front(),
-                          "\"; ", info.source, ". Set data.dir=..., or try: mtcki data get ",
-                          config.data.name));
+                          "\"; ", help));
   }
   spec.in_channels = info.channels;
   spec.image_size = info.image_size;
@@ -121,9 +123,9 @@ void preflight(const RunConfig& config, const RunNeeds& needs) {
     ModelCard card;
     const auto net = load_model(t.weights, spec, t.name_map, &card, nullptr, t.weights_key);
     if (needs.generator && net->batch_norms().empty() && config.synthesis.loss.at("bn") > 0)
-      throw UsageError(str(who, ": ", t.weights,
-                           " has no batch norm, so there are no statistics for ", "synthesis.bn: ",
-                           kKeepsBatchNorms, ". To go on without that term: synthesis.bn = 0"));
+      throw UsageError(str(
+          who, ": ", t.weights, " has no batch norm, so there are no statistics for ",
+          "synthesis.bn: ", kKeepsBatchNorms, ". To go on without that term: synthesis.bn = 0"));
     any_norms = any_norms || !net->batch_norms().empty();
     if (config.data.is_none()) known_normalization(t, card.normalization);
   }

@@ -288,23 +288,44 @@ TEST(Profile, TraceIsValidAndNamesItsProcesses) {
   for (const auto& e : j["traceEvents"]) {
     const std::string ph = e.at("ph");
     ASSERT_TRUE(e.at("pid").is_number());
-    complete += ph == "X";
+    const bool bar = ph == "X" && e.at("cat") == "step";
+    complete += ph == "X" && !bar;
     counters += ph == "C";
     arrows += ph == "s" || ph == "f";
     names += ph == "M";
     if (ph == "X") {
       EXPECT_TRUE(e.at("ts").is_number() && e.at("dur").is_number() && e.at("tid").is_number());
-      EXPECT_TRUE(e.at("args").contains("module"));
+      EXPECT_TRUE(bar || e.at("args").contains("module"));
     }
   }
   EXPECT_EQ(complete, 16) << "15 ops, one of them on the host too";
   EXPECT_EQ(counters, 15);
   EXPECT_EQ(arrows, 2);
-  EXPECT_EQ(names, 2);
+  EXPECT_EQ(names, 4) << "host, device, the host's thread, its steps";
   const auto& first = j["traceEvents"][0];
   EXPECT_EQ(first["pid"], 2);
   EXPECT_EQ(first["tid"], 2);
   EXPECT_EQ(j["traceEvents"][1]["args"]["bytes"], 77);
+}
+
+TEST(Profile, TraceHasABarForEachStepAndStage) {
+  std::vector<Event> list;
+  for (const int64_t step : {0, 1})
+    for (const char* stage : {"forward", "forward", "backward"}) {
+      Event e;
+      e.op = "relu", e.step = step, e.stage = stage;
+      e.start_us = 10.0 * static_cast<double>(list.size()), e.duration_us = 4;
+      list.push_back(e);
+    }
+  std::vector<std::string> bars;
+  const auto trace = nlohmann::json::parse(chrome_trace(list));
+  for (const auto& e : trace["traceEvents"])
+    if (e["ph"] == "X" && e["cat"] == "step")
+      bars.push_back(str(e["name"].get<std::string>(), " ", e["ts"].get<double>(), " to ",
+                         e["ts"].get<double>() + e["dur"].get<double>()));
+  EXPECT_THAT(bars,
+              testing::ElementsAre("step 0 0 to 24", "step 1 30 to 54", "forward 0 to 14",
+                                   "backward 20 to 24", "forward 30 to 44", "backward 50 to 54"));
 }
 
 // Bars of a track are apart or nested; viewers drop what overlaps.
