@@ -28,11 +28,14 @@ def normalised(x):
 
 
 def classifier(name, weights=None):
-    """A network as its authors draw it: convolutions by He's rule of the outputs; VGG's last layer small."""
+    """A network as its authors draw it: convolutions by He's rule of the outputs, without biases at first; VGG's last
+    layer small."""
     net = torch_models.classifier(name, CHANNELS, CLASSES)
     for m in net.modules():
         if isinstance(m, nn.Conv2d):
             nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)
         elif isinstance(m, nn.Linear) and name.startswith("vgg"):
             nn.init.normal_(m.weight, 0, 0.01)
             nn.init.zeros_(m.bias)
