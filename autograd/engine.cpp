@@ -103,7 +103,12 @@ void deliver(const Node& node, int input, Tensor g, ReadyNodes* ready) {
   if (next->is_leaf) {
     if (passes_leaves_by) return;
     const OnStreamZero scope;  // what optimisers and users of .grad() work on
-    if (const auto leaf = next->variable.lock()) accumulate_grad(leaf.get(), std::move(g));
+    const auto leaf = next->variable.lock();
+    if (!leaf || !leaf->requires_grad) return;  // gone, or frozen since
+    if (leaf->data.shape() != g.shape())
+      throw GradientError(str("backward of ", where(node), ": its input ", input, " was ",
+                              g.shape(), " and is ", leaf->data.shape(), " since set_data"));
+    accumulate_grad(leaf.get(), std::move(g));
     return;
   }
   const bool first = !next->pending.defined();

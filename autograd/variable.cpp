@@ -6,8 +6,16 @@
 namespace mtcki {
 
 namespace {
+
 thread_local int no_grad_depth = 0;
+
+void check_floating(const char* what, const Tensor& data) {
+  if (!is_floating(data.dtype()))
+    throw GradientError(
+        str(what, ": only floating tensors can require a gradient, got ", data.describe()));
 }
+
+}  // namespace
 
 bool is_gradient_type(DType gradient, DType leaf, Device device) {
   return gradient == leaf || (gradient == DType::bf16 && leaf == DType::f32 && device.is_cuda());
@@ -26,9 +34,7 @@ Variable::Variable(const Tensor& data, bool requires_grad) {
       throw GradientError("Variable: an undefined tensor cannot require a gradient");
     return;  // an undefined Variable: "no bias here"
   }
-  if (requires_grad && !is_floating(data.dtype()))
-    throw GradientError(
-        str("Variable: only floating tensors can require a gradient, got ", data.describe()));
+  if (requires_grad) check_floating("Variable", data);
   impl_ = std::make_shared<Impl>();
   impl_->data = data;
   impl_->requires_grad = requires_grad;
@@ -60,6 +66,7 @@ void Variable::set_requires_grad(bool on) {
   if (!impl_) throw GradientError("set_requires_grad: the variable is undefined");
   if (!is_leaf())
     throw GradientError("set_requires_grad: only on leaves; use detach() to cut a history");
+  if (on) check_floating("set_requires_grad", data());
   impl_->requires_grad = on;
   if (!on) impl_->node.reset();
 }

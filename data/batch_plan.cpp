@@ -22,6 +22,8 @@ BatchPlanner::BatchPlanner(const ImageSet& set, const LoaderOptions& options)
   if (options.pad < 0) throw UsageError(str("Loader: pad ", options.pad, " < 0"));
   if (options.views < 0) throw UsageError(str("Loader: views ", options.views, " < 0"));
   if (options.threads < 0) throw UsageError(str("Loader: threads ", options.threads, " < 0"));
+  if (options.rank < 0 || options.rank >= options.ranks)
+    throw UsageError(str("Loader: rank ", options.rank, " of ", options.ranks, " ranks"));
   const auto channels = static_cast<size_t>(set.images.size(1));
   const Normalization& n = options.normalization;
   if (n.mean.size() != n.std.size() || (!n.mean.empty() && n.mean.size() != channels))
@@ -39,9 +41,16 @@ int64_t BatchPlanner::batches_per_epoch() const {
 void BatchPlanner::start_epoch(int64_t epoch) {
   epoch_ = epoch;
   order_.clear();
-  if (options_.order)
+  if (options_.order) {
     order_ = options_.order(epoch);
-  else if (options_.shuffle)
+    if (std::ssize(order_) != size_)
+      throw UsageError(str("Loader: the order of epoch ", epoch, " has ", order_.size(),
+                           " rows, the set ", size_));
+    for (const int64_t row : order_)
+      if (row < 0 || row >= size_)
+        throw UsageError(str("Loader: row ", row, " in the order of epoch ", epoch,
+                             " is outside 0..", size_ - 1));
+  } else if (options_.shuffle)
     order_ = randperm(size_, Rng{options_.seed, rng_stream("loader/shuffle"),
                                  static_cast<uint64_t>(epoch)})
                  .to_vector<int64_t>();

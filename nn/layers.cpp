@@ -22,8 +22,17 @@ void default_init(Variable& weight, Variable* bias, Init& init) {
   }
   kaiming_uniform_(weight, std::sqrt(5.0), init.next());
   if (bias == nullptr) return;
-  const double bound = 1.0 / std::sqrt(static_cast<double>(fan_in(weight.shape())));
+  const auto fan = static_cast<double>(fan_in(weight.shape()));
+  const double bound = fan > 0 ? 1.0 / std::sqrt(fan) : 0.0;
   uniform_(*bias, -bound, bound, init.next());
+}
+
+// Of `channels`, the share of one group; `other` are the channels of the layer's other side.
+int64_t per_group(const char* layer, int64_t channels, int64_t other, int64_t groups) {
+  if (groups < 1 || channels % groups != 0 || other % groups != 0)
+    throw ShapeError(
+        str(layer, ": ", groups, " groups must divide ", channels, " and ", other, " channels"));
+  return channels / groups;
 }
 
 Variable optional(const Variable* v) { return v == nullptr ? Variable() : *v; }
@@ -46,12 +55,11 @@ Options with_precision(Options o, const Module& m) {
 Conv2d::Conv2d(int64_t in, int64_t out, std::array<int64_t, 2> kernel, const Conv2dOptions& o,
                bool with_bias, Init& init)
     : weight(register_parameter(
-          "weight", Tensor::empty({out, in / o.groups, kernel[0], kernel[1]}, init.dtype))),
+          "weight",
+          Tensor::empty({out, per_group("Conv2d", in, out, o.groups), kernel[0], kernel[1]},
+                        init.dtype))),
       bias(with_bias ? &register_parameter("bias", Tensor::empty({out}, init.dtype)) : nullptr),
       options_(o) {
-  if (in % o.groups != 0 || out % o.groups != 0)
-    throw ShapeError(
-        str("Conv2d: ", o.groups, " groups must divide ", in, " and ", out, " channels"));
   default_init(weight, bias, init);
 }
 
@@ -99,13 +107,12 @@ double Conv2d::macs(const Shape&, const Shape& output) const {
 
 ConvTranspose2d::ConvTranspose2d(int64_t in, int64_t out, int64_t kernel,
                                  const ConvTranspose2dOptions& o, bool with_bias, Init& init)
-    : weight(register_parameter("weight",
-                                Tensor::empty({in, out / o.groups, kernel, kernel}, init.dtype))),
+    : weight(register_parameter(
+          "weight",
+          Tensor::empty({in, per_group("ConvTranspose2d", out, in, o.groups), kernel, kernel},
+                        init.dtype))),
       bias(with_bias ? &register_parameter("bias", Tensor::empty({out}, init.dtype)) : nullptr),
       options_(o) {
-  if (in % o.groups != 0 || out % o.groups != 0)
-    throw ShapeError(
-        str("ConvTranspose2d: ", o.groups, " groups must divide ", in, " and ", out, " channels"));
   default_init(weight, bias, init);
 }
 

@@ -1,6 +1,7 @@
 #include "optim/optimizer.h"
 
-#include <algorithm>
+#include <cmath>
+#include <limits>
 #include <map>
 #include <set>
 
@@ -12,13 +13,23 @@ namespace mtcki::optim {
 Optimizer::Optimizer(std::vector<ParameterGroup> groups, double lr,
                      std::vector<std::string> slot_names)
     : slot_names_(std::move(slot_names)), lr_(lr) {
-  std::set<std::string> names;
+  std::map<std::string, const Variable::Impl*> names;
+  std::map<const Variable::Impl*, std::string> seen;
   for (ParameterGroup& group : groups) {
     Group& own = groups_.emplace_back(Group{group.lr_scale, group.weight_decay_scale, {}});
     for (auto& [name, parameter] : group.parameters) {
-      if (!names.insert(name).second)
+      const Variable::Impl* impl = parameter.impl().get();
+      if (!parameter.is_leaf())
         throw Error(str("optimizer: parameter '", name,
-                        "' is listed twice; give the modules' parameters different prefixes"));
+                        "' is a result, not a leaf, and has no gradient of its own"));
+      const auto [it, first] = names.emplace(name, impl);
+      if (!first && it->second != impl)
+        throw Error(str("optimizer: two parameters are called '", name,
+                        "'; give the parameters of each group different names"));
+      if (const auto [other, fresh] = seen.emplace(impl, name); impl && !fresh)
+        throw Error(str("optimizer: parameter '", name, "' is listed twice",
+                        other->second == name ? "" : str(", also as '", other->second, "'"),
+                        ", and every step would update it twice"));
       Entry entry;
       entry.name = name;
       entry.parameter = parameter;
@@ -46,9 +57,8 @@ double Optimizer::grad_norm() const {
   return grads.empty() ? 0.0 : global_norm(grads);
 }
 
-// As torch.nn.utils.clip_grad_norm_, with its guard against a zero norm.
 double Optimizer::clip_scale(double norm, double max_norm) {
-  return std::min(1.0, max_norm / (norm + 1e-6));
+  return mtcki::clip_scale(norm, max_norm);
 }
 
 Scalar Optimizer::clip_scale(double max_norm, Tensor* norm) const {
@@ -267,13 +277,34 @@ class Adam : public Optimizer {
 
 }  // namespace
 
+namespace {
+
+// Written so that a NaN is refused, too.
+void check_option(const char* name, double value, double below) {
+  if (!(value >= 0.0 && value < below))
+    throw UsageError(str("optimizer: ", name, " is ", value, ", it needs to be at least 0",
+                         std::isinf(below) ? " and finite" : str(" and below ", below)));
+}
+
+}  // namespace
+
 std::unique_ptr<Optimizer> make_sgd(std::vector<ParameterGroup> groups, const SgdOptions& o) {
+  constexpr double kAny = std::numeric_limits<double>::infinity();
+  check_option("lr", o.lr, kAny);
+  check_option("momentum", o.momentum, kAny);
+  check_option("weight_decay", o.weight_decay, kAny);
   if (o.nesterov && (o.momentum <= 0.0 || o.dampening != 0.0))
     throw UsageError("sgd: nesterov needs a momentum above 0 and dampening 0");
   return std::make_unique<Sgd>(std::move(groups), o);
 }
 
 std::unique_ptr<Optimizer> make_adam(std::vector<ParameterGroup> groups, const AdamOptions& o) {
+  constexpr double kAny = std::numeric_limits<double>::infinity();
+  check_option("lr", o.lr, kAny);
+  check_option("beta1", o.beta1, 1.0);
+  check_option("beta2", o.beta2, 1.0);
+  check_option("eps", o.eps, kAny);
+  check_option("weight_decay", o.weight_decay, kAny);
   return std::make_unique<Adam>(std::move(groups), o);
 }
 

@@ -49,7 +49,8 @@ class Optimizer {
   void load_state_dict(const nn::StateDict& state);
 
  protected:
-  // Throws Error when a name appears twice (the state dict could not tell them apart).
+  // Throws Error when a name appears twice (the state dict could not tell them apart), when a
+  // parameter does, and of results of functions, which have no gradient.
   Optimizer(std::vector<ParameterGroup> groups, double lr, std::vector<std::string> slot_names);
 
   // Parameters of one group that have a gradient and had the same number of updates before.

@@ -113,6 +113,7 @@ double Tensor::item() const {
 }
 
 Tensor Tensor::reshape(const Shape& shape) const {
+  if (!defined()) OpError("reshape", "input", *this).argument("the input is undefined");
   Shape target = shape;
   int64_t known = 1;
   int unknown = -1;
@@ -122,8 +123,8 @@ Tensor Tensor::reshape(const Shape& shape) const {
     } else if (shape[i] < 0) {
       OpError("reshape", "input", *this)
           .shape(shape, ": sizes must not be negative, one dimension may be -1");
-    } else {
-      known *= shape[i];
+    } else if (__builtin_mul_overflow(known, shape[i], &known)) {
+      OpError("reshape", "input", *this).shape("the elements do not fit ", shape);
     }
   }
   if (unknown >= 0 && known == 0)
@@ -179,6 +180,8 @@ Tensor Tensor::clone() const {
 }
 
 void Tensor::copy_(const Tensor& src) const {
+  if (!defined() || !src.defined())
+    OpError("copy_", "destination", *this, "source", src).argument("an operand is undefined");
   if (shape() != src.shape())
     OpError("copy_", "destination", *this, "source", src).shape("shapes need to be equal");
   // Conversions run where the source is, except to a layout that only this side has.

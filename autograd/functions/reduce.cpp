@@ -1,6 +1,7 @@
 #include "tensor/ops/reduce.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "autograd/functions.h"
 #include "autograd/recorder.h"
@@ -58,8 +59,10 @@ Variable norm(const Variable& x) {
   const Tensor y = norm(x.data());
   if (r.needs(0))  // x = 0: 0/tiny, the gradient 0
     r.grad(0, [x = r.save(x.data()), y = r.save(y)](const Tensor& gy) {
-      const Tensor tiny = Tensor::full({}, 1e-12, y.get().dtype(), y.get().device());
-      return mul(x.get(), div(gy, maximum(y.get(), tiny)));
+      const double least = y.get().dtype() == DType::f64 ? std::numeric_limits<double>::min()
+                                                         : std::numeric_limits<float>::min();
+      const Tensor tiny = Tensor::full({}, least, y.get().dtype(), y.get().device());
+      return mul(div(x.get(), maximum(y.get(), tiny)), gy);
     });
   return r.finish(y);
 }

@@ -27,6 +27,11 @@ Tensor weighted_sum(const Tensor& rows, const Tensor& coefficients) {
   return sum(mul(rows, coefficients));
 }
 
+// The batch mean of no rows is NaN, as any mean of nothing.
+Tensor batch_mean(const Tensor& rows, const Tensor& coefficients) {
+  return rows.numel() == 0 ? mean(rows) : weighted_sum(rows, coefficients);
+}
+
 }  // namespace
 
 Variable softmax(const Variable& x) {
@@ -54,7 +59,7 @@ Variable cross_entropy(const Variable& logits, const Tensor& labels, double labe
                label_smoothing](const Tensor& gy) {
       return cross_entropy_rows_grad(mul(c.get(), gy), x.get(), labels.get(), label_smoothing);
     });
-  return r.finish(weighted_sum(rows, c));
+  return r.finish(batch_mean(rows, c));
 }
 
 Variable kl_div(const Variable& p_logits, const Variable& q_logits, double temperature,
@@ -74,7 +79,7 @@ Variable kl_div(const Variable& p_logits, const Variable& q_logits, double tempe
         return kl_rows_grad_q(mul(k.get(), gy), p.get(), q.get(), temperature);
       });
   }
-  return r.finish(weighted_sum(rows, c));
+  return r.finish(batch_mean(rows, c));
 }
 
 Variable js_div(const Variable& p_logits, const Variable& q_logits, double temperature) {
@@ -92,7 +97,7 @@ Variable js_div(const Variable& p_logits, const Variable& q_logits, double tempe
         return js_rows_grad_p(mul(k.get(), gy), q.get(), p.get(), temperature);
       });
   }
-  return r.finish(weighted_sum(rows, c));
+  return r.finish(batch_mean(rows, c));
 }
 
 Variable normalize(const Variable& x, double eps) {

@@ -447,6 +447,8 @@ StateFile read_onnx_state(const std::string& path) {
   for (auto& [name, t] : model.initializers) out.tensors.emplace_back(name, std::move(t));
   out.metadata["mtcki.arch"] = "onnx";
   take_normalisation(model.metadata, &out);
+  if (const auto names = model.metadata.find("classes"); names != model.metadata.end())
+    out.metadata["mtcki.classes"] = names->second;
   return out;
 }
 

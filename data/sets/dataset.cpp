@@ -1,5 +1,6 @@
 #include "data/sets/dataset.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 
@@ -28,6 +29,13 @@ const std::vector<DatasetRow>& rows() {
 
 Tensor Normalization::mean_tensor() const { return as_f32(mean); }
 Tensor Normalization::std_tensor() const { return as_f32(std); }
+
+bool Normalization::is_of_bytes() const {
+  const auto above = [](const std::vector<double>& values, double most) {
+    return std::ranges::any_of(values, [most](double v) { return v > most; });
+  };
+  return above(mean, 1) || above(std, 20);  // below that, somebody's own scale
+}
 
 const DatasetRow& dataset_row(const std::string& name) {
   if (name == "none")
@@ -69,20 +77,18 @@ std::string dataset_default_dir(const std::string& name) {
   return roots[0] + "/" + name;  // where "mtcki data get" would put it
 }
 
-ImageSet load_dataset(const DatasetSpec& spec) {
-  const DatasetRow& row = dataset_row(spec.name);
-  const DatasetInfo& info = row.info;
+void check_dataset_spec(const DatasetSpec& spec) {
+  const DatasetInfo& info = dataset_row(spec.name).info;
   if (spec.split != "train" && spec.split != "test")
     throw UsageError(
         str("dataset \"", spec.name, "\": split is train or test, not \"", spec.split, "\""));
   if (spec.limit < 0) throw UsageError(str("dataset limit ", spec.limit, ": must not be negative"));
-  const std::string dir = spec.dir.empty() ? dataset_default_dir(spec.name) : spec.dir;
   if (spec.size != 0 && !info.image_files)
     throw UsageError(str("dataset \"", spec.name, "\": its images have one size, ", info.image_size,
                          " x ", info.image_size, "; a size is for imagefolder and tiny-imagenet"));
   if (spec.fit != "crop" && spec.fit != "pad")
     throw UsageError(str("dataset fit \"", spec.fit, "\": must be crop or pad"));
-  if (spec.channels != 0 && spec.channels != 3 &&
+  if (spec.channels != 0 && spec.channels != info.channels &&
       (spec.channels != 1 || spec.name != "imagefolder"))
     throw UsageError(str("dataset \"", spec.name, "\": channels ", spec.channels,
                          ": imagefolder is read with 1 or 3, the other sets as they are"));
@@ -92,7 +98,17 @@ ImageSet load_dataset(const DatasetSpec& spec) {
   if (ordered && spec.name != ordered)
     throw UsageError(
         str("dataset \"", spec.name, "\": class_order ", spec.class_order, " is for ", ordered));
+}
+
+ImageSet load_dataset(const DatasetSpec& spec) {
+  check_dataset_spec(spec);
+  const DatasetRow& row = dataset_row(spec.name);
+  const DatasetInfo& info = row.info;
+  const std::string dir = spec.dir.empty() ? dataset_default_dir(spec.name) : spec.dir;
   ImageSet set = row.load(dir, spec);
+  if (set.size() == 0)
+    throw DataError(str("\"", dir, "\": the ", spec.split, " part of ", spec.name,
+                        " has no images: its files say so themselves; fetch them again"));
   set.name = spec.name;
   set.split = spec.split;
   set.normalization = info.normalization;

@@ -15,6 +15,8 @@ struct Normalization {
   std::vector<double> mean, std;
   Tensor mean_tensor() const;  // f32 [C]
   Tensor std_tensor() const;
+  // For images in 0..255: no mean of images in [0,1] is above 1, no deviation above 1/2.
+  bool is_of_bytes() const;
 };
 
 struct ImageSet {
@@ -46,6 +48,8 @@ struct DatasetSpec {
 // (exit 3): which file, expected, found, what to do. UsageError for an unknown name, with the
 // nearest, and for a size where there are no image files.
 ImageSet load_dataset(const DatasetSpec& spec);
+// The UsageErrors among these, before any file is read.
+void check_dataset_spec(const DatasetSpec& spec);
 std::vector<std::string> dataset_names();
 // The first that exists of $MTCKI_DATA_DIR/<name>, ./data/<name>, data/<name> of the sources, also
 // spelt otherwise ("cifar-10", "cifar-10-batches-bin"); else where the set would be put.

@@ -88,6 +88,9 @@ std::vector<std::string> ImageTree::classes(const std::string& dir) {
       hidden_.add(name);
     else if (fs::is_directory(path))
       out.push_back(name);
+    else if (!fs::exists(path))  // a class, perhaps, without which the others have other numbers
+      throw_data_error(path.string(), -1, "a folder or a file", "a link that leads nowhere",
+                       "mount what it points to, or remove it");
     else
       beside_.add(name);
   }

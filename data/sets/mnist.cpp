@@ -49,7 +49,8 @@ ImageSet load_mnist(const std::string& dir, const std::string& split, bool fashi
   int64_t* to = set.labels.data<int64_t>();
   for (int64_t i = 0; i < n; ++i) {
     if (from[i] > 9)
-      throw_data_error(label_path, 8 + i, "a label 0-9", str(int{from[i]}), "the file is damaged");
+      throw_data_error(label_path, 8 + i, "a label 0-9", str(int{from[i]}),
+                       "the file is damaged, or of another set");
     to[i] = from[i];
   }
   if (fashion) {

@@ -78,7 +78,7 @@ int export_weights_command(const ExportWeightsOptions& o) {
     const nn::StateDict state = net->state_dict();
     write_npz(o.out, data::NamedTensors(state.begin(), state.end()));
   } else {
-    write_onnx(o.out, *net, spec, card.normalization, {o.opset, o.fold_bn});
+    write_onnx(o.out, *net, spec, card.normalization, {o.opset, o.fold_bn, card.classes});
   }
   put("{}: {}, {} parameters\n", o.out, spec.name, net->parameter_count());
   return 0;
@@ -102,7 +102,7 @@ int export_images_command(const ExportImagesOptions& o) {
   const std::vector<int64_t> y = labels.to_vector<int64_t>();
   const auto folder_of = [&](int64_t label) {
     // Padded, so that sorting the names sorts the classes.
-    return fmt::format("{}/{:03}", o.out, label);
+    return fmt::format("{}/{:0{}}", o.out, label, std::max<size_t>(3, str(classes - 1).size()));
   };
   data::make_directories(o.out);
   // A folder without images is refused by those who read the export; without it, they number the

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdlib>
 
+#include "data/sets/dataset.h"
 #include "mtcki/host/console.h"
 #include "tensor/cuda/runtime.h"
 #include "tensor/error.h"
@@ -146,6 +147,10 @@ void check_normalization(const std::vector<double>& mean, const std::vector<doub
       throw UsageError(str("--std ", s, ": must be above 0 and finite"));
   for (const double m : mean)
     if (!std::isfinite(m)) throw UsageError("--mean: must be finite");
+  if (data::Normalization{mean, std}.is_of_bytes())
+    throw UsageError(
+        "--mean, --std: are those of images in 0..255; here images are in [0,1]: divide both by "
+        "255");
 }
 
 }  // namespace mtcki::cli

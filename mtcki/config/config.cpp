@@ -10,6 +10,7 @@
 #include <set>
 
 #include "data/formats/file_bytes.h"
+#include "data/sets/dataset.h"
 #include "data/sets/digest.h"
 #include "mtcki/config/keys.h"
 #include "mtcki/config/paths.h"
@@ -262,9 +263,11 @@ void grow_for(RunConfig* config, const std::string& path) {
   const size_t dot = path.find('.');
   const std::string section = path.substr(0, dot);
   if (dot == std::string::npos || !config_keys::is_array(section)) return;
-  const std::string index = path.substr(dot + 1, path.find('.', dot + 1) - dot - 1);
+  const size_t end = path.find('.', dot + 1);
+  const std::string index = path.substr(dot + 1, end - dot - 1);
   const size_t count = section == "teachers" ? config->teachers.size() : config->students.size();
-  if (index.empty() || index.size() > 6 || !std::ranges::all_of(index, ::isdigit))
+  if (index.empty() || index.size() > 6 || !std::ranges::all_of(index, ::isdigit) ||
+      (index[0] == '0' && index.size() > 1) || end == std::string::npos)
     fail("command line",
          fmt::format("{}: {} is a list: write {}.0.model=...", path, section, section));
   const size_t i = std::stoul(index);
@@ -393,10 +396,15 @@ void validate(const RunConfig& c) {
           fmt::format("teachers \"{}\": mean has {} values and std {}: give both, one "
                       "per channel",
                       t.name, t.mean.size(), t.std.size()));
+    if (data::Normalization{t.mean, t.std}.is_of_bytes())
+      throw UsageError("teachers \"" + t.name +
+                       "\": mean and std are those of images in 0..255; here images are in [0,1]: "
+                       "divide both by 255");
     if (t.weights.empty() && !(t.name_map + t.weights_key).empty())
       throw UsageError("teachers \"" + t.name + "\": name_map or weights_key without weights");
   }
-  if (!(weights > 0)) throw UsageError("teachers: the weights sum to 0");
+  if (!(weights > 0) || !std::isfinite(weights))
+    throw UsageError(fmt::format("teachers: the weights sum to {}", weights));
   const TrainConfig& t = c.train;
   if (t.warmup_epochs >= static_cast<double>(t.epochs))
     throw UsageError("train.warmup_epochs: must be less than train.epochs");

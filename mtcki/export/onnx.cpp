@@ -9,6 +9,7 @@
 #include "autograd/functions.h"
 #include "data/formats/atomic_file.h"
 #include "mtcki/export/onnx_graph.h"
+#include "mtcki/networks/model_file.h"
 #include "nn/models/graph.h"
 #include "tensor/error.h"
 #include "tensor/ops/elementwise.h"
@@ -296,9 +297,11 @@ std::string onnx_model(nn::Classifier& net, const nn::ModelSpec& spec,
     net.set_precision(precision);
     e.write(images);
   }
-  return onnx.model(
-      spec.name, options.opset,
-      {{"mean", join(normalization.mean)}, {"std", join(normalization.std)}, {"arch", spec.name}});
+  std::vector<std::pair<std::string, std::string>> metadata = {
+      {"mean", join(normalization.mean)}, {"std", join(normalization.std)}, {"arch", spec.name}};
+  if (const std::string names = class_list(options.classes); !names.empty())
+    metadata.emplace_back("classes", names);
+  return onnx.model(spec.name, options.opset, metadata);
 }
 
 void write_onnx(const std::string& path, nn::Classifier& net, const nn::ModelSpec& spec,

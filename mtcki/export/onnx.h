@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "data/sets/dataset.h"
 #include "nn/models/model.h"
@@ -9,11 +10,13 @@
 namespace mtcki {
 
 struct OnnxOptions {
-  int64_t opset = 13;    // 13..17
-  bool fold_bn = false;  // see below
+  int64_t opset = 13;                     // 13..17
+  bool fold_bn = false;                   // see below
+  std::vector<std::string> classes = {};  // their names, in order; empty: not known
 };
 
-// Input "images" f32 [N,C,H,W], already normalised (mean and std are in the model's metadata),
+// Input "images" f32 [N,C,H,W], already normalised (mean, std and, as a
+// JSON list, the names of the classes are in the model's metadata),
 // output "logits" [N,K]; N is free. The graph is that of eval mode: batch norm with its running
 // statistics. fold_bn: a batch norm whose input comes from one convolution, which feeds nothing
 // else, disappears into that convolution: with s = gamma/sqrt(var + eps) its weights become s·W and

@@ -94,8 +94,8 @@ std::string against_text(const json& cells, const Line& line, const std::vector<
           a.push_back(line.top1[i]), b.push_back(other.top1[k]);
     if (a.empty()) return "";
     const PairedTest t = paired_t_test(a, b);
-    return fmt::format("{:+.2f}", t.difference) +
-           (std::isnan(t.p) ? "" : fmt::format(" (p {:.2g})", t.p));
+    const double shown = std::round(t.difference * 100) / 100 + 0.0;  // -0 becomes +0
+    return fmt::format("{:+.2f}", shown) + (std::isnan(t.p) ? "" : fmt::format(" (p {:.2g})", t.p));
   }
   return "";
 }

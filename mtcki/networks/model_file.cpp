@@ -60,7 +60,8 @@ void require_usable(const std::string& path, const nn::StateDict& state) {
 
 constexpr char kGraphKey[] = "mtcki.graph";
 
-// As JSON; empty where a folder's name is no UTF-8: readers then do not know the order.
+}  // namespace
+
 std::string class_list(const std::vector<std::string>& names) {
   try {
     return names.empty() ? "" : nlohmann::json(names).dump();
@@ -68,8 +69,6 @@ std::string class_list(const std::vector<std::string>& names) {
     return "";
   }
 }
-
-}  // namespace
 
 void write_model_file(const std::string& path, nn::Classifier& net, const ModelCard& card) {
   const nn::ModelSpec& s = card.spec;
@@ -240,6 +239,10 @@ std::unique_ptr<nn::Classifier> load_model(const std::string& path, const nn::Mo
     if (found.spec.name != spec.name)
       throw DataError(str(path, ": holds a ", found.spec.name, ", not a ", spec.name,
                           "; set model = \"", found.spec.name, "\""));
+    if (notes && file.metadata.count("mtcki.input") > 0 && found.spec.image_size != spec.image_size)
+      notes->push_back(str("made for images of ", found.spec.image_size, " x ",
+                           found.spec.image_size, ", asked about ones of ", spec.image_size, " x ",
+                           spec.image_size));
   }
   nn::Init none = nn::Init::none();
   auto net = nn::make_classifier(spec, none);

@@ -24,6 +24,8 @@ struct ModelCard {
 
 // In a job of several ranks: collective, the first one writes.
 void write_model_file(const std::string& path, nn::Classifier& net, const ModelCard& card);
+// Names of classes as JSON; empty where one is no UTF-8: readers then do not know the order.
+std::string class_list(const std::vector<std::string>& names);
 // What the metadata of the file `path` says of it; entries that are missing stay at their defaults.
 // DataError for a number of classes, an input or a normalisation that cannot be.
 ModelCard read_model_card(const std::string& path,

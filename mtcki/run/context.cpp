@@ -99,19 +99,23 @@ std::string RunContext::classifier_sha() const {
                                  "metrics.classifier_model", "metrics.classifier_weights"});
 }
 
+data::DatasetSpec dataset_spec(const RunConfig& c, const std::string& split, int64_t limit) {
+  return {.name = c.data.name,
+          .dir = c.data.dir,
+          .split = split,
+          .limit = limit,
+          .seed = c.seed,
+          .size = c.data.size,
+          .fit = c.data.fit,
+          .channels = c.data.channels,
+          .skip_bad = c.data.skip_bad,
+          .class_order = c.data.class_order};
+}
+
 data::ImageSet RunContext::load(const char* split, int64_t limit) const {
   const int64_t holdout = config_.data.holdout;
-  const data::DatasetSpec spec{.name = config_.data.name,
-                               .dir = config_.data.dir,
-                               .split = holdout > 0 ? "train" : split,
-                               .limit = holdout > 0 ? 0 : limit,
-                               .seed = config_.seed,
-                               .size = config_.data.size,
-                               .fit = config_.data.fit,
-                               .channels = config_.data.channels,
-                               .skip_bad = config_.data.skip_bad,
-                               .class_order = config_.data.class_order};
-  data::ImageSet set = data::load_dataset(spec);
+  data::ImageSet set = data::load_dataset(holdout > 0 ? dataset_spec(config_, "train", 0)
+                                                      : dataset_spec(config_, split, limit));
   if (!set.note.empty()) console::info(str(set.name, " ", split, ": ", set.note));
   if (holdout == 0) return set;
   set = data::holdout_part(set, holdout, data::dataset_info(set.name).image_files,

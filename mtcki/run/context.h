@@ -24,6 +24,9 @@ void write_marker(const std::string& dir, const std::string& sha, nlohmann::json
                   const std::vector<std::string>& files);
 std::optional<nlohmann::json> read_marker(const std::string& dir, const std::string& sha);
 
+// What [data] asks for.
+data::DatasetSpec dataset_spec(const RunConfig& config, const std::string& split, int64_t limit);
+
 class RunContext {
  public:
   RunContext(const RunConfig& config, std::string folder);

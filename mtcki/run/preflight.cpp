@@ -7,6 +7,7 @@
 #include "mtcki/host/console.h"
 #include "mtcki/networks/model_file.h"
 #include "mtcki/networks/onnx_import.h"
+#include "mtcki/run/context.h"
 #include "mtcki/run/no_data.h"
 #include "mtcki/training/compute.h"
 #include "nn/models/model.h"
@@ -53,9 +54,9 @@ nn::ModelSpec shape_of_images(const RunConfig& config, const RunNeeds& needs) {
     return spec;
   }
   const data::DatasetInfo info = data::dataset_info(config.data.name);
-  if (config.data.size > 0 && !info.image_files)
-    throw UsageError(str("data.size: the images of ", config.data.name,
-                         " have one size; it is for imagefolder and tiny-imagenet"));
+  // One image of the test part is enough.
+  const data::DatasetSpec one = dataset_spec(config, "test", 1);
+  data::check_dataset_spec(one);
   const std::string dir =
       config.data.dir.empty() ? data::dataset_default_dir(config.data.name) : config.data.dir;
   // The number of classes depends on the files of the user's own folder alone.
@@ -78,10 +79,7 @@ nn::ModelSpec shape_of_images(const RunConfig& config, const RunNeeds& needs) {
   spec.num_classes = info.num_classes;
   if (config.data.size > 0) spec.image_size = config.data.size;  // which holds for every file
   if (spec.image_size == 0 || spec.num_classes == 0) {
-    // The files say it: one image of the test part is enough.
-    data::DatasetSpec one{config.data.name, config.data.dir, "test", 1, 0, config.data.size};
-    one.channels = config.data.channels;
-    one.skip_bad = config.data.skip_bad;
+    // The files say it.
     const data::ImageSet set = data::load_dataset(one);
     if (set.images.size(2) != set.images.size(3))
       throw DataError(str("dataset ", config.data.name, ": an image of ", set.images.size(3), " x ",

@@ -20,9 +20,10 @@ int64_t output_size(const char* op, const Tensor& x, int axis, const Pool2dOptio
         .argument("needs kernel >= 1, stride >= 1, padding >= 0, got ", k, ", ", s, ", ", p);
   if (2 * p > k) OpError(op, "input", x).argument("padding ", p, " exceeds half of kernel ", k);
   if (size < 1) OpError(op, "input", x).shape("the planes are empty");
-  if (size + 2 * p < k)
+  const int64_t steps = size + 2 * p - k + (o.ceil_mode ? s - 1 : 0);
+  if (steps < 0)
     OpError(op, "input", x).shape("kernel ", k, " is larger than the padded input ", size + 2 * p);
-  int64_t out = (size + 2 * p - k + (o.ceil_mode ? s - 1 : 0)) / s + 1;
+  int64_t out = steps / s + 1;
   if (o.ceil_mode && (out - 1) * s >= size + p) --out;  // no window starts in the padding
   return out;
 }

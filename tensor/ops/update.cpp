@@ -162,13 +162,18 @@ Tensor global_norm_tensor(const TensorList& tensors) {
   return norm;
 }
 
+double clip_scale(double norm, double max_norm) {
+  const double scale = max_norm / (norm + 1e-6);
+  return scale > 1.0 ? 1.0 : scale;  // a NaN stays
+}
+
 Scalar clip_scale(const TensorList& grads, double max_norm, Tensor* norm) {
   const char* op = "clip_scale";
   check_params(op, grads);
   if (grads.empty() || grads.front().device().is_cpu()) {
     const double value = global_norm(grads);
     if (norm) *norm = Tensor::scalar(value, DType::f64);
-    return std::min(1.0, max_norm / (value + 1e-6));
+    return clip_scale(value, max_norm);
   }
   const Tensor scale = one_value(grads), value = one_value(grads);
   norm_on_gpu(op, grads, value, scale, max_norm);

@@ -40,9 +40,11 @@ void ema_update_(const std::vector<Tensor>& dst, const std::vector<Tensor>& src,
 // leaves it there, as one f32.
 double global_norm(const std::vector<Tensor>& tensors);
 Tensor global_norm_tensor(const std::vector<Tensor>& tensors);
-// The grad_scale that brings the norm of these gradients down to max_norm, as
-// torch.nn.utils.clip_grad_norm_: min(1, max_norm/(norm + 1e-6)). Does not wait for the GPU. *norm:
-// the norm itself, a scalar on the device of the gradients.
+// The grad_scale that brings this norm down to max_norm, as torch.nn.utils.clip_grad_norm_:
+// min(1, max_norm/(norm + 1e-6)), NaN where the norm is.
+double clip_scale(double norm, double max_norm);
+// The same of these gradients. Does not wait for the GPU. *norm: the norm itself, a scalar on the
+// device of the gradients.
 Scalar clip_scale(const std::vector<Tensor>& grads, double max_norm, Tensor* norm = nullptr);
 
 }  // namespace mtcki

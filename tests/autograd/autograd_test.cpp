@@ -287,6 +287,19 @@ TEST(Variable, LeavesAndTheirRules) {
   EXPECT_FALSE(square(x).requires_grad());
 }
 
+TEST(Variable, OnlyFloatingTensorsCanRequireAGradient) {
+  Variable labels(Tensor::from(std::vector<int64_t>{1, 2}, {2}));
+  EXPECT_THROW(labels.set_requires_grad(true), GradientError);
+}
+
+TEST(Variable, ALeafThatIsFrozenAfterTheForwardGetsNoGradient) {
+  Variable x(Tensor::full({2}, 1.0, DType::f64), true);
+  const Variable y = sum(mul(x, x));
+  x.set_requires_grad(false);
+  y.backward();
+  EXPECT_FALSE(x.grad().defined());
+}
+
 TEST(Variable, SetDataMayChangeTheShape) {
   Variable x = leaf({1, 2}, {2});
   sum(square(x)).backward();

@@ -156,6 +156,7 @@ TEST_F(CliFolder, ExportedWeightsCarryTheNormalisationThatIsGiven) {
     return more;
   };
   EXPECT_EQ(run(with({"--mean", "0.1,0.2,0.3", "--std", "1,2,3"})).code, 0);
+  refused(with({"--mean", "120,120,120", "--std", "60,60,60"}), 2, "divide both by 255");
   const ModelCard card = read_model_card(to, data::read_safetensors(to).metadata);
   EXPECT_EQ(card.normalization.mean, (std::vector<double>{0.1, 0.2, 0.3}));
   EXPECT_EQ(card.normalization.std, (std::vector<double>{1, 2, 3}));

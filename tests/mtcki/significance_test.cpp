@@ -45,6 +45,10 @@ TEST(Significance, PairsByHand) {
   EXPECT_TRUE(std::isnan(paired_t_test({2}, {1}).p));
   EXPECT_TRUE(std::isnan(paired_t_test({2, 3}, {1, 2}).p)) << "no deviation, no test";
   EXPECT_EQ(paired_t_test({2, 3}, {2, 3}).p, 1);
+  // The same where only rounding tells the differences apart: in f64, and to four decimals.
+  EXPECT_TRUE(std::isnan(paired_t_test({88.56, 88.61}, {88.46, 88.51}).p));
+  EXPECT_TRUE(std::isnan(paired_t_test({11.6667, 13.3333, 15}, {10, 11.6667, 13.3333}).p));
+  EXPECT_EQ(paired_t_test({0.3, 0.7}, {0.1 + 0.2, 0.7}).p, 1);
   EXPECT_THROW(paired_t_test({1, 2}, {1}), Error);
 }
 

@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <functional>
+#include <limits>
 
 #include "nn/layers.h"
 #include "optim/optimizer.h"
@@ -197,7 +199,20 @@ TEST(Optimizer, StateOfOtherParametersIsRefused) {
       [&] {
         make_sgd({group("a", a), group("a", b)}, {});
       },
-      ThrowsMessage<Error>(HasSubstr("'a' is listed twice")));
+      ThrowsMessage<Error>(HasSubstr("two parameters are called 'a'")));
+  EXPECT_THAT(
+      [&] {
+        make_sgd({group("a", a), group("b", a)}, {});
+      },
+      ThrowsMessage<Error>(HasSubstr("'b' is listed twice, also as 'a'")));
+}
+
+TEST(Optimizer, RefusesOptionsThatCannotBe) {
+  Variable a = three();
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_THROW(make_sgd({group("a", a)}, {.lr = nan}), UsageError);
+  EXPECT_THROW(make_sgd({group("a", a)}, {.lr = -1}), UsageError);
+  EXPECT_THROW(make_adam({group("a", a)}, {.beta2 = 1}), UsageError);
 }
 
 TEST(Optimizer, NesterovNeedsMomentum) {
@@ -214,6 +229,7 @@ TEST(Optimizer, NormAndClipping) {
   opt->step(Optimizer::clip_scale(opt->grad_norm(), 2.0));
   expect_near(p.data().to_vector<double>(), {-1.199999760000048, -1.599999680000064}, 1e-12);
   EXPECT_EQ(Optimizer::clip_scale(5.0, 10.0), 1.0);
+  EXPECT_TRUE(std::isnan(Optimizer::clip_scale(std::nan(""), 10.0))) << "as in PyTorch";
   opt->zero_grad();
   EXPECT_FALSE(p.grad().defined());
   EXPECT_EQ(opt->grad_norm(), 0.0);

@@ -133,6 +133,13 @@ TEST(AvgPool, EveryLayoutAndOptionWithAdjoint) {
       }
 }
 
+TEST(Pool, AWindowThatStartsInsideMayLeaveTheImageWithCeilMode) {
+  Pool2dOptions o(3, 2, 0);
+  o.ceil_mode = true;
+  const Tensor x = Tensor::from(std::vector<double>{1, 4, 3, 2}, {1, 1, 2, 2});
+  EXPECT_TRUE(near(max_pool2d(x, o).y, {4}, 0));
+}
+
 TEST(Pool, EqualsPyTorch) {
   const Tensor x = steps({1, 1, 5, 5});
   Pool2dOptions a(3, 2, 1), b(2);
